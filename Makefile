@@ -1,0 +1,34 @@
+# make test, make demo: all that a fresh machine needs; see README.md
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: install test check demo bench-data wheel-test clean
+
+install: $(READY)
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt torch==2.13.0 -e ".[dev]"
+	touch $@
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+demo: $(READY)
+	$(BIN)/djsb auto demo-study --demo
+
+bench-data: $(READY)
+	$(BIN)/python benchmarks/data.py --write
+
+wheel-test: $(READY)
+	$(BIN)/python -m pytest tests/test_wheel.py -m slow
+
+clean:
+	rm -rf $(VENV) demo-study build dist

@@ -1,0 +1,27 @@
+"""The console entry of djsb; workers start through it too (`python djsb.py worker`).
+
+It puts its own directory first on `sys.path`, so that a user's `app.py`, `engine/` or `PYTHONPATH`
+cannot shadow the packages that stand beside this file.
+"""
+
+import os
+import sys
+
+HOME = os.path.dirname(os.path.abspath(__file__))
+sys.path[:] = [HOME, *(p for p in sys.path if p != HOME)]
+
+
+def main() -> None:
+    """Run the command line."""
+    from app.cli import run
+
+    run()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["worker"]:
+        from engine.worker import main as worker_main
+
+        worker_main()
+    else:
+        main()

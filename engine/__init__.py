@@ -1,0 +1,1 @@
+"""What runs, without any model or UI. Knows nobody above it."""

@@ -1,0 +1,194 @@
+"""The operators of the paper's Table 4: their statistics, bounds, modality, cost and needs.
+
+The only list of OPs that a study or a recipe may name. Nothing outside it is ever built or run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.errors import OpError
+
+Number = Literal["float", "int", "bytes", "ratio"]
+MODELS_HOME = "DATA_JUICER_EXTERNAL_MODELS_HOME"
+IMAGE_TOKEN, VIDEO_TOKEN = "<__dj__image>", "<__dj__video>"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How a filter's parameters bound one of its statistics.
+
+    low, high: parameter names, None where the OP has no such bound. number: how a bound is
+    written (`bytes` is a string of digits, `ratio` a string a/b). list_valued: one value per image or video.
+    """
+
+    low: str | None
+    high: str | None
+    number: Number = "float"
+    list_valued: bool = False
+
+
+@dataclass(frozen=True)
+class Op:
+    """One Data-Juicer filter.
+
+    statistics: stats key → how it is bounded. rate: rows per second measured on one core.
+    model: parameter that takes a local folder, or None. files: what must lie in MODELS_HOME.
+    packages: importable names that it needs beyond the base installation.
+    params: extra parameters that a study may set, with their type.
+    """
+
+    name: str
+    modality: Literal["text", "image", "video", "text+image", "text+video"]
+    statistics: Mapping[str, Bounds]
+    rate: float
+    model: str | None = None
+    files: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    params: Mapping[str, type] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def modalities(self) -> frozenset[str]:
+        """The fields that it reads: text, image, video."""
+        return frozenset(self.modality.split("+"))
+
+
+def _op(
+    name: str, modality: Any, key: str, low: str | None, high: str | None, rate: float, number: Number = "float", **more: Any
+) -> Op:
+    """An OP with one statistic; image and video statistics have one value per file."""
+    bounds = Bounds(low, high, number, list_valued=modality != "text" or key == "num_dependency_edges")
+    return Op(name + "_filter", modality, {key: bounds}, rate, **more)
+
+
+def _shape(name: str, modality: Any, prefix: str, rate: float, **more: Any) -> Op:
+    sides = {
+        f"{prefix}_{side}": Bounds(f"min_{side}", f"max_{side}", "int", list_valued=True) for side in ("width", "height")
+    }
+    return Op(name + "_filter", modality, sides, rate, **more)
+
+
+_WORDS = {"lang": str, "tokenization": bool}
+_FRAMES = {"frame_sampling_method": str, "frame_num": int}
+_SPACY = {"files": ("en_core_web_md-3.7.0",), "packages": ("spacy",), "params": {"lang": str}}
+_SCORER = {"model": "hf_scorer_model", "packages": ("aesthetics_predictor",)}
+_VIDEO = ("av",)
+
+OPS: dict[str, Op] = {
+    op.name: op
+    for op in (
+        _op("alphanumeric", "text", "alnum_ratio", "min_ratio", "max_ratio", 144e3),
+        _op("character_repetition", "text", "char_rep_ratio", "min_ratio", "max_ratio", 72e3, params={"rep_len": int}),
+        _op("flagged_words", "text", "flagged_words_ratio", "min_ratio", "max_ratio", 36e3, params=_WORDS, model="flagged_words_dir"),
+        _op("image_aesthetics", "image", "image_aesthetics_scores", "min_score", "max_score", 361, **_SCORER),
+        _op("image_aspect_ratio", "image", "aspect_ratios", "min_ratio", "max_ratio", 3.2e3),
+        _op("image_nsfw", "image", "image_nsfw_score", "min_score", "max_score", 410, model="hf_nsfw_model"),
+        _shape("image_shape", "image", "image", 2.7e3),
+        _op("image_size", "image", "image_sizes", "min_size", "max_size", 122e3, "bytes"),
+        _op("image_text_matching", "text+image", "image_text_matching_score", "min_score", "max_score", 108, model="hf_blip"),
+        _op("image_text_similarity", "text+image", "image_text_similarity", "min_score", "max_score", 155, model="hf_clip"),
+        _op("image_watermark", "image", "image_watermark_prob", None, "prob_threshold", 276, model="hf_watermark_model"),
+        _op("language_id_score", "text", "lang_score", "min_score", None, 111e3, files=("lid.176.bin",), packages=("fasttext",)),
+        _op("perplexity", "text", "perplexity", "min_ppl", "max_ppl", 97e3, files=("en.sp.model", "en.arpa.bin"), packages=("sentencepiece", "kenlm"), params={"lang": str}),
+        _op("phrase_grounding_recall", "text+image", "phrase_grounding_recall", "min_recall", "max_recall", 46, model="hf_owlvit", packages=("nltk",)),
+        _op("special_characters", "text", "special_char_ratio", "min_ratio", "max_ratio", 260e3),
+        _op("stopwords", "text", "stopwords_ratio", "min_ratio", "max_ratio", 57e3, params=_WORDS, model="stopwords_dir"),
+        _op("text_action", "text", "num_action", "min_action_num", None, 150, "int", **_SPACY),
+        _op("text_entity_dependency", "text", "num_dependency_edges", "min_dependency_num", None, 100, "int", **_SPACY),
+        _op("text_length", "text", "text_len", "min_len", "max_len", 412e3, "int"),
+        _op("token_num", "text", "num_token", "min_num", "max_num", 48e3, "int", model="hf_tokenizer"),
+        _op("video_aesthetics", "video", "video_frames_aesthetics_score", "min_score", "max_score", 89, **{**_SCORER, "packages": ("aesthetics_predictor", "av")}, params=_FRAMES),
+        _op("video_aspect_ratio", "video", "video_aspect_ratios", "min_ratio", "max_ratio", 3.7e3, "ratio", packages=_VIDEO),
+        _op("video_duration", "video", "video_duration", "min_duration", "max_duration", 3e3, packages=_VIDEO, fixed={"video_backend": "av"}),
+        _op("video_frames_text_similarity", "text+video", "video_frames_text_similarity", "min_score", "max_score", 99, model="hf_clip", packages=_VIDEO, params=_FRAMES),
+        _op("video_motion_score", "video", "video_motion_score", "min_score", "max_score", 3, packages=("av", "cv2"), params={"sampling_fps": float}),
+        _op("video_nsfw", "video", "video_nsfw_score", "min_score", "max_score", 115, model="hf_nsfw_model", packages=_VIDEO, params=_FRAMES, fixed={"video_backend": "av"}),
+        _op("video_ocr_area_ratio", "video", "video_ocr_area_ratio", "min_area_ratio", "max_area_ratio", 2.7, packages=("av", "easyocr")),
+        _shape("video_resolution", "video", "video", 3.2e3, packages=_VIDEO),
+        _op("video_watermark", "video", "video_watermark_prob", None, "prob_threshold", 97, model="hf_watermark_model", packages=_VIDEO, params=_FRAMES),
+        _op("words_num", "text", "num_words", "min_num", "max_num", 73e3, "int", params=_WORDS),
+        _op("word_repetition", "text", "word_rep_ratio", "min_ratio", "max_ratio", 40e3, params={**_WORDS, "rep_len": int}),
+    )
+}  # fmt: skip
+
+
+def get_op(name: str) -> Op:
+    """The OP of that name.
+
+    Raises: OpError that names the nearest known one.
+    """
+    if name in OPS:
+        return OPS[name]
+    import difflib
+
+    near = difflib.get_close_matches(name, OPS, n=1)
+    hint = f"; did you mean {near[0]}?" if near else "; docs/ops.md lists the known ones"
+    raise OpError(f"unknown OP {name!r}{hint}")
+
+
+def check_params(name: str, params: Mapping[str, Any], root: Path | None = None) -> dict[str, Any]:
+    """Parameters as Data-Juicer gets them: known names, right types, model folders as absolute paths.
+
+    root: folder that relative model paths start from.
+    Raises: OpError that names the OP, the parameter and what it takes.
+    """
+    op = get_op(name)
+    checked: dict[str, Any] = dict(op.fixed)
+    for key, value in params.items():
+        if key == op.model:
+            if not isinstance(value, str):
+                raise OpError(f"{name}: {key} takes the path of a local folder, not {value!r}")
+            checked[key] = str(((root or Path()) / Path(value).expanduser()).resolve())
+            continue
+        kind = op.params.get(key)
+        if kind is None:
+            allowed = [*op.params, *([op.model] if op.model else [])]
+            raise OpError(f"{name}: unknown parameter {key!r}; it takes {', '.join(allowed) or 'none'}")
+        if isinstance(value, bool) is not (kind is bool) or not isinstance(value, int if kind is float else kind) | (
+            kind is float and isinstance(value, float)
+        ):
+            raise OpError(f"{name}: {key} takes {kind.__name__}, not {value!r}")
+        if kind is not bool and kind is not str and value <= 0:
+            raise OpError(f"{name}: {key} must be above 0, not {value!r}")
+        checked[key] = value
+    return checked
+
+
+def missing_needs(name: str, params: Mapping[str, Any]) -> str | None:
+    """Why an OP cannot run here, with the remedy; None when it can. `params` as from `check_params`."""
+    op = get_op(name)
+    absent = [p for p in op.packages if importlib.util.find_spec(p) is None]
+    if absent:
+        names = {"cv2": "opencv-python-headless", "fasttext": "fasttext-predict", "aesthetics_predictor": "simple-aesthetics-predictor"}
+        return f"needs {', '.join(absent)}; pip install {' '.join(names.get(p, p) for p in absent)}"
+    if params.get("tokenization"):
+        return "tokenization: true would download a tokenizer; leave it out"
+    if op.model:
+        folder = params.get(op.model)
+        if folder is None:
+            return f"needs local weights; set ops.{name}.{op.model} to their folder"
+        if not Path(folder).is_dir():
+            return f"{op.model}: {folder} is no folder; put the weights there"
+    if op.files:
+        home = Path(os.environ.get(MODELS_HOME) or "")
+        gone = [f for f in op.files if not os.environ.get(MODELS_HOME) or not (home / f).exists()]
+        if gone:
+            return f"needs {', '.join(gone)}; put them in a folder and set {MODELS_HOME} to it"
+    if name == "video_ocr_area_ratio_filter":
+        return "EasyOCR downloads its weights and takes no local path"
+    return None
+
+
+def ops_for(modalities: frozenset[str]) -> list[Op]:
+    """The OPs whose fields are all there, cheapest first."""
+    return sorted((op for op in OPS.values() if op.modalities <= modalities), key=lambda op: -op.rate)
+
+
+NATURAL_MAX = {"float": sys.float_info.max, "int": sys.maxsize, "bytes": "1000000TB", "ratio": f"{sys.maxsize}/1"}

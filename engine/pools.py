@@ -1,0 +1,293 @@
+"""Pools: immutable descriptions of data, and how they become row numbers.
+
+A pool names its slices (intervals of statistics), size, repetition and seed; its content hash is
+its id. It is realised as a seeded sample of the rows that its slices keep, never as a copy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import PoolError
+from engine.study import digest
+
+Values = NDArray[np.float64]
+RowMask = NDArray[np.bool_]
+Rows = NDArray[np.int64]
+
+BUCKETS = {
+    2: ("low", "high"),
+    3: ("low", "mid", "high"),
+    4: ("low", "mid-low", "mid-high", "high"),
+    5: ("low", "mid-low", "mid", "mid-high", "high"),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One statistic of every row.
+
+    low, high: (rows,) smallest and largest value in the row; the same array where a row has one
+    value (text statistics, one image per row). NaN where the OP could not read the row.
+    """
+
+    low: Values
+    high: Values
+
+    @property
+    def value(self) -> Values:
+        """(rows,) one number per row: the middle of its values."""
+        return self.low if self.low is self.high else (self.low + self.high) / 2
+
+
+@dataclass(frozen=True)
+class Slice:
+    """An interval of a statistic's values; a row is kept when all its values lie inside.
+
+    low, high: bounds, None for open-ended. By default [low, high): closed below, open above, so
+    that neighbouring buckets share no row and leave no gap on new data.
+    """
+
+    op: str
+    statistic: str
+    low: float | None = None
+    high: float | None = None
+    low_closed: bool = True
+    high_closed: bool = False
+    params: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        if math.isnan(low) or math.isnan(high) or low > high:
+            raise PoolError(f"{self.statistic}: the lower bound {self.low} is above the upper bound {self.high}; swap them")
+
+    def keeps(self, column: Column) -> RowMask:
+        """(rows,) True where the row's values all lie inside; NaN never does."""
+        kept = ~np.isnan(column.low)
+        if self.low is not None:
+            kept &= column.low >= self.low if self.low_closed else column.low > self.low
+        if self.high is not None:
+            kept &= column.high <= self.high if self.high_closed else column.high < self.high
+        return kept
+
+    def __str__(self) -> str:
+        left = "(-inf" if self.low is None else f"{'[' if self.low_closed else '('}{self.low:g}"
+        right = "inf)" if self.high is None else f"{self.high:g}{']' if self.high_closed else ')'}"
+        return f"{self.statistic} in {left}, {right}"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Rows that pass all slices; no slices: all rows. weight: its share of the pool, None: as many as fit."""
+
+    slices: tuple[Slice, ...] = ()
+    weight: float | None = None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What one trial is trained on.
+
+    layers: taken in order; a row taken by one is not taken again (the deduplicated union of
+    Section 3.2.3). size: distinct rows. repetition: how often each is seen per epoch.
+    """
+
+    layers: tuple[Layer, ...] = (Layer(),)
+    size: int = 0
+    repetition: int = 1
+    seed: int = 0
+
+    @property
+    def id(self) -> str:
+        """Content hash: the same on every machine and in every run."""
+        return digest(asdict(self), 12)
+
+    @property
+    def slices(self) -> tuple[Slice, ...]:
+        """The slices of a pool of one layer."""
+        return self.layers[0].slices if len(self.layers) == 1 else ()
+
+    @property
+    def is_control(self) -> bool:
+        """True for a random sample of all rows."""
+        return self.layers == (Layer(),)
+
+    @property
+    def samples(self) -> int:
+        """Rows seen in one epoch."""
+        return self.size * self.repetition
+
+
+def pool_from_json(content: Mapping[str, Any]) -> Pool:
+    """The inverse of `dataclasses.asdict`."""
+    layers = tuple(
+        Layer(
+            tuple(Slice(**{**s, "params": tuple((k, v) for k, v in s["params"])}) for s in layer["slices"]),
+            layer["weight"],
+        )
+        for layer in content["layers"]
+    )
+    return Pool(layers, content["size"], content["repetition"], content["seed"])
+
+
+def _mix(keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """splitmix64 of each key under a seed: a random order that depends on nothing but both."""
+    with np.errstate(over="ignore"):
+        z = keys ^ np.uint64((seed * 0x9E3779B97F4A7C15 + 0xD1B54A32D192ED03) & 0xFFFFFFFFFFFFFFFF)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def eligible(layer: Layer, columns: Mapping[str, Column], good: RowMask) -> RowMask:
+    """(rows,) True for good rows that pass every slice of the layer."""
+    kept = good.copy()
+    for s in layer.slices:
+        kept &= s.keeps(columns[s.statistic])
+    return kept
+
+
+def realise(
+    pool: Pool, columns: Mapping[str, Column], keys: NDArray[np.uint64], good: RowMask, seed: int = 0
+) -> Rows:
+    """The pool's distinct row numbers, in the order of the seeded hash.
+
+    keys: (rows,) hash of each row's id. good: (rows,) rows that are not quarantined. seed: a
+    trial's seed, so that a trial's sample varies with it. The order of the file plays no part.
+
+    Raises: PoolError when its slices keep fewer rows than its size.
+    """
+    order_keys = _mix(_mix(keys, pool.seed), seed)
+    taken = np.zeros(len(keys), bool)
+    parts: list[Rows] = []
+    for layer in pool.layers:
+        left = pool.size - sum(len(p) for p in parts)
+        want = left if layer.weight is None else min(left, round(pool.size * layer.weight))
+        rows = np.flatnonzero(eligible(layer, columns, good) & ~taken)
+        if len(rows) > want > 0:
+            nearest = np.argpartition(order_keys[rows], want - 1)[:want]
+            rows = rows[nearest]
+        rows = rows[: max(want, 0)]
+        rows = rows[np.argsort(order_keys[rows], kind="stable")]
+        taken[rows] = True
+        parts.append(rows)
+    found = np.concatenate(parts) if parts else np.array([], np.int64)
+    if len(found) < pool.size:
+        raise PoolError(
+            f"pool {pool.id} wants {pool.size} rows and its slices keep {len(found)}; ask for fewer, or widen a slice"
+        )
+    return found
+
+
+def cut_points(values: Values, buckets: int) -> list[float]:
+    """The buckets - 1 values where one bucket ends and the next begins; ties are never split.
+
+    values: (rows,) may hold NaN. Each cut is the start of a run of equal values that lies
+    nearest to the quantile i / buckets. Fewer cuts come back when there are too few values.
+    """
+    ordered = np.sort(values[~np.isnan(values)])
+    distinct, first = np.unique(ordered, return_index=True)
+    cuts: list[int] = []
+    for i in range(1, buckets):
+        gaps = first[1:]
+        if not len(gaps):
+            break
+        target = len(ordered) * i / buckets
+        nearest = int(np.argmin(np.abs(gaps - target)))
+        if not cuts or nearest > cuts[-1]:
+            cuts.append(nearest)
+    return [float(distinct[c + 1]) for c in cuts]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One bucket of one statistic: its slice, the pool cut from it, or why there is none.
+
+    kept: rows that the slice keeps. reason: None, or why the bucket is degenerate.
+    """
+
+    slice: Slice
+    bucket: str
+    kept: int
+    pool: Pool
+    reason: str | None = None
+
+    @property
+    def label(self) -> str:
+        """`text_len low`."""
+        return f"{self.slice.statistic} {self.bucket}"
+
+
+@dataclass(frozen=True)
+class StatisticColumn:
+    """A statistic with the OP and parameters that it came from."""
+
+    op: str
+    statistic: str
+    params: tuple[tuple[str, Any], ...]
+    column: Column
+
+
+def common_size(good: int, buckets: int, wanted: int | None, floor: int) -> int:
+    """Rows of every pool: three quarters of an even bucket, so that ties and NaN may shift the bounds.
+
+    floor: fewest rows that can be trained on (one batch).
+    Raises: PoolError when the dataset is too small for buckets of that size.
+    """
+    size = wanted or (3 * good) // (4 * buckets)
+    if size < floor or size > good // buckets:
+        need = max(floor, wanted or 0) * buckets if wanted else math.ceil(floor * buckets * 4 / 3)
+        raise PoolError(
+            f"the dataset has {good} good rows, too few for {buckets} buckets of {max(size, floor)} rows "
+            f"(it takes {need}); lower pools.size, pools.buckets or train.batch_size, or give more data"
+        )
+    return size
+
+
+def single_op_cuts(
+    statistics: Sequence[StatisticColumn], good: RowMask, buckets: int, size: int, min_distinct: int | None, seed: int
+) -> list[Cut]:
+    """The 3N single-OP buckets of Section 3.2.1, degenerate ones marked with their reason."""
+    cuts: list[Cut] = []
+    seen: dict[bytes, str] = {}
+    for source in statistics:
+        values = np.where(good, source.column.value, np.nan)
+        distinct = len(np.unique(values[~np.isnan(values)]))
+        points = cut_points(values, buckets) if distinct >= (min_distinct or buckets) else []
+        edges = [None, *points, None]
+        found = BUCKETS.get(len(points) + 1, ())
+        for name, low, high in zip(found, edges[:-1], edges[1:], strict=False):
+            s = Slice(source.op, source.statistic, low, high, params=source.params)
+            mask = s.keeps(source.column) & good
+            kept, reason = int(mask.sum()), None
+            if kept < size:
+                reason = f"keeps {kept} rows, fewer than the common size {size}"
+            else:
+                label = f"{source.statistic} {name}"
+                other = seen.setdefault(np.packbits(mask).tobytes(), label)
+                reason = None if other == label else f"keeps the same rows as {other}"
+            cuts.append(Cut(s, name, kept, Pool((Layer((s,)),), size, seed=seed), reason))
+        for name in BUCKETS[buckets]:
+            if name not in found:
+                s = Slice(source.op, source.statistic, params=source.params)
+                reason = f"{distinct} distinct value{'s' * (distinct != 1)} cannot be cut into {buckets} buckets without splitting ties"
+                cuts.append(Cut(s, name, 0, Pool((Layer((s,)),), size, seed=seed), reason))
+    return cuts
+
+
+def overlap(masks: Sequence[RowMask]) -> NDArray[np.float64]:
+    """(pools, pools) Jaccard overlap of the kept rows: intersection over union, 0 … 1."""
+    if not masks:
+        return np.zeros((0, 0))
+    stacked = np.stack(masks).astype(np.float32)
+    both = (stacked @ stacked.T).astype(np.float64)
+    sizes = np.diag(both)
+    union = sizes[:, None] + sizes[None, :] - both
+    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)

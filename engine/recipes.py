@@ -1,0 +1,400 @@
+"""Recipes: slices as a Data-Juicer YAML, and the check that a recipe from elsewhere must pass.
+
+`recipe_yaml` writes what `dj-process` keeps exactly; `read_recipe` reads only what is harmless.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from engine.catalogue import IMAGE_TOKEN, NATURAL_MAX, VIDEO_TOKEN, Bounds, Number, Op, check_params, get_op
+from engine.errors import OpError, StudyError
+from engine.pools import Slice
+from engine.study import DatasetSection
+
+Entry = tuple[str, Mapping[str, Any]]
+FLAGS = ("min_closed_interval", "max_closed_interval", "reversed_range")
+SWITCHES = ("use_cache", "skip_op_error", "open_tracer")
+PATHS = ("dataset_path", "export_path")
+MAX_PROCESSES = 64
+MAX_CHARACTERS = 1_000_000
+BYTES = re.compile(r"([0-9]{1,30})\s*([KMGTPEZY]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
+RATIO = re.compile(r"[0-9]{1,350}(?:[:/][0-9]{1,350})?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe: filters in order, and the fields that they read.
+
+    process: (OP, parameters) as Data-Juicer gets them. text, images, videos: field names, None where
+    there is none. ignored: keys of the file that play no part (its data and export paths).
+    """
+
+    process: tuple[Entry, ...]
+    text: str | None = "text"
+    images: str | None = None
+    videos: str | None = None
+    np: int = 1
+    project_name: str | None = None
+    ignored: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def ops(self) -> tuple[Op, ...]:
+        """The catalogue's entry of each filter."""
+        return tuple(get_op(name) for name, _ in self.process)
+
+    def yaml(self, header: Sequence[str] = ()) -> str:
+        """The recipe as Data-Juicer YAML, under comment lines.
+
+        header: each becomes one comment line, whatever it holds.
+        """
+        text = self.text or self.images or self.videos  # Data-Juicer wants the field of some column
+        content: dict[str, Any] = {
+            "project_name": None if self.project_name is None else one_line(self.project_name),
+            "np": self.np,
+            "text_keys": text,
+            "image_key": self.images,
+            "video_key": self.videos,
+            "use_cache": False,  # or the Hugging Face cache grows at every run
+            "skip_op_error": False,  # or an unreadable image silently drops its whole batch
+            "open_tracer": False,
+            "process": [{name: dict(params)} for name, params in self.process],
+        }
+        content = {key: value for key, value in content.items() if value is not None}
+        comments = [f"# {one_line(line)}".rstrip() for line in (*header, *self._warnings())]
+        return "\n".join(
+            [*comments, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10_000)]
+        )
+
+    def _warnings(self) -> list[str]:
+        """What `dj-process` needs beyond this file to keep exactly the same rows."""
+        run = "Run: dj-process --config THIS --dataset_path IN.jsonl --export_path OUT.jsonl"
+        lines = [f"{run}, or: djsb apply."]
+        media = {self.images: "image", self.videos: "video"}
+        for name, kind in media.items():
+            if name and any(kind in op.modalities for op in self.ops):
+                lines.append(
+                    f"dj-process: {name!r} must hold a list of paths; remove rows without any first, it keeps them."
+                )
+        for token, modality in ((IMAGE_TOKEN, "text+image"), (VIDEO_TOKEN, "text+video")):
+            if any(op.modality == modality for op in self.ops):
+                lines.append(
+                    f"dj-process: {self.text!r} must start with one {token} for each file, or it keeps every row."
+                )
+        return lines
+
+
+def one_line(text: str) -> str:
+    """Text that cannot leave its line of YAML: blanks for line breaks and all that does not print."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _short(value: Any) -> str:
+    """An untrusted value for an error message."""
+    if isinstance(value, dict | list):  # repr of one with aliases may be endless
+        return f"a {'mapping' if isinstance(value, dict) else 'list'}"
+    text = one_line(repr(value))
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+# --- writing ---
+
+
+def recipe_yaml(
+    slices: Sequence[Slice], fields: DatasetSection, *, name: str, header: Sequence[str] = ()
+) -> str:
+    """The Data-Juicer recipe that keeps exactly the rows that all slices keep (`Slice.keeps`).
+
+    fields: names of the text, image and video fields. header: comment lines, such as the evidence.
+    Raises: OpError for an OP or statistic that is not in the catalogue, or when two slices give the
+    same OP different parameters.
+    """
+    process = [entry for s in slices for entry in slice_entries(s)]
+    _same_statistics(process, name)
+    return Recipe(tuple(process), fields.text, fields.images, fields.videos, project_name=name).yaml(header)
+
+
+def slice_entries(s: Slice) -> list[Entry]:
+    """A slice as entries of `process`: one, or two for an OP that bounds one side only."""
+    op = get_op(s.op)
+    if s.statistic not in op.statistics:
+        raise OpError(f"{s.op} has no statistic {s.statistic!r}; it has {', '.join(op.statistics)}")
+    bounds = op.statistics[s.statistic]
+    given = {key: value for key, value in s.params if key not in op.fixed}
+    common = check_params(s.op, given) | ({"any_or_all": "all"} if bounds.list_valued else {})
+    low, low_closed, high, high_closed = _interval(s, bounds.number)
+    if bounds.low and bounds.high:
+        others = {}
+        for other in (b for key, b in op.statistics.items() if key != s.statistic):
+            # below every value, since the flags of this slice open the other statistic's bounds too
+            others |= {str(other.low): -1, str(other.high): NATURAL_MAX[other.number]}
+        both = {bounds.low: _written(low, bounds.number), bounds.high: _written(high, bounds.number)}
+        return [(s.op, {**common, **both, **others, **_flags(low_closed, high_closed)})]
+    # the entry that is not reversed comes always: it is the one that drops NaN
+    if bounds.low:
+        at_least = {bounds.low: _written(low, bounds.number), **_flags(low_closed, True)}
+        at_most = {bounds.low: _written(high, bounds.number), **_flags(high_closed, True, reverse=True)}
+        return [(s.op, {**common, **at_least}), (s.op, {**common, **at_most})]
+    at_most = {str(bounds.high): _written(high, bounds.number), **_flags(True, high_closed)}
+    at_least = {str(bounds.high): _written(low, bounds.number), **_flags(True, low_closed, reverse=True)}
+    return [(s.op, {**common, **at_most}), (s.op, {**common, **at_least})]
+
+
+def _flags(low_closed: bool, high_closed: bool, reverse: bool = False) -> dict[str, bool]:
+    """All three, always: what an entry leaves out Data-Juicer takes from the entry of the same OP above it.
+
+    Reversed, a flag is flipped and the result negated, so True keeps the bound itself all the same.
+    """
+    return dict(zip(FLAGS, (low_closed, high_closed, reverse), strict=True))
+
+
+_Number = int | float | Fraction
+
+
+def _interval(s: Slice, number: Number) -> tuple[_Number, bool, _Number, bool]:
+    """The slice's (low, closed, high, closed) in the OP's own kind of number, exactly."""
+    least: _Number = -sys.float_info.max if number == "float" else 0
+    most: _Number = (
+        NATURAL_MAX["float"] if number == "float" else sys.maxsize
+    )  # both drop an infinity, as slices do
+    low, low_closed = (least, True) if s.low is None or s.low < least else (s.low, s.low_closed)
+    high, high_closed = (most, True) if s.high is None or s.high > most else (s.high, s.high_closed)
+    empty: tuple[_Number, bool, _Number, bool] = (0, True, 0, False)
+    if low > most or high < least:
+        return empty
+    if number == "ratio":
+        return Fraction(low), low_closed, Fraction(high), high_closed
+    if number == "float":
+        return float(low), low_closed, float(high), high_closed
+    if low != math.floor(low):
+        low, low_closed = math.ceil(low), True
+    if high != math.floor(high):
+        high, high_closed = math.floor(high), True
+    return (int(low), low_closed, int(high), high_closed) if low <= high else empty
+
+
+def _written(value: _Number, number: Number) -> Any:
+    if number == "ratio":
+        value = Fraction(value)
+        return f"{value.numerator}/{value.denominator}"
+    if number == "bytes":
+        return NATURAL_MAX["bytes"] if value == sys.maxsize else str(value)
+    return float(value) if number == "float" else value
+
+
+# --- reading ---
+
+
+def read_recipe(text: str, where: str, root: Path) -> Recipe:
+    """Parse and check a recipe, which nobody need have meant well.
+
+    where: names it in errors. root: folder that relative model paths start from. Its dataset_path
+    and export_path are ignored (`Recipe.ignored`): what is read and written is the caller's choice.
+
+    Raises: StudyError for the file, OpError for an OP or a parameter, in one line that names the
+    key and the remedy.
+    """
+    raw = _parse(text, where)
+    for key in raw:
+        if key not in (
+            "process",
+            "text_keys",
+            "image_key",
+            "video_key",
+            "np",
+            "project_name",
+            *SWITCHES,
+            *PATHS,
+        ):
+            raise StudyError(f"{where}: {_short(key)} may not be set by a recipe; remove it")
+    for key in SWITCHES:
+        if raw.get(key, False) is not False:
+            raise StudyError(f"{where}: {key} must be false, not {_short(raw[key])}; remove it")
+    for key in ("image_key", "video_key", "project_name", *PATHS):
+        if raw.get(key) is not None and not isinstance(raw[key], str):
+            raise StudyError(f"{where}: {key} must be a string, not {_short(raw[key])}; mend or remove it")
+    np = raw.get("np", 1)
+    if not isinstance(np, int) or isinstance(np, bool) or not 1 <= np <= MAX_PROCESSES:
+        raise StudyError(f"{where}: np must be 1 … {MAX_PROCESSES}, not {_short(np)}; mend or remove it")
+    process = _process(raw.get("process"), where, root)
+    used = frozenset[str]().union(*(get_op(name).modalities for name, _ in process))
+    images = raw.get("image_key") or ("images" if "image" in used else None)
+    videos = raw.get("video_key") or ("videos" if "video" in used else None)
+    key = _text_key(raw.get("text_keys"), where) or ("text" if "text" in used else None)
+    return Recipe(
+        process,
+        key if "text" in used or key not in (images, videos) else None,  # as `Recipe.yaml` writes "no text"
+        images,
+        videos,
+        np,
+        raw.get("project_name"),
+        tuple(k for k in PATHS if raw.get(k) is not None),
+    )
+
+
+def _parse(text: str, where: str) -> dict[Any, Any]:
+    if len(text) > MAX_CHARACTERS:
+        raise StudyError(f"{where} is too long for a recipe ({len(text)} characters); is it the right file?")
+    try:
+        raw = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        at = getattr(error, "problem_mark", None)
+        line = f", line {at.line + 1}" if at else ""
+        reason = one_line(str(getattr(error, "problem", None) or error))[:200]
+        raise StudyError(f"{where}{line} is not plain YAML: {reason}; mend it there") from None
+    if not isinstance(raw, dict):
+        raise StudyError(f"{where} is not a mapping of fields; a recipe has a list named process")
+    return raw
+
+
+def _text_key(value: Any, where: str) -> str | None:
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if value is not None and not isinstance(value, str):
+        raise StudyError(
+            f"{where}: text_keys must be the name of one field, not {_short(value)}; mend or remove it"
+        )
+    return value
+
+
+def _process(raw: Any, where: str, root: Path) -> tuple[Entry, ...]:
+    if not isinstance(raw, list):
+        raise StudyError(f"{where}: process must be a list of filters, not {_short(raw)}; add one")
+    entries = []
+    for i, item in enumerate(raw):
+        at = f"{where}, process[{i}]"
+        if not isinstance(item, dict) or len(item) != 1:
+            raise OpError(
+                f"{at} must be one OP with its parameters, not {_short(item)}; write `- name: {{…}}`"
+            )
+        [(name, params)] = item.items()
+        if not isinstance(name, str) or not isinstance(params, dict | None):
+            raise OpError(
+                f"{at} must be one OP with its parameters, not {_short(name)}; write `- name: {{…}}`"
+            )
+        try:
+            entries.append(check_entry(name[:100], params or {}, root))
+        except OpError as error:
+            raise OpError(f"{at}: {one_line(str(error))}") from None
+    _same_statistics(entries, where)
+    _nothing_inherited(entries, where)
+    return tuple(entries)
+
+
+def check_entry(name: str, params: Mapping[Any, Any], root: Path) -> Entry:
+    """One entry of `process`: an OP of the catalogue, its own parameters and its bounds, nothing else.
+
+    Raises: OpError that names the OP, the parameter and the remedy.
+    """
+    op = get_op(name)
+    bounds = {p: b for b in op.statistics.values() for p in (b.low, b.high) if p}
+    own: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for key, value in params.items():
+        if not isinstance(key, str) or not isinstance(value, str | int | float):
+            raise OpError(f"{name}: {_short(key)} may not be {_short(value)} in a recipe; remove it")
+        if key in bounds:
+            _bound(name, key, value, bounds[key].number)
+            rest[key] = value
+        elif key in FLAGS:
+            if not isinstance(value, bool):
+                raise OpError(f"{name}: {key} takes true or false, not {_short(value)}")
+            rest[key] = value
+        elif key == "any_or_all" and any(b.list_valued for b in op.statistics.values()):
+            if value not in ("any", "all"):
+                raise OpError(f"{name}: any_or_all takes any or all, not {_short(value)}")
+            rest[key] = value
+        elif key in op.fixed:
+            if value != op.fixed[key]:
+                raise OpError(f"{name}: {key} must be {op.fixed[key]!r}; remove it")
+        elif key == op.model or key in op.params:
+            own[key] = value
+        else:
+            raise OpError(f"{name}: {_short(key)} may not be set by a recipe; remove it")
+    for b in op.statistics.values():
+        _ascending(name, b, rest)
+    return name, _own_params(op, own, root) | rest
+
+
+def _own_params(op: Op, own: dict[str, Any], root: Path) -> dict[str, Any]:
+    try:
+        checked = check_params(op.name, own, root)
+        folder = checked.get(op.model or "")
+        local = folder is None or Path(folder).is_dir()
+    except (RuntimeError, ValueError, OSError) as error:  # a path of an unknown user, or with a null byte
+        raise OpError(f"{op.name}: {op.model} is no path ({error}); give a local folder") from None
+    if not local:
+        raise OpError(
+            f"{op.name}: {op.model} {_short(own[str(op.model)])} is no local folder; put the weights there"
+        )
+    return checked
+
+
+def _bound(name: str, key: str, value: Any, number: Number) -> _Number:
+    """A bound as a number that can be compared.
+
+    Raises: OpError when it is not written as the OP reads it.
+    """
+    wrong = OpError(f"{name}: {key} does not take {_short(value)}; write ")
+    if number == "bytes":
+        match = BYTES.fullmatch(value) if isinstance(value, str) else None
+        if not match or (match[2] == "") != value[-1].isdigit():
+            raise OpError(f"{wrong}a string of digits, with KB, MB, GB or TB after it or nothing")
+        return int(match[1]) << 10 * " KMGTPEZY".index(match[2].upper() or " ")
+    if number == "ratio":
+        if not isinstance(value, str) or not RATIO.fullmatch(value):
+            raise OpError(f"{wrong}a string such as '16/9'")
+        try:
+            return Fraction(value.replace(":", "/"))
+        except ZeroDivisionError:
+            raise OpError(f"{wrong}a string such as '16/9'") from None
+    kinds: Any = int if number == "int" else int | float
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise OpError(f"{wrong}{'a whole number' if number == 'int' else 'a number'}")
+    if isinstance(value, float) and math.isnan(value):
+        raise OpError(f"{wrong}a number")
+    return value  # type: ignore[no-any-return]
+
+
+def _ascending(name: str, b: Bounds, given: Mapping[str, Any]) -> None:
+    if b.low in given and b.high in given and b.low and b.high:
+        low, high = (_bound(name, p, given[p], b.number) for p in (b.low, b.high))
+        if low > high:
+            raise OpError(
+                f"{name}: {b.low} {_short(given[b.low])} is above {b.high} {_short(given[b.high])}; swap them"
+            )
+
+
+def _same_statistics(process: Sequence[Entry], where: str) -> None:
+    """Refuse one OP with two sets of parameters: Data-Juicer would reuse the first one's statistic."""
+    seen: dict[str, dict[str, Any]] = {}
+    for name, params in process:
+        op = get_op(name)
+        own = {key: value for key, value in params.items() if key in op.params or key == op.model}
+        if seen.setdefault(name, own) != own:
+            raise OpError(
+                f"{one_line(where)}: {name} stands twice with different parameters ({', '.join(sorted({*own, *seen[name]}))}), "
+                "but Data-Juicer computes its statistic once; make two recipes and apply one after the other"
+            )
+
+
+def _nothing_inherited(process: Sequence[Entry], where: str) -> None:
+    """Refuse what an entry would silently take from the entry of the same OP above it."""
+    seen: dict[str, set[str]] = {}
+    for i, (name, params) in enumerate(process):
+        above = seen.setdefault(name, set())
+        if absent := sorted(above - set(params)):
+            raise OpError(
+                f"{where}, process[{i}]: {name} must set {', '.join(absent)} again, or Data-Juicer takes them "
+                "from the entry above"
+            )
+        above |= set(params)

@@ -1,0 +1,408 @@
+"""Task `clip`: image–text contrastive pre-training (Radford et al. 2021), judged zero-shot.
+
+The model is a `transformers` CLIPModel from a preset's config, or a local checkpoint of one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.dataset import Dataset
+from engine.errors import DataError, StudyError
+from engine.study import Study, digest, resolve
+from engine.tasks import Job, Metric, Progress, Report
+from engine.tasks.images import cache_images
+from engine.tasks.text import BOS, EOS, PAD, cache_tokens, load_encoder, train_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+RECALLS = (1, 5, 10)
+MAX_LOGIT_SCALE = math.log(100)  # as in CLIP, Section 2.5
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One complexity dial. width, layers, heads: of the vision tower; text_*: of the text tower."""
+
+    image: int
+    patch: int
+    width: int
+    layers: int
+    heads: int
+    text_width: int
+    text_layers: int
+    text_heads: int
+    length: int
+    vocabulary: int
+    projection: int
+
+
+PRESETS = {
+    "tiny": Preset(32, 8, 64, 2, 2, 64, 1, 2, 16, 1024, 64),
+    "small": Preset(64, 8, 192, 6, 3, 192, 4, 3, 32, 8192, 192),
+    "vit-b-32": Preset(224, 32, 768, 12, 12, 512, 12, 8, 77, 49408, 512),
+}
+
+
+def clip_config(preset: Preset) -> dict[str, Any]:
+    """The keyword arguments of a CLIPConfig."""
+    return {
+        "projection_dim": preset.projection,
+        "text_config": {
+            "vocab_size": preset.vocabulary,
+            "hidden_size": preset.text_width,
+            "intermediate_size": 4 * preset.text_width,
+            "num_hidden_layers": preset.text_layers,
+            "num_attention_heads": preset.text_heads,
+            "max_position_embeddings": preset.length,
+            "projection_dim": preset.projection,
+            "pad_token_id": PAD,
+            "bos_token_id": BOS,
+            "eos_token_id": EOS,
+        },
+        "vision_config": {
+            "hidden_size": preset.width,
+            "intermediate_size": 4 * preset.width,
+            "num_hidden_layers": preset.layers,
+            "num_attention_heads": preset.heads,
+            "image_size": preset.image,
+            "patch_size": preset.patch,
+            "projection_dim": preset.projection,
+        },
+    }
+
+
+def _shape(study: Study, folder: Path) -> tuple[int, int, Path | None]:
+    """(image side, text length, checkpoint) of the study's model."""
+    if study.model.checkpoint is None:
+        preset = PRESETS[study.model.preset]
+        return preset.image, preset.length, None
+    checkpoint = resolve(folder, study.model.checkpoint)
+    try:
+        config = json.loads((checkpoint / "config.json").read_text())
+        image = config.get("vision_config", {}).get("image_size", 224)
+        length = config.get("text_config", {}).get("max_position_embeddings", 77)
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"model.checkpoint: {checkpoint} is no transformers checkpoint ({error}); give the folder of one"
+        ) from error
+    if config.get("model_type") != "clip":
+        raise StudyError(f"model.checkpoint: {checkpoint} is a {config.get('model_type')} model; task clip needs a clip one")
+    return int(image), int(length), checkpoint
+
+
+class ClipTask:
+    """See the module. `version` is part of every trial's id: raise it when training changes."""
+
+    version = 1
+
+    def metrics(self, study: Study, prepared: Path) -> list[Metric]:
+        """Accuracy and likelihood with a label field, recalls with captions that tell rows apart."""
+        meta = json.loads((prepared / "meta.json").read_text())
+        found = []
+        if meta["classes"]:
+            found += [Metric("accuracy", True, 0, 1), Metric("likelihood", True, 0, 1)]
+        if meta["retrieval"]:
+            main = not meta["classes"]
+            found += [
+                Metric(f"{way}_r{k}", True, 0, 1, main) for way in ("image_to_text", "text_to_image") for k in RECALLS
+            ]
+        return found
+
+    def prepare(
+        self,
+        study: Study,
+        folder: Path,
+        data: Dataset,
+        evaluation: Dataset,
+        roots: tuple[Path, Path],
+        good: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+        workers: int,
+        progress: Progress | None,
+    ) -> Path:
+        """Decode images and encode captions of both datasets, once per study."""
+        side, length, checkpoint = _shape(study, folder)
+        vocabulary = 0 if checkpoint else PRESETS[study.model.preset].vocabulary
+        key = digest(
+            [data.fingerprint, evaluation.fingerprint, side, length, vocabulary, str(checkpoint or ""),
+             study.evaluation.label, data.fields.model_dump(), evaluation.fields.model_dump()]
+        )  # fmt: skip
+        target = folder / ".djsb" / "cache" / f"clip-{key}"
+        if (target / "meta.json").exists():
+            return target
+        target.mkdir(parents=True, exist_ok=True)
+        total = len(data) + len(evaluation)
+        for name, source, root, mask, before in (
+            ("train", data, roots[0], good[0], 0),
+            ("eval", evaluation, roots[1], good[1], len(data)),
+        ):
+            cache_images(
+                source, root, mask, side, target / f"{name}-images.npy", workers,
+                (lambda done, _, before=before: progress(before + done, total)) if progress else None,
+            )  # fmt: skip
+        if checkpoint is None and not (target / "tokenizer.json").exists():
+            train_tokenizer(data, good[0], vocabulary, target / "tokenizer.json")
+        encode = load_encoder(target, checkpoint, length)
+        cache_tokens(data, good[0], encode, length, target / "train-tokens.npy")
+        meta = _prepare_evaluation(study, evaluation, good[1], encode, target)
+        scratch = target / "meta.tmp"
+        scratch.write_text(json.dumps({**meta, "length": length, "side": side}))
+        os.replace(scratch, target / "meta.json")
+        return target
+
+    def run(self, study: Study, prepared: Path, job: Job, report: Report) -> dict[str, float]:
+        """Train on the job's rows, save the checkpoint, evaluate."""
+        import torch
+
+        model = build_model(study, prepared, job.seed, job.init)
+        device = next(model.parameters()).device
+        rows = np.load(job.rows)
+        _train(model, device, study, prepared, rows, job, report)
+        with torch.inference_mode():
+            scores = evaluate(model, device, study, prepared)
+        if job.output:
+            save(model, prepared, Path(job.output))
+        return scores
+
+    def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
+        """Time a few steps after a warm-up, and one evaluation."""
+        import time
+
+        import torch
+
+        images = np.load(prepared / "train-images.npy", mmap_mode="r")
+        batch = min(study.train.batch_size, len(images))
+        model = build_model(study, prepared, 0, None)
+        device = next(model.parameters()).device
+        ignore = Report(lambda _kind, _content: None)
+        times = []
+        for steps in (2, 8):
+            rows = np.arange(batch, dtype=np.int64)
+            began = time.perf_counter()
+            job = Job("calibration", "", steps * batch, 0, None, "")
+            _train(model, device, study, prepared, rows, job, ignore)
+            times.append((time.perf_counter() - began) / (steps * batch))
+        began = time.perf_counter()
+        with torch.inference_mode():
+            evaluate(model, device, study, prepared)
+        return times[1], time.perf_counter() - began
+
+
+def _prepare_evaluation(
+    study: Study, evaluation: Dataset, good: NDArray[np.bool_], encode: Any, target: Path
+) -> dict[str, Any]:
+    """Labels, class names and captions of the evaluation rows; what can be measured on them."""
+    rows = [r for start, stop in evaluation.chunks(4096) for r in evaluation.reader.read(start, stop)]
+    text, label = evaluation.fields.text, study.evaluation.label
+    captions = [str(r.get(text) or "") if ok else "" for r, ok in zip(rows, good, strict=True)]
+    distinct = len(set(captions))
+    # captions that many rows share cannot tell images apart, so retrieval would measure chance
+    retrieval = text is not None and distinct >= max(2, 0.5 * len(rows))
+    classes: list[str] = []
+    if label is not None:
+        names = [r.get(label) for r in rows]
+        classes = sorted({str(n) for n in names if n is not None})
+        if len(classes) < 2:
+            raise DataError(f"{evaluation.path}: field {label!r} names {len(classes)} classes; set evaluation.label to a field of class names")
+        index = {c: i for i, c in enumerate(classes)}
+        labels = [index[str(n)] if n is not None and ok else -1 for n, ok in zip(names, good, strict=True)]
+        np.save(target / "eval-labels.npy", np.asarray(labels, np.int64))
+        prompts = [p.replace("{}", c) for p in study.evaluation.prompts for c in classes]
+        np.save(target / "eval-prompts.npy", encode(prompts))
+    if not classes and not retrieval:
+        raise DataError(
+            f"{evaluation.path} can measure nothing: no evaluation.label, and its {distinct} distinct captions of "
+            f"{len(rows)} rows cannot tell images apart; give labels or better captions"
+        )
+    ids = {c: i for i, c in enumerate(dict.fromkeys(captions))}
+    np.save(target / "eval-captions.npy", np.asarray([ids[c] for c in captions], np.int64))
+    np.save(target / "eval-tokens.npy", encode(captions))
+    np.save(target / "eval-good.npy", good)
+    return {"classes": classes, "retrieval": retrieval, "distinct_captions": distinct}
+
+
+def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> Any:
+    """The model on this worker's device: from a checkpoint, or from the preset with seeded weights."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    torch.manual_seed(seed)
+    source = init or (str(resolve(prepared.parents[2], study.model.checkpoint)) if study.model.checkpoint else None)
+    if source:
+        model = CLIPModel.from_pretrained(source, local_files_only=True, use_safetensors=True)
+    else:
+        model = CLIPModel(CLIPConfig(**clip_config(PRESETS[study.model.preset])))
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def save(model: Any, prepared: Path, folder: Path) -> None:
+    """A transformers checkpoint (safetensors) with its tokenizer, complete or absent."""
+    scratch = folder.with_name(folder.name + ".tmp")
+    model.save_pretrained(scratch, safe_serialization=True)
+    if (prepared / "tokenizer.json").exists():
+        (scratch / "tokenizer.json").write_bytes((prepared / "tokenizer.json").read_bytes())
+    os.replace(scratch, folder)
+
+
+def image_features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """(images, projection) unit vectors."""
+    features = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
+    return features / features.norm(dim=-1, keepdim=True)
+
+
+def text_features(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """(texts, projection) unit vectors."""
+    features = model.text_projection(model.text_model(input_ids=ids).pooler_output)
+    return features / features.norm(dim=-1, keepdim=True)
+
+
+def contrastive_loss(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """The symmetric cross-entropy of CLIP over a batch of (batch, projection) unit vectors."""
+    import torch
+    from torch.nn import functional
+
+    logits = scale.exp() * images @ texts.T
+    target = torch.arange(len(logits), device=logits.device)
+    return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
+
+
+def to_pixels(images: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
+    """(n, 3, side, side) normalised as CLIP's."""
+    import torch
+
+    pixels = torch.from_numpy(images).to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+    mean, std = torch.tensor(CLIP_MEAN, device=device), torch.tensor(CLIP_STD, device=device)
+    return pixels.sub_(mean[:, None, None]).div_(std[:, None, None])
+
+
+def batches(rows: NDArray[np.int64], samples: int, batch: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Row numbers, batch by batch: seeded permutations of `rows`, one after the other, until `samples`."""
+    order = np.random.default_rng(seed)
+    queue = np.array([], np.int64)
+    for _ in range(max(1, samples // batch)):
+        while len(queue) < batch:
+            queue = np.concatenate([queue, order.permutation(rows)])
+        yield np.sort(queue[:batch])
+        queue = queue[batch:]
+
+
+def _train(
+    model: Any, device: torch.device, study: Study, prepared: Path, rows: NDArray[np.int64], job: Job, report: Report
+) -> None:
+    """AdamW with linear warm-up, cosine decay, clipped gradients; bf16 autocast on GPU."""
+    import torch
+
+    train = study.train
+    images = np.load(prepared / "train-images.npy", mmap_mode="r")
+    tokens = np.load(prepared / "train-tokens.npy", mmap_mode="r")
+    batch = min(train.batch_size, len(rows))
+    steps = max(1, job.samples // batch)
+    report.total = steps
+    every = max(1, steps // 40)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=train.learning_rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=train.weight_decay
+    )
+    model.train()
+    running: list[float] = []
+    for step, chosen in enumerate(batches(rows, job.samples, batch, job.seed), 1):
+        rate = train.learning_rate * _schedule(step, steps, train.warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        pixels = to_pixels(images[chosen], device)
+        ids = torch.from_numpy(tokens[chosen].astype(np.int64)).to(device, non_blocking=True)
+        optimizer.zero_grad(set_to_none=True)
+        loss = _backward(model, pixels, ids, job.micro_batch or train.micro_batch or batch)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), train.clip_norm)
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        running.append(loss)
+        if step % every == 0 or step == steps:
+            report.curve(step, loss=sum(running) / len(running), learning_rate=rate)
+            running.clear()
+
+
+def _schedule(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak learning rate at a step (1 … steps)."""
+    warm = max(1, round(steps * warmup))
+    if step <= warm:
+        return step / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def _backward(model: Any, pixels: torch.Tensor, ids: torch.Tensor, micro: int) -> float:
+    """Gradients of one batch's loss.
+
+    micro: rows that go through the towers at once. Below the batch size the features are made
+    twice: first without gradients, for the loss over the whole batch, then piece by piece with the
+    loss's gradient at them (gradient caching, Gao et al. 2021). The result is the same.
+    """
+    import torch
+
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.device.type == "cuda"):
+        if micro >= len(pixels):
+            loss = contrastive_loss(image_features(model, pixels), text_features(model, ids), model.logit_scale)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return float(loss.detach())
+        parts = list(zip(pixels.split(micro), ids.split(micro), strict=True))
+        with torch.no_grad():
+            made = [(image_features(model, p), text_features(model, i)) for p, i in parts]
+        images = torch.cat([m[0] for m in made]).requires_grad_()
+        texts = torch.cat([m[1] for m in made]).requires_grad_()
+        loss = contrastive_loss(images, texts, model.logit_scale)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert images.grad is not None and texts.grad is not None
+        for (p, i), image_grad, text_grad in zip(parts, images.grad.split(micro), texts.grad.split(micro), strict=True):
+            torch.autograd.backward([image_features(model, p), text_features(model, i)], [image_grad, text_grad])
+        return float(loss.detach())
+
+
+def evaluate(model: Any, device: torch.device, study: Study, prepared: Path) -> dict[str, float]:
+    """Zero-shot accuracy and likelihood (mean probability of the right class), recalls at 1, 5, 10."""
+    import torch
+
+    model.eval()
+    meta = json.loads((prepared / "meta.json").read_text())
+    good = np.flatnonzero(np.load(prepared / "eval-good.npy"))
+    cache = np.load(prepared / "eval-images.npy", mmap_mode="r")
+    step = 256
+    images = torch.cat([image_features(model, to_pixels(cache[good[a : a + step]], device)) for a in range(0, len(good), step)])
+    scores: dict[str, float] = {}
+    if meta["classes"]:
+        labels = torch.from_numpy(np.load(prepared / "eval-labels.npy")[good]).to(device)
+        ids = torch.from_numpy(np.load(prepared / "eval-prompts.npy").astype(np.int64)).to(device)
+        classes = text_features(model, ids).reshape(len(study.evaluation.prompts), len(meta["classes"]), -1).mean(0)
+        logits = model.logit_scale.exp() * images @ (classes / classes.norm(dim=-1, keepdim=True)).T
+        labelled = labels >= 0
+        right = logits[labelled].softmax(-1).gather(1, labels[labelled, None])
+        scores["accuracy"] = float((logits[labelled].argmax(-1) == labels[labelled]).float().mean())
+        scores["likelihood"] = float(right.mean())
+    if meta["retrieval"]:
+        tokens = np.load(prepared / "eval-tokens.npy", mmap_mode="r")[good].astype(np.int64)
+        texts = torch.cat([text_features(model, torch.from_numpy(tokens[a : a + step]).to(device)) for a in range(0, len(good), step)])
+        captions = torch.from_numpy(np.load(prepared / "eval-captions.npy")[good]).to(device)
+        scores |= _recalls("image_to_text", images, texts, captions)
+        scores |= _recalls("text_to_image", texts, images, captions)
+    return scores
+
+
+def _recalls(way: str, queries: torch.Tensor, targets: torch.Tensor, captions: torch.Tensor) -> dict[str, float]:
+    """Share of queries with a right target among the k nearest; rows of one caption are all right."""
+    hits = dict.fromkeys(RECALLS, 0)
+    for start in range(0, len(queries), 512):
+        near = (queries[start : start + 512] @ targets.T).topk(min(max(RECALLS), len(targets)), dim=-1).indices
+        right = captions[near] == captions[start : start + 512, None]
+        for k in RECALLS:
+            hits[k] += int(right[:, :k].any(-1).sum())
+    return {f"{way}_r{k}": n / len(queries) for k, n in hits.items()}

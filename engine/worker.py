@@ -1,0 +1,127 @@
+"""A worker process: trains and evaluates one trial after another on one device.
+
+It is started as `python djsb.py worker`, reads jobs as JSON lines from standard input and writes
+events as JSON lines to standard output. It ends when standard input closes, so it never outlives
+the engine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any, TextIO
+
+BEAT = 1.0  # seconds between two heartbeats
+
+
+class _Channel:
+    """Writes events; safe from several threads."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._lock = stream, threading.Lock()
+
+    def send(self, event: str, **content: Any) -> None:
+        with self._lock:
+            self._stream.write(json.dumps({"event": event, **content}) + "\n")
+            self._stream.flush()
+
+
+def main() -> None:
+    """Serve jobs until standard input closes."""
+    channel = _Channel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    os.dup2(2, 1)  # whatever a library prints goes to the log
+    jobs: list[dict[str, Any]] = []
+    arrived = threading.Condition()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            with arrived:
+                jobs.append(json.loads(line))
+                arrived.notify()
+        os._exit(0)  # the engine is gone: nobody will read a result
+
+    threading.Thread(target=listen, daemon=True).start()
+    _settle_threads()
+    channel.send("ready")
+    while True:
+        with arrived:
+            arrived.wait_for(lambda: bool(jobs))
+            job = jobs.pop(0)
+        _serve(job, channel)
+
+
+def _settle_threads() -> None:
+    """As many threads as the engine grants; deterministic kernels."""
+    from engine.datajuicer import OFFLINE
+
+    os.environ.update(OFFLINE)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(int(os.environ.get("DJSB_THREADS", "1")))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _serve(job: dict[str, Any], channel: _Channel) -> None:
+    """Run one job; its end is `done` or `failed`, never silence."""
+    began = time.monotonic()
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(BEAT):
+            channel.send("beat", seconds=time.monotonic() - began)
+
+    threading.Thread(target=beat, daemon=True).start()
+    try:
+        result = _calibrate(job) if job["do"] == "calibrate" else _trial(job, channel)
+        stop.set()
+        channel.send("done", seconds=time.monotonic() - began, **result)
+    except Exception as error:  # the process border: the engine records it
+        stop.set()
+        traceback.print_exc()
+        text = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+        channel.send("failed", seconds=time.monotonic() - began, error=text, memory=_is_memory(error))
+
+
+def _is_memory(error: BaseException) -> bool:
+    """True for out-of-memory on a GPU or in the CPU allocator."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate memory" in str(error)
+
+
+def _trial(job: dict[str, Any], channel: _Channel) -> dict[str, Any]:
+    from engine.study import Study
+    from engine.tasks import Job, Report, get_task
+
+    study = Study.model_validate(job["study"])
+    task = get_task(study)
+    report = Report(lambda kind, content: channel.send(kind, **content))
+    metrics = task.run(study, Path(job["prepared"]), Job(**job["job"]), report)
+    return {"metrics": metrics, "memory": _peak_memory()}
+
+
+def _calibrate(job: dict[str, Any]) -> dict[str, Any]:
+    from engine.study import Study
+    from engine.tasks import get_task
+
+    study = Study.model_validate(job["study"])
+    per_sample, fixed = get_task(study).calibrate(study, Path(job["prepared"]))
+    return {"per_sample": per_sample, "fixed": fixed}
+
+
+def _peak_memory() -> int:
+    """Peak bytes on the GPU, else of the process."""
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
