@@ -6,7 +6,17 @@ from dataclasses import dataclass
 
 from engine.errors import BudgetError
 
-UNITS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
+UNITS = {
+    "s": 1,
+    "sec": 1,
+    "second": 1,
+    "min": 60,
+    "minute": 60,
+    "h": 3600,
+    "hour": 3600,
+    "d": 86400,
+    "day": 86400,
+}
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(?:(?:gpu|device|core|slot)-)?([a-z]+?)s?")
 
 
@@ -28,7 +38,12 @@ def parse_budget(text: str) -> float:
 
 def format_seconds(seconds: float) -> str:
     """`93` → `1.6 min`; two significant figures, unit chosen by size."""
-    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h"), (float("inf"), 86400, "days")):
+    for limit, size, unit in (
+        (120, 1, "s"),
+        (7200, 60, "min"),
+        (172800, 3600, "h"),
+        (float("inf"), 86400, "days"),
+    ):
         if abs(seconds) < limit:
             return f"{seconds / size:.3g} {unit}"
     raise AssertionError("unreachable")

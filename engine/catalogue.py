@@ -61,7 +61,14 @@ class Op:
 
 
 def _op(
-    name: str, modality: Any, key: str, low: str | None, high: str | None, rate: float, number: Number = "float", **more: Any
+    name: str,
+    modality: Any,
+    key: str,
+    low: str | None,
+    high: str | None,
+    rate: float,
+    number: Number = "float",
+    **more: Any,
 ) -> Op:
     """An OP with one statistic; image and video statistics have one value per file."""
     bounds = Bounds(low, high, number, list_valued=modality != "text" or key == "num_dependency_edges")
@@ -70,7 +77,8 @@ def _op(
 
 def _shape(name: str, modality: Any, prefix: str, rate: float, **more: Any) -> Op:
     sides = {
-        f"{prefix}_{side}": Bounds(f"min_{side}", f"max_{side}", "int", list_valued=True) for side in ("width", "height")
+        f"{prefix}_{side}": Bounds(f"min_{side}", f"max_{side}", "int", list_valued=True)
+        for side in ("width", "height")
     }
     return Op(name + "_filter", modality, sides, rate, **more)
 
@@ -166,7 +174,11 @@ def missing_needs(name: str, params: Mapping[str, Any]) -> str | None:
     op = get_op(name)
     absent = [p for p in op.packages if importlib.util.find_spec(p) is None]
     if absent:
-        names = {"cv2": "opencv-python-headless", "fasttext": "fasttext-predict", "aesthetics_predictor": "simple-aesthetics-predictor"}
+        names = {
+            "cv2": "opencv-python-headless",
+            "fasttext": "fasttext-predict",
+            "aesthetics_predictor": "simple-aesthetics-predictor",
+        }
         return f"needs {', '.join(absent)}; pip install {' '.join(names.get(p, p) for p in absent)}"
     if params.get("tokenization"):
         return "tokenization: true would download a tokenizer; leave it out"
@@ -191,4 +203,9 @@ def ops_for(modalities: frozenset[str]) -> list[Op]:
     return sorted((op for op in OPS.values() if op.modalities <= modalities), key=lambda op: -op.rate)
 
 
-NATURAL_MAX = {"float": sys.float_info.max, "int": sys.maxsize, "bytes": "1000000TB", "ratio": f"{sys.maxsize}/1"}
+NATURAL_MAX = {
+    "float": sys.float_info.max,
+    "int": sys.maxsize,
+    "bytes": "1000000TB",
+    "ratio": f"{sys.maxsize}/1",
+}

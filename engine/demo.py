@@ -184,11 +184,7 @@ def _is_finished(folder: Path, arguments: dict[str, int]) -> bool:
         raise DataError(f"{folder} exists and is not a demo; {remedy}") from None
     if found != arguments:
         raise DataError(f"{folder} holds a demo of other arguments ({found}, not {arguments}); {remedy}")
-    missing = [
-        name
-        for name in ("train.jsonl", "test.jsonl", "truth.jsonl", "images")
-        if not (folder / name).exists()
-    ]
+    missing = [name for name in ("train.jsonl", "test.jsonl", "truth.jsonl", "images") if not (folder / name).exists()]
     if missing:
         raise DataError(f"{folder} holds a demo without its {', '.join(missing)}; {remedy}")
     return True
@@ -280,9 +276,7 @@ def outline(scene: Scene) -> list[tuple[float, float]]:
     for corner in range(corners):
         reach = radius * (0.4 if scene.shape == "star" and corner % 2 else 1.0)
         turn = scene.angle + 2 * math.pi * corner / corners
-        points.append(
-            (scene.x * scene.width + reach * math.cos(turn), scene.y * scene.height + reach * math.sin(turn))
-        )
+        points.append((scene.x * scene.width + reach * math.cos(turn), scene.y * scene.height + reach * math.sin(turn)))
     return points
 
 
@@ -354,9 +348,7 @@ def spammed(text: str, rng: Rng) -> str:
     """Shop keywords, a third of them class words; the text is lost (70 %) or stands before or behind them."""
     separator = _pick(rng, SEPARATORS)
     class_words = (*COLOURS, *SHAPES)
-    words = [
-        _pick(rng, class_words if rng.random() < 1 / 3 else SHOP_WORDS) for _ in range(rng.integers(8, 21))
-    ]
+    words = [_pick(rng, class_words if rng.random() < 1 / 3 else SHOP_WORDS) for _ in range(rng.integers(8, 21))]
     place = rng.random()
     if place < 0.15:
         words.insert(0, text)

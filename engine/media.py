@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,7 +46,7 @@ def _unpack(tars: list[Path], target: Path) -> None:
             except (tarfile.TarError, EOFError, OSError) as error:
                 raise DataError(f"{tar} cannot be unpacked ({error}); check the file and the free space") from error
         try:
-            os.replace(scratch, target)
+            Path(scratch).replace(target)
         except FileNotFoundError:
             raise DataError(f"{target} cannot be written; check the free space") from None
         Path(scratch).mkdir()  # what TemporaryDirectory removes

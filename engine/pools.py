@@ -66,7 +66,9 @@ class Slice:
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
         if math.isnan(low) or math.isnan(high) or low > high:
-            raise PoolError(f"{self.statistic}: the lower bound {self.low} is above the upper bound {self.high}; swap them")
+            raise PoolError(
+                f"{self.statistic}: the lower bound {self.low} is above the upper bound {self.high}; swap them"
+            )
 
     def keeps(self, column: Column) -> RowMask:
         """(rows,) True where the row's values all lie inside; NaN never does."""
@@ -154,9 +156,7 @@ def eligible(layer: Layer, columns: Mapping[str, Column], good: RowMask) -> RowM
     return kept
 
 
-def realise(
-    pool: Pool, columns: Mapping[str, Column], keys: NDArray[np.uint64], good: RowMask, seed: int = 0
-) -> Rows:
+def realise(pool: Pool, columns: Mapping[str, Column], keys: NDArray[np.uint64], good: RowMask, seed: int = 0) -> Rows:
     """The pool's distinct row numbers, in the order of the seeded hash.
 
     keys: (rows,) hash of each row's id. good: (rows,) rows that are not quarantined. seed: a
@@ -252,7 +252,12 @@ def common_size(good: int, buckets: int, wanted: int | None, floor: int) -> int:
 
 
 def single_op_cuts(
-    statistics: Sequence[StatisticColumn], good: RowMask, buckets: int, size: int, min_distinct: int | None, seed: int
+    statistics: Sequence[StatisticColumn],
+    good: RowMask,
+    buckets: int,
+    size: int,
+    min_distinct: int | None,
+    seed: int,
 ) -> list[Cut]:
     """The 3N single-OP buckets of Section 3.2.1, degenerate ones marked with their reason."""
     cuts: list[Cut] = []

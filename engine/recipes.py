@@ -1,6 +1,7 @@
 """Recipes: slices as a Data-Juicer YAML, and the check that a recipe from elsewhere must pass.
 
-`recipe_yaml` writes what `dj-process` keeps exactly; `read_recipe` reads only what is harmless.
+`recipe_yaml` writes what makes `dj-process` keep exactly the slices' rows; `read_recipe` reads only
+what is harmless.
 """
 
 from __future__ import annotations
@@ -23,12 +24,17 @@ from engine.study import DatasetSection
 
 Entry = tuple[str, Mapping[str, Any]]
 FLAGS = ("min_closed_interval", "max_closed_interval", "reversed_range")
+KEYS = ("process", "text_keys", "image_key", "video_key", "np", "project_name")
 SWITCHES = ("use_cache", "skip_op_error", "open_tracer")
 PATHS = ("dataset_path", "export_path")
 MAX_PROCESSES = 64
 MAX_CHARACTERS = 1_000_000
-BYTES = re.compile(r"([0-9]{1,30})\s*([KMGTPEZY]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
-RATIO = re.compile(r"[0-9]{1,350}(?:[:/][0-9]{1,350})?", re.ASCII)
+# datasets 5 keeps Data-Juicer's statistics as JSON of ten decimals: a tie could fall on either side
+SLACK = 7e-11
+# Data-Juicer drops the dot of "5.5KB" and reads 55 KB, so a whole number it must be
+BYTES = re.compile(r"([0-9]{1,30}) ?(?:([KMGTPEZY])i?B)?", re.IGNORECASE)
+# no exponent: Fraction("1e999999999") never ends
+RATIO = re.compile(r"-?[0-9]{1,350}[:/][0-9]{1,350}")
 
 
 @dataclass(frozen=True)
@@ -57,11 +63,10 @@ class Recipe:
 
         header: each becomes one comment line, whatever it holds.
         """
-        text = self.text or self.images or self.videos  # Data-Juicer wants the field of some column
         content: dict[str, Any] = {
             "project_name": None if self.project_name is None else one_line(self.project_name),
             "np": self.np,
-            "text_keys": text,
+            "text_keys": self.text or self.images or self.videos,  # Data-Juicer insists on some column
             "image_key": self.images,
             "video_key": self.videos,
             "use_cache": False,  # or the Hugging Face cache grows at every run
@@ -70,37 +75,30 @@ class Recipe:
             "process": [{name: dict(params)} for name, params in self.process],
         }
         content = {key: value for key, value in content.items() if value is not None}
-        comments = [f"# {one_line(line)}".rstrip() for line in (*header, *self._warnings())]
-        return "\n".join(
-            [*comments, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10_000)]
-        )
+        body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10_000)
+        comments = [f"# {one_line(line)}".rstrip() for line in (*header, *self._advice())]
+        return "\n".join([*comments, body])
 
-    def _warnings(self) -> list[str]:
-        """What `dj-process` needs beyond this file to keep exactly the same rows."""
-        run = "Run: dj-process --config THIS --dataset_path IN.jsonl --export_path OUT.jsonl"
-        lines = [f"{run}, or: djsb apply."]
-        media = {self.images: "image", self.videos: "video"}
-        for name, kind in media.items():
+    def _advice(self) -> list[str]:
+        """How to run it, and what `dj-process` needs beyond this file to keep exactly the same rows."""
+        lines = ["Run: dj-process --config THIS --dataset_path IN.jsonl --export_path OUT.jsonl, or djsb apply."]
+        for name, kind in ((self.images, "image"), (self.videos, "video")):
             if name and any(kind in op.modalities for op in self.ops):
-                lines.append(
-                    f"dj-process: {name!r} must hold a list of paths; remove rows without any first, it keeps them."
-                )
+                lines.append(f"dj-process reads {name!r} as lists of paths and keeps rows with none: remove those.")
         for token, modality in ((IMAGE_TOKEN, "text+image"), (VIDEO_TOKEN, "text+video")):
             if any(op.modality == modality for op in self.ops):
-                lines.append(
-                    f"dj-process: {self.text!r} must start with one {token} for each file, or it keeps every row."
-                )
+                lines.append(f"dj-process needs one {token} for each file in {self.text!r}, or it keeps every row.")
         return lines
 
 
 def one_line(text: str) -> str:
-    """Text that cannot leave its line of YAML: blanks for line breaks and all that does not print."""
+    """Text that cannot leave its line of YAML: blanks for line breaks and for all that does not print."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _short(value: Any) -> str:
     """An untrusted value for an error message."""
-    if isinstance(value, dict | list):  # repr of one with aliases may be endless
+    if isinstance(value, dict | list):  # the repr of one with YAML aliases may be endless
         return f"a {'mapping' if isinstance(value, dict) else 'list'}"
     text = one_line(repr(value))
     return text if len(text) <= 60 else text[:57] + "…"
@@ -109,18 +107,17 @@ def _short(value: Any) -> str:
 # --- writing ---
 
 
-def recipe_yaml(
-    slices: Sequence[Slice], fields: DatasetSection, *, name: str, header: Sequence[str] = ()
-) -> str:
+def recipe_yaml(slices: Sequence[Slice], fields: DatasetSection, *, name: str, header: Sequence[str] = ()) -> str:
     """The Data-Juicer recipe that keeps exactly the rows that all slices keep (`Slice.keeps`).
 
+    Exactly means: values that differ, differ by 1e-10 or more; Data-Juicer itself tells no others apart.
     fields: names of the text, image and video fields. header: comment lines, such as the evidence.
     Raises: OpError for an OP or statistic that is not in the catalogue, or when two slices give the
     same OP different parameters.
     """
-    process = [entry for s in slices for entry in slice_entries(s)]
+    process = tuple(entry for s in slices for entry in slice_entries(s))
     _same_statistics(process, name)
-    return Recipe(tuple(process), fields.text, fields.images, fields.videos, project_name=name).yaml(header)
+    return Recipe(process, fields.text, fields.images, fields.videos, project_name=name).yaml(header)
 
 
 def slice_entries(s: Slice) -> list[Entry]:
@@ -132,27 +129,28 @@ def slice_entries(s: Slice) -> list[Entry]:
     given = {key: value for key, value in s.params if key not in op.fixed}
     common = check_params(s.op, given) | ({"any_or_all": "all"} if bounds.list_valued else {})
     low, low_closed, high, high_closed = _interval(s, bounds.number)
+    least, most = _written(low, bounds.number), _written(high, bounds.number)
     if bounds.low and bounds.high:
-        others = {}
+        others: dict[str, Any] = {}
         for other in (b for key, b in op.statistics.items() if key != s.statistic):
-            # below every value, since the flags of this slice open the other statistic's bounds too
+            # -1, below every value: this slice's flags open the other statistic's bounds too
             others |= {str(other.low): -1, str(other.high): NATURAL_MAX[other.number]}
-        both = {bounds.low: _written(low, bounds.number), bounds.high: _written(high, bounds.number)}
+        both = {bounds.low: least, bounds.high: most}
         return [(s.op, {**common, **both, **others, **_flags(low_closed, high_closed)})]
-    # the entry that is not reversed comes always: it is the one that drops NaN
+    # the entry that is not reversed always comes: it is the one that drops NaN
     if bounds.low:
-        at_least = {bounds.low: _written(low, bounds.number), **_flags(low_closed, True)}
-        at_most = {bounds.low: _written(high, bounds.number), **_flags(high_closed, True, reverse=True)}
+        at_least = {bounds.low: least, **_flags(low_closed, True)}
+        at_most = {bounds.low: most, **_flags(high_closed, True, reverse=True)}
         return [(s.op, {**common, **at_least}), (s.op, {**common, **at_most})]
-    at_most = {str(bounds.high): _written(high, bounds.number), **_flags(True, high_closed)}
-    at_least = {str(bounds.high): _written(low, bounds.number), **_flags(True, low_closed, reverse=True)}
+    at_most = {str(bounds.high): most, **_flags(True, high_closed)}
+    at_least = {str(bounds.high): least, **_flags(True, low_closed, reverse=True)}
     return [(s.op, {**common, **at_most}), (s.op, {**common, **at_least})]
 
 
 def _flags(low_closed: bool, high_closed: bool, reverse: bool = False) -> dict[str, bool]:
-    """All three, always: what an entry leaves out Data-Juicer takes from the entry of the same OP above it.
+    """All three, always: what an entry leaves out, Data-Juicer takes from the entry of the same OP above.
 
-    Reversed, a flag is flipped and the result negated, so True keeps the bound itself all the same.
+    Reversed, a flag is flipped and the result negated, so that True keeps the bound itself all the same.
     """
     return dict(zip(FLAGS, (low_closed, high_closed, reverse), strict=True))
 
@@ -162,33 +160,40 @@ _Number = int | float | Fraction
 
 def _interval(s: Slice, number: Number) -> tuple[_Number, bool, _Number, bool]:
     """The slice's (low, closed, high, closed) in the OP's own kind of number, exactly."""
+    # finite, so that an infinite value is dropped as an unreadable one is
     least: _Number = -sys.float_info.max if number == "float" else 0
-    most: _Number = (
-        NATURAL_MAX["float"] if number == "float" else sys.maxsize
-    )  # both drop an infinity, as slices do
+    most: _Number = sys.float_info.max if number == "float" else sys.maxsize
     low, low_closed = (least, True) if s.low is None or s.low < least else (s.low, s.low_closed)
     high, high_closed = (most, True) if s.high is None or s.high > most else (s.high, s.high_closed)
-    empty: tuple[_Number, bool, _Number, bool] = (0, True, 0, False)
-    if low > most or high < least:
-        return empty
-    if number == "ratio":
-        return Fraction(low), low_closed, Fraction(high), high_closed
-    if number == "float":
-        return float(low), low_closed, float(high), high_closed
-    if low != math.floor(low):
-        low, low_closed = math.ceil(low), True
-    if high != math.floor(high):
-        high, high_closed = math.floor(high), True
-    return (int(low), low_closed, int(high), high_closed) if low <= high else empty
+    if number in ("int", "bytes") and least <= low <= high <= most:
+        if low != math.floor(low):
+            low, low_closed = math.ceil(low), True
+        if high != math.floor(high):
+            high, high_closed = math.floor(high), True
+    elif number in ("float", "ratio"):
+        low, high = _slack(low, not low_closed), _slack(high, high_closed)
+    if low > high or low > most or high < least:
+        return 0, True, 0, False  # no value at all
+    return low, low_closed, high, high_closed
+
+
+def _slack(bound: _Number, up: bool) -> _Number:
+    """A bound moved a little, so that its own value stays on its side; one that ten decimals hold stays."""
+    if abs(bound) == math.inf or Fraction(bound).denominator <= 2**10:
+        return bound
+    slack = SLACK + 1e-15 * abs(float(bound))
+    return float(bound) + (slack if up else -slack)
 
 
 def _written(value: _Number, number: Number) -> Any:
+    if number == "float":
+        return float(value)
     if number == "ratio":
-        value = Fraction(value)
-        return f"{value.numerator}/{value.denominator}"
+        exact = Fraction(value)
+        return f"{exact.numerator}/{exact.denominator}"
     if number == "bytes":
-        return NATURAL_MAX["bytes"] if value == sys.maxsize else str(value)
-    return float(value) if number == "float" else value
+        return NATURAL_MAX["bytes"] if value == sys.maxsize else str(int(value))
+    return int(value)
 
 
 # --- reading ---
@@ -205,16 +210,7 @@ def read_recipe(text: str, where: str, root: Path) -> Recipe:
     """
     raw = _parse(text, where)
     for key in raw:
-        if key not in (
-            "process",
-            "text_keys",
-            "image_key",
-            "video_key",
-            "np",
-            "project_name",
-            *SWITCHES,
-            *PATHS,
-        ):
+        if key not in (*KEYS, *SWITCHES, *PATHS):
             raise StudyError(f"{where}: {_short(key)} may not be set by a recipe; remove it")
     for key in SWITCHES:
         if raw.get(key, False) is not False:
@@ -230,15 +226,10 @@ def read_recipe(text: str, where: str, root: Path) -> Recipe:
     images = raw.get("image_key") or ("images" if "image" in used else None)
     videos = raw.get("video_key") or ("videos" if "video" in used else None)
     key = _text_key(raw.get("text_keys"), where) or ("text" if "text" in used else None)
-    return Recipe(
-        process,
-        key if "text" in used or key not in (images, videos) else None,  # as `Recipe.yaml` writes "no text"
-        images,
-        videos,
-        np,
-        raw.get("project_name"),
-        tuple(k for k in PATHS if raw.get(k) is not None),
-    )
+    if "text" not in used and key in (images, videos):  # as `Recipe.yaml` writes that there is no text
+        key = None
+    ignored = tuple(k for k in PATHS if raw.get(k) is not None)
+    return Recipe(process, key, images, videos, np, raw.get("project_name"), ignored)
 
 
 def _parse(text: str, where: str) -> dict[Any, Any]:
@@ -259,11 +250,9 @@ def _parse(text: str, where: str) -> dict[Any, Any]:
 def _text_key(value: Any, where: str) -> str | None:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if value is not None and not isinstance(value, str):
-        raise StudyError(
-            f"{where}: text_keys must be the name of one field, not {_short(value)}; mend or remove it"
-        )
-    return value
+    if value is None or isinstance(value, str):
+        return value
+    raise StudyError(f"{where}: text_keys must be the name of one field, not {_short(value)}; mend or remove it")
 
 
 def _process(raw: Any, where: str, root: Path) -> tuple[Entry, ...]:
@@ -272,15 +261,12 @@ def _process(raw: Any, where: str, root: Path) -> tuple[Entry, ...]:
     entries = []
     for i, item in enumerate(raw):
         at = f"{where}, process[{i}]"
+        form = f"{at} must be one OP with its parameters, written `- name: {{…}}`"
         if not isinstance(item, dict) or len(item) != 1:
-            raise OpError(
-                f"{at} must be one OP with its parameters, not {_short(item)}; write `- name: {{…}}`"
-            )
+            raise OpError(f"{form}; it is {_short(item)}")
         [(name, params)] = item.items()
         if not isinstance(name, str) or not isinstance(params, dict | None):
-            raise OpError(
-                f"{at} must be one OP with its parameters, not {_short(name)}; write `- name: {{…}}`"
-            )
+            raise OpError(f"{form}; it is {_short(name)}: {_short(params)}")
         try:
             entries.append(check_entry(name[:100], params or {}, root))
         except OpError as error:
@@ -296,32 +282,23 @@ def check_entry(name: str, params: Mapping[Any, Any], root: Path) -> Entry:
     Raises: OpError that names the OP, the parameter and the remedy.
     """
     op = get_op(name)
-    bounds = {p: b for b in op.statistics.values() for p in (b.low, b.high) if p}
     own: dict[str, Any] = {}
     rest: dict[str, Any] = {}
     for key, value in params.items():
         if not isinstance(key, str) or not isinstance(value, str | int | float):
             raise OpError(f"{name}: {_short(key)} may not be {_short(value)} in a recipe; remove it")
-        if key in bounds:
-            _bound(name, key, value, bounds[key].number)
-            rest[key] = value
-        elif key in FLAGS:
-            if not isinstance(value, bool):
-                raise OpError(f"{name}: {key} takes true or false, not {_short(value)}")
-            rest[key] = value
-        elif key == "any_or_all" and any(b.list_valued for b in op.statistics.values()):
-            if value not in ("any", "all"):
-                raise OpError(f"{name}: any_or_all takes any or all, not {_short(value)}")
-            rest[key] = value
-        elif key in op.fixed:
-            if value != op.fixed[key]:
-                raise OpError(f"{name}: {key} must be {op.fixed[key]!r}; remove it")
-        elif key == op.model or key in op.params:
+        if key in op.fixed and value == op.fixed[key]:
+            continue
+        if key == op.model or key in op.params:
             own[key] = value
         else:
-            raise OpError(f"{name}: {_short(key)} may not be set by a recipe; remove it")
+            _check_bound(op, key, value)
+            rest[key] = value
     for b in op.statistics.values():
-        _ascending(name, b, rest)
+        if b.low in rest and b.high in rest and b.low and b.high:
+            low, high = rest[b.low], rest[b.high]
+            if (_number(low, b.number) or 0) > (_number(high, b.number) or 0):
+                raise OpError(f"{name}: {b.low} {_short(low)} is above {b.high} {_short(high)}; swap them")
     return name, _own_params(op, own, root) | rest
 
 
@@ -333,45 +310,48 @@ def _own_params(op: Op, own: dict[str, Any], root: Path) -> dict[str, Any]:
     except (RuntimeError, ValueError, OSError) as error:  # a path of an unknown user, or with a null byte
         raise OpError(f"{op.name}: {op.model} is no path ({error}); give a local folder") from None
     if not local:
-        raise OpError(
-            f"{op.name}: {op.model} {_short(own[str(op.model)])} is no local folder; put the weights there"
-        )
+        raise OpError(f"{op.name}: {op.model} {_short(folder)} is no local folder; put the weights there")
     return checked
 
 
-def _bound(name: str, key: str, value: Any, number: Number) -> _Number:
-    """A bound as a number that can be compared.
-
-    Raises: OpError when it is not written as the OP reads it.
-    """
-    wrong = OpError(f"{name}: {key} does not take {_short(value)}; write ")
-    if number == "bytes":
-        match = BYTES.fullmatch(value) if isinstance(value, str) else None
-        if not match or (match[2] == "") != value[-1].isdigit():
-            raise OpError(f"{wrong}a string of digits, with KB, MB, GB or TB after it or nothing")
-        return int(match[1]) << 10 * " KMGTPEZY".index(match[2].upper() or " ")
-    if number == "ratio":
-        if not isinstance(value, str) or not RATIO.fullmatch(value):
-            raise OpError(f"{wrong}a string such as '16/9'")
-        try:
-            return Fraction(value.replace(":", "/"))
-        except ZeroDivisionError:
-            raise OpError(f"{wrong}a string such as '16/9'") from None
-    kinds: Any = int if number == "int" else int | float
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        raise OpError(f"{wrong}{'a whole number' if number == 'int' else 'a number'}")
-    if isinstance(value, float) and math.isnan(value):
-        raise OpError(f"{wrong}a number")
-    return value  # type: ignore[no-any-return]
+def _check_bound(op: Op, key: str, value: Any) -> None:
+    """Raises: OpError when the key bounds nothing of the OP, or its value is not as the OP reads it."""
+    bounds: dict[str, Bounds] = {p: b for b in op.statistics.values() for p in (b.low, b.high) if p}
+    listed = any(b.list_valued for b in op.statistics.values())
+    if key in bounds:
+        right, form = _number(value, bounds[key].number) is not None, _FORMS[bounds[key].number]
+    elif key in FLAGS:
+        right, form = isinstance(value, bool), "true or false"
+    elif key == "any_or_all" and listed:
+        right, form = value in ("any", "all"), "any or all"
+    else:
+        raise OpError(f"{op.name}: {_short(key)} may not be set by a recipe; remove it")
+    if not right:
+        raise OpError(f"{op.name}: {key} does not take {_short(value)}; write {form}")
 
 
-def _ascending(name: str, b: Bounds, given: Mapping[str, Any]) -> None:
-    if b.low in given and b.high in given and b.low and b.high:
-        low, high = (_bound(name, p, given[p], b.number) for p in (b.low, b.high))
-        if low > high:
-            raise OpError(
-                f"{name}: {b.low} {_short(given[b.low])} is above {b.high} {_short(given[b.high])}; swap them"
-            )
+_FORMS: dict[Number, str] = {
+    "float": "a number",
+    "int": "a whole number",
+    "bytes": "digits in quotes, with KB, MB, GB or TB after them or nothing",
+    "ratio": "two whole numbers in quotes, such as '16/9'",
+}
+
+
+def _number(value: Any, number: Number) -> _Number | None:
+    """A bound as a number that can be compared; None when it is not written as the OP reads it."""
+    if isinstance(value, str):
+        if number == "bytes" and (match := BYTES.fullmatch(value)):
+            return int(match[1]) << 10 * " KMGTPEZY".index((match[2] or " ").upper())
+        if number == "ratio" and RATIO.fullmatch(value):
+            above, _, below = value.replace(":", "/").partition("/")
+            return Fraction(int(above), int(below)) if int(below) else None
+        return None
+    if isinstance(value, bool) or number in ("bytes", "ratio"):
+        return None
+    if isinstance(value, int):
+        return value
+    return value if number == "float" and isinstance(value, float) and not math.isnan(value) else None
 
 
 def _same_statistics(process: Sequence[Entry], where: str) -> None:
@@ -381,9 +361,10 @@ def _same_statistics(process: Sequence[Entry], where: str) -> None:
         op = get_op(name)
         own = {key: value for key, value in params.items() if key in op.params or key == op.model}
         if seen.setdefault(name, own) != own:
+            names = ", ".join(sorted({*own, *seen[name]}))
             raise OpError(
-                f"{one_line(where)}: {name} stands twice with different parameters ({', '.join(sorted({*own, *seen[name]}))}), "
-                "but Data-Juicer computes its statistic once; make two recipes and apply one after the other"
+                f"{one_line(where)}: {name} stands twice with different parameters ({names}), but "
+                "Data-Juicer computes its statistic once; make two recipes and apply one after the other"
             )
 
 
@@ -392,9 +373,8 @@ def _nothing_inherited(process: Sequence[Entry], where: str) -> None:
     seen: dict[str, set[str]] = {}
     for i, (name, params) in enumerate(process):
         above = seen.setdefault(name, set())
-        if absent := sorted(above - set(params)):
+        if absent := ", ".join(sorted(above - set(params))):
             raise OpError(
-                f"{where}, process[{i}]: {name} must set {', '.join(absent)} again, or Data-Juicer takes them "
-                "from the entry above"
+                f"{where}, process[{i}]: {name} must set {absent} again, or Data-Juicer takes it from the entry above"
             )
         above |= set(params)

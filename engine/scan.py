@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,7 +58,7 @@ def inspect(row: dict[str, Any], data: Dataset, root: Path, folder: Path) -> str
         return str(row[BROKEN])
     if fields.text is not None:
         text = row.get(fields.text)
-        if text is None or isinstance(text, float) and math.isnan(text):
+        if text is None or (isinstance(text, float) and math.isnan(text)):
             return f"no {fields.text}"
         if not isinstance(text, str):
             return f"wrong type: {fields.text} is {type(text).__name__}, not a string"
@@ -88,7 +87,9 @@ def inspect(row: dict[str, Any], data: Dataset, root: Path, folder: Path) -> str
     return None
 
 
-def _scan_chunk(job: tuple[Dataset, Path, int, int]) -> tuple[int, NDArray[np.uint64], list[tuple[int, str, str]]]:
+def _scan_chunk(
+    job: tuple[Dataset, Path, int, int],
+) -> tuple[int, NDArray[np.uint64], list[tuple[int, str, str]]]:
     """One chunk's keys and bad rows (row, id, reason); runs in a worker process."""
     data, root, start, stop = job
     folder = data.path if data.path.is_dir() else data.path.parent
@@ -161,12 +162,10 @@ def _write_scan(
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_suffix(".tmp.npz")
     np.savez(scratch, keys=keys, good=good)
-    os.replace(scratch, file)
+    scratch.replace(file)
 
 
-def _duplicates(
-    data: Dataset, keys: NDArray[np.uint64], good: NDArray[np.bool_]
-) -> list[tuple[int, str, str]]:
+def _duplicates(data: Dataset, keys: NDArray[np.uint64], good: NDArray[np.bool_]) -> list[tuple[int, str, str]]:
     """Rows that repeat an earlier row's id. Without an id field, a repeat gets a key of its own instead."""
     rows = np.flatnonzero(good)
     order = rows[np.argsort(keys[rows], kind="stable")]

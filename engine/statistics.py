@@ -6,7 +6,6 @@ chunk, so that adding an OP computes that OP only and a killed run goes on where
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,9 +55,7 @@ class LeftOut:
     reason: str
 
 
-def plan_ops(
-    ops: Mapping[str, Mapping[str, Any]], data: Dataset, root: Path
-) -> tuple[list[OpRun], list[LeftOut]]:
+def plan_ops(ops: Mapping[str, Mapping[str, Any]], data: Dataset, root: Path) -> tuple[list[OpRun], list[LeftOut]]:
     """Which of a study's OPs run, and which are left out and why.
 
     root: the study's folder. Raises: OpError for an unknown OP or parameter.
@@ -147,7 +144,11 @@ def _compute_group(
                 wanted.append(run)
     advance(sum(b - a for (a, b), wanted in missing.items() if not wanted))
     root = media_root(data.path, state) if data.fields.images or data.fields.videos else data.path.parent
-    jobs = [(data, root, tuple(wanted), chunk, np.flatnonzero(~good[slice(*chunk)])) for chunk, wanted in missing.items() if wanted]
+    jobs = [
+        (data, root, tuple(wanted), chunk, np.flatnonzero(~good[slice(*chunk)]))
+        for chunk, wanted in missing.items()
+        if wanted
+    ]
     for start, stop, values, unreadable, seconds in run_chunks(_compute_chunk, jobs, workers):
         for key, block in values.items():
             files[key][:, start:stop] = block
@@ -176,7 +177,7 @@ def _open_column(run: OpRun, rows: int, store: Store, state: Path) -> np.memmap[
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_suffix(".tmp")
     column = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float64, shape=shape)
-    os.replace(scratch, file)
+    scratch.replace(file)
     with store.transaction():
         store.execute("DELETE FROM statistic_chunks WHERE statistic=?", (run.key,))
         store.execute("DELETE FROM unreadable WHERE statistic=?", (run.key,))
@@ -201,7 +202,9 @@ def _open_column(run: OpRun, rows: int, store: Store, state: Path) -> np.memmap[
 _built: dict[str, Any] = {}
 
 
-def _compute_chunk(job: tuple[Dataset, Path, tuple[OpRun, ...], tuple[int, int], NDArray[np.int64]]) -> ChunkResult:
+def _compute_chunk(
+    job: tuple[Dataset, Path, tuple[OpRun, ...], tuple[int, int], NDArray[np.int64]],
+) -> ChunkResult:
     """One chunk in a worker process: every OP on the same batches."""
     data, root, runs, (start, stop), bad = job
     values = {r.key: np.full((2 * len(r.statistics), stop - start), np.nan) for r in runs}
@@ -253,7 +256,9 @@ def _batch(rows: list[dict[str, Any]], media: list[list[str]], data: Dataset, ru
     if "video" in modalities:
         batch["videos"] = [paths[n:] for paths, n in zip(media, images, strict=True)]
         if "text" in modalities:
-            batch["text"] = [VIDEO_TOKEN * len(v) + " " + t for t, v in zip(batch["text"], batch["videos"], strict=True)]
+            batch["text"] = [
+                VIDEO_TOKEN * len(v) + " " + t for t, v in zip(batch["text"], batch["videos"], strict=True)
+            ]
     return batch
 
 
@@ -267,7 +272,10 @@ def _stats(op: Any, batch: dict[str, list[Any]]) -> tuple[list[dict[str, Any]], 
     except Exception:  # a border: any library below an OP may fail on a row; the row-by-row pass records it
         stats, reasons = [], []
         for i in range(rows):
-            single = {key: [values[i]] for key, values in batch.items()} | {"__dj__stats__": [{}], "__dj__context__": [{}]}
+            single = {key: [values[i]] for key, values in batch.items()} | {
+                "__dj__stats__": [{}],
+                "__dj__context__": [{}],
+            }
             try:
                 stats.append(op.compute_stats_batched(single)["__dj__stats__"][0])
                 reasons.append(None)

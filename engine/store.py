@@ -118,7 +118,9 @@ class Store:
                 self.connection.execute("PRAGMA synchronous=NORMAL")
                 migrations.apply(self.db)
             elif migrations.pending(self.db):
-                raise StoreError(f"{file} is from an older djsb; run djsb auto or djsb pools once to bring it up to date")
+                raise StoreError(
+                    f"{file} is from an older djsb; run djsb auto or djsb pools once to bring it up to date"
+                )
 
     def _refuse_newer(self) -> None:
         known = {m.name for m in migrations._migrations}
@@ -174,7 +176,6 @@ class Store:
     def event(self, kind: str, text: str, subject: str | None = None, level: str = "info") -> None:
         """Record what happened. level: info, warning or error."""
         self.put("events", {"level": level, "kind": kind, "subject": subject, "text": text, "at": now()})
-
 
     def result(self, context: str, name: str) -> Any:
         """A stage's stored result (JSON), or None."""

@@ -68,7 +68,8 @@ class ModelSection(Section):
     """The reference model."""
 
     preset: Literal["tiny", "small", "vit-b-32"] = Field(
-        "tiny", description="tiny: seconds a trial on a CPU core; small: minutes; vit-b-32: DataComp's small track"
+        "tiny",
+        description="tiny: seconds a trial on a CPU core; small: minutes; vit-b-32: DataComp's small track",
     )
     checkpoint: str | None = Field(
         None, description="local folder of a transformers CLIP checkpoint; replaces the preset"
@@ -95,7 +96,9 @@ class PoolsSection(Section):
 
     buckets: int = Field(3, ge=2, le=5, description="buckets of a statistic (the paper: 3)")
     size: int | None = Field(
-        None, ge=2, description="rows of every pool; null: three quarters of rows / buckets, so that ties may shift"
+        None,
+        ge=2,
+        description="rows of every pool; null: three quarters of rows / buckets, so that ties may shift",
     )
     min_distinct: int | None = Field(
         None, ge=2, description="distinct values that a statistic needs; null: as many as buckets"
@@ -117,7 +120,7 @@ class CombineSection(Section):
     clusters: int = Field(3, ge=0, le=6, description="Ward clusters whose best slice is combined; 0: leave out")
     max: int = Field(12, ge=1, le=127, description="most combinations that are tried")
     floor: float = Field(
-        0.2, gt=0, le=1, description="share of the common pool size under which a combination is left out"
+        0.5, gt=0, le=1, description="share of the common pool size under which a combination is left out"
     )
 
 
@@ -156,7 +159,8 @@ class Study(Section):
     confirm: ConfirmSection = ConfirmSection()
     budget: str = Field("8gpu-hours", description="device time that may be spent: 8gpu-days, 6gpu-hours, 30min")
     approve: Literal["auto", "hold"] = Field(
-        "auto", description="auto: the policy approves what passes the gate; hold: every proposal waits for a person"
+        "auto",
+        description="auto: the policy approves what passes the gate; hold: every proposal waits for a person",
     )
 
     @field_validator("budget")
@@ -280,4 +284,6 @@ def _scalar(value: Any) -> str:
     """One value as one line of YAML."""
     if isinstance(value, tuple):
         value = list(value)
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).removesuffix("\n...\n").strip()
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).removesuffix("\n...\n").strip()
+    )

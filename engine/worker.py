@@ -93,7 +93,9 @@ def _serve(job: dict[str, Any], channel: _Channel) -> None:
 
 def _is_memory(error: BaseException) -> bool:
     """True for out-of-memory on a GPU or in the CPU allocator."""
-    return isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate memory" in str(error)
+    return (
+        isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate memory" in str(error)
+    )
 
 
 def _trial(job: dict[str, Any], channel: _Channel) -> dict[str, Any]:

@@ -76,8 +76,15 @@ class Task(Protocol):
         ...
 
     def prepare(
-        self, study: Study, folder: Path, data: Dataset, evaluation: Dataset, roots: tuple[Path, Path],
-        good: tuple[NDArray[np.bool_], NDArray[np.bool_]], workers: int, progress: Progress | None,
+        self,
+        study: Study,
+        folder: Path,
+        data: Dataset,
+        evaluation: Dataset,
+        roots: tuple[Path, Path],
+        good: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+        workers: int,
+        progress: Progress | None,
     ) -> Path:
         """Make (or find) the shared caches; the folder that holds them."""
         ...

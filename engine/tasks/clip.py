@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +97,9 @@ def _shape(study: Study, folder: Path) -> tuple[int, int, Path | None]:
             f"model.checkpoint: {checkpoint} is no transformers checkpoint ({error}); give the folder of one"
         ) from error
     if config.get("model_type") != "clip":
-        raise StudyError(f"model.checkpoint: {checkpoint} is a {config.get('model_type')} model; task clip needs a clip one")
+        raise StudyError(
+            f"model.checkpoint: {checkpoint} is a {config.get('model_type')} model; task clip needs a clip one"
+        )
     return int(image), int(length), checkpoint
 
 
@@ -158,7 +159,7 @@ class ClipTask:
         meta = _prepare_evaluation(study, evaluation, good[1], encode, target)
         scratch = target / "meta.tmp"
         scratch.write_text(json.dumps({**meta, "length": length, "side": side}))
-        os.replace(scratch, target / "meta.json")
+        scratch.replace(target / "meta.json")
         return target
 
     def run(self, study: Study, prepared: Path, job: Job, report: Report) -> dict[str, float]:
@@ -214,7 +215,9 @@ def _prepare_evaluation(
         names = [r.get(label) for r in rows]
         classes = sorted({str(n) for n in names if n is not None})
         if len(classes) < 2:
-            raise DataError(f"{evaluation.path}: field {label!r} names {len(classes)} classes; set evaluation.label to a field of class names")
+            raise DataError(
+                f"{evaluation.path}: field {label!r} names {len(classes)} classes; set evaluation.label to a field of class names"
+            )
         index = {c: i for i, c in enumerate(classes)}
         labels = [index[str(n)] if n is not None and ok else -1 for n, ok in zip(names, good, strict=True)]
         np.save(target / "eval-labels.npy", np.asarray(labels, np.int64))
@@ -252,7 +255,7 @@ def save(model: Any, prepared: Path, folder: Path) -> None:
     model.save_pretrained(scratch, safe_serialization=True)
     if (prepared / "tokenizer.json").exists():
         (scratch / "tokenizer.json").write_bytes((prepared / "tokenizer.json").read_bytes())
-    os.replace(scratch, folder)
+    scratch.replace(folder)
 
 
 def image_features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
@@ -298,7 +301,13 @@ def batches(rows: NDArray[np.int64], samples: int, batch: int, seed: int) -> Ite
 
 
 def _train(
-    model: Any, device: torch.device, study: Study, prepared: Path, rows: NDArray[np.int64], job: Job, report: Report
+    model: Any,
+    device: torch.device,
+    study: Study,
+    prepared: Path,
+    rows: NDArray[np.int64],
+    job: Job,
+    report: Report,
 ) -> None:
     """AdamW with linear warm-up, cosine decay, clipped gradients; bf16 autocast on GPU."""
     import torch
@@ -311,7 +320,11 @@ def _train(
     report.total = steps
     every = max(1, steps // 40)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=train.learning_rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=train.weight_decay
+        model.parameters(),
+        lr=train.learning_rate,
+        betas=(0.9, 0.98),
+        eps=1e-6,
+        weight_decay=train.weight_decay,
     )
     model.train()
     running: list[float] = []
@@ -377,7 +390,9 @@ def evaluate(model: Any, device: torch.device, study: Study, prepared: Path) -> 
     good = np.flatnonzero(np.load(prepared / "eval-good.npy"))
     cache = np.load(prepared / "eval-images.npy", mmap_mode="r")
     step = 256
-    images = torch.cat([image_features(model, to_pixels(cache[good[a : a + step]], device)) for a in range(0, len(good), step)])
+    images = torch.cat(
+        [image_features(model, to_pixels(cache[good[a : a + step]], device)) for a in range(0, len(good), step)]
+    )
     scores: dict[str, float] = {}
     if meta["classes"]:
         labels = torch.from_numpy(np.load(prepared / "eval-labels.npy")[good]).to(device)
@@ -390,7 +405,9 @@ def evaluate(model: Any, device: torch.device, study: Study, prepared: Path) -> 
         scores["likelihood"] = float(right.mean())
     if meta["retrieval"]:
         tokens = np.load(prepared / "eval-tokens.npy", mmap_mode="r")[good].astype(np.int64)
-        texts = torch.cat([text_features(model, torch.from_numpy(tokens[a : a + step]).to(device)) for a in range(0, len(good), step)])
+        texts = torch.cat(
+            [text_features(model, torch.from_numpy(tokens[a : a + step]).to(device)) for a in range(0, len(good), step)]
+        )
         captions = torch.from_numpy(np.load(prepared / "eval-captions.npy")[good]).to(device)
         scores |= _recalls("image_to_text", images, texts, captions)
         scores |= _recalls("text_to_image", texts, images, captions)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,9 @@ def cache_images(
     if file.exists():
         return
     scratch = file.with_suffix(".tmp")
-    cache: np.memmap[Any, Any] = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.uint8, shape=(len(data), size, size, 3))
+    cache: np.memmap[Any, Any] = np.lib.format.open_memmap(
+        scratch, mode="w+", dtype=np.uint8, shape=(len(data), size, size, 3)
+    )
     cache.flush()
     jobs = [(data, root, scratch, size, a, b, np.flatnonzero(~good[a:b])) for a, b in data.chunks(CHUNK)]
     done = 0
@@ -62,4 +63,4 @@ def cache_images(
         done += stop - start
         if progress:
             progress(done, len(data))
-    os.replace(scratch, file)
+    scratch.replace(file)

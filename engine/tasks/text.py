@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ def train_tokenizer(data: Dataset, good: NDArray[np.bool_], vocabulary: int, fil
     tokenizer.train_from_iterator(texts, trainer)
     scratch = file.with_suffix(".tmp")
     tokenizer.save(str(scratch))
-    os.replace(scratch, file)
+    scratch.replace(file)
 
 
 def load_encoder(prepared: Path, checkpoint: Path | None, length: int) -> Any:
@@ -76,9 +75,11 @@ def cache_tokens(data: Dataset, good: NDArray[np.bool_], encode: Any, length: in
     if file.exists():
         return
     scratch = file.with_suffix(".tmp")
-    cache: np.memmap[Any, Any] = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.int32, shape=(len(data), length))
+    cache: np.memmap[Any, Any] = np.lib.format.open_memmap(
+        scratch, mode="w+", dtype=np.int32, shape=(len(data), length)
+    )
     texts = captions(data, good)
     for start, stop in data.chunks(4096):
         cache[start:stop] = encode([next(texts) for _ in range(start, stop)])
     cache.flush()
-    os.replace(scratch, file)
+    scratch.replace(file)

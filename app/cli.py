@@ -1,0 +1,369 @@
+"""The command line. Results go to standard output, everything else to standard error.
+
+Exit codes: 0 done · 1 error · 2 wrong usage · 3 a decision is awaited · 4 the budget ended the run early ·
+130 interrupted. Heavy imports happen inside the commands, so that `djsb --help` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Data-model co-development on local devices: probe operators, combine them, confirm a data recipe.",
+)
+export_app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Write a recipe, a pool or the results to a file.",
+)
+app.add_typer(export_app, name="export")
+
+Folder = Annotated[Path, typer.Argument(metavar="[DIR]", help="folder of the study", show_default="this folder")]
+Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="devices or CPU cores to use; all by default")]
+HERE = Path()
+
+
+class Stage(StrEnum):
+    """Stages of the loop."""
+
+    probe = "probe"
+    combine = "combine"
+    scale = "scale"
+    confirm = "confirm"
+
+
+class Approve(StrEnum):
+    """What happens to proposals that pass the gate."""
+
+    auto = "auto"
+    hold = "hold"
+
+
+class TableFormat(StrEnum):
+    """File formats of rows."""
+
+    jsonl = "jsonl"
+    parquet = "parquet"
+
+
+class ResultFormat(StrEnum):
+    """File formats of results."""
+
+    csv = "csv"
+    json = "json"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"djsb {version('djsb')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _version_flag: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and leave")
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder that the study is made in")],
+    data: Annotated[Path, typer.Option("--data", help="JSONL or Parquet file, or Hugging Face dataset folder")],
+    evaluation: Annotated[Path | None, typer.Option("--eval", help="rows to judge on, never trained on")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="clip; left out: chosen by the data")] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a study.yaml that is there")] = False,
+) -> None:
+    """Look at the data and write a commented study.yaml with the OPs that fit it."""
+    from app.start import write_study
+
+    file, notes = write_study(folder, data, evaluation, task, force)
+    for note in notes:
+        _tell(note)
+    typer.echo(str(file))
+
+
+@app.command()
+def check(folder: Folder = HERE, json: Json = False, workers: Workers = None) -> None:
+    """Validate study, data and OPs; scan for bad samples; say what is missing and how to get it."""
+    from app import look
+    from app.progress import Display
+
+    with Display() as display:
+        found = look.check(folder, workers, display.notice)
+    _print(found, json, look.show_check)
+    if found["problems"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def plan(folder: Folder = HERE, json: Json = False, workers: Workers = None) -> None:
+    """Show the trials of each stage and the device time they will take, before anything is spent."""
+    from app import look
+    from app.progress import Display
+
+    with Display() as display:
+        found = look.plan(folder, workers, display.notice)
+    _print(found, json, look.show_plan)
+
+
+@app.command()
+def pools(folder: Folder = HERE, json: Json = False, workers: Workers = None) -> None:
+    """Compute the statistics and cut all single-OP pools; train nothing."""
+    from app import look
+    from app.progress import Display
+
+    with Display() as display:
+        found = look.pools(folder, workers, display.notice)
+    _print(found, json, look.show_pools)
+
+
+@app.command()
+def auto(
+    folder: Folder = HERE,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="make a small demo study first (in djsb-demo by default)")
+    ] = False,
+    budget: Annotated[str | None, typer.Option("--budget", help="8gpu-days, 6gpu-hours, 30min of device time")] = None,
+    until: Annotated[Stage, typer.Option("--until", help="last stage to run")] = Stage.confirm,
+    approve: Annotated[
+        Approve | None, typer.Option("--approve", help="auto, or hold every proposal for a person")
+    ] = None,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Run the loop within the budget. The same command goes on where it ended."""
+    from app import look
+    from app.run import run
+
+    if demo:
+        from app.start import write_demo
+
+        folder = write_demo(Path("djsb-demo") if folder == HERE else folder)
+    ended = run(folder, budget, until.value, approve.value if approve else None, workers)
+    _print(look.ending(folder, ended), json, look.show_ending)
+    if ended.how != "done":
+        raise typer.Exit(4 if ended.how == "budget" else 130)
+
+
+@app.command()
+def status(folder: Folder = HERE, json: Json = False) -> None:
+    """Show where the study stands: stages, running trials, budget, what awaits a decision."""
+    from app import look
+
+    _print(look.status(folder), json, look.show_status)
+
+
+@app.command()
+def rank(folder: Folder = HERE, json: Json = False) -> None:
+    """Print the leaderboard of pools, best first, with intervals."""
+    from app import look
+
+    _print(look.rank(folder), json, look.show_rank)
+
+
+@app.command()
+def show(
+    id_: Annotated[
+        str, typer.Argument(metavar="ID", help="a pool, trial or proposal (a unique beginning is enough), or recipe")
+    ],
+    folder: Folder = HERE,
+    json: Json = False,
+) -> None:
+    """Show one pool, trial, proposal or the recipe."""
+    from app import look
+
+    _print(look.show(folder, id_), json, look.show_one)
+
+
+@app.command()
+def log(
+    folder: Folder = HERE,
+    json: Json = False,
+    last: Annotated[int, typer.Option("--last", min=1, help="how many entries")] = 50,
+) -> None:
+    """Print events and decisions, oldest first."""
+    from app import look
+
+    _print(look.log(folder, last), json, look.show_log)
+
+
+@app.command()
+def review(
+    proposal: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="the proposal; left out: list what waits")
+    ] = None,
+    folder: Annotated[Path, typer.Option("--dir", help="folder of the study")] = HERE,
+    every: Annotated[bool, typer.Option("--all", help="decide on all that wait")] = False,
+    approve: Annotated[bool, typer.Option("--approve", help="let it run")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="refuse it for good")] = False,
+    hold: Annotated[bool, typer.Option("--hold", help="leave it waiting")] = False,
+    why: Annotated[str, typer.Option("--why", help="the reason, for the record")] = "",
+    json: Json = False,
+) -> None:
+    """Decide on proposals that wait for a person."""
+    from app import look
+
+    verdicts = [v for v, given in (("approve", approve), ("reject", reject), ("hold", hold)) if given]
+    if len(verdicts) > 1 or (verdicts and not (every or proposal)):
+        raise typer.BadParameter("give one of --approve, --reject, --hold, with an ID or --all")
+    found = look.review(folder, proposal, every, verdicts[0] if verdicts else None, why)
+    _print(found, json, look.show_review)
+    if not verdicts and found["waiting"]:
+        raise typer.Exit(3)
+
+
+@export_app.command("recipe")
+def export_recipe(
+    folder: Folder = HERE,
+    out: Annotated[Path | None, typer.Option("--out", help="file to write; left out: standard output")] = None,
+    pool: Annotated[str | None, typer.Option("--pool", help="a pool's id; left out: the confirmed recipe")] = None,
+) -> None:
+    """Write a Data-Juicer recipe (YAML) that keeps the rows of a pool's slices."""
+    from app import export
+
+    _write(export.recipe(folder, pool), out)
+
+
+@export_app.command("pool")
+def export_pool(
+    pool: Annotated[str, typer.Argument(metavar="ID", help="the pool's id")],
+    out: Annotated[Path, typer.Option("--out", help="file to write")],
+    folder: Annotated[Path, typer.Option("--dir", help="folder of the study")] = HERE,
+    format_: Annotated[TableFormat, typer.Option("--format")] = TableFormat.jsonl,
+    seed: Annotated[int, typer.Option("--seed", help="the trial seed whose sample is written")] = 0,
+    workers: Workers = None,
+) -> None:
+    """Write a pool's rows."""
+    from app import export
+    from app.progress import Display
+
+    with Display() as display:
+        rows = export.pool(folder, pool, out, format_.value, seed, workers, display.notice)
+    _tell(f"{rows} rows written to {out}")
+
+
+@export_app.command("results")
+def export_results(
+    folder: Folder = HERE,
+    out: Annotated[Path | None, typer.Option("--out", help="file to write; left out: standard output")] = None,
+    format_: Annotated[ResultFormat, typer.Option("--format")] = ResultFormat.csv,
+) -> None:
+    """Write every measured value: pool, seed, metric, value."""
+    from app import export
+
+    _write(export.results(folder, format_.value), out)
+
+
+@app.command()
+def apply(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe file")],
+    data: Annotated[Path, typer.Option("--data", help="the full dataset")],
+    out: Annotated[Path, typer.Option("--out", help="file to write, .jsonl or .parquet")],
+    force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
+    json: Json = False,
+    workers: Workers = None,
+) -> None:
+    """Run a recipe on a full dataset through Data-Juicer."""
+    from app import export, look
+    from app.progress import Display
+
+    with Display() as display:
+        found = export.apply(recipe, data, out, force, workers, display.notice)
+    _print(found, json, look.show_one)
+
+
+@app.command()
+def report(
+    folder: Folder = HERE,
+    out: Annotated[Path | None, typer.Option("--out", help="folder to write to; left out: DIR/report")] = None,
+) -> None:
+    """Write one self-contained HTML file with figures, and the figures as PNG."""
+    from app.report import write_report
+
+    typer.echo(str(write_report(folder, out)))
+
+
+def _print(result: Any, as_json: bool, show_result: Any) -> None:
+    """A result as JSON, or as people read it."""
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        show_result(result)
+
+
+def _write(text: str, out: Path | None) -> None:
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        out.write_text(text, encoding="utf-8")
+        _tell(f"written to {out}")
+
+
+def _tell(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def run() -> None:
+    """The process border: every error ends in one line and an exit code."""
+    from engine.errors import DjsbError
+
+    try:
+        app()
+    except DjsbError as error:
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on", 130)
+    except OSError as error:
+        _fail(f"{error.filename or 'a file'}: {error.strerror or error}; {_remedy(error)}", 1)
+    except MemoryError:
+        _fail("out of memory; lower --workers, train.micro_batch or pools.size", 1)
+    except Exception as error:  # the border itself: never a traceback on the screen
+        _fail(f"internal error: {type(error).__name__}: {error} (traceback in {_crash_file()}); please report it", 1)
+
+
+def _remedy(error: OSError) -> str:
+    import errno
+
+    return {
+        errno.ENOSPC: "the disk is full: free some space and run the same command again; nothing is lost",
+        errno.EDQUOT: "the quota is used up: free some space and run the same command again; nothing is lost",
+        errno.EFBIG: "the file would be too large: free some space or raise the limit; nothing is lost",
+        errno.EROFS: "the disk is read-only: make it writable, or copy the study elsewhere",
+        errno.EACCES: "no permission: make it writable, or copy the study elsewhere",
+        errno.ENOENT: "no such file: check the path",
+    }.get(error.errno or 0, "check the path, the disk and the permissions")
+
+
+def _crash_file() -> str:
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="djsb-crash-", suffix=".log", delete=False) as file:
+        traceback.print_exc(file=file)
+    return file.name
+
+
+def _fail(text: str, code: int) -> None:
+    typer.echo("djsb: " + " ".join(text.split()), err=True)
+    sys.exit(code)

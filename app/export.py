@@ -1,0 +1,117 @@
+"""What leaves a study: recipes, rows of a pool, results; and a recipe run on other data."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from engine.errors import StudyError
+from engine.open_study import Notice, OpenStudy, open_study, view_study
+from engine.pools import Pool, pool_from_json
+from engine.store import Row
+
+
+def find_pool(opened: OpenStudy, wanted: str) -> tuple[Pool, str]:
+    """A stored pool and its label by the beginning of its id.
+
+    Raises: StudyError when there is none, or several.
+    """
+    rows = [r for r in opened.store.query("SELECT id, content, label FROM pools") if r["id"].startswith(wanted)]
+    if len(rows) != 1:
+        what = "no pool begins" if not rows else f"{len(rows)} pools begin"
+        raise StudyError(f"{what} with {wanted!r}; djsb rank names them")
+    return pool_from_json(json.loads(rows[0]["content"])), rows[0]["label"]
+
+
+def recipe(folder: Path, wanted: str | None) -> str:
+    """A pool's recipe as YAML; of the confirmed recipe when no pool is named."""
+    from engine.recipes import recipe_yaml
+
+    opened = view_study(folder)
+    best = opened.store.result(opened.context, "recipe")
+    if wanted is None and best is None:
+        raise StudyError("no recipe is confirmed yet; run djsb auto to its last stage, or name a pool with --pool")
+    pool, label = find_pool(opened, wanted or best["pool"])
+    if len(pool.layers) > 1:
+        raise StudyError(f"pool {pool.id} is a union of layers, which no single recipe keeps; export its rows instead")
+    header = [f"djsb study {opened.study.name}, pool {pool.id}: {label}"]
+    if best is not None and pool.id == best["pool"]:
+        header += [
+            f"change against the control: {best['change']:+.1f} % [{best['ci_low']:+.1f}, {best['ci_high']:+.1f}] "
+            f"on {best['seeds']} fresh seeds",
+            *(f"  {name}: {change:+.1f} %" for name, change in best["metrics"].items()),
+            f"keeps {best['kept']} of {best['rows']} rows of {opened.study.dataset.path}",
+            f"repetition: up to ×{best['repetition']} beat adding lower-ranked rows"
+            if best["repetition"] > 1
+            else "repetition: no rate beat adding lower-ranked rows, or none was tried",
+        ]
+    return recipe_yaml(pool.slices, opened.study.dataset, name=opened.study.name, header=header)
+
+
+def write_recipe(folder: Path) -> Path | None:
+    """Write the confirmed recipe to `folder/recipe.yaml`; None (and no file) when there is none."""
+    file = folder / "recipe.yaml"
+    opened = view_study(folder)
+    if opened.store.result(opened.context, "recipe") is None:
+        file.unlink(missing_ok=True)  # a recipe that no longer holds must not lie about
+        return None
+    file.write_text(recipe(folder, None), encoding="utf-8")
+    return file
+
+
+def pool(folder: Path, wanted: str, out: Path, format_: str, seed: int, workers: int | None, notice: Notice) -> int:
+    """Write a pool's rows; how many. Rows are those that a trial of `seed` trains on."""
+    opened = open_study(folder, workers, notice)
+    with opened.store:
+        chosen, _ = find_pool(opened, wanted)
+        rows = opened.realise(chosen, seed)
+        rows.sort()
+        taken = opened.data.take(rows)
+        scratch = out.with_name(out.name + ".tmp")
+        try:
+            (_write_jsonl if format_ == "jsonl" else _write_parquet)(taken, scratch)
+            os.replace(scratch, out)
+        finally:
+            scratch.unlink(missing_ok=True)
+        return len(rows)
+
+
+def _write_jsonl(rows: Iterable[Row], file: Path) -> None:
+    with file.open("w", encoding="utf-8") as f:
+        for row in rows:
+            f.write(json.dumps(row, ensure_ascii=False, default=_refuse_bytes) + "\n")
+
+
+def _refuse_bytes(value: Any) -> Any:
+    raise StudyError(f"a field holds {type(value).__name__}, which JSON cannot; export with --format parquet")
+
+
+def _write_parquet(rows: Iterable[Row], file: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(list(rows)), file)
+
+
+def results(folder: Path, format_: str) -> str:
+    """Every measured value: pool (the control is `control`), label, seed, stage, samples, metric, value."""
+    opened = view_study(folder)
+    rows = opened.store.query(
+        "SELECT CASE p.kind WHEN 'control' THEN 'control' ELSE p.id END AS pool, p.label, t.seed, t.stage, t.samples, "
+        "m.name AS metric, m.value, t.seconds, t.device, t.id AS trial FROM trials t JOIN pools p ON p.id = t.pool "
+        "JOIN metrics m ON m.trial = t.id WHERE t.context = ? AND t.state = 'COMPLETE' ORDER BY t.stage, p.id, t.seed, m.name",
+        (opened.context,),
+    )
+    if format_ == "json":
+        return json.dumps(rows, indent=2) + "\n"
+    text = io.StringIO()
+    names = ["pool", "label", "seed", "stage", "samples", "metric", "value", "seconds", "device", "trial"]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,166 @@
+"""How a study begins: `djsb init` looks at the data, `djsb auto --demo` makes its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+import engine
+from engine.catalogue import missing_needs, ops_for
+from engine.dataset import BROKEN, open_reader
+from engine.errors import DataError, StudyError
+from engine.study import STUDY_FILE, Study, study_yaml
+
+LOOK = 200  # rows that are looked at
+TEXT_NAMES = ("text", "caption", "content", "TEXT", "prompt")
+IMAGE_NAMES = ("images", "image", "image_path", "img", "jpg")
+VIDEO_NAMES = ("videos", "video", "video_path")
+ID_NAMES = ("id", "uid", "key", "__key__")
+LABEL_NAMES = ("label", "class", "class_name", "category")
+
+
+def template(name: str) -> dict[str, Any]:
+    """A study template of the `recipes/` folder (in a wheel: of the package)."""
+    package = Path(engine.__file__).resolve().parent
+    for folder in (package / "_recipes", package.parent / "recipes"):
+        file = folder / f"{name}.yaml"
+        if file.exists():
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            assert isinstance(content, dict)
+            return content
+    raise StudyError(f"the template {name} is missing from the installation; install djsb again")
+
+
+def write_study(
+    folder: Path, data: Path, evaluation: Path | None, task: str | None, force: bool
+) -> tuple[Path, list[str]]:
+    """Write `folder/study.yaml` from a look at the data; the file, and what was found.
+
+    Raises: StudyError, DataError.
+    """
+    file = folder / STUDY_FILE
+    if file.exists() and not force:
+        raise StudyError(f"{file} is there already; edit it, or replace it with --force")
+    if task not in (None, "clip", "null", "none"):
+        raise StudyError(f"unknown task {task!r}; clip is known, or leave it out")
+    rows = _look(data)
+    fields = _fields(rows)
+    notes = [f"{data}: fields " + ", ".join(f"{k}={v}" for k, v in fields.items() if v)]
+    can_clip = bool(fields["text"] and fields["images"] and evaluation)
+    if task == "clip" and not can_clip:
+        need = "--eval" if fields["text"] and fields["images"] else "text and images in the data"
+        raise StudyError(f"task clip needs {need}; give it, or leave --task out")
+    chosen = "clip" if can_clip and task not in ("null", "none") else None
+    ops, left = _ops(rows, fields)
+    notes += [f"left out: {name}: {reason}" for name, reason in left]
+    notes.append(
+        f"task: {chosen or 'none (clip needs text, images and --eval)'}; {len(ops)} OPs; budget and more in {file}"
+    )
+    base = template("clip") if chosen else {}
+    raw = {
+        **base,
+        "name": folder.resolve().name,
+        "dataset": {"path": _relative(data, folder), **fields},
+        "task": chosen,
+        "ops": ops,
+    }
+    if evaluation is not None:
+        raw["evaluation"] = {"path": _relative(evaluation, folder), "label": _label(evaluation)}
+    study = Study.model_validate(raw)
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(study_yaml(study), encoding="utf-8")
+    return file, notes
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """A path as the study file names it: relative to the study where it stays below its parent."""
+    target, start = path.resolve(), folder.resolve()
+    if target.is_relative_to(start.parent):
+        return os.path.relpath(target, start)
+    return str(target)
+
+
+def _look(data: Path) -> list[dict[str, Any]]:
+    reader = open_reader(data.resolve())
+    rows = [r for r in reader.read(0, min(LOOK, len(reader))) if BROKEN not in r]
+    if not rows:
+        raise DataError(f"{data} has no readable rows; give a file with rows")
+    return rows
+
+
+def _first(rows: list[dict[str, Any]], names: tuple[str, ...]) -> str | None:
+    present = {key for row in rows for key, value in row.items() if value is not None}
+    return next((n for n in names if n in present), None)
+
+
+def _fields(rows: list[dict[str, Any]]) -> dict[str, str | None]:
+    """The fields by their usual names; a lone string field counts as the text."""
+    text = _first(rows, TEXT_NAMES)
+    return {
+        "text": text,
+        "images": _first(rows, IMAGE_NAMES),
+        "videos": _first(rows, VIDEO_NAMES),
+        "id": _first(rows, ID_NAMES),
+    }
+
+
+def _label(evaluation: Path) -> str | None:
+    """A field of class names: few distinct values, each seen often."""
+    rows = _look(evaluation)
+    name = _first(rows, LABEL_NAMES)
+    if name is None:
+        return None
+    distinct = {str(r.get(name)) for r in rows}
+    return name if 2 <= len(distinct) <= max(2, len(rows) // 2) else None
+
+
+def _ops(
+    rows: list[dict[str, Any]], fields: Mapping[str, str | None]
+) -> tuple[dict[str, dict[str, Any]], list[tuple[str, str]]]:
+    """OPs whose fields are there and whose needs are met; and those left out for want of weights."""
+    kinds = {"text": fields["text"], "image": fields["images"], "video": fields["videos"]}
+    modalities = frozenset(kind for kind, name in kinds.items() if name)
+    ops: dict[str, dict[str, Any]] = {}
+    left = []
+    for op in ops_for(modalities):
+        reason = missing_needs(op.name, {})
+        if reason:
+            left.append((op.name, reason))
+        else:
+            ops[op.name] = _params(op.name, rows, fields["text"])
+    if not ops:
+        raise DataError("no OP fits the data: name its text, image or video field text, images or videos")
+    return ops, left
+
+
+def _params(op: str, rows: list[dict[str, Any]], text: str | None) -> dict[str, Any]:
+    """Repetition is counted over n-grams; short captions need short ones, or all of them score zero."""
+    texts = [r[text] for r in rows if text and isinstance(r.get(text), str)]
+    if op == "word_repetition_filter" and texts:
+        return {"rep_len": int(np.clip(np.median([len(t.split()) for t in texts]) // 4, 1, 10))}
+    if op == "character_repetition_filter" and texts:
+        return {"rep_len": int(np.clip(np.median([len(t) for t in texts]) // 8, 2, 10))}
+    return {}
+
+
+def write_demo(folder: Path) -> Path:
+    """Make the demo's data and study, or find them; the study's folder."""
+    from engine.demo import make_demo
+
+    files = make_demo(folder / "data")
+    if not (folder / STUDY_FILE).exists():
+        rows = _look(files.train)
+        fields = _fields(rows)
+        raw = {
+            **template("demo"),
+            "dataset": {"path": _relative(files.train, folder), **fields},
+            "evaluation": {"path": _relative(files.test, folder), "label": _label(files.test)},
+            "ops": _ops(rows, fields)[0],
+        }
+        (folder / STUDY_FILE).write_text(study_yaml(Study.model_validate(raw)), encoding="utf-8")
+    return folder

@@ -1,0 +1,267 @@
+"""An opened study: its folder, file, store, data and caches; what every command starts from."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine import pools as pool_cuts
+from engine import statistics
+from engine.dataset import Dataset
+from engine.errors import LockedError, StudyError
+from engine.media import media_root
+from engine.pools import Column, Cut, Pool, StatisticColumn
+from engine.scan import Scan, scan
+from engine.store import DATABASE, Store, now
+from engine.study import STATE_FOLDER, DatasetSection, Study, digest, read_study, resolve
+from engine.tasks import Metric, get_task
+
+# (what is done, rows done, rows in all)
+Notice = Callable[[str, int, int], None]
+
+
+def silent(_what: str, _done: int, _total: int) -> None:
+    """No progress."""
+
+
+@dataclass
+class OpenStudy:
+    """Everything is computed when first asked for, and cached on disk by content."""
+
+    folder: Path
+    study: Study
+    store: Store
+    workers: int = 1
+    notice: Notice = field(default=silent)
+
+    @property
+    def state(self) -> Path:
+        """The folder of database, caches, checkpoints and logs."""
+        return self.folder / STATE_FOLDER
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The training rows."""
+        return Dataset(resolve(self.folder, self.study.dataset.path), self.study.dataset)
+
+    @cached_property
+    def evaluation(self) -> Dataset:
+        """The evaluation rows; fields are named as in the dataset, ids and text may be absent."""
+        path = self.study.evaluation.path
+        if path is None:
+            raise StudyError("evaluation.path is not set; name rows that are never trained on")
+        file = resolve(self.folder, path)
+        if file == self.data.path:
+            raise StudyError("evaluation.path is the training data itself; hold some rows out")
+        head = Dataset(file, self.study.dataset).reader.read(0, 100)
+        present = {key for row in head for key in row}
+        names: dict[str, Any] = {
+            name: value if value in present or name == "images" else None
+            for name, value in (("text", self.study.dataset.text), ("images", self.study.dataset.images))
+        }
+        return Dataset(file, DatasetSection(path=path, id=None, max_bad=self.study.dataset.max_bad, **names))
+
+    def _progress(self, what: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.notice(what, done, total)
+
+    @cached_property
+    def scan(self) -> Scan:
+        """Keys and quarantine of the training rows."""
+        return scan(self.data, self.store, self.state, self.workers, self._progress("scan of the data"))
+
+    @cached_property
+    def evaluation_scan(self) -> Scan:
+        """The same of the evaluation rows."""
+        return scan(self.evaluation, self.store, self.state, self.workers, self._progress("scan of the evaluation"))
+
+    @cached_property
+    def op_plan(self) -> tuple[list[statistics.OpRun], list[statistics.LeftOut]]:
+        """OPs that run, and OPs that are left out with the reason."""
+        return statistics.plan_ops(self.study.ops, self.data, self.folder)
+
+    @cached_property
+    def statistic_columns(self) -> list[StatisticColumn]:
+        """Every statistic of every OP that runs."""
+        runs, _ = self.op_plan
+        if not runs:
+            raise StudyError("no OP of the study can run here; see djsb check, and add OPs under ops")
+        return statistics.compute(
+            runs,
+            self.data,
+            self.scan.good,
+            self.store,
+            self.state,
+            self.workers,
+            self._progress("statistics"),
+        )
+
+    @cached_property
+    def columns(self) -> Mapping[str, Column]:
+        """Statistic → its values."""
+        return {c.statistic: c.column for c in self.statistic_columns}
+
+    @cached_property
+    def pool_size(self) -> int:
+        """Rows of every probed pool."""
+        floor = self.study.train.batch_size if self.study.task else 2
+        good = int(self.scan.good.sum())
+        return pool_cuts.common_size(good, self.study.pools.buckets, self.study.pools.size, floor)
+
+    @cached_property
+    def cuts(self) -> list[Cut]:
+        """The 3N single-OP buckets."""
+        size = self.pool_size  # a dataset that is too small is told before statistics are computed
+        return pool_cuts.single_op_cuts(
+            self.statistic_columns, self.scan.good, self.study.pools.buckets, size,
+            self.study.pools.min_distinct, self.study.seed,
+        )  # fmt: skip
+
+    def realise(self, pool: Pool, seed: int = 0) -> NDArray[np.int64]:
+        """The row numbers of a pool."""
+        return pool_cuts.realise(pool, self.columns, self.scan.keys, self.scan.good, seed)
+
+    def kept(self, pool: Pool) -> int:
+        """Rows that any layer of a pool keeps."""
+        mask = np.zeros(len(self.data), bool)
+        for layer in pool.layers:
+            mask |= pool_cuts.eligible(layer, self.columns, self.scan.good)
+        return int(mask.sum())
+
+    @cached_property
+    def context(self) -> str:
+        """What all trials of the study share, as a hash; trials of another context are not compared."""
+        s = self.study
+        parts = [
+            self.data.fingerprint,
+            s.dataset.model_dump(exclude={"path", "max_bad"}),
+            s.seed,
+            s.task,
+            s.model.model_dump(),
+            s.train.model_dump(exclude={"keep_checkpoints", "micro_batch"}),
+        ]
+        if s.task:
+            shape = s.evaluation.model_dump(exclude={"path", "metrics", "aggregate"})
+            parts += [self.evaluation.fingerprint, shape, get_task(s).version]
+        return digest(parts, 12)
+
+    def record(self) -> None:
+        """Write the study, and how its metrics are scaled, into the store."""
+        row = {
+            "context": self.context,
+            "name": self.study.name,
+            "dataset": self.data.fingerprint,
+            "evaluation": self.evaluation.fingerprint if self.study.task else None,
+            "config": self.study.model_dump_json(),
+            "version": version("djsb"),
+            "at": now(),
+        }
+        with self.store.transaction():
+            self.store.put("studies", row)
+            self.store.put_result(self.context, "metric_scales", [asdict(m) for m in self.metrics])
+
+    @cached_property
+    def prepared(self) -> Path:
+        """The folder of the task's shared caches."""
+        _ = self.scan, self.evaluation_scan
+        return get_task(self.study).prepare(
+            self.study, self.folder, self.data, self.evaluation,
+            (media_root(self.data.path, self.state), media_root(self.evaluation.path, self.state)),
+            (self.scan.good, self.evaluation_scan.good), self.workers, self._progress("image cache"),
+        )  # fmt: skip
+
+    @cached_property
+    def metrics(self) -> list[Metric]:
+        """All metrics that the task measures on this evaluation."""
+        return get_task(self.study).metrics(self.study, self.prepared)
+
+    @cached_property
+    def main_metrics(self) -> list[Metric]:
+        """The metrics that count in the ranking."""
+        wanted = self.study.evaluation.metrics
+        if wanted is None:
+            return [m for m in self.metrics if m.main]
+        by_name = {m.name: m for m in self.metrics}
+        if unknown := [w for w in wanted if w not in by_name]:
+            raise StudyError(f"evaluation.metrics: {', '.join(unknown)} not measured; choose from {', '.join(by_name)}")
+        return [by_name[w] for w in wanted]
+
+
+def open_study(folder: Path, workers: int | None = None, notice: Notice = silent) -> OpenStudy:
+    """Open the study in a folder, to work on it.
+
+    workers: processes for data work. Raises: StudyError, StoreError.
+    """
+    folder = folder.resolve()
+    study = read_study(folder)
+    state = folder / STATE_FOLDER
+    try:
+        state.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StudyError(
+            f"{state} cannot be made ({error.strerror}); make {folder} writable, or copy the study elsewhere"
+        ) from error
+    return OpenStudy(folder, study, Store(state / DATABASE), workers or os.cpu_count() or 1, notice)
+
+
+def view_study(folder: Path) -> OpenStudy:
+    """Open the study as the engine last recorded it, to look at it; no data is read and nothing is written.
+
+    Raises: StudyError, StoreError when nothing was recorded yet.
+    """
+    folder = folder.resolve()
+    store = Store(folder / STATE_FOLDER / DATABASE, readonly=True)
+    last = store.one("SELECT * FROM studies ORDER BY at DESC LIMIT 1")
+    if last is None:
+        raise StudyError(f"nothing was run yet in {folder}; start with: djsb auto {folder}")
+    opened = OpenStudy(folder, Study.model_validate_json(last["config"]), store)
+    opened.context = last["context"]
+    opened.metrics = [Metric(**m) for m in store.result(opened.context, "metric_scales") or ()]
+    return opened
+
+
+class EngineLock:
+    """At most one engine a study; released by the system when the process dies."""
+
+    def __init__(self, state: Path) -> None:
+        self._file: IO[str] = (state / "engine.lock").open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "unknown"
+            self._file.close()
+            raise LockedError(
+                f"another engine (process {holder}) holds this study; watch it with djsb status, or stop it first"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def __enter__(self) -> EngineLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def engine_pid(state: Path) -> int | None:
+    """The process that holds the study's engine lock, or None."""
+    file = state / "engine.lock"
+    if not file.exists():
+        return None
+    with file.open("r") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            text = lock.read().strip()
+            return int(text) if text.isdigit() else -1
+    return None

@@ -1,0 +1,91 @@
+"""What a stage came to: correlations and clusters, entropies, the repetition curves, the confirmed recipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.analysis import correlate, pool_entropies
+from engine.open_study import OpenStudy
+from engine.pools import Slice
+from engine.ranking import Ranked, rank
+from engine.search.paper import metric_series
+from engine.tasks.text import captions
+
+
+def analyse(opened: OpenStudy, stage: str) -> None:
+    """Store the results of a finished stage."""
+    context, store = opened.context, opened.store
+    if stage == "probe":
+        store.put_result(context, "statistics", _statistic_correlation(opened))
+        found = correlate(metric_series(opened), opened.study.combine.clusters or 1)
+        store.put_result(context, "metrics", found.to_json() if found else None)
+        _entropies(opened)
+    if stage == "scale":
+        store.put_result(context, "scale", scaling(opened))
+    if stage == "confirm":
+        best = best_recipe(opened)
+        store.put_result(context, "recipe", best)
+        if best is None:
+            store.event("recipe", "no recipe beat the control on fresh seeds; none is called best", level="warning")
+        else:
+            store.event("recipe", f"{best['label']}: {best['change']:+.1f} % on fresh seeds", best["pool"])
+
+
+def _statistic_correlation(opened: OpenStudy) -> dict[str, Any] | None:
+    good = opened.scan.good
+    series = {c.statistic: c.column.value[good] for c in opened.statistic_columns}
+    found = correlate(series, opened.study.combine.clusters or 1)
+    return found.to_json() if found else None
+
+
+def _entropies(opened: OpenStudy) -> None:
+    """Word entropy (Eq. 2) of every pool that was cut, on the rows of its first seed."""
+    if opened.data.fields.text is None:
+        return
+    cuts = [c for c in opened.cuts if c.reason is None]
+    found = pool_entropies(
+        list(captions(opened.data, opened.scan.good)), {c.pool.id: opened.realise(c.pool) for c in cuts}
+    )
+    with opened.store.transaction():
+        for pool, entropy in found.items():
+            opened.store.execute(
+                "UPDATE pool_cuts SET entropy = ? WHERE context = ? AND pool = ?",
+                (entropy, opened.context, pool),
+            )
+
+
+def scaling(opened: OpenStudy) -> list[dict[str, Any]]:
+    """Repetition against lower layers: (kind, label, samples, change against the control of equal samples)."""
+    return [
+        {**r.to_json(), "samples": r.samples, "repetition": r.pool.repetition}
+        for r in sorted(rank(opened, ("repetition", "layers"), ("scale",)), key=lambda r: (r.samples, r.kind))
+    ]
+
+
+def _repetition(opened: OpenStudy, slices: tuple[Slice, ...]) -> int:
+    """The highest rate at which repeating the recipe still beats adding lower layers; 1 if none does."""
+    best = 1
+    arms = rank(opened, ("repetition", "layers"), ("scale",))
+    for arm in arms:
+        if arm.kind != "repetition" or arm.pool.slices != slices:
+            continue
+        rival = next((r for r in arms if r.kind == "layers" and r.samples == arm.samples), None)
+        own = arm.effect.change
+        if own is not None and own > 0 and (rival is None or rival.effect.change is None or own >= rival.effect.change):
+            best = max(best, arm.pool.repetition)
+    return best
+
+
+def confirmed(opened: OpenStudy) -> list[Ranked]:
+    """The candidates on fresh seeds, best first."""
+    return rank(opened, ("single", "combination"), fresh=True)
+
+
+def best_recipe(opened: OpenStudy) -> dict[str, Any] | None:
+    """The best candidate whose interval on fresh seeds lies above zero, as a stored result; None if none does."""
+    winners = [r for r in confirmed(opened) if r.effect.verdict == "helps"]
+    if not winners:
+        return None
+    best = winners[0]
+    return {**best.to_json(), "samples": best.samples, "repetition": _repetition(opened, best.pool.slices),
+            "kept": opened.kept(best.pool), "rows": len(opened.data)}  # fmt: skip

@@ -1,0 +1,71 @@
+"""Proposals and decisions: every trial is asked for by one and allowed by the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from engine.pools import Pool, pool_from_json
+from engine.study import digest
+
+Kind = Literal["probe", "seeds", "combine", "repeat"]
+Origin = Literal["paper", "race", "person", "model"]
+DecisionVerdict = Literal["approve", "reject", "edit", "hold"]
+# queued: awaits a decision; refused: the gate said no; the others as decided
+Status = Literal["queued", "refused", "approved", "rejected", "held"]
+
+
+class PoolRequest(BaseModel):
+    """A pool to train on and how long. samples: rows trained on in total, repeats counted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    pool: dict[str, Any]
+    label: str
+    kind: Literal["control", "single", "combination", "repetition", "layers"]
+    samples: int = Field(gt=0)
+
+    @field_validator("pool")
+    @classmethod
+    def _is_pool(cls, pool: dict[str, Any]) -> dict[str, Any]:
+        return asdict(pool_from_json(pool))
+
+    def to_pool(self) -> Pool:
+        """The pool as a value."""
+        return pool_from_json(self.pool)
+
+
+class Proposal(BaseModel):
+    """A typed request for trials: every pool at every seed.
+
+    evidence: ids of the pools or results that it rests on. expected: change in percent, or None.
+    fallback: what happens when it is rejected.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    version: Literal[1] = 1
+    origin: Origin
+    kind: Kind
+    stage: str
+    pools: tuple[PoolRequest, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(min_length=1)
+    reason: str
+    evidence: tuple[str, ...] = ()
+    expected: float | None = None
+    fallback: str = "the stage goes on without it"
+
+    @property
+    def id(self) -> str:
+        """Content hash of what is asked for; the same request is the same proposal."""
+        asked = [p.model_dump(include={"pool", "samples"}) for p in self.pools]
+        return digest([self.version, self.kind, self.stage, asked, list(self.seeds)], 12)
+
+
+class Proposer(Protocol):
+    """Anything that asks for trials: the paper's procedure, the race, a language model, a person."""
+
+    def propose(self, evidence: Any, n: int | None = None) -> Sequence[Proposal]:
+        """At most n proposals from the evidence."""
+        ...

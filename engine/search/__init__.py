@@ -1,0 +1,1 @@
+"""Search strategies, one per file: each proposes the next trials from the evidence."""

@@ -1,0 +1,224 @@
+"""The paper's fixed procedure: probe, combine, scale, confirm (Sections 3.2.1 to 3.2.3, Appendix D.1).
+
+Each function returns the proposals of one stage from the evidence so far. Nothing here runs a trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+
+from engine.analysis import correlate
+from engine.open_study import OpenStudy
+from engine.pools import Layer, Pool, Slice
+from engine.proposals import PoolRequest, Proposal
+from engine.ranking import FRESH, Ranked, best_per_op, rank
+
+PoolKind = Literal["control", "single", "combination", "repetition", "layers"]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The paper's procedure on one study; `stage` names what `propose` asks for."""
+
+    stage: str
+
+    def propose(self, evidence: OpenStudy, n: int | None = None) -> Sequence[Proposal]:
+        """The stage's proposals, in the order in which they matter; at most n."""
+        found = {"probe": probe, "combine": combine, "scale": scale, "confirm": confirm}[self.stage](evidence)
+        return found[:n]
+
+
+def request(opened: OpenStudy, pool: Pool, label: str, kind: PoolKind, epochs: float | None = None) -> PoolRequest:
+    """A pool with the samples that the study's epochs give it."""
+    samples = int(pool.samples * (epochs if epochs is not None else opened.study.train.epochs))
+    return PoolRequest.model_validate({"pool": _plain(pool), "label": label, "kind": kind, "samples": max(1, samples)})
+
+
+def _plain(pool: Pool) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return asdict(pool)
+
+
+def control(opened: OpenStudy, size: int) -> Pool:
+    """The random pool of a size."""
+    return Pool((Layer(),), size, seed=opened.study.seed)
+
+
+def probe(opened: OpenStudy) -> list[Proposal]:
+    """3N + 1 equal pools (Section 3.2.1), one proposal a seed, so that a budget that ends leaves whole rounds."""
+    cuts = [c for c in opened.cuts if c.reason is None]
+    pools = [request(opened, control(opened, opened.pool_size), "control", "control")]
+    pools += [request(opened, c.pool, c.label, "single") for c in cuts]
+    return [
+        Proposal(
+            origin="paper", kind="probe", stage="probe", pools=tuple(pools), seeds=(seed,),
+            reason=f"{len(cuts)} single-OP pools and the control, seed {seed + 1} of {opened.study.search.seeds}",
+            fallback="fewer seeds, wider intervals",
+        )
+        for seed in range(opened.study.search.seeds)
+    ]  # fmt: skip
+
+
+def _cluster_best(opened: OpenStudy, ranked: Sequence[Ranked], clusters: int) -> list[Ranked]:
+    """The best slice of every Ward cluster of the statistics (Appendix D.1, first method)."""
+    names = list(dict.fromkeys(r.statistic for r in ranked if r.statistic))
+    good = opened.scan.good
+    found = correlate({n: opened.columns[n].value[good] for n in names}, clusters)
+    if found is None:
+        return []
+    best: dict[int, Ranked] = {}
+    for entry in ranked:
+        if entry.statistic and entry.effect.change is not None and entry.effect.change > 0:
+            best.setdefault(found.clusters[entry.statistic], entry)
+    return list(best.values())
+
+
+def _lattice(seeds: Sequence[Ranked]) -> list[tuple[Ranked, ...]]:
+    """All 2^n - 1 combinations of slices, fewest slices first, in order of rank."""
+    return [c for size in range(1, len(seeds) + 1) for c in combinations(seeds, size)]
+
+
+def _candidates(opened: OpenStudy) -> tuple[list[tuple[Ranked, ...]], str]:
+    """The combinations of both strategies and across them, without repeats; and how they came about."""
+    section = opened.study.combine
+    ranked = rank(opened, ("single",), ("probe",))
+    top = best_per_op(ranked)[: section.top]
+    diverse = _cluster_best(opened, ranked, section.clusters) if section.clusters else []
+    union = [*top, *(d for d in diverse if d not in top)]
+    ordered = [*_lattice(top), *_lattice(diverse), *(c for c in _lattice(union) if len(c) == 2)]
+    seen: dict[frozenset[Slice], tuple[Ranked, ...]] = {}
+    for chosen in ordered:
+        # two buckets of one statistic share no row
+        if len({r.statistic for r in chosen}) == len(chosen):
+            seen.setdefault(frozenset(r.pool.slices[0] for r in chosen), chosen)
+    how = f"top: {', '.join(r.label for r in top) or 'none'}; one per cluster: {', '.join(r.label for r in diverse) or 'none'}"
+    return list(seen.values())[: section.max], how
+
+
+def _ordered(slices: Iterable[Slice]) -> tuple[Slice, ...]:
+    """Slices in one order, so that equal combinations are equal pools."""
+    return tuple(sorted(slices, key=lambda s: (s.op, s.statistic, str(s))))
+
+
+def combine(opened: OpenStudy) -> list[Proposal]:
+    """The lattices of top slices, of one slice per cluster, and their cross (Section 3.2.2), at one size."""
+    candidates, how = _candidates(opened)
+    floor = int(opened.study.combine.floor * opened.pool_size)
+    kept: list[tuple[tuple[Ranked, ...], Pool, int]] = []
+    dropped: list[str] = []
+    for chosen in candidates:
+        pool = Pool((Layer(_ordered(r.pool.slices[0] for r in chosen)),), opened.pool_size, seed=opened.study.seed)
+        rows = opened.kept(pool)
+        label = " + ".join(r.label for r in chosen)
+        if rows < max(floor, opened.study.train.batch_size):
+            dropped.append(f"{label} ({rows} rows)")
+        else:
+            kept.append((chosen, pool, rows))
+    if not any(len(chosen) > 1 for chosen, _, _ in kept):
+        return []
+    size = min(opened.pool_size, *(rows for _, _, rows in kept))
+    pools = [request(opened, control(opened, size), "control", "control")]
+    for chosen, pool, _ in kept:
+        single = len(chosen) == 1
+        sized = replace(chosen[0].pool if single else pool, size=size)
+        pools.append(request(opened, sized, " + ".join(r.label for r in chosen), "single" if single else "combination"))
+    reason = f"{len(kept)} combinations of {size} rows each ({how})"
+    if dropped:
+        reason += f"; left out, under {floor} rows: {', '.join(dropped)}"
+    evidence = tuple(dict.fromkeys(r.pool.id for chosen, _, _ in kept for r in chosen))
+    return [
+        Proposal(
+            origin="paper", kind="combine", stage="combine", pools=tuple(pools), seeds=(seed,), evidence=evidence,
+            reason=f"seed {seed + 1} of {opened.study.search.seeds}: {reason}",
+            expected=max((r.effect.change or 0) for chosen, _, _ in kept for r in chosen),
+            fallback="the best single OP is the recipe",
+        )
+        for seed in range(opened.study.search.seeds)
+    ]  # fmt: skip
+
+
+def recipes(opened: OpenStudy) -> list[Ranked]:
+    """Slices that beat the control, best first, each set of slices once."""
+    seen: dict[tuple[Slice, ...], Ranked] = {}
+    for entry in rank(opened, ("single", "combination"), ("probe", "combine")):
+        if entry.effect.change is not None and entry.effect.change > 0:
+            seen.setdefault(_ordered(entry.pool.slices), entry)
+    return list(seen.values())
+
+
+def scale(opened: OpenStudy) -> list[Proposal]:
+    """Repetition of the best recipe against adding lower layers, at equal trained samples (Section 3.2.3)."""
+    section, found = opened.study.scale, []
+    ranked = recipes(opened)
+    good = int(opened.scan.good.sum())
+    for best in ranked[: section.recipes]:
+        own = set(best.pool.slices)
+        # the pyramid below the recipe: its looser parents, best first, then everything
+        lower = [r.pool.slices for r in ranked if set(r.pool.slices) < own]
+        layers = (Layer(best.pool.slices), *(Layer(s) for s in lower), Layer())
+        for rate in section.rates:
+            distinct = min(best.pool.size * rate, good)
+            epochs = opened.study.train.epochs * best.pool.size * rate / distinct
+            pools = (
+                request(opened, control(opened, distinct), "control", "control", epochs),
+                request(opened, replace(best.pool, repetition=rate), f"{best.label} ×{rate}", "repetition"),
+                request(
+                    opened,
+                    Pool(layers, distinct, seed=best.pool.seed),
+                    f"{best.label} + lower layers",
+                    "layers",
+                    epochs,
+                ),
+            )
+            samples = pools[1].samples
+            pools = tuple(p.model_copy(update={"samples": samples}) for p in pools)  # type: ignore[assignment]
+            found.append(
+                Proposal(
+                    origin="paper", kind="repeat", stage="scale", pools=pools, seeds=tuple(range(section.seeds)),
+                    evidence=(best.pool.id,), expected=best.effect.change,
+                    reason=f"{best.label}: repeat ×{rate}, or add lower-ranked rows, at {samples} trained samples",
+                    fallback="the recipe is used without repetition",
+                )
+            )  # fmt: skip
+    return found
+
+
+def confirm(opened: OpenStudy) -> list[Proposal]:
+    """The best recipes and the control on fresh seeds, which took no part in choosing them."""
+    section = opened.study.confirm
+    chosen = recipes(opened)[: section.candidates]
+    if not chosen:
+        return []
+    sizes = sorted({r.pool.size for r in chosen})
+    pools = [request(opened, control(opened, size), "control", "control") for size in sizes]
+    pools += [request(opened, r.pool, r.label, "combination" if len(r.pool.slices) > 1 else "single") for r in chosen]
+    return [
+        Proposal(
+            origin="paper", kind="seeds", stage="confirm", pools=tuple(pools),
+            seeds=tuple(range(FRESH, FRESH + section.seeds)), evidence=tuple(r.pool.id for r in chosen),
+            expected=chosen[0].effect.change,
+            reason=f"{section.seeds} fresh seeds for {', '.join(r.label for r in chosen)} and the control",
+            fallback="no recipe is called best",
+        )
+    ]  # fmt: skip
+
+
+def metric_series(opened: OpenStudy) -> dict[str, np.ndarray]:
+    """Metric → its value in every finished probing trial, in one order of trials."""
+    rows = opened.store.query(
+        "SELECT t.id, m.name, m.value FROM trials t JOIN metrics m ON m.trial = t.id WHERE t.context = ? "
+        "AND t.state = 'COMPLETE' AND t.seed < ? ORDER BY t.id",
+        (opened.context, FRESH),
+    )
+    trials = {t: i for i, t in enumerate(dict.fromkeys(r["id"] for r in rows))}
+    series = {name: np.full(len(trials), np.nan) for name in dict.fromkeys(r["name"] for r in rows)}
+    for r in rows:
+        if r["value"] is not None:
+            series[r["name"]][trials[r["id"]]] = r["value"]
+    return series
