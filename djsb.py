@@ -4,10 +4,10 @@ It puts its own directory first on `sys.path`, so that a user's `app.py`, `engin
 cannot shadow the packages that stand beside this file.
 """
 
-import os
 import sys
+from pathlib import Path
 
-HOME = os.path.dirname(os.path.abspath(__file__))
+HOME = str(Path(__file__).resolve().parent)
 sys.path[:] = [HOME, *(p for p in sys.path if p != HOME)]
 
 

@@ -277,15 +277,11 @@ def apply(
     out: Annotated[Path, typer.Option("--out", help="file to write, .jsonl or .parquet")],
     force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
     json: Json = False,
-    workers: Workers = None,
 ) -> None:
     """Run a recipe on a full dataset through Data-Juicer."""
     from app import export, look
-    from app.progress import Display
 
-    with Display() as display:
-        found = export.apply(recipe, data, out, force, workers, display.notice)
-    _print(found, json, look.show_one)
+    _print(export.apply(recipe, data, out, force), json, look.show_one)
 
 
 @app.command()

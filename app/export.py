@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ def pool(folder: Path, wanted: str, out: Path, format_: str, seed: int, workers:
         scratch = out.with_name(out.name + ".tmp")
         try:
             (_write_jsonl if format_ == "jsonl" else _write_parquet)(taken, scratch)
-            os.replace(scratch, out)
+            scratch.replace(out)
         finally:
             scratch.unlink(missing_ok=True)
         return len(rows)
@@ -104,7 +103,8 @@ def results(folder: Path, format_: str) -> str:
     rows = opened.store.query(
         "SELECT CASE p.kind WHEN 'control' THEN 'control' ELSE p.id END AS pool, p.label, t.seed, t.stage, t.samples, "
         "m.name AS metric, m.value, t.seconds, t.device, t.id AS trial FROM trials t JOIN pools p ON p.id = t.pool "
-        "JOIN metrics m ON m.trial = t.id WHERE t.context = ? AND t.state = 'COMPLETE' ORDER BY t.stage, p.id, t.seed, m.name",
+        "JOIN metrics m ON m.trial = t.id WHERE t.context = ? AND t.state = 'COMPLETE' "
+        "ORDER BY t.stage, p.id, t.seed, m.name",
         (opened.context,),
     )
     if format_ == "json":
@@ -115,3 +115,18 @@ def results(folder: Path, format_: str) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def apply(recipe_file: Path, data: Path, out: Path, force: bool) -> Row:
+    """Run a recipe on a full dataset; what it did."""
+    from engine.apply import apply_recipe
+
+    try:
+        text = recipe_file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{recipe_file} is no text file; give a recipe's YAML") from error
+    done = apply_recipe(text, str(recipe_file), data.resolve(), out, root=recipe_file.resolve().parent, overwrite=force)
+    return {
+        "rows_in": done.rows_in, "rows_out": done.rows_out, "quarantined": done.quarantined,
+        "bad": [{"row": row, "reason": why} for row, why in done.bad[:100]], "out": str(out),
+    }  # fmt: skip

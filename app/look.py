@@ -33,35 +33,35 @@ def _percent(value: float | None) -> str:
 
 def check(folder: Path, workers: int | None, notice: Notice) -> Row:
     """Problems and findings of a study; problems stop a run, findings do not."""
-    from engine.scan import quarantine_id
-    from engine.scheduler import gpus
+    from engine.slots import gpus
 
     found: Row = {"problems": [], "findings": [], "bad_rows": [], "ops": [], "left_out": []}
     opened = open_study(folder, workers, notice)
     with opened.store:
-        for name, data_of, scan_of in (
-            ("data", lambda: opened.data, lambda: opened.scan),
-            ("evaluation", lambda: opened.evaluation, lambda: opened.evaluation_scan),
-        ):
-            if name == "evaluation" and opened.study.task is None:
-                continue
-            try:
-                result = scan_of()
-                found["findings"].append(f"{name}: {len(result.good)} rows, {result.bad} of them bad")
-                found["bad_rows"] += [
-                    {"file": name, **row}
-                    for row in opened.store.query(
-                        "SELECT row, id, reason FROM quarantine WHERE dataset = ? ORDER BY row LIMIT 100",
-                        (quarantine_id(data_of()),),
-                    )
-                ]
-            except DjsbError as error:
-                found["problems"].append(str(error))
+        _check_rows(opened, found, "data")
+        if opened.study.task is not None:
+            _check_rows(opened, found, "evaluation")
         if not found["problems"]:
             _check_ops_and_task(opened, found)
     devices = gpus()
     found["findings"].append(f"devices: {len(devices)} GPU(s)" if devices else "devices: no GPU; CPU cores are used")
     return found
+
+
+def _check_rows(opened: OpenStudy, found: Row, name: str) -> None:
+    from engine.scan import quarantine_id
+
+    try:
+        data = opened.data if name == "data" else opened.evaluation
+        result = opened.scan if name == "data" else opened.evaluation_scan
+    except DjsbError as error:
+        found["problems"].append(str(error))
+        return
+    found["findings"].append(f"{name}: {len(result.good)} rows, {result.bad} of them bad")
+    bad = opened.store.query(
+        "SELECT row, id, reason FROM quarantine WHERE dataset = ? ORDER BY row LIMIT 100", (quarantine_id(data),)
+    )
+    found["bad_rows"] += [{"file": name, **row} for row in bad]
 
 
 def _check_ops_and_task(opened: OpenStudy, found: Row) -> None:
@@ -129,8 +129,8 @@ def show_plan(found: Row) -> None:
     )
     typer.echo(
         f"one training on the full data takes T = {format_seconds(found['t_full'])}; m = {found['m']} trials of "
-        f"r = {found['r']:.3g}: (1 + m·r)·T = {format_seconds(found['with_sandbox'])}, against M·T: it pays from M = {found['break_even']} "
-        "full trainings on (Section 3.2.4)"
+        f"r = {found['r']:.3g}: (1 + m·r)·T = {format_seconds(found['with_sandbox'])}, against M·T: "
+        f"it pays from M = {found['break_even']} full trainings on (Section 3.2.4)"
     )
 
 
@@ -207,8 +207,9 @@ def status(folder: Path) -> Row:
         "SELECT id, kind, stage FROM proposals WHERE context = ? AND status IN ('queued', 'held')", (context,)
     )
     running = store.query(
-        "SELECT t.id, t.device, t.seed, p.label, t.started, t.estimate, (SELECT max(step) FROM curve_points c WHERE c.trial = t.id)"
-        " AS step FROM trials t JOIN pools p ON p.id = t.pool WHERE t.context = ? AND t.state = 'RUNNING'",
+        "SELECT t.id, t.device, t.seed, p.label, t.started, t.estimate, "
+        "(SELECT max(step) FROM curve_points c WHERE c.trial = t.id) AS step "
+        "FROM trials t JOIN pools p ON p.id = t.pool WHERE t.context = ? AND t.state = 'RUNNING'",
         (context,),
     )
     return {
@@ -398,7 +399,8 @@ def ending(folder: Path, ended: Any) -> Row:
     opened = view_study(folder)
     return {
         "ended": ended.how, "stage": ended.stage, "note": ended.note,
-        "recipe": opened.store.result(opened.context, "recipe"), "leaderboard": rank(folder), "folder": str(folder.resolve()),
+        "recipe": opened.store.result(opened.context, "recipe"), "leaderboard": rank(folder),
+        "folder": str(folder.resolve()),
     }  # fmt: skip
 
 
@@ -406,11 +408,10 @@ def show_ending(found: Row) -> None:
     """As people read it."""
     show_rank([r for r in found["leaderboard"] if r["verdict"] != "degenerate"])
     typer.echo("")
+    recipe = f"{found['folder']}/recipe.yaml"
     if found["recipe"]:
         typer.echo(f"recipe: {_recipe_line(found['recipe'])}")
-        typer.echo(
-            f"written to {found['folder']}/recipe.yaml; use it with: djsb apply {found['folder']}/recipe.yaml --data F --out G"
-        )
+        typer.echo(f"written to {recipe}; use it with: djsb apply {recipe} --data F --out G")
     elif found["stage"] == "confirm":
         typer.echo("no recipe beat the control on fresh seeds, so none is called best")
     if found["note"]:

@@ -27,7 +27,6 @@ def run(folder: Path, budget: str | None, until: str, approve: str | None, worke
             )  # fmt: skip
     from app.export import write_recipe
     from app.report import write_report
-    from app.report import write_report
 
     if ended.how != "stopped":
         write_recipe(folder)

@@ -85,8 +85,8 @@ def _shape(name: str, modality: Any, prefix: str, rate: float, **more: Any) -> O
 
 _WORDS = {"lang": str, "tokenization": bool}
 _FRAMES = {"frame_sampling_method": str, "frame_num": int}
-_SPACY = {"files": ("en_core_web_md-3.7.0",), "packages": ("spacy",), "params": {"lang": str}}
-_SCORER = {"model": "hf_scorer_model", "packages": ("aesthetics_predictor",)}
+_SPACY: dict[str, Any] = {"files": ("en_core_web_md-3.7.0",), "packages": ("spacy",), "params": {"lang": str}}
+_SCORER: dict[str, Any] = {"model": "hf_scorer_model", "packages": ("aesthetics_predictor",)}
 _VIDEO = ("av",)
 
 OPS: dict[str, Op] = {

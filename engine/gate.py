@@ -50,7 +50,7 @@ def check(proposal: Proposal, opened: OpenStudy, cost: float | None, available: 
 def _pool_problem(pool: Pool, opened: OpenStudy) -> str | None:
     """Why a pool may not be trained on, or None."""
     if pool.size < 1 or not 1 <= pool.repetition <= MAX_REPETITION or not pool.layers:
-        return f"size {pool.size} and repetition {pool.repetition} must be at least 1 (repetition at most {MAX_REPETITION})"
+        return f"size {pool.size} must be at least 1, repetition {pool.repetition} between 1 and {MAX_REPETITION}"
     known = {c.statistic: (c.op, c.params) for c in opened.statistic_columns}
     for layer in pool.layers:
         if layer.weight is not None and not 0 < layer.weight <= 1:

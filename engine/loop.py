@@ -16,8 +16,9 @@ from engine.errors import Awaited
 from engine.open_study import EngineLock, OpenStudy
 from engine.pools import Pool
 from engine.proposals import PoolRequest, Proposal
-from engine.scheduler import Scheduler, scheduler, slots
+from engine.scheduler import Scheduler, scheduler
 from engine.search.paper import Paper
+from engine.slots import devices
 from engine.store import now
 from engine.study import STAGES, digest
 
@@ -50,7 +51,7 @@ def run_loop(
     """
     limit = parse_budget(budget or opened.study.budget)
     policy = approve or opened.study.approve
-    with EngineLock(opened.state), scheduler(opened, limit, slots(workers)) as at_work:
+    with EngineLock(opened.state), scheduler(opened, limit, devices(workers)) as at_work:
         opened.record()
         opened.store.put_result(opened.context, "budget", limit)
         at_work.recover()
@@ -167,7 +168,8 @@ def put_pool(opened: OpenStudy, pool: Pool, label: str, kind: str) -> None:
     one = pool.slices[0] if len(pool.slices) == 1 else None
     bucket = label.rsplit(" ", 1)[-1] if one is not None and kind == "single" else None
     opened.store.execute(
-        "INSERT OR IGNORE INTO pools(id, content, label, kind, op, statistic, bucket, at) VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO pools(id, content, label, kind, op, statistic, bucket, at) "
+        "VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
         (
             pool.id,
             json.dumps(asdict(pool)),

@@ -62,9 +62,9 @@ def locate(value: Any, root: Path, folder: Path) -> bytes | Path:
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
         return value
-    if not isinstance(value, str):
+    path = Path(value) if isinstance(value, str) else None
+    if path is None:
         raise ValueError(f"wrong type {type(value).__name__}, a path or bytes are read")
-    path = Path(value)
     if path.is_absolute():
         return path
     for base in (folder, root):

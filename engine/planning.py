@@ -6,8 +6,9 @@ import math
 
 from engine.budget import parse_budget
 from engine.open_study import OpenStudy
-from engine.scheduler import scheduler, slots
+from engine.scheduler import scheduler
 from engine.search.paper import probe
+from engine.slots import devices
 from engine.store import Row
 
 
@@ -37,9 +38,9 @@ def make_plan(opened: OpenStudy, workers: int | None) -> Row:
     ]
     if study.task is None:
         return {"stages": [{"stage": "pools", "trials": 0, "what": units[0][2], "seconds": None}], "seconds": None}
-    devices = slots(workers)
+    named = devices(workers)
     limit = parse_budget(study.budget)
-    with scheduler(opened, limit, devices) as timer:
+    with scheduler(opened, limit, named) as timer:
         timer.calibrate(charge=False)
 
         def seconds(samples: float) -> float:
@@ -56,7 +57,7 @@ def make_plan(opened: OpenStudy, workers: int | None) -> Row:
     m = sum(s["trials"] for s in stages)
     r = total / m / t_full
     return {
-        "stages": stages, "seconds": total, "wall_seconds": total / len(devices), "devices": len(devices),
+        "stages": stages, "seconds": total, "wall_seconds": total / len(named), "devices": len(named),
         "budget": study.budget, "fits": total <= limit, "pool_size": size, "t_full": t_full, "m": m, "r": r,
         "with_sandbox": (1 + m * r) * t_full, "break_even": math.floor(1 + m * r) + 1,
     }  # fmt: skip

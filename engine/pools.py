@@ -282,7 +282,8 @@ def single_op_cuts(
         for name in BUCKETS[buckets]:
             if name not in found:
                 s = Slice(source.op, source.statistic, params=source.params)
-                reason = f"{distinct} distinct value{'s' * (distinct != 1)} cannot be cut into {buckets} buckets without splitting ties"
+                values_text = f"{distinct} distinct value{'s' * (distinct != 1)}"
+                reason = f"{values_text} cannot be cut into {buckets} buckets without splitting ties"
                 cuts.append(Cut(s, name, 0, Pool((Layer((s,)),), size, seed=seed), reason))
     return cuts
 

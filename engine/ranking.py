@@ -32,9 +32,9 @@ class Ranked:
         e = self.effect
         return {
             "pool": self.pool.id, "op": self.op, "statistic": self.statistic, "bucket": self.bucket,
-            "label": self.label, "kind": self.kind, "size": self.pool.size, "change": e.change, "std": e.std, "ci_low": e.ci_low,
-            "ci_high": e.ci_high, "seeds": e.seeds, "metrics": dict(e.metrics), "verdict": e.verdict,
-            "skipped": list(e.skipped),
+            "label": self.label, "kind": self.kind, "size": self.pool.size,
+            "change": e.change, "std": e.std, "ci_low": e.ci_low, "ci_high": e.ci_high, "seeds": e.seeds,
+            "metrics": dict(e.metrics), "verdict": e.verdict, "skipped": list(e.skipped),
         }  # fmt: skip
 
 
@@ -91,36 +91,30 @@ def rank(
         looks=1 if fresh else max(1, study.search.seeds - 1),
     )
     by_name = {names[key]: row for key, row in known.items()}
-    return [
-        Ranked(
-            pool_from_json(json.loads(by_name[e.pool]["content"])),
-            by_name[e.pool]["label"], by_name[e.pool]["kind"], by_name[e.pool]["op"],
-            by_name[e.pool]["statistic"], by_name[e.pool]["bucket"], by_name[e.pool]["samples"], e,
-        )
-        for e in found
-    ]  # fmt: skip
+    return [_ranked(by_name[e.pool], by_name[e.pool]["samples"], e) for e in found]
 
 
-def degenerate(store: Store, context: str) -> list[Row]:
-    """Buckets that were left out, as entries of the leaderboard."""
+def degenerate(store: Store, context: str) -> list[Ranked]:
+    """Buckets that were left out; what their effects skip is the reason."""
     rows = store.query(
-        "SELECT p.*, c.reason FROM pool_cuts c JOIN pools p ON p.id = c.pool WHERE c.context = ? AND c.verdict = 'degenerate' "
-        "ORDER BY p.statistic, p.bucket",
+        "SELECT p.*, c.reason FROM pool_cuts c JOIN pools p ON p.id = c.pool "
+        "WHERE c.context = ? AND c.verdict = 'degenerate' ORDER BY p.statistic, p.bucket",
         (context,),
     )
     return [
-        {
-            "pool": r["id"], "op": r["op"], "statistic": r["statistic"], "bucket": r["bucket"], "label": r["label"],
-            "kind": r["kind"], "size": json.loads(r["content"])["size"], "change": None, "std": None, "ci_low": None, "ci_high": None, "seeds": 0,
-            "metrics": {}, "verdict": "degenerate", "skipped": [r["reason"]],
-        }
-        for r in rows
-    ]  # fmt: skip
+        _ranked(r, 0, Effect(r["id"], None, None, None, None, 0, "degenerate", skipped=(r["reason"],))) for r in rows
+    ]
+
+
+def _ranked(row: Row, samples: int, effect: Effect) -> Ranked:
+    """A pool's row with its effect."""
+    pool = pool_from_json(json.loads(row["content"]))
+    return Ranked(pool, row["label"], row["kind"], row["op"], row["statistic"], row["bucket"], samples, effect)
 
 
 def leaderboard(opened: OpenStudy) -> list[Row]:
     """What `djsb rank` prints: single-OP pools and combinations, best first, degenerate buckets last."""
-    return [r.to_json() for r in rank(opened, ("single", "combination"))] + degenerate(opened.store, opened.context)
+    return [r.to_json() for r in [*rank(opened, ("single", "combination")), *degenerate(opened.store, opened.context)]]
 
 
 def best_per_op(ranked: Sequence[Ranked]) -> list[Ranked]:

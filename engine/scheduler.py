@@ -7,118 +7,28 @@ It is the only writer of trials and costs. What a trial has used is charged as i
 from __future__ import annotations
 
 import json
-import os
 import queue
 import shutil
-import subprocess
-import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import IO, Any
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-import engine
 from engine.budget import Ledger, estimate_cost, format_seconds
 from engine.errors import BudgetError, TrialError
 from engine.open_study import OpenStudy
 from engine.pools import pool_from_json
+from engine.slots import Slot
 from engine.store import Row, now
 from engine.tasks import Job
 
 SILENCE = 300.0  # seconds without a heartbeat after which a worker counts as lost
 START = 600.0  # seconds that a worker may take to import its libraries
 RETRIES = 1
-ENTRY = Path(engine.__file__).resolve().parents[1] / "djsb.py"
-
-
-def gpus() -> list[str]:
-    """Indices of the GPUs that may be used, by nvidia-smi; CUDA_VISIBLE_DEVICES narrows them."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    listed = subprocess.run(
-        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    found = [line.strip() for line in listed.stdout.splitlines() if line.strip().isdigit()]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return found if visible is None else [v.strip() for v in visible.split(",") if v.strip()]
-
-
-def slots(workers: int | None) -> list[str]:
-    """Names of the devices that trials run on: `gpu0` …, or `cpu0` …; `workers` limits them."""
-    devices = [f"gpu{g}" for g in gpus()] or [f"cpu{c}" for c in range(len(os.sched_getaffinity(0)))]
-    if workers and devices[0].startswith("cpu"):
-        return [f"cpu{c}" for c in range(workers)]
-    return devices[:workers] if workers else devices
-
-
-@dataclass
-class Slot:
-    """One device and the worker process on it."""
-
-    device: str
-    log: Path
-    events: queue.Queue[tuple[Slot, dict[str, Any] | None]]
-    process: subprocess.Popen[str] | None = None
-    trial: Row | None = None
-    heard: float = 0.0
-    seconds: float = 0.0
-    ready: bool = False
-    progress: tuple[int, int] = (0, 0)
-    _stderr: IO[bytes] | None = field(default=None, repr=False)
-
-    def start(self) -> None:
-        """Start the worker, with its own threads and device."""
-        env = {**os.environ, "PYTHONUNBUFFERED": "1", "DJSB_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        if self.device.startswith("gpu"):
-            env |= {"CUDA_VISIBLE_DEVICES": self.device[3:], "DJSB_THREADS": "4", "OMP_NUM_THREADS": "4"}
-        else:
-            env["CUDA_VISIBLE_DEVICES"] = ""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        self._stderr = self.log.open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, str(ENTRY), "worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True, env=env,
-            start_new_session=True,
-        )  # fmt: skip
-        cores = sorted(os.sched_getaffinity(0))
-        if self.device.startswith("cpu") and int(self.device[3:]) < len(cores):
-            os.sched_setaffinity(self.process.pid, {cores[int(self.device[3:])]})
-        self.ready, self.heard = False, time.monotonic()
-        threading.Thread(target=self._listen, args=(self.process,), daemon=True).start()
-
-    def _listen(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            self.events.put((self, json.loads(line)))
-        self.events.put((self, None))
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Give the worker a job; a worker that has just died is found by its closed output."""
-        assert self.process is not None and self.process.stdin is not None
-        try:
-            self.process.stdin.write(json.dumps(message) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # its end arrives as an event
-        self.heard, self.seconds, self.progress = time.monotonic(), 0.0, (0, 0)
-
-    def kill(self) -> None:
-        """End the worker at once."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            if self._stderr:
-                self._stderr.close()
-        self.process, self.ready = None, False
 
 
 @dataclass
@@ -264,8 +174,8 @@ class Scheduler:
         started = {"state": "RUNNING", "attempts": attempt, "device": slot.device, "estimate": estimate}
         with self.store.transaction():
             self.store.execute(
-                "UPDATE trials SET state = 'RUNNING', attempts = ?, device = ?, estimate = ?, started = ?, error = NULL "
-                "WHERE id = ?",
+                "UPDATE trials SET state = 'RUNNING', attempts = ?, device = ?, estimate = ?, started = ?, "
+                "error = NULL WHERE id = ?",
                 (attempt, slot.device, estimate, now(), row["id"]),
             )
         slot.trial = {**row, **started}
@@ -340,7 +250,8 @@ class Scheduler:
             "costs",
             {
                 "id": f"{trial['id']}:{trial['attempts']}", "kind": "trial", "trial": trial["id"],
-                "stage": trial["stage"], "device": slot.device, "samples": trial["samples"], "seconds": seconds, "at": now(),
+                "stage": trial["stage"], "device": slot.device, "samples": trial["samples"],
+                "seconds": seconds, "at": now(),
             },
         )  # fmt: skip
 
@@ -441,7 +352,8 @@ class Scheduler:
         metric = self.opened.main_metrics[0]
         order = "DESC" if metric.higher_is_better else "ASC"
         ranked = self.store.query(
-            "SELECT c.trial FROM checkpoints c JOIN trials t ON t.id = c.trial JOIN metrics m ON m.trial = c.trial AND m.name = ? "
+            "SELECT c.trial FROM checkpoints c JOIN trials t ON t.id = c.trial "
+            "JOIN metrics m ON m.trial = c.trial AND m.name = ? "
             f"WHERE c.kept = 1 AND t.context = ? ORDER BY m.value {order}, c.trial",
             (metric.name, self.opened.context),
         )

@@ -158,7 +158,7 @@ def _compute_group(
                 store.put("unreadable", [{"statistic": key, "row": r, "reason": why} for r, why in found])
             for key, spent in seconds.items():
                 store.execute(
-                    "UPDATE statistics SET seconds=coalesce(seconds,0)+?, unreadable=coalesce(unreadable,0)+? WHERE id=?",
+                    "UPDATE statistics SET seconds = seconds + ?, unreadable = unreadable + ? WHERE id = ?",
                     (spent, len(unreadable.get(key, ())), key),
                 )
         advance(stop - start)
@@ -270,7 +270,8 @@ def _stats(op: Any, batch: dict[str, list[Any]]) -> tuple[list[dict[str, Any]], 
     except OpError:
         raise
     except Exception:  # a border: any library below an OP may fail on a row; the row-by-row pass records it
-        stats, reasons = [], []
+        stats: list[dict[str, Any]] = []
+        reasons: list[str | None] = []
         for i in range(rows):
             single = {key: [values[i]] for key, values in batch.items()} | {
                 "__dj__stats__": [{}],

@@ -64,8 +64,8 @@ def _settle_threads() -> None:
     import torch
     import transformers
 
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(int(os.environ.get("DJSB_THREADS", "1")))
     torch.use_deterministic_algorithms(True, warn_only=True)
 

@@ -97,7 +97,8 @@ def _candidates(opened: OpenStudy) -> tuple[list[tuple[Ranked, ...]], str]:
         # two buckets of one statistic share no row
         if len({r.statistic for r in chosen}) == len(chosen):
             seen.setdefault(frozenset(r.pool.slices[0] for r in chosen), chosen)
-    how = f"top: {', '.join(r.label for r in top) or 'none'}; one per cluster: {', '.join(r.label for r in diverse) or 'none'}"
+    named = [", ".join(r.label for r in chosen) or "none" for chosen in (top, diverse)]
+    how = f"top: {named[0]}; one per cluster: {named[1]}"
     return list(seen.values())[: section.max], how
 
 

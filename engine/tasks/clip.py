@@ -150,7 +150,7 @@ class ClipTask:
         ):
             cache_images(
                 source, root, mask, side, target / f"{name}-images.npy", workers,
-                (lambda done, _, before=before: progress(before + done, total)) if progress else None,
+                _shifted(progress, before, total),
             )  # fmt: skip
         if checkpoint is None and not (target / "tokenizer.json").exists():
             train_tokenizer(data, good[0], vocabulary, target / "tokenizer.json")
@@ -200,13 +200,18 @@ class ClipTask:
         return times[1], time.perf_counter() - began
 
 
+def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """Progress of one part of several."""
+    return None if progress is None else lambda done, _: progress(before + done, total)
+
+
 def _prepare_evaluation(
     study: Study, evaluation: Dataset, good: NDArray[np.bool_], encode: Any, target: Path
 ) -> dict[str, Any]:
     """Labels, class names and captions of the evaluation rows; what can be measured on them."""
     rows = [r for start, stop in evaluation.chunks(4096) for r in evaluation.reader.read(start, stop)]
     text, label = evaluation.fields.text, study.evaluation.label
-    captions = [str(r.get(text) or "") if ok else "" for r, ok in zip(rows, good, strict=True)]
+    captions = [str((r.get(text) if text else None) or "") if ok else "" for r, ok in zip(rows, good, strict=True)]
     distinct = len(set(captions))
     # captions that many rows share cannot tell images apart, so retrieval would measure chance
     retrieval = text is not None and distinct >= max(2, 0.5 * len(rows))
@@ -216,7 +221,8 @@ def _prepare_evaluation(
         classes = sorted({str(n) for n in names if n is not None})
         if len(classes) < 2:
             raise DataError(
-                f"{evaluation.path}: field {label!r} names {len(classes)} classes; set evaluation.label to a field of class names"
+                f"{evaluation.path}: field {label!r} names {len(classes)} classes; "
+                "set evaluation.label to a field of class names"
             )
         index = {c: i for i, c in enumerate(classes)}
         labels = [index[str(n)] if n is not None and ok else -1 for n, ok in zip(names, good, strict=True)]
@@ -246,7 +252,8 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
         model = CLIPModel.from_pretrained(source, local_files_only=True, use_safetensors=True)
     else:
         model = CLIPModel(CLIPConfig(**clip_config(PRESETS[study.model.preset])))
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    device: Any = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(device)
 
 
 def save(model: Any, prepared: Path, folder: Path) -> None:
@@ -258,16 +265,23 @@ def save(model: Any, prepared: Path, folder: Path) -> None:
     scratch.replace(folder)
 
 
+def _unit(features: torch.Tensor) -> torch.Tensor:
+    """Rows of length one."""
+    from torch.nn import functional
+
+    return functional.normalize(features, dim=-1)
+
+
 def image_features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
     """(images, projection) unit vectors."""
-    features = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
-    return features / features.norm(dim=-1, keepdim=True)
+    features: torch.Tensor = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
+    return _unit(features)
 
 
 def text_features(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """(texts, projection) unit vectors."""
-    features = model.text_projection(model.text_model(input_ids=ids).pooler_output)
-    return features / features.norm(dim=-1, keepdim=True)
+    features: torch.Tensor = model.text_projection(model.text_model(input_ids=ids).pooler_output)
+    return _unit(features)
 
 
 def contrastive_loss(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -368,7 +382,7 @@ def _backward(model: Any, pixels: torch.Tensor, ids: torch.Tensor, micro: int) -
             loss = contrastive_loss(image_features(model, pixels), text_features(model, ids), model.logit_scale)
             loss.backward()  # type: ignore[no-untyped-call]
             return float(loss.detach())
-        parts = list(zip(pixels.split(micro), ids.split(micro), strict=True))
+        parts = list(zip(_split(pixels, micro), _split(ids, micro), strict=True))
         with torch.no_grad():
             made = [(image_features(model, p), text_features(model, i)) for p, i in parts]
         images = torch.cat([m[0] for m in made]).requires_grad_()
@@ -376,9 +390,18 @@ def _backward(model: Any, pixels: torch.Tensor, ids: torch.Tensor, micro: int) -
         loss = contrastive_loss(images, texts, model.logit_scale)
         loss.backward()  # type: ignore[no-untyped-call]
         assert images.grad is not None and texts.grad is not None
-        for (p, i), image_grad, text_grad in zip(parts, images.grad.split(micro), texts.grad.split(micro), strict=True):
+        for (p, i), image_grad, text_grad in zip(
+            parts, _split(images.grad, micro), _split(texts.grad, micro), strict=True
+        ):
             torch.autograd.backward([image_features(model, p), text_features(model, i)], [image_grad, text_grad])
         return float(loss.detach())
+
+
+def _split(rows: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
+    """Pieces of at most `size` rows."""
+    import torch
+
+    return torch.split(rows, size)
 
 
 def evaluate(model: Any, device: torch.device, study: Study, prepared: Path) -> dict[str, float]:

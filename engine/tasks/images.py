@@ -32,9 +32,10 @@ def _decode(job: tuple[Dataset, Path, Path, int, int, int, NDArray[np.int64]]) -
     folder = data.path if data.path.is_dir() else data.path.parent
     cache = np.lib.format.open_memmap(file, mode="r+")
     skip = set(bad.tolist())
+    field = data.fields.images or ""
     for offset, row in enumerate(data.reader.read(start, stop)):
         if offset not in skip:
-            source = locate(as_list(row[data.fields.images])[0], root, folder)
+            source = locate(as_list(row[field])[0], root, folder)
             cache[start + offset] = fit_square(open_image(source), size)
     cache.flush()
     return start, stop

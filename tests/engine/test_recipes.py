@@ -94,7 +94,7 @@ def dj_process(folder: Path, recipe: str, data: Path) -> list[dict[str, Any]]:
     out, elsewhere = folder / "dj" / "out.jsonl", folder / "elsewhere"
     elsewhere.mkdir()
     command = [DJ_PROCESS, "--config", folder / "r.yaml", "--dataset_path", data, "--export_path", out]
-    environment = os.environ | datajuicer.OFFLINE
+    environment = os.environ | datajuicer.OFFLINE | {"HF_DATASETS_CACHE": str(folder / "cache")}
     done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads(line) for line in out.read_text().splitlines()]
@@ -303,7 +303,6 @@ def test_dj_process_keeps_the_rows_of_image_slices(tmp_path: Path, pictures: Pat
     rows = read_rows(pictures)
     absolute = [r | {"images": [str(pictures / i) for i in r["images"]]} for r in rows]
     slices = picture_slices(absolute, vit)
-    slices[2] = Slice(slices[2].op, slices[2].statistic, math.ceil(slices[2].low or 0), slices[2].high, True, True)
     keep = wanted(slices, absolute)
     assert any(k for r, k in zip(rows, keep, strict=True) if len(r["images"]) == 2)
     kept = dj_process(tmp_path, recipe_yaml(slices, FIELDS, name="i"), pictures / "rows.jsonl")
@@ -314,7 +313,6 @@ def test_dj_process_keeps_the_rows_of_image_slices(tmp_path: Path, pictures: Pat
 def test_apply_leaves_rows_as_they_were_and_counts_bad_ones(
     tmp_path: Path,
     pictures: Path,
-    vit: str,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -324,7 +322,6 @@ def test_apply_leaves_rows_as_they_were_and_counts_bad_ones(
         Slice("image_aspect_ratio_filter", "aspect_ratios", 0.8, 2.4, False, True),
         on_values("image_size_filter", "image_sizes", absolute, (True, False)),
     ]
-    slices[2] = Slice(slices[2].op, slices[2].statistic, math.ceil(slices[2].low or 0), slices[2].high, True, True)
     expected = [r for r, k in zip(rows, wanted(slices, absolute), strict=True) if k]
     odd = dict(expected[0]) | {
         "images": expected[0]["images"][0],
@@ -591,6 +588,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x]\n" + "".join(
         (BOMB.replace("a0:", "process:", 1), "'a1'"),
         ('"a\\nb": 1\nprocess: []', "may not be set"),
     ],
+    ids=lambda value: value[:30],
 )
 def test_a_file_that_might_harm_is_refused(text: str, names: str, tmp_path: Path) -> None:
     with pytest.raises(StudyError) as caught:
@@ -611,7 +609,7 @@ def test_an_entry_must_set_what_it_would_inherit(tmp_path: Path) -> None:
         lambda x: st.lists(x) | st.dictionaries(st.sampled_from(["process", LENGTH, "min_len", "np", "x"]), x),
     )
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_whatever_is_read_is_refused_in_one_line_or_harmless(content: Any) -> None:
     try:
         recipe = read_recipe(
