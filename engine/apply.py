@@ -90,19 +90,20 @@ def apply_recipe(
     names = {"text": recipe.text, "images": recipe.images, "videos": recipe.videos}
     fields = DatasetSection.model_validate({"path": str(data), **names})
     rows = Dataset(data, fields)
+    total = len(rows)
     out.parent.mkdir(parents=True, exist_ok=True)
     # Data-Juicer takes braces in its paths for placeholders; then the system's folder must do
     folder = None if re.search("[{}]", str(out.parent.resolve())) else out.parent
     with TemporaryDirectory(prefix=".djsb-apply-", dir=folder) as scratch:
-        bad = _working_copy(recipe, rows, Path(scratch), set(skip), state)
-        if len(bad) < len(rows):
+        bad = _working_copy(recipe, rows, Path(scratch), skip, state)
+        if len(bad) < total:
             kept = _filter(recipe, Path(scratch), where)
         else:
             (reason, n), *_ = Counter(why for _, why in bad).most_common(1)
             raise DataError(f"no row of {data} can be read for {where}: {n} × {reason}; check the recipe's fields")
         with _replacing(out, data, overwrite) as target:
             _write(rows, kept, target)
-    return Applied(len(rows), len(kept), bad)
+    return Applied(total, len(kept), bad)
 
 
 def _check_out(out: Path, data: Path, overwrite: bool) -> None:
@@ -129,16 +130,17 @@ def _replacing(out: Path, data: Path, overwrite: bool) -> Iterator[Path]:
 _Job = tuple[Recipe, Dataset, Path, Path, int, int, frozenset[int]]
 
 
-def _working_copy(recipe: Recipe, rows: Dataset, scratch: Path, skip: set[int], state: Path | None) -> Bad:
+def _working_copy(recipe: Recipe, rows: Dataset, scratch: Path, skip: Sequence[int], state: Path | None) -> Bad:
     """Write what Data-Juicer reads of the good rows as Parquet files; the bad rows come back."""
     (scratch / "rows").mkdir()
     (scratch / "media").mkdir()
     folder = rows.path if rows.path.is_dir() else rows.path.parent
     root = media_root(rows.path, state or scratch) if recipe.images or recipe.videos else folder
-    jobs: list[_Job] = [
-        (recipe, rows, scratch, root, start, stop, frozenset(n for n in skip if start <= n < stop))
-        for start, stop in rows.chunks(CHUNK)
-    ]
+    left_out = np.unique(np.asarray(skip, np.int64))
+    jobs: list[_Job] = []
+    for start, stop in rows.chunks(CHUNK):
+        a, b = np.searchsorted(left_out, (start, stop))
+        jobs.append((recipe, rows, scratch, root, start, stop, frozenset(left_out[a:b].tolist())))
     return tuple(sorted(pair for bad in run_chunks(_copy_chunk, jobs, recipe.np) for pair in bad))
 
 
@@ -238,10 +240,7 @@ def _run_data_juicer(scratch: Path, config: Path, where: str) -> NDArray[np.int6
         settings = init_configs([part for name, path in arguments.items() for part in (f"--{name}", str(path))])
         kept = DefaultExecutor(settings).run(skip_export=True)
         return np.sort(np.asarray(kept["row"], np.int64))
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # a process border: Data-Juicer raises whatever its libraries raise
+    except (Exception, SystemExit) as error:  # a process border: libraries raise whatever they raise
         reason = one_line(str(error))[:300] or type(error).__name__
         raise DataError(
             f"Data-Juicer could not apply {where}: {type(error).__name__}: {reason}; mend or leave out that row or OP"
@@ -296,4 +295,4 @@ def _schema(rows: Dataset, blocks: Sequence[NDArray[np.int64]]) -> Any:
     if isinstance(reader, FolderReader):
         return reader._data.features.arrow_schema
     found = [pa.schema(list(pa.array(list(rows.take(block))).type)) for block in blocks]
-    return pa.unify_schemas(found, promote_options="permissive")
+    return pa.unify_schemas([pa.schema([]), *found], promote_options="permissive")

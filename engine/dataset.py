@@ -10,7 +10,7 @@ import json
 import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -179,6 +179,11 @@ def _first_row(reader: Reader, path: Path) -> None:
         raise DataError(f"{path} is not JSONL ({head[0][BROKEN]}); it needs one JSON object a line")
 
 
+@lru_cache(maxsize=8)
+def _shared_reader(path: Path, _changed: int) -> Reader:
+    return open_reader(path)
+
+
 @dataclass(frozen=True)
 class Dataset:
     """One dataset file and the names of its fields."""
@@ -188,8 +193,8 @@ class Dataset:
 
     @cached_property
     def reader(self) -> Reader:
-        """Opened when first used, so that a Dataset can be sent to a worker."""
-        return open_reader(self.path)
+        """Opened when first used, once in a process, so that a Dataset can be sent to a worker with every chunk."""
+        return _shared_reader(self.path, self.path.stat().st_mtime_ns if self.path.exists() else 0)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "fields": self.fields}

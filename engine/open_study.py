@@ -166,7 +166,8 @@ class OpenStudy:
         }
         with self.store.transaction():
             self.store.put("studies", row)
-            self.store.put_result(self.context, "metric_scales", [asdict(m) for m in self.metrics])
+            scales = [asdict(m) for m in self.metrics] if self.study.task else []
+            self.store.put_result(self.context, "metric_scales", scales)
 
     @cached_property
     def prepared(self) -> Path:

@@ -170,17 +170,16 @@ def _duplicates(data: Dataset, keys: NDArray[np.uint64], good: NDArray[np.bool_]
     rows = np.flatnonzero(good)
     order = rows[np.argsort(keys[rows], kind="stable")]
     same = np.flatnonzero(keys[order][1:] == keys[order][:-1]) + 1
+    again = np.sort(order[same])
+    if data.fields.id is not None:
+        names = [str(row.get(data.fields.id))[:100] for row in data.take(again)]
+        return [(row, name, f"duplicated id {name}") for row, name in zip(again.tolist(), names, strict=True)]
     repeats: Counter[int] = Counter()
-    found = []
-    for row in order[same].tolist():
+    for row in again.tolist():
         key = int(keys[row])
         repeats[key] += 1
-        if data.fields.id is None:
-            keys[row] = _hash(f"{key}:{repeats[key]}")
-        else:
-            identity = str(next(data.take(np.array([row]))).get(data.fields.id))[:100]
-            found.append((row, identity, f"duplicated id {identity}"))
-    return found
+        keys[row] = _hash(f"{key}:{repeats[key]}")
+    return []
 
 
 def _refuse_if_bad(data: Dataset, store: Store, name: str, found: Scan) -> None:

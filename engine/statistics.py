@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import datajuicer
+from engine.arrays import new_array
 from engine.catalogue import IMAGE_TOKEN, VIDEO_TOKEN, check_params, get_op, missing_needs
 from engine.dataset import Dataset, as_list
 from engine.errors import OpError
@@ -137,7 +138,7 @@ def _compute_group(
     files = {}
     missing: dict[tuple[int, int], list[OpRun]] = {c: [] for c in data.chunks(_chunk_size(runs))}
     for run in runs:
-        files[run.key] = _open_column(run, len(data), store, state)
+        files[run.key] = _open_column(run, data, store, state)
         have = {r["start"] for r in store.query("SELECT start FROM statistic_chunks WHERE statistic=?", (run.key,))}
         for chunk, wanted in missing.items():
             if chunk[0] not in have:
@@ -166,36 +167,27 @@ def _compute_group(
         file.flush()
 
 
-def _open_column(run: OpRun, rows: int, store: Store, state: Path) -> np.memmap[Any, Any]:
-    """The column's file; a new one is all NaN. A lost or foreign-sized file forgets its chunks."""
+def _open_column(run: OpRun, data: Dataset, store: Store, state: Path) -> np.memmap[Any, Any]:
+    """The column's file. A new one, or one of another size, forgets the chunks that were computed."""
     file = _column_file(state, run)
-    shape = (2 * len(run.statistics), rows)
+    shape = (2 * len(run.statistics), len(data))
     if file.exists():
         saved = np.lib.format.open_memmap(file, mode="r+")
         if saved.shape == shape:
             return saved
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_suffix(".tmp")
-    column = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float64, shape=shape)
-    scratch.replace(file)
+    column = new_array(scratch, np.float64, shape)
+    row = {
+        "id": run.key, "dataset": data.fingerprint, "op": run.name, "statistic": ",".join(run.statistics),
+        "params": repr(dict(run.params)), "version": datajuicer.version(), "rows": len(data), "unreadable": 0,
+        "seconds": 0.0, "at": now(),
+    }  # fmt: skip
     with store.transaction():
         store.execute("DELETE FROM statistic_chunks WHERE statistic=?", (run.key,))
         store.execute("DELETE FROM unreadable WHERE statistic=?", (run.key,))
-        store.put(
-            "statistics",
-            {
-                "id": run.key,
-                "dataset": "",
-                "op": run.name,
-                "statistic": ",".join(run.statistics),
-                "params": repr(dict(run.params)),
-                "version": datajuicer.version(),
-                "rows": rows,
-                "unreadable": 0,
-                "seconds": 0.0,
-                "at": now(),
-            },
-        )
+        store.put("statistics", row)
+    scratch.replace(file)
     return column
 
 
@@ -221,10 +213,12 @@ def _compute_chunk(
                 op = _op_for(run)
                 batch = _batch([rows[i] for i in part], paths, data, run)
                 stats, reasons = _stats(op, batch)
-                for number, stat, reason in zip(part, stats, reasons, strict=True):
-                    why = reason or _fill(values[run.key][:, number], stat, run.statistics)
-                    if why:
-                        unreadable.setdefault(run.key, []).append((start + number, why[:300]))
+                for i, name in enumerate(run.statistics):
+                    low, high = _extremes(stats, name)
+                    values[run.key][2 * i, part], values[run.key][2 * i + 1, part] = low, high
+                    for j in np.flatnonzero(np.isnan(low)).tolist():
+                        why = reasons[j] or f"no finite {name}"
+                        unreadable.setdefault(run.key, []).append((start + part[j], why[:300]))
                 seconds[run.key] += time.perf_counter() - began
     return start, stop, values, unreadable, seconds
 
@@ -286,14 +280,22 @@ def _stats(op: Any, batch: dict[str, list[Any]]) -> tuple[list[dict[str, Any]], 
         return stats, reasons
 
 
-def _fill(out: NDArray[np.float64], stat: Mapping[str, Any], statistics: Sequence[str]) -> str | None:
-    """Write a row's smallest and largest values; why it has none, or None."""
-    for i, name in enumerate(statistics):
-        value = stat.get(name)
-        numbers = np.atleast_1d(np.asarray(value, np.float64)) if value is not None else np.array([])
-        if not numbers.size:
-            return f"no {name}"
-        if not np.isfinite(numbers).all():
-            return f"{name} is not finite"
-        out[2 * i], out[2 * i + 1] = numbers.min(), numbers.max()
-    return None
+def _extremes(stats: Sequence[Mapping[str, Any]], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Each row's smallest and largest value of a statistic; NaN where it has none or one is not finite.
+
+    Rounded to ten decimals, the precision that Data-Juicer itself keeps when it runs a recipe, so
+    that no bound separates values that it cannot tell apart.
+    """
+    values = [stat.get(name) for stat in stats]
+    try:
+        table = np.asarray(values, np.float64)  # one number each, or as many in every row
+    except (TypeError, ValueError):
+        rows = [np.asarray([] if v is None else v, np.float64).ravel() for v in values]
+        low = np.array([r.min() if r.size else np.nan for r in rows])
+        high = np.array([r.max() if r.size else np.nan for r in rows])
+    else:
+        table = table.reshape(len(values), -1)
+        empty = np.full(len(values), np.nan)
+        low, high = (table.min(1), table.max(1)) if table.shape[1] else (empty, empty)
+    broken = ~(np.isfinite(low) & np.isfinite(high))
+    return np.where(broken, np.nan, np.round(low, 10)), np.where(broken, np.nan, np.round(high, 10))

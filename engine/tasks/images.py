@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.arrays import new_array
 from engine.dataset import Dataset, as_list
 from engine.media import locate, open_image
 from engine.parallel import run_chunks
@@ -54,9 +54,7 @@ def cache_images(
     if file.exists():
         return
     scratch = file.with_suffix(".tmp")
-    cache: np.memmap[Any, Any] = np.lib.format.open_memmap(
-        scratch, mode="w+", dtype=np.uint8, shape=(len(data), size, size, 3)
-    )
+    cache = new_array(scratch, np.uint8, (len(data), size, size, 3))
     cache.flush()
     jobs = [(data, root, scratch, size, a, b, np.flatnonzero(~good[a:b])) for a, b in data.chunks(CHUNK)]
     done = 0

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.arrays import new_array
 from engine.dataset import Dataset
 
 PAD, BOS, EOS = 0, 1, 2
@@ -75,9 +76,7 @@ def cache_tokens(data: Dataset, good: NDArray[np.bool_], encode: Any, length: in
     if file.exists():
         return
     scratch = file.with_suffix(".tmp")
-    cache: np.memmap[Any, Any] = np.lib.format.open_memmap(
-        scratch, mode="w+", dtype=np.int32, shape=(len(data), length)
-    )
+    cache = new_array(scratch, np.int32, (len(data), length))
     texts = captions(data, good)
     for start, stop in data.chunks(4096):
         cache[start:stop] = encode([next(texts) for _ in range(start, stop)])

@@ -409,6 +409,7 @@ def test_apply_names_the_images_for_image_text_ops_only_and_reads_bytes(
     assert (done.rows_in, done.rows_out, done.quarantined) == (12, len(expected), 0)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_says_why_and_leaves_nothing(
     tmp_path: Path, pictures: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

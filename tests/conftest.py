@@ -1,0 +1,205 @@
+"""What the tests share: a tiny image–text study that they make themselves, and the real command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from engine.loop import run_loop
+from engine.open_study import open_study
+from engine.scheduler import Scheduler
+from engine.study import DatasetSection
+
+DJSB = Path(sys.executable).with_name("djsb")
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220)}
+WORDS = ("photo", "small", "picture", "bright", "of", "the", "with", "dark", "nice", "old", "shiny", "corner")
+PROGRESS = re.compile(r".*: \d+/\d+")
+Row = dict[str, Any]
+
+
+def run_djsb(
+    *args: object, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 240, **popen: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does, in a process of its own.
+
+    env: on top of the test's environment.
+    """
+    return subprocess.run(
+        [str(DJSB), *map(str, args)],
+        cwd=cwd, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, encoding="utf-8", timeout=timeout, check=False, **popen,
+    )  # fmt: skip
+
+
+def the_error(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
+    """The one line that a failed command says; all else on standard error is progress."""
+    lines = done.stderr.splitlines()
+    assert done.returncode == code, done.stderr[-2000:]
+    assert "Traceback" not in done.stdout + done.stderr, done.stderr[-2000:]
+    assert lines and lines[-1].startswith("djsb: "), done.stderr[-2000:]
+    assert all(PROGRESS.fullmatch(line) for line in lines[:-1]), done.stderr[-2000:]
+    assert "internal error" not in lines[-1], lines[-1]
+    return lines[-1]
+
+
+def caption(rng: np.random.Generator, colour: str) -> str:
+    """A caption of 2 … 12 words that names the colour."""
+    words = rng.choice(WORDS, int(rng.integers(1, 12))).tolist()
+    words.insert(int(rng.integers(len(words) + 1)), colour)
+    return " ".join(words)
+
+
+def make_rows(folder: Path, name: str, n: int, seed: int, label: bool = False) -> list[Row]:
+    """n rows with an id, a caption and a 16 × 16 PNG below `folder`."""
+    rng = np.random.default_rng(seed)
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    rows = []
+    for i in range(n):
+        colour = list(COLOURS)[i % len(COLOURS)]
+        pixels = np.clip(np.array(COLOURS[colour]) + rng.normal(0, 20, (16, 16, 3)), 0, 255).astype(np.uint8)
+        file = f"{name}/{i:04d}.png"
+        Image.fromarray(pixels).save(folder / file)
+        row: Row = {"id": i, "text": caption(rng, colour), "images": [file]}
+        rows.append({**row, "label": colour} if label else row)
+    return rows
+
+
+def write_jsonl(file: Path, rows: list[Row]) -> Path:
+    """One JSON object a line."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+SETTINGS: Row = {
+    "name": "tiny",
+    "task": "clip",
+    "budget": "1h",
+    "dataset": {"path": "../data/train.jsonl", "text": "text", "images": "images", "id": "id"},
+    "evaluation": {"path": "../data/test.jsonl", "label": "label"},
+    "model": {"preset": "tiny"},
+    "train": {"epochs": 0.5, "batch_size": 16, "keep_checkpoints": 0},
+    "search": {"seeds": 1},
+    "ops": {"text_length_filter": {}, "words_num_filter": {}},
+}
+TEXT_ONLY: Row = {
+    "task": None,
+    "dataset": {"path": "../data/train.jsonl", "text": "text", "images": None, "id": "id"},
+    "evaluation": {"path": None},
+}
+
+
+def merged(base: Row, change: Row) -> Row:
+    """`base` with the changes, section by section; `ops` is replaced as a whole."""
+    out = dict(base)
+    for key, value in change.items():
+        deeper = isinstance(value, dict) and isinstance(base.get(key), dict) and key != "ops"
+        out[key] = merged(base[key], value) if deeper else value
+    return out
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A study and its data, side by side below `root`."""
+
+    root: Path
+    rows: list[Row]
+    test: list[Row]
+
+    @property
+    def study(self) -> Path:
+        """The study's folder."""
+        return self.root / "study"
+
+    @property
+    def train_file(self) -> Path:
+        """The training rows."""
+        return self.root / "data" / "train.jsonl"
+
+    @property
+    def test_file(self) -> Path:
+        """The labelled rows."""
+        return self.root / "data" / "test.jsonl"
+
+    @property
+    def database(self) -> Path:
+        """The study's database."""
+        return self.study / ".djsb" / "study.db"
+
+    def set(self, change: Row | None = None, folder: Path | None = None) -> Path:
+        """Write study.yaml with these changes to the settings; the study's folder."""
+        folder = folder or self.study
+        folder.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(merged(SETTINGS, change or {}), sort_keys=False)
+        (folder / "study.yaml").write_text(text, encoding="utf-8")
+        return folder
+
+    def trials(self) -> list[tuple[Any, ...]]:
+        """Every trial with its state, read by SQLite itself."""
+        with sqlite3.connect(self.database) as db:
+            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            return db.execute("SELECT id, state, seconds FROM trials ORDER BY id").fetchall()
+
+
+def make_tiny(root: Path, rows: int = 240, test_rows: int = 60) -> Tiny:
+    """Write the data and a study of the smallest possible training."""
+    data = root / "data"
+    tiny = Tiny(root, make_rows(data, "train", rows, 0), make_rows(data, "test", test_rows, 1, label=True))
+    write_jsonl(tiny.train_file, tiny.rows)
+    write_jsonl(tiny.test_file, tiny.test)
+    tiny.set()
+    return tiny
+
+
+def run_until(tiny: Tiny, finished: int) -> None:
+    """Run the probe in this process with a real worker; ask it to stop once that many trials are done."""
+
+    def attach(scheduler: Scheduler) -> None:
+        def watch(s: Scheduler) -> None:
+            s.stopping = s.stopping or s.finished >= finished
+
+        scheduler.watch = watch
+
+    with (opened := open_study(tiny.study, 1)).store:
+        run_loop(opened, until="probe", workers=1, started=attach)
+
+
+@pytest.fixture(scope="session")
+def stopped_template(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """A tiny study whose probe was stopped after two of its seven trials; not to be changed."""
+    made = make_tiny(tmp_path_factory.mktemp("stopped"))
+    run_until(made, 2)
+    return made
+
+
+@pytest.fixture
+def stopped(stopped_template: Tiny, tmp_path: Path) -> Tiny:
+    """A copy of a study that was stopped after two trials."""
+    copy = replace(stopped_template, root=tmp_path / "copy")
+    shutil.copytree(stopped_template.root, copy.root)
+    return copy
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Tiny:
+    """A fresh tiny study that a test may change."""
+    return make_tiny(tmp_path)
+
+
+@pytest.fixture
+def text_fields() -> DatasetSection:
+    """Fields of text-only rows."""
+    return DatasetSection(path="rows.jsonl", text="text", images=None, id="id")
