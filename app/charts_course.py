@@ -22,6 +22,7 @@ from app.figures import (
     inches,
     panel,
     percent,
+    share,
     sheet,
     spread,
     wrapped,
@@ -51,17 +52,15 @@ def repetition(groups: Mapping[str, Sequence[Row]]) -> Figure:
         zero_line(axes, vertical=False)
         for side, (kind, (label, marker, dash, tone)) in zip((-1, 1), ARMS.items(), strict=True):
             own = sorted((r for r in rows if r["kind"] == kind and r["change"] is not None), key=lambda r: r["samples"])
-            if not own:
-                continue
-            xs = [samples.index(r["samples"]) + 0.04 * side for r in own]
+            xs = [samples.index(r["samples"]) + 0.06 * side for r in own]
             axes.plot(xs, [r["change"] for r in own], dash, marker=marker, color=tone, markersize=DOT, label=label)
             for x, r in zip(xs, own, strict=True):
-                if r["ci_low"] is not None:
-                    axes.plot([x, x], [r["ci_low"], r["ci_high"]], color=tone, linewidth=1.2)
-                axes.annotate(
-                    percent(r["change"]), (x, r["change"]), xytext=(7 * side, 0), textcoords="offset points",
-                    ha="left" if side > 0 else "right", va="center", fontsize=SMALL, color=tone,
-                )  # fmt: skip
+                # the numbers of one arm stand below its intervals and of the other above, clear of both lines
+                low, high = (r["change"], r["change"]) if r["ci_low"] is None else (r["ci_low"], r["ci_high"])
+                axes.plot([x, x], [low, high], color=tone, linewidth=1.2)
+                place = {"va": "top" if side < 0 else "bottom", "ha": "center", "fontsize": SMALL, "color": tone}
+                write(axes, percent(r["change"]), (x, low if side < 0 else high), (0, 5 * side), "data", **place)
+        axes.margins(y=0.16)
         axes.set_title(wrapped(recipe, 90, 1), pad=20)
         axes.set_xlim(-0.55, len(samples) - 0.45)
         axes.set_xticks(range(len(samples)), [f"{s:,}\n{_rates(rows, s)}" for s in samples])
@@ -107,7 +106,7 @@ def spending(found: Spent) -> Figure:
             textcoords=("axes fraction", "data"), va="center", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 1.5, "shrinkA": 2, "shrinkB": 0},
         )  # fmt: skip
-    axes.set_xlabel(f"time since the first trial began, {wall_unit}")
+    axes.set_xlabel(f"time since the start, {wall_unit}")
     axes.set_ylabel(f"device time, {unit}")
     axes.grid(axis="y")
     return figure
@@ -129,8 +128,8 @@ def _limit_line(axes: Axes, found: Spent, size: float) -> float:
         axes.axhline(limit, color=INK, linewidth=1.1, linestyle=(0, (5, 3)))
         write(axes, text, (0, limit), (6, 3), BY_ROW, va="bottom", fontsize=SMALL)
         return max(limit, spent) * 1.14
-    share = f", {found.total / found.limit:.1%} of it spent (above this plot)" if found.limit else ""
-    write(axes, text + share, (0, 1), (6, -4), "axes fraction", va="top", fontsize=SMALL)
+    part = f", {share(found.total / found.limit, 1)} of it spent; it lies above this plot" if found.limit else ""
+    write(axes, text + part, (0, 1), (6, -4), "axes fraction", va="top", fontsize=SMALL)
     return spent * 1.25 or 1.0
 
 
@@ -149,7 +148,7 @@ def curves(found: Sequence[Curve], name: str) -> Figure:
             linestyle=dash,
             linewidth=1.6,
             label=f"{wrapped(curve.label, 70, 1)} ({seeds})",
-        )  # type: ignore[arg-type]
+        )
     axes.legend(loc="upper right")
     axes.set_xlabel("step")
     axes.set_ylabel(clean(name))

@@ -29,6 +29,7 @@ from app.figures import (
     interval,
     panel,
     percent,
+    share,
     sheet,
     tint,
     wrapped,
@@ -66,7 +67,7 @@ def forest(rows: Sequence[Row], confidence: float) -> Figure:
     _forest_marks(axes, rows, ys)
     _frame(
         axes,
-        f"line: {confidence:.0%} simultaneous interval · band: ± one standard deviation of a seed's change",
+        f"line: {share(confidence)} simultaneous interval · band: ± one standard deviation of a seed's change",
     )
     axes.set_ylim(float(ends[-1]) + 0.1, -0.1)
     axes.set_yticks(ys, labels, color=INK, fontsize=TEXT)
@@ -150,10 +151,9 @@ def buckets(cells: Mapping[tuple[str, str], Row], statistics: Mapping[str, str],
             change = cell["change"] if cell else None
             if change is not None:
                 tint(axes, x + 0.015, y + 0.05, 0.97, 0.9, change / most)
-            axes.text(
-                x + 0.5, y + 0.5, _cell_text(cell), ha="center", va="center", color=INK if change is not None else MUTED,
-                fontweight="bold" if cell and cell["verdict"] in TONES else "normal",
-            )  # fmt: skip
+            weight = "bold" if cell and cell["verdict"] in TONES else "normal"
+            tone = INK if change is not None else MUTED
+            axes.text(x + 0.5, y + 0.5, _cell_text(cell), ha="center", va="center", color=tone, fontweight=weight)
     return figure
 
 
@@ -198,7 +198,7 @@ def confirmation(candidates: Sequence[Candidate], confidence: float) -> Figure:
         tick.set_color(INK if metric is None else MUTED)
         tick.set_fontweight("bold" if metric is None else "normal")
         tick.set_fontsize(TEXT)
-    _frame(axes, f"bold: all ranked metrics, {confidence:.0%} interval · below: one metric, ◆ mean, ○ one fresh seed")
+    _frame(axes, f"bold: all ranked metrics, {share(confidence)} interval · below: a metric, ◆ mean, ○ a fresh seed")
     return _figure(axes)
 
 

@@ -118,7 +118,7 @@ def lattice(levels: Sequence[Sequence[Node]], letters: Mapping[str, str]) -> Fig
 def _node_name(node: Node, letters: Mapping[str, str]) -> str:
     if len(node.letters) > 1:
         return " + ".join(node.letters)
-    return f"{node.letters[0]}  {wrapped(letters[node.letters[0]], 34, 1)}"
+    return f"{node.letters[0]}: {wrapped(letters[node.letters[0]], 34, 1)}"
 
 
 def _node(axes: Axes, at: tuple[float, float], size: tuple[float, float], node: Node, name: str, most: float) -> None:

@@ -42,7 +42,7 @@ TONES = {"helps": HELPS, "hurts": HURTS}
 MARKERS = {"helps": "^", "hurts": "v", "unclear": "o"}
 SYMBOLS = {"helps": "▲", "hurts": "▼", "unclear": "·", "degenerate": "×"}
 
-WIDTH = 9.2  # inches, the width of the page's text
+WIDTH = 9.75  # inches, the width of the page's text
 SMALL, TEXT = 8.0, 9.0  # points
 DOT, SEED_DOT = 5.5, 4.0  # points, marker sizes
 RC = {
@@ -80,15 +80,10 @@ def picture(name: str, alt: str, draw: Callable[[], Figure]) -> Picture:
         matplotlib.rcParams.update(cast(Any, RC))
         figure = draw()
         svg, png = io.StringIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", bbox_inches="tight", pad_inches=0.06, metadata={"Date": None})
+        box = figure.get_tightbbox()  # nothing is cut, whatever the labels
+        figure.savefig(svg, format="svg", bbox_inches=box.padded(0.06), metadata={"Date": None})
         figure.savefig(
-            png,
-            format="png",
-            bbox_inches="tight",
-            pad_inches=0.15,
-            dpi=160,
-            facecolor="white",
-            metadata={"Software": None},
+            png, format="png", bbox_inches=box.padded(0.15), dpi=160, facecolor="white", metadata={"Software": None}
         )
     text, width = _inline(svg.getvalue(), name)
     return Picture(name, alt, text, png.getvalue(), width)
@@ -117,6 +112,11 @@ def _inline(svg: str, name: str) -> tuple[str, int]:
 def percent(value: float | None, unit: str = "\u00a0%") -> str:
     """`+12.3 %` with a real minus; a dash when there is none."""
     return "–" if value is None else f"{round(value, 1) + 0.0:+.1f}{unit}".replace("-", "\u2212")
+
+
+def share(part: float, digits: int = 0) -> str:
+    """`95 %` of 0.95."""
+    return f"{100 * part:.{digits}f}\u00a0%"
 
 
 def interval(low: float | None, high: float | None) -> str:

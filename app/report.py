@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import charts_course, charts_evidence, charts_structure, report_data
-from app.figures import PALETTE, SYMBOLS, Picture, clean, interval, percent, picture
+from app.figures import PALETTE, SYMBOLS, Picture, clean, interval, percent, picture, share
 from engine.budget import format_seconds
 from engine.errors import DjsbError
 from engine.open_study import OpenStudy, view_study
@@ -34,7 +34,7 @@ def write_report(folder: Path, out: Path | None) -> Path:
     opened = view_study(folder)
     with opened.store:
         content = gather(opened)
-    pictures: dict[str, Picture] = content["pictures"]
+    pictures = {p.name: p for p in draw(content)}
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for name in FIGURES:
         file = out / "figures" / f"{name}.png"
@@ -44,12 +44,12 @@ def write_report(folder: Path, out: Path | None) -> Path:
             file.unlink(missing_ok=True)  # of an earlier report; it no longer holds
     page = out / "report.html"
     scratch = page.with_name(page.name + ".tmp")
-    scratch.write_text(render(content), encoding="utf-8", errors="replace")
+    scratch.write_text(render(content, pictures), encoding="utf-8", errors="replace")
     scratch.replace(page)
     return page
 
 
-def render(content: Row) -> str:
+def render(content: Row, pictures: Mapping[str, Picture]) -> str:
     """The page. Every value is escaped, except the SVG that `figures` made."""
     import jinja2
     from markupsafe import Markup
@@ -68,7 +68,7 @@ def render(content: Row) -> str:
     environment.globals.update(
         interval=interval, symbols=SYMBOLS, palette=PALETTE, svg=lambda drawn: Markup(drawn.svg), number=number
     )  # fmt: skip
-    return environment.get_template("report.html.j2").render(content)
+    return environment.get_template("report.html.j2").render(content, pictures=pictures)
 
 
 def when(at: str) -> str:
@@ -85,7 +85,7 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def gather(opened: OpenStudy) -> Row:
-    """Everything that the template names."""
+    """Everything that the template names, but the figures."""
     store, context, study = opened.store, opened.context, opened.study
     ranked = rank(opened, ("single", "combination"))
     left_out = [r.to_json() for r in degenerate(store, context)]
@@ -93,7 +93,7 @@ def gather(opened: OpenStudy) -> Row:
         "study": study,
         "context": context,
         "recorded": store.one("SELECT * FROM studies WHERE context = ?", (context,)),
-        "leaderboard": [r.to_json() for r in ranked] + left_out,
+        "tested": [r.to_json() for r in ranked],
         "left_out": left_out,
         "unprobed": report_data.unprobed(opened),
         "metric_names": [m.name for m in opened.main_metrics],
@@ -117,7 +117,6 @@ def gather(opened: OpenStudy) -> Row:
     content["curve_name"], content["curves"] = _curves(opened, content["recipe"], ranked)
     content["yaml"], content["no_recipe"] = _recipe(opened, content)
     content["summary"] = summary(content)
-    content["pictures"] = {p.name: p for p in _pictures(content)}
     return content
 
 
@@ -137,7 +136,7 @@ def _recipe(opened: OpenStudy, content: Row) -> tuple[str | None, str]:
         try:
             return export.recipe(opened.folder, None), ""
         except DjsbError as error:
-            return None, f"The recipe cannot be written: {error}."
+            return None, f"The recipe cannot be written ({error})."
     if content["study"].task is None:
         return None, "The study has no task, so no model was trained and no recipe can be judged."
     if not content["confirmed"]:
@@ -147,10 +146,10 @@ def _recipe(opened: OpenStudy, content: Row) -> tuple[str | None, str]:
     return None, "No candidate's interval on fresh seeds lies above zero, so no recipe is called best."
 
 
-def _pictures(content: Row) -> list[Picture]:
+def draw(content: Row) -> list[Picture]:
     """The figures that there is data for."""
     confidence = content["study"].search.confidence
-    ranked = [r for r in content["leaderboard"] if r["change"] is not None]
+    ranked = [r for r in content["tested"] if r["change"] is not None]
     buckets, lattice, spent, curves = (content[k] for k in ("buckets", "lattice", "spent", "curves"))
     scale = {k: rows for k, rows in content["scale"].items() if any(r["change"] is not None for r in rows)}
     candidates = [c for c in content["candidates"] if c.effect.change is not None]
@@ -186,7 +185,7 @@ def summary(content: Row) -> list[str]:
     if study.task is None:
         cut = sum(r["entry"]["verdict"] != "degenerate" for r in content["buckets"].rows)
         return [f"The study has no task, so nothing was trained: {cut} pools were cut and are described below."]
-    tested = [r for r in content["leaderboard"] if r["change"] is not None]
+    tested = [r for r in content["tested"] if r["change"] is not None]
     if not tested:
         return ["No pool has a result yet that can be compared with the control.", *_cost(content)]
     seeds = sorted({r["seeds"] for r in tested})
@@ -206,7 +205,7 @@ def _verdicts(tested: Sequence[Row]) -> list[str]:
         rows = rows[::-1] if worst else rows
         if rows:
             named = "; ".join(
-                f"{clean(r['label'])}{' (' + format(r['size'], ',') + ' rows)' if several else ''} {percent(r['change'])}"
+                clean(r["label"]) + (f" ({r['size']:,} rows) " if several else " ") + percent(r["change"])
                 for r in rows[:NAMED]
             )
             more = f"; and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
@@ -228,14 +227,14 @@ def _best(content: Row) -> str:
     best = content["recipe"]
     if best is None:
         return str(content["no_recipe"])
-    share = f" ({best['kept'] / best['rows']:.1%})" if best["rows"] else ""
+    part = f" ({share(best['kept'] / best['rows'], 1)})" if best["rows"] else ""
     again = (
         f" Repeating it up to ×{best['repetition']} beat adding lower-ranked rows." if best["repetition"] > 1 else ""
     )
     return (
-        f"The recipe {clean(best['label'])} changed the metrics by {percent(best['change'])} "
-        f"{interval(best['ci_low'], best['ci_high'])} against the control on {best['seeds']} fresh seeds, which took no part "
-        f"in choosing it; it keeps {best['kept']:,} of {best['rows']:,} rows{share}.{again}"
+        f"The recipe {clean(best['label'])} beat the control by {percent(best['change'])} "
+        f"{interval(best['ci_low'], best['ci_high'])} on {best['seeds']} fresh seeds, which took no part in choosing "
+        f"it; it keeps {best['kept']:,} of {best['rows']:,} rows{part}.{again}"
     )
 
 

@@ -198,8 +198,8 @@ def confirmed(opened: OpenStudy) -> list[Candidate]:
 
 def _control(opened: OpenStudy, samples: int) -> str | None:
     row = opened.store.one(
-        "SELECT p.id FROM pools p JOIN trials t ON t.pool = p.id WHERE t.context = ? AND p.kind = 'control' AND t.samples = ? "
-        "ORDER BY p.id LIMIT 1",
+        "SELECT p.id FROM pools p JOIN trials t ON t.pool = p.id "
+        "WHERE t.context = ? AND p.kind = 'control' AND t.samples = ? ORDER BY p.id LIMIT 1",
         (opened.context, samples),
     )
     return row["id"] if row else None
@@ -245,10 +245,12 @@ def progress(opened: OpenStudy) -> list[Row]:
     rows = []
     for stage in STAGES:
         states = opened.store.query(
-            "SELECT state, COUNT(*) AS n FROM trials WHERE context = ? AND stage = ? GROUP BY state", (opened.context, stage)
-        )  # fmt: skip
+            "SELECT state, COUNT(*) AS n FROM trials WHERE context = ? AND stage = ? GROUP BY state",
+            (opened.context, stage),
+        )
         cost = opened.store.one(
-            "SELECT coalesce(SUM(c.seconds), 0) AS s FROM costs c JOIN trials t ON t.id = c.trial WHERE t.context = ? AND t.stage = ?",
+            "SELECT coalesce(SUM(c.seconds), 0) AS s FROM costs c JOIN trials t ON t.id = c.trial "
+            "WHERE t.context = ? AND t.stage = ?",
             (opened.context, stage),
         )
         rows.append(
@@ -276,15 +278,16 @@ def trained(opened: OpenStudy, pool: str, samples: int, label: str) -> tuple[str
     """(quantity, curves of the control and of a pool) over the seeds that both were trained on; fresh ones if any."""
     control = _control(opened, samples)
     name = opened.store.one(
-        "SELECT c.name FROM curve_points c JOIN trials t ON t.id = c.trial WHERE t.context = ? ORDER BY c.name != 'loss', c.name LIMIT 1",
+        "SELECT c.name FROM curve_points c JOIN trials t ON t.id = c.trial WHERE t.context = ? "
+        "ORDER BY c.name != 'loss', c.name LIMIT 1",
         (opened.context,),
     )
     if control is None or name is None:
         return "", []
     rows = opened.store.query(
-        "SELECT t.pool, t.seed, c.step, c.value FROM curve_points c JOIN trials t ON t.id = c.trial WHERE t.context = ? "
-        "AND t.state = 'COMPLETE' AND t.samples = ? AND c.name = ? AND t.pool IN (?, ?) AND c.value IS NOT NULL "
-        "ORDER BY t.seed, c.step",
+        "SELECT t.pool, t.seed, c.step, c.value FROM curve_points c JOIN trials t ON t.id = c.trial "
+        "WHERE t.context = ? AND t.state = 'COMPLETE' AND t.samples = ? AND c.name = ? AND t.pool IN (?, ?) "
+        "AND c.value IS NOT NULL ORDER BY t.seed, c.step",
         (opened.context, samples, name["name"], control, pool),
     )
     seeds = {p: {r["seed"] for r in rows if r["pool"] == p} for p in (control, pool)}
@@ -328,7 +331,7 @@ def decided(opened: OpenStudy) -> list[Row]:
 def undecided(opened: OpenStudy) -> list[Row]:
     """Proposals that wait for a person, and those that the gate refused."""
     return _proposals(opened.store.query(
-        "SELECT p.* FROM proposals p WHERE p.context = ? AND p.status IN ('queued', 'held', 'refused') ORDER BY p.at, p.id",
+        "SELECT * FROM proposals WHERE context = ? AND status IN ('queued', 'held', 'refused') ORDER BY at, id",
         (opened.context,)
     ))  # fmt: skip
 
@@ -342,8 +345,11 @@ def _proposals(rows: list[Row]) -> list[Row]:
 
 
 def warnings(opened: OpenStudy) -> list[Row]:
-    """Warnings and errors of the log, oldest first."""
-    return opened.store.query("SELECT at, level, kind, subject, text FROM events WHERE level != 'info' ORDER BY id")
+    """Warnings and errors of the log, oldest first; refusals that still stand are told by `undecided`."""
+    return opened.store.query(
+        "SELECT at, level, kind, subject, text FROM events WHERE level != 'info' AND NOT (kind = 'refused' "
+        "AND subject IN (SELECT id FROM proposals WHERE status = 'refused')) ORDER BY id"
+    )
 
 
 def failed(opened: OpenStudy) -> list[Row]:

@@ -48,6 +48,8 @@ def write_study(
         raise StudyError(f"{file} is there already; edit it, or replace it with --force")
     if task not in (None, "clip", "null", "none"):
         raise StudyError(f"unknown task {task!r}; clip is known, or leave it out")
+    if evaluation is not None and evaluation.resolve() == data.resolve():
+        raise StudyError("--eval is the training data itself; hold some rows out")
     rows = _look(data)
     fields = _fields(rows)
     notes = [f"{data}: fields " + ", ".join(f"{k}={v}" for k, v in fields.items() if v)]

@@ -1,8 +1,9 @@
 """Evidence: every number that a decision rests on.
 
-Changes are paired by seed against the control of the same size and samples. The variance of a
-pool's changes is moderated: shared across pools as far as they agree (Smyth 2004), so that two or
-three seeds mean something. Intervals are corrected for the number of pools and of looks.
+Changes are paired by seed against the control of the same size and samples. What a seed does to
+all pools alike is taken out; the variance that remains is moderated, shared across pools as far as
+they agree (Smyth 2004), so that two or three seeds mean something. The control's noise counts once
+for each pool, since all share it. Intervals are corrected for the number of pools and of looks.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def _value(run: Mapping[int, Mapping[str, float | None]], seed: int, metric: Met
 
 @dataclass(frozen=True)
 class Prior:
-    """What the pools' variances have in common: variance (percent²) and its degrees of freedom."""
+    """What variances have in common: a variance (percent²) and its degrees of freedom."""
 
     variance: float
     df: float
@@ -141,6 +142,61 @@ def _inverse_trigamma(x: float) -> float:
     return y
 
 
+def seed_residuals(series: Mapping[str, Mapping[int, float]]) -> dict[str, tuple[float, float]]:
+    """(residual variance, degrees of freedom) of each series once what a seed does to all of them is taken out.
+
+    series: name → seed → value, of pools that share a control, the control among them. The two-way
+    fit value = series + seed measures how far seeds move all pools alike; only the rest blurs a comparison.
+    With one pool and its control this is the paired t-test.
+    """
+    names = [n for n, v in series.items() if len(v) > 1]
+    seeds = sorted({s for n in names for s in series[n]})
+    if len(names) < 2:
+        return {}
+    table = np.array([[series[n].get(s, np.nan) for s in seeds] for n in names])
+    known = ~np.isnan(table)
+    rest = table - np.nanmean(table, axis=1, keepdims=True)
+    for _ in range(1 if known.all() else 20):  # one sweep is exact where every seed ran everywhere
+        rest = rest - np.nanmean(rest, axis=0, keepdims=True)
+        rest = rest - np.nanmean(rest, axis=1, keepdims=True)
+    own = known.sum(1) - 1
+    share = (int(known.sum()) - len(names) - len(seeds) + 1) / int(own.sum())
+    return {
+        n: (float(np.nansum(r**2)) / (d * share), d * share)
+        for n, r, d in zip(names, rest, own.tolist(), strict=True)
+        if share > 0
+    }
+
+
+def _moderate(spread: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Each variance drawn towards what all have in common, with the degrees of freedom that it then has."""
+    prior = fit_prior([v for v, _ in spread.values()], [d for _, d in spread.values()])
+    if prior is None:
+        return dict(spread)
+    residual = sum(d for _, d in spread.values())
+    if math.isinf(prior.df):
+        return dict.fromkeys(spread, (prior.variance, residual))
+    return {
+        n: ((prior.df * prior.variance + d * v) / (prior.df + d), min(prior.df + d, residual))
+        for n, (v, d) in spread.items()
+    }
+
+
+def _half_width(effect: float, pool: tuple[float, float], control: tuple[float, float], n: int, alpha: float) -> float:
+    """Half an interval of a mean change, percent. The control's noise counts in the ratio's denominator too.
+
+    pool, control: (variance, degrees of freedom) of one seed; joined after Satterthwaite.
+    """
+    from scipy import stats
+
+    ratio = 1 + effect / 100
+    a, b = pool[0], ratio**2 * control[0]
+    if a + b == 0:
+        return 0.0
+    freedom = (a + b) ** 2 / (a**2 / pool[1] + b**2 / control[1])
+    return float(stats.t.isf(alpha / 2, freedom)) * math.sqrt((a + b) / n)
+
+
 def effects(
     scores: Scores,
     controls: Mapping[str, str],
@@ -157,31 +213,26 @@ def effects(
     looks: times at which the ranking may be read before it is final; the error is split over both
     (Bonferroni), so that intervals hold for all pools and looks together.
     """
-    from scipy import stats
-
     paired = {p: paired_changes(scores.get(p, {}), scores.get(c, {}), metrics, aggregate) for p, c in controls.items()}
-    changes = {p: np.array(list(by_seed.values())) for p, (by_seed, _, _) in paired.items()}
-    spread = {p: (float(np.var(c, ddof=1)), len(c) - 1) for p, c in changes.items() if len(c) > 1}
-    prior = fit_prior([v for v, _ in spread.values()], [d for _, d in spread.values()])
-    residual = sum(d for _, d in spread.values())
+    spread: dict[str, tuple[float, float]] = {}
+    for control in sorted(set(controls.values())):
+        group = {p: paired[p][0] for p, c in controls.items() if c == control}
+        # as changes, the control is zero at every seed; what is common to all pools' changes is its own noise
+        zero = dict.fromkeys(scores.get(control, {}), 0.0)
+        spread |= seed_residuals({**group, f"control {control}": zero})
+    moderated = _moderate(spread)
     alpha = (1 - confidence) / (max(1, arms if arms is not None else len(controls)) * max(1, looks))
     found = []
-    for pool, values in changes.items():
-        _, by_metric, skipped = paired[pool]
+    for pool, (by_seed, by_metric, skipped) in paired.items():
+        values = np.array(list(by_seed.values()))
         mean = float(values.mean()) if len(values) else None
         low = high = std = None
         verdict: Verdict = "unclear"
-        if pool in spread and mean is not None:
-            variance, df = spread[pool]
-            std = math.sqrt(variance)
-            if prior is not None:
-                shared = (
-                    prior.variance
-                    if math.isinf(prior.df)
-                    else (prior.df * prior.variance + df * variance) / (prior.df + df)
-                )
-                freedom = min(prior.df + df, residual)
-                half = float(stats.t.isf(alpha / 2, freedom)) * math.sqrt(shared / len(values))
+        if len(values) > 1 and mean is not None:
+            std = float(values.std(ddof=1))
+            own, other = moderated.get(pool), moderated.get(f"control {controls[pool]}")
+            if own and other:
+                half = _half_width(mean, own, other, len(values), alpha)
                 low, high = mean - half, mean + half
                 verdict = "helps" if low > 0 else "hurts" if high < 0 else "unclear"
         found.append(Effect(pool, mean, std, low, high, len(values), verdict, by_metric, skipped))

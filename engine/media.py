@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from engine.errors import DataError
 
@@ -78,6 +78,7 @@ def open_image(source: bytes | Path) -> Image.Image:
 
     Raises: OSError or ValueError when it cannot be read.
     """
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # importing Data-Juicer turns it on for the whole process
     with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
         image.load()
         return image.convert("RGB")

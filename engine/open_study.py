@@ -68,7 +68,10 @@ class OpenStudy:
             name: value if value in present or name == "images" else None
             for name, value in (("text", self.study.dataset.text), ("images", self.study.dataset.images))
         }
-        return Dataset(file, DatasetSection(path=path, id=None, max_bad=self.study.dataset.max_bad, **names))
+        found = Dataset(file, DatasetSection(path=path, id=None, max_bad=self.study.dataset.max_bad, **names))
+        if found.fingerprint == self.data.fingerprint:
+            raise StudyError("evaluation.path is a copy of the training data; hold some rows out")
+        return found
 
     def _progress(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self.notice(what, done, total)

@@ -32,7 +32,7 @@ def run_chunks(
     with ProcessPoolExecutor(min(workers, len(jobs)), context) as pool:
         # a few jobs ahead of the workers, so that results do not pile up
         queue = iter(jobs)
-        running = {pool.submit(work, job) for _, job in zip(range(2 * workers), queue, strict=False)}
+        running = {pool.submit(work, job) for job in islice(queue, 2 * workers)}
         try:
             while running:
                 finished, running = wait(running, return_when=FIRST_COMPLETED)

@@ -14,12 +14,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sqlite_utils import Database, Migrations
 
 from engine.errors import StoreError
 
 DATABASE = "study.db"
 Row = dict[str, Any]
+
+for _kind in (np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.float16, np.float32):
+    sqlite3.register_adapter(_kind, _kind.item)  # SQLite would keep their bytes
 
 migrations = Migrations("djsb")
 
@@ -184,5 +188,12 @@ class Store:
 
     def put_result(self, context: str, name: str, content: Any) -> None:
         """Store a stage's result as JSON."""
-        text = json.dumps(content, allow_nan=False)
+        text = json.dumps(content, allow_nan=False, default=_number)
         self.put("results", {"context": context, "name": name, "content": text, "at": now()})
+
+
+def _number(value: Any) -> Any:
+    """NumPy's number as Python's, for JSON."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be stored as a result")

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ class Tiny:
 
     def trials(self) -> list[tuple[Any, ...]]:
         """Every trial with its state, read by SQLite itself."""
-        with sqlite3.connect(self.database) as db:
+        with closing(sqlite3.connect(self.database)) as db:
             assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             return db.execute("SELECT id, state, seconds FROM trials ORDER BY id").fetchall()
 

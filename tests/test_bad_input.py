@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,7 @@ def test_bad_rows_are_quarantined_with_their_reason_and_the_rest_is_used(tiny: T
     assert {row: reason[:14] for row, reason in found.items()} == {
         **dict.fromkeys((1, 3, 6), "no text"), 5: "empty text", **dict.fromkeys((2, 4, 12), "wrong type: te"),
         **dict.fromkeys((7, 8, 9, 10), "unreadable ima"), 11: "no images", 12: "wrong type int", 13: "duplicated id ",
-        14: "no id", 240: "not JSON: Unte", 241: "not a JSON obj",
+        14: "no id", 240: "not JSON: Inva", 241: "not a JSON obj",
     }  # fmt: skip
     assert found[2] == "wrong type: text is int, not a string"
     assert found[13] == "duplicated id 0"
@@ -270,7 +270,7 @@ def test_a_study_that_another_engine_holds(stopped: Tiny) -> None:
 
 
 def test_a_database_from_a_newer_version(stopped: Tiny) -> None:
-    with sqlite3.connect(stopped.database) as db:
+    with closing(sqlite3.connect(stopped.database)) as db, db:
         db.execute(
             "INSERT INTO _sqlite_migrations(migration_set, name, applied_at) VALUES('djsb', 'm999_later', '2030-01-01')"
         )
@@ -281,9 +281,8 @@ def test_a_database_from_a_newer_version(stopped: Tiny) -> None:
 
 @pytest.mark.parametrize("keep", [0, 100, 4096], ids=["from the start", "behind the header", "behind the first page"])
 def test_a_damaged_database_is_named_and_left_as_it_is(stopped: Tiny, keep: int) -> None:
-    with sqlite3.connect(stopped.database) as db:
+    with closing(sqlite3.connect(stopped.database)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    db.close()
     damaged = stopped.database.read_bytes()[:keep] + np.random.default_rng(0).bytes(60_000)
     stopped.database.write_bytes(damaged)
     for command in (("auto", stopped.study, *PROBE), ("status", stopped.study)):
@@ -363,9 +362,11 @@ def test_a_full_disk_under_the_database_loses_nothing(
         if mounted:
             tiny = replace(stopped, root=tmp_path / "disk" / "copy")
             shutil.copytree(stopped.root, tiny.root)
+            before = tiny.trials()
             filler = _fill(tmp_path / "disk")
-            error = refused(tiny, "auto", tiny.study, *PROBE)
+            error = the_error(run_djsb("auto", tiny.study, *PROBE))
             filler.unlink()
+            assert tiny.trials() == before
         else:
             tiny = stopped
             error = refused(tiny, "auto", tiny.study, *PROBE, preexec_fn=_limit(8))
@@ -375,7 +376,7 @@ def test_a_full_disk_under_the_database_loses_nothing(
         assert [state for _, state, _ in tiny.trials()] == ["COMPLETE"] * 7
 
 
-@pytest.mark.parametrize("kilobytes", [250, 700, 1000], ids=["quarantine", "scan", "statistics"])
+@pytest.mark.parametrize("kilobytes", [250, 1000], ids=["quarantine", "statistics"])
 def test_a_full_disk_under_the_caches(
     tmp_path: Path, kilobytes: int, record_property: Callable[[str, object], None]
 ) -> None:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from engine.arrays import new_array
 from engine.dataset import Dataset
 
-PAD, BOS, EOS = 0, 1, 2
+# 2 is no end of text: for that id transformers pools at the largest token instead (its legacy CLIP tokenizers)
+PAD, BOS, EOS = 0, 1, 3
+SPECIAL_TOKENS = ("<pad>", "<bos>", "<unk>", "<eos>")
 TRAINING_CAPTIONS = 200_000
 
 
@@ -34,7 +36,7 @@ def train_tokenizer(data: Dataset, good: NDArray[np.bool_], vocabulary: int, fil
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=["<pad>", "<bos>", "<eos>"],
+        special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

@@ -1,0 +1,150 @@
+"""The store: what is committed stays, what is not leaves no trace, and every failure says what to do."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from engine.errors import StoreError
+from engine.store import Store, migrations
+
+EVENT = "INSERT INTO events(level, kind, text, at) VALUES('info', 'k', 't', 'now')"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / ".djsb" / "study.db"
+
+
+def test_a_new_store_is_migrated_and_in_wal_mode(file: Path) -> None:
+    with Store(file) as store:
+        assert store.one("PRAGMA journal_mode") == {"journal_mode": "wal"}
+        assert not migrations.pending(store.db)
+        assert store.query("SELECT * FROM trials") == []
+        assert store.one("SELECT * FROM trials") is None
+
+
+def test_what_was_written_is_there_after_opening_again(file: Path) -> None:
+    with Store(file) as store:
+        store.put("metrics", [{"trial": "t", "name": n, "value": v} for n, v in (("a", 0.0), ("b", None), ("c", -1.5))])
+    with Store(file, readonly=True) as store:
+        rows = store.query("SELECT name, value FROM metrics WHERE trial = ? ORDER BY name", ("t",))
+        assert rows == [{"name": "a", "value": 0.0}, {"name": "b", "value": None}, {"name": "c", "value": -1.5}]
+
+
+def test_put_replaces_by_primary_key(file: Path) -> None:
+    with Store(file) as store:
+        for value in (1.0, 2.0):
+            store.put("metrics", {"trial": "t", "name": "a", "value": value})
+        store.put("metrics", [])
+        assert store.query("SELECT value FROM metrics") == [{"value": 2.0}]
+
+
+def test_a_transaction_happens_as_a_whole_or_not_at_all(file: Path) -> None:
+    with Store(file) as store:
+        with pytest.raises(ZeroDivisionError), store.transaction():
+            store.event("first", "never seen")
+            with store.transaction():  # nested
+                store.event("second", "never seen")
+            raise ZeroDivisionError
+        assert store.query("SELECT * FROM events") == []
+        with store.transaction():
+            store.event("third", "seen", "subject", "warning")
+        assert store.one("SELECT kind, text, subject, level FROM events") == {
+            "kind": "third", "text": "seen", "subject": "subject", "level": "warning",
+        }  # fmt: skip
+
+
+def test_a_connection_that_is_cut_off_leaves_only_what_was_committed(file: Path) -> None:
+    store = Store(file)
+    store.event("before", "committed")
+    with pytest.raises(StoreError), store.transaction():
+        store.event("after", "not committed")
+        store.close()
+        store.event("never", "the connection is gone")
+    with Store(file) as again:
+        assert [r["kind"] for r in again.query("SELECT kind FROM events")] == ["before"]
+
+
+def test_a_reader_sees_what_is_committed_while_the_engine_writes(file: Path) -> None:
+    with Store(file) as writer, Store(file, readonly=True) as reader:
+        with writer.transaction():
+            writer.event("k", "t")
+            assert reader.query("SELECT * FROM events") == []
+        assert len(reader.query("SELECT * FROM events")) == 1
+
+
+def test_results_are_json_and_refuse_what_json_cannot_hold(file: Path) -> None:
+    with Store(file) as store:
+        for content in ({"a": [1, None, "ü"]}, {}, [], 0, None):
+            store.put_result("c", "name", content)
+            assert store.result("c", "name") == content
+        assert store.result("c", "other") is None
+        assert store.result("d", "name") is None
+        store.put_result("c", "name", 1)
+        with pytest.raises(ValueError, match="Out of range float values"):
+            store.put_result("c", "name", {"a": float("nan")})
+        assert store.result("c", "name") == 1
+
+
+def test_a_reader_of_nothing_says_what_makes_it(file: Path) -> None:
+    with pytest.raises(StoreError, match=r"does not exist yet; run djsb auto or djsb pools first"):
+        Store(file, readonly=True)
+    assert not file.exists()
+
+
+def test_an_older_database_is_migrated_by_the_engine_only(file: Path) -> None:
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("CREATE TABLE something(a)")
+    with pytest.raises(StoreError, match="older djsb; run djsb auto or djsb pools once"):
+        Store(file, readonly=True)
+    with Store(file) as store:
+        assert store.query("SELECT * FROM trials") == []
+
+
+def test_a_newer_database_is_refused_by_name_and_not_changed(file: Path) -> None:
+    Store(file).close()
+    with closing(sqlite3.connect(file)) as db, db:
+        db.execute("INSERT INTO _sqlite_migrations(migration_set, name, applied_at) VALUES('djsb', 'm900', 'later')")
+    before = file.read_bytes()
+    for readonly in (False, True):
+        with pytest.raises(StoreError, match=r"newer djsb \(it has m900\); upgrade djsb"):
+            Store(file, readonly)
+    assert file.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_damaged_and_left_alone(file: Path) -> None:
+    file.parent.mkdir()
+    file.write_bytes(b"no database" * 1000)
+    for readonly in (False, True):
+        with pytest.raises(StoreError, match="the file is damaged: restore a copy"):
+            Store(file, readonly)
+    assert file.read_bytes() == b"no database" * 1000
+
+
+def test_a_database_that_is_locked_says_so(file: Path) -> None:
+    with Store(file) as store, closing(sqlite3.connect(file, isolation_level=None)) as other:
+        store.execute("PRAGMA busy_timeout = 1")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match="locked; another process holds it: wait for it, or stop it"):
+            store.event("k", "t")
+        other.execute("ROLLBACK")
+        store.event("k", "t")
+
+
+def test_a_database_that_may_not_grow_is_a_full_disk(file: Path) -> None:
+    with Store(file) as store:
+        pages = store.one("PRAGMA page_count")
+        assert pages is not None
+        store.execute(f"PRAGMA max_page_count = {pages['page_count'] + 1}")
+        with pytest.raises(StoreError, match="full; the disk is full: free some space"), store.transaction():
+            for _ in range(100):
+                store.event("k", "t" * 1000)
+        assert store.query("SELECT * FROM events") == []
+        store.execute("PRAGMA max_page_count = 100000")
+        store.event("k", "t")
+        assert store.one("PRAGMA integrity_check") == {"integrity_check": "ok"}

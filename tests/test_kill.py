@@ -1,0 +1,122 @@
+"""`kill -9` of the engine at random moments: nothing finished is lost or repeated, no cost is charged twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import DJSB, Tiny, make_tiny, run_djsb
+
+KILLS = 20
+SETTINGS = {"search": {"seeds": 2}, "scale": {"rates": [2], "seeds": 1}, "confirm": {"seeds": 2, "candidates": 1}}
+
+
+def query(tiny: Tiny, sql: str) -> list[tuple[Any, ...]]:
+    if not tiny.database.exists():
+        return []
+    with closing(sqlite3.connect(tiny.database, timeout=30)) as db:
+        try:
+            return db.execute(sql).fetchall()
+        except sqlite3.OperationalError:  # killed before the tables were made
+            return []
+
+
+def finished(tiny: Tiny) -> set[tuple[Any, ...]]:
+    return set(query(tiny, "SELECT id, attempts, seconds, finished FROM trials WHERE state = 'COMPLETE'"))
+
+
+def leaderboard(tiny: Tiny) -> list[dict[str, Any]]:
+    done = run_djsb("rank", tiny.study, "--json")
+    assert done.returncode == 0, done.stderr
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    return rows
+
+
+def run_and_kill(tiny: Tiny, wait: float) -> int | None:
+    """Start the engine, kill it after `wait` seconds; its exit code if it ended before."""
+    process = subprocess.Popen(
+        [str(DJSB), "auto", str(tiny.study)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        return process.wait(wait)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
+    seed = int(os.environ.get("DJSB_TEST_SEED", time.time()))
+    print(f"DJSB_TEST_SEED={seed}")
+    moments = random.Random(seed)
+    whole, killed = make_tiny(tmp_path / "whole"), make_tiny(tmp_path / "killed")
+    for tiny in (whole, killed):
+        tiny.set(SETTINGS)
+    assert run_djsb("auto", whole.study, timeout=600).returncode == 0
+
+    kills = 0
+    while kills < KILLS:
+        before = finished(killed)
+        ended = run_and_kill(killed, moments.uniform(0.2, 8))
+        assert before <= finished(killed), "a finished trial was lost or ran again"
+        if ended is not None:
+            assert ended == 0
+            break
+        kills += 1
+    assert run_djsb("auto", killed.study, timeout=600).returncode == 0
+
+    assert kills >= 5, "the study ended before it was killed often enough to mean anything"
+    assert leaderboard(killed) == leaderboard(whole)
+    assert query(killed, "SELECT COUNT(*) FROM trials WHERE state != 'COMPLETE'") == [(0,)]
+    assert {t[0] for t in finished(killed)} == {t[0] for t in finished(whole)}
+    # every attempt is charged once, and the one that finished with what it took
+    charged = query(killed, "SELECT trial, COUNT(*), COUNT(DISTINCT id) FROM costs WHERE kind = 'trial' GROUP BY trial")
+    attempts = dict(query(killed, "SELECT id, attempts FROM trials"))
+    assert all(n == distinct <= attempts[trial] for trial, n, distinct in charged)
+    last = query(killed, "SELECT t.seconds, c.seconds FROM trials t JOIN costs c ON c.id = t.id || ':' || t.attempts")
+    assert len(last) == len(attempts)
+    assert all(own == cost for own, cost in last)
+
+
+def test_workers_end_with_a_killed_engine(stopped: Tiny) -> None:
+    process = subprocess.Popen(
+        [str(DJSB), "auto", str(stopped.study), "--workers", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (children := worker_pids(process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert children, "no worker was started"
+    finally:
+        process.kill()
+        process.wait()
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+
+
+def worker_pids(parent: int) -> list[int]:
+    """Processes below `parent` that are trial workers."""
+    import psutil
+
+    try:
+        found = psutil.Process(parent).children(recursive=True)
+        return [p.pid for p in found if p.cmdline()[-1:] == ["worker"]]
+    except psutil.NoSuchProcess:
+        return []
