@@ -50,7 +50,7 @@ def forest(rows: Sequence[Row], confidence: float) -> Figure:
     """Changes with their intervals, best first. rows: entries of the leaderboard that have a change."""
     several = len({r["size"] for r in rows}) > 1
     labels = [wrapped(r["label"] + (f" · {r['size']:,} rows" if several else ""), 46) for r in rows]
-    heights = [max(1.0, 0.62 * (1 + label.count("\n"))) for label in labels]
+    heights = [max(1.0, 0.75 * (1 + label.count("\n"))) for label in labels]
     ends = np.cumsum(heights)
     ys = [float(end - height / 2) for end, height in zip(ends, heights, strict=True)]
     columns = [
@@ -100,8 +100,9 @@ def _frame(axes: Axes, key: str) -> None:
 def _reach(rows: Sequence[Row]) -> float:
     """How far the axis goes; a very wide interval is cut with an arrow rather than flattening the others."""
     span = max((abs(r["change"]) + (r["std"] or 0.0) for r in rows), default=1.0)
-    wide = max((max(abs(r["ci_low"]), abs(r["ci_high"])) for r in rows if r["ci_low"] is not None), default=span)
-    return 1.06 * max(min(max(span, wide), 5 * span), 0.1)
+    ends = [max(abs(r["ci_low"]), abs(r["ci_high"])) for r in rows if r["ci_low"] is not None] or [span]
+    usual = min(2 * float(np.median(ends)), 5 * span, max(ends))
+    return 1.06 * float(max(span, usual, 0.1))
 
 
 def _forest_marks(axes: Axes, rows: Sequence[Row], ys: Sequence[float]) -> None:
@@ -181,7 +182,7 @@ def confirmation(candidates: Sequence[Candidate], confidence: float) -> Figure:
     ys: list[float] = []
     y = 0.0
     for label, _, metric in rows:
-        y += (0.5 if metric is None and ys else 0.0) + max(1.0, 0.62 * (1 + label.count("\n")))
+        y += (0.5 if metric is None and ys else 0.0) + max(1.0, 0.75 * (1 + label.count("\n")))
         ys.append(y - 0.5)
     left = inches([r[0] for r in rows]) + 0.2
     texts = [_overall(c.effect) if metric is None else percent(c.metrics[metric].mean) for _, c, metric in rows]

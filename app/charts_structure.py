@@ -42,7 +42,7 @@ def correlation(found: Row) -> Figure:
     places = [names.index(n) for n in order]
     labels = [wrapped(f"{n} · {found['clusters'][n]}", 40, 1) for n in order]
     n = len(order)
-    cell = 0.5 if n <= 14 else 0.42 if n <= 20 else 0.24
+    cell = 0.5 if n <= 14 else 0.42 if n <= 20 else 0.3
     left, side, tree = inches(labels) + 0.2, cell * n, 0.9
     below = inches(labels) * 0.72 + 0.35
     figure = sheet(left + side + 0.6, below + side + tree + 0.05)
@@ -55,9 +55,16 @@ def correlation(found: Row) -> Figure:
             r = found["r"][i][j]
             if r is not None and abs(r) >= 0.01:
                 tint(axes, x + 0.02, y + 0.02, 0.96, 0.96, r)
-            if n <= 20:
+            if n <= 20 or (r is not None and abs(r) >= 0.3):
                 text = "–" if r is None else f"{r + 0.0:.2f}".replace("-0.00", "0.00").replace("-", "\u2212")
-                axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=SMALL - (0.5 if n > 14 else 0))
+                axes.text(
+                    x + 0.5,
+                    y + 0.5,
+                    text,
+                    ha="center",
+                    va="center",
+                    fontsize=SMALL if n <= 14 else 7.5 if n <= 20 else 6,
+                )
     edges = [k for k in range(1, n) if found["clusters"][order[k]] != found["clusters"][order[k - 1]]]
     for edge in edges:
         axes.axhline(edge, color=INK, linewidth=1.2)
@@ -129,7 +136,9 @@ def _node(axes: Axes, at: tuple[float, float], size: tuple[float, float], node: 
 
     def box(**style: Any) -> None:
         corner = (x, y - height / 2)
-        axes.add_patch(FancyBboxPatch(corner, width, height, boxstyle="round,pad=0,rounding_size=0.06", **style))
+        axes.add_patch(
+            FancyBboxPatch(corner, width, height, boxstyle="round,pad=0,rounding_size=0.06", clip_on=False, **style)
+        )
 
     box(facecolor=PAPER, edgecolor="none", zorder=2)
     if node.change:

@@ -11,6 +11,7 @@ import math
 import re
 import textwrap
 import unicodedata
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -42,9 +43,17 @@ TONES = {"helps": HELPS, "hurts": HURTS}
 MARKERS = {"helps": "^", "hurts": "v", "unclear": "o"}
 SYMBOLS = {"helps": "▲", "hurts": "▼", "unclear": "·", "degenerate": "×"}
 
-WIDTH = 9.75  # inches, the width of the page's text
+WIDTH = 10.1  # inches, the width of the page's text
 SMALL, TEXT = 8.0, 9.0  # points
 DOT, SEED_DOT = 5.5, 4.0  # points, marker sizes
+WIDE_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "WenQuanYi Zen Hei",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Arial Unicode MS",
+)
 RC = {
     "axes.axisbelow": True, "axes.edgecolor": GRID, "axes.facecolor": "none", "axes.labelcolor": MUTED,
     "axes.labelsize": TEXT, "axes.linewidth": 0.8, "axes.spines.right": False, "axes.spines.top": False,
@@ -75,9 +84,11 @@ def picture(name: str, alt: str, draw: Callable[[], Figure]) -> Picture:
     """
     import matplotlib
 
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(cast(Any, RC))
+        matplotlib.rcParams.update(cast(Any, RC | {"font.family": ["DejaVu Sans", *_wide_fonts()]}))
+        # a letter that no font here has is a box in the PNG; in the SVG the reader's own fonts show it
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = draw()
         svg, png = io.StringIO(), io.BytesIO()
         box = figure.get_tightbbox()  # nothing is cut, whatever the labels
@@ -87,6 +98,14 @@ def picture(name: str, alt: str, draw: Callable[[], Figure]) -> Picture:
         )
     text, width = _inline(svg.getvalue(), name)
     return Picture(name, alt, text, png.getvalue(), width)
+
+
+def _wide_fonts() -> list[str]:
+    """Installed fonts for letters that matplotlib's own font lacks."""
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    return [name for name in WIDE_FONTS if name in installed]
 
 
 def _inline(svg: str, name: str) -> tuple[str, int]:
@@ -141,9 +160,9 @@ def inches(texts: Sequence[str], size: float = TEXT) -> float:
     from matplotlib.textpath import text_to_path
 
     font = FontProperties(family=["DejaVu Sans"], size=size)
-    found = [
-        text_to_path.get_text_width_height_descent(line, font, False)[0] for text in texts for line in text.split("\n")
-    ]
+    lines = [line for text in texts for line in text.split("\n")]
+    lines = ["".join("W" if unicodedata.east_asian_width(c) in "WF" else c for c in line) for line in lines]
+    found = [text_to_path.get_text_width_height_descent(line, font, False)[0] for line in lines]
     return max(found, default=0.0) / 72
 
 

@@ -396,10 +396,12 @@ def show_review(found: Row) -> None:
 
 def ending(folder: Path, ended: Any) -> Row:
     """What a run came to."""
+    from engine.ranking import leaderboard
+
     opened = view_study(folder)
     return {
         "ended": ended.how, "stage": ended.stage, "note": ended.note,
-        "recipe": opened.store.result(opened.context, "recipe"), "leaderboard": rank(folder),
+        "recipe": opened.store.result(opened.context, "recipe"), "leaderboard": leaderboard(opened),
         "folder": str(folder.resolve()),
     }  # fmt: skip
 

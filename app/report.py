@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 FIGURES = (
     "leaderboard", "buckets", "statistics", "metrics", "lattice", "repetition", "confirmation", "budget", "curves",
 )  # fmt: skip
-NAMED = 4  # pools that the summary names of each kind
+NAMED = 3  # pools that the summary names of each kind
 
 
 def write_report(folder: Path, out: Path | None) -> Path:
@@ -198,14 +199,16 @@ def summary(content: Row) -> list[str]:
 
 
 def _verdicts(tested: Sequence[Row]) -> list[str]:
-    several = len({r["size"] for r in tested}) > 1
+    labels = Counter(r["label"] for r in tested)
     lines = []
     for verdict, worst in (("helps", False), ("hurts", True)):
         rows = [r for r in tested if r["verdict"] == verdict]
         rows = rows[::-1] if worst else rows
         if rows:
             named = "; ".join(
-                clean(r["label"]) + (f" ({r['size']:,} rows) " if several else " ") + percent(r["change"])
+                clean(r["label"])
+                + (f" ({r['size']:,} rows) " if labels[r["label"]] > 1 else " ")
+                + percent(r["change"])
                 for r in rows[:NAMED]
             )
             more = f"; and {len(rows) - NAMED} more" if len(rows) > NAMED else ""

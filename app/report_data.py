@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from string import ascii_uppercase
 
@@ -103,32 +103,25 @@ def combined(ranked: Sequence[Ranked]) -> Lattice | None:
     samples, _ = max(Counter(r.samples for r in combos).items(), key=lambda item: (item[1], item[0]))
     combos = [r for r in combos if r.samples == samples]
     singles = [r for r in ranked if len(r.pool.slices) == 1]
-    labels = {_key(r.pool.slices[0]): r.label for r in singles}
-    changes = {_key(r.pool.slices[0]): r.effect for r in singles if r.samples == samples}
-    slices = {_key(s): str(s) for r in combos for s in r.pool.slices}
+    labels = {r.pool.slices[0]: r.label for r in singles}
+    changes = {r.pool.slices[0]: r.effect for r in singles if r.samples == samples}
+    slices = {s for r in combos for s in r.pool.slices}
 
-    def place(key: str) -> tuple[float, str]:
-        change = changes[key].change if key in changes else None
-        return (math.inf if change is None else -change, key)
+    def place(s: Slice) -> tuple[float, str]:
+        change = changes[s].change if s in changes else None
+        return (math.inf if change is None else -change, str(s))
 
-    letters = {key: _letter(i) for i, key in enumerate(sorted(slices, key=place))}
-    levels: dict[int, list[Node]] = {1: [_lattice_node((letter,), changes.get(key)) for key, letter in letters.items()]}
+    letters = {s: _letter(i) for i, s in enumerate(sorted(slices, key=place))}
+    levels: dict[int, list[Node]] = {1: [_lattice_node((letter,), changes.get(s)) for s, letter in letters.items()]}
     for r in combos:
-        names = sorted((letters[_key(s)] for s in r.pool.slices), key=_by_length)
+        names = sorted((letters[s] for s in r.pool.slices), key=_by_length)
         levels.setdefault(len(names), []).append(_lattice_node(tuple(names), r.effect))
     ordered = [sorted(levels[n], key=lambda node: [_by_length(x) for x in node.letters]) for n in sorted(levels)]
-    return Lattice(
-        ordered, {letter: labels.get(key, slices[key]) for key, letter in letters.items()}, combos[0].pool.size
-    )
+    return Lattice(ordered, {letter: labels.get(s, str(s)) for s, letter in letters.items()}, combos[0].pool.size)
 
 
 def _lattice_node(letters: tuple[str, ...], effect: Effect | None) -> Node:
     return Node(letters, effect.change, effect.verdict) if effect else Node(letters, None, "unclear")
-
-
-def _key(s: Slice) -> str:
-    """What makes two slices the same; parameters may hold lists, which do not hash."""
-    return json.dumps(asdict(s), sort_keys=True)
 
 
 def _by_length(letter: str) -> tuple[int, str]:

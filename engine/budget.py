@@ -45,7 +45,8 @@ def format_seconds(seconds: float) -> str:
         (float("inf"), 86400, "days"),
     ):
         if abs(seconds) < limit:
-            return f"{seconds / size:.3g} {unit}"
+            number = seconds / size
+            return f"{number:.3g} {unit}" if abs(number) < 999.5 else f"{number:.0f} {unit}"
     raise AssertionError("unreachable")
 
 

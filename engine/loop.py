@@ -65,9 +65,10 @@ def run_loop(
             how = at_work.run(stage, approved)
             if how == "stopped":
                 return Ended(how, stage, "stopped on request; the same command goes on")
-            if at_work.note:
-                notes.append(f"{stage}: {at_work.note}")
-                opened.store.event("budget", at_work.note, stage, "warning")
+            note = at_work.note or _unaffordable(opened, stage)
+            if note:
+                notes.append(f"{stage}: {note}")
+                opened.store.event("budget", note, stage, "warning")
             outcome.analyse(opened, stage)
     return Ended("budget" if notes else "done", stage, "; ".join(notes))
 
@@ -97,6 +98,16 @@ def _decide(opened: OpenStudy, stage: str, policy: str, at_work: Scheduler) -> l
             f"(or one by one: {', '.join(waiting)}), then the same command goes on"
         )
     return approved
+
+
+def _unaffordable(opened: OpenStudy, stage: str) -> str:
+    """The reason of the stage's first proposal that the budget refused, or nothing."""
+    refused = opened.store.one(
+        "SELECT content FROM proposals WHERE context = ? AND stage = ? AND status = 'refused' ORDER BY at",
+        (opened.context, stage),
+    )
+    reason = json.loads(refused["content"])["gate"] if refused else ""
+    return reason if reason.startswith("budget") else ""
 
 
 def submit(opened: OpenStudy, proposal: Proposal, at_work: Scheduler) -> str:

@@ -79,7 +79,7 @@ class ModelSection(Section):
 class TrainSection(Section):
     """How every trial is trained; the same for all pools."""
 
-    epochs: float = Field(4, gt=0, description="passes over a pool of the common size; 0.5 is half a pass")
+    epochs: float = Field(4.0, gt=0, description="passes over a pool of the common size; 0.5 is half a pass")
     batch_size: int = Field(64, ge=2, description="pairs that are contrasted with each other in a step")
     micro_batch: int | None = Field(
         None, ge=2, description="rows that go through the towers at once; halved when memory runs out"
@@ -284,6 +284,7 @@ def _scalar(value: Any) -> str:
     """One value as one line of YAML."""
     if isinstance(value, tuple):
         value = list(value)
-    return (
-        yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).removesuffix("\n...\n").strip()
-    )
+    # as escapes where a character would not come back from a file (U+0085, U+2028)
+    plain = json.dumps(value, ensure_ascii=False, default=str).isprintable()
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=plain)
+    return text.removesuffix("\n...\n").strip()

@@ -17,12 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import settings
 from PIL import Image
 
 from engine.loop import run_loop
 from engine.open_study import open_study
 from engine.scheduler import Scheduler
 from engine.study import DatasetSection
+
+# one thread each: several tests and workers share the cores
+os.environ["OMP_NUM_THREADS"] = "1"
+settings.register_profile("djsb", deadline=None)  # other work may hold the cores
+settings.load_profile("djsb")
 
 DJSB = Path(sys.executable).with_name("djsb")
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220)}

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TEXT_ONLY, Row, Tiny, caption, make_tiny, merged, run_djsb, the_error, write_jsonl
 from PIL import Image
 
 from engine.errors import DataError
 from engine.media import media_root
 from engine.open_study import EngineLock, open_study
 from engine.scan import quarantine_id
+from tests.conftest import TEXT_ONLY, Row, Tiny, caption, make_tiny, merged, run_djsb, the_error, write_jsonl
 
 PROBE = ("--until", "probe", "--workers", 1)
 
@@ -134,9 +134,7 @@ def quarantine(tiny: Tiny) -> dict[int, str]:
     """Row → reason, after a scan."""
     with (opened := open_study(tiny.study, 1)).store:
         scan = opened.scan
-        rows = opened.store.query(
-            "SELECT row, reason FROM quarantine WHERE dataset = ?", (quarantine_id(opened.data),)
-        )
+        rows = opened.store.query("SELECT row, reason FROM quarantine WHERE dataset = ?", (quarantine_id(opened.data),))
         found = {r["row"]: r["reason"] for r in rows}
         assert sorted(found) == np.flatnonzero(~scan.good).tolist()
         return found

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TEXT_ONLY, Row, Tiny, caption, make_tiny, merged, run_djsb, run_until, the_error, write_jsonl
 
 from engine import pools
 from engine.dataset import Dataset
@@ -23,12 +22,13 @@ from engine.loop import ensure_trials, record_cuts
 from engine.open_study import OpenStudy, open_study
 from engine.pools import Column, Cut, Layer, Pool, Slice, StatisticColumn, single_op_cuts
 from engine.ranking import leaderboard
-from engine.search.paper import combine, probe, scale
 from engine.recipes import read_recipe
+from engine.search.paper import combine, probe, scale
 from engine.statistics import plan_ops
 from engine.store import Store
 from engine.study import parse_study
 from engine.tasks import Metric
+from tests.conftest import TEXT_ONLY, Row, Tiny, caption, make_tiny, merged, run_djsb, run_until, the_error, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
 ACCURACY, RECALL = Metric("accuracy", True, 0, 1), Metric("recall", True, 0, 1)
@@ -56,7 +56,9 @@ def test_01_ties_never_reuse_the_previous_statistics_split() -> None:
     found = cut([column("first", first), column("constant", np.ones(300)), column("tied", tied)], 50)
     assert all(found[f"first {b}"].reason is None for b in pools.BUCKETS[3])
     for bucket in pools.BUCKETS[3]:
-        assert found[f"constant {bucket}"].reason == "1 distinct value cannot be cut into 3 buckets without splitting ties"
+        assert (
+            found[f"constant {bucket}"].reason == "1 distinct value cannot be cut into 3 buckets without splitting ties"
+        )
         assert "2 distinct values" in (found[f"tied {bucket}"].reason or "")
     # two statistics that order the rows alike are told apart from a signal of their own
     twin = cut([column("first", first), column("twin", 2 * first)], 50)
@@ -213,7 +215,11 @@ def test_05_a_metric_that_is_no_number_is_named_and_left_out(value: float | None
 
 def test_05_a_pool_without_any_number_comes_last() -> None:
     control = {s: {"accuracy": 0.5} for s in (0, 1)}
-    scores = {"c": control, "none": {s: {"accuracy": float("nan")} for s in (0, 1)}, "bad": {s: {"accuracy": 0.1} for s in (0, 1)}}
+    scores = {
+        "c": control,
+        "none": {s: {"accuracy": float("nan")} for s in (0, 1)},
+        "bad": {s: {"accuracy": 0.1} for s in (0, 1)},
+    }
     found = effects(scores, {"none": "c", "bad": "c"}, [ACCURACY])
     assert [(e.pool, e.change, e.verdict) for e in found[1:]] == [("none", None, "unclear")]
 
@@ -328,6 +334,7 @@ def test_08_a_repetition_is_a_whole_number(tiny: Tiny) -> None:
 # 9 · One tiny combination sets the size of every pool. No cap on the 2^N − 1 combinations.
 
 OPS = {name: {} for name in ("text_length_filter", "words_num_filter", "alphanumeric_filter")}
+REPETITION = {"character_repetition_filter": {"rep_len": 2}}
 
 
 def test_09_a_tiny_combination_does_not_set_the_size_of_the_others(tiny: Tiny) -> None:
@@ -337,7 +344,7 @@ def test_09_a_tiny_combination_does_not_set_the_size_of_the_others(tiny: Tiny) -
         (proposal, *_) = combine(opened) or [None]
         assert proposal is None  # nothing is left that combines
     tiny.set({"train": {"batch_size": 4}, "search": {"seeds": 3}, "combine": {"top": 3, "clusters": 0},
-              "ops": {"text_length_filter": {}, "words_num_filter": {}, "character_repetition_filter": {"rep_len": 2}}})  # fmt: skip
+              "ops": {"text_length_filter": {}, "words_num_filter": {}, **REPETITION}})  # fmt: skip
     gains = {"text_len low": 30, "num_words high": 20, "char_rep_ratio low": 10}
     with (opened := scored(tiny, gains)).store:
         floor = opened.pool_size // 2
@@ -351,7 +358,7 @@ def test_09_a_tiny_combination_does_not_set_the_size_of_the_others(tiny: Tiny) -
 
 
 def test_09_the_number_of_combinations_has_a_cap(tiny: Tiny) -> None:
-    ops = {**OPS, "character_repetition_filter": {"rep_len": 2}}
+    ops = {**OPS, **REPETITION}
     gains = {f"{s} mid": 10 + i for i, s in enumerate(("text_len", "num_words", "alnum_ratio", "char_rep_ratio"))}
     asked = {}
     for cap in (5, 8, 127):
@@ -418,7 +425,8 @@ import os, subprocess, sys
 from engine import datajuicer
 from engine.errors import OpError
 datajuicer.prepare()
-assert all(os.environ[k] == "1" for k in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "PIP_NO_INDEX"))
+for key in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "PIP_NO_INDEX"):
+    assert os.environ[key] == "1", key
 def forbidden(*args, **_): raise AssertionError(args)
 subprocess.run = subprocess.check_call = subprocess.check_output = subprocess.Popen = forbidden
 from data_juicer.utils.lazy_loader import LazyLoader

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,7 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
 def save(model: Any, prepared: Path, folder: Path) -> None:
     """A transformers checkpoint (safetensors) with its tokenizer, complete or absent."""
     scratch = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(scratch, safe_serialization=True)
     if (prepared / "tokenizer.json").exists():
         (scratch / "tokenizer.json").write_bytes((prepared / "tokenizer.json").read_bytes())

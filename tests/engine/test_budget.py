@@ -25,7 +25,8 @@ def test_budgets_as_people_write_them(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["soon", "", "8", "-1h", "0h", "0.0s", "1e3s", "nan h", "inf h", "1,5h", "h", "8 gpu", "1h30min", "1h\n2h", "5w"]
+    "text",
+    ["soon", "", "8", "-1h", "0h", "0.0s", "1e3s", "nan h", "inf h", "1,5h", "h", "8 gpu", "1h30min", "1h\n2h", "5w"],
 )
 def test_what_is_no_budget_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(BudgetError, match="write it like 8gpu-days, 6gpu-hours or 30min"):
@@ -34,8 +35,7 @@ def test_what_is_no_budget_is_refused_with_an_example(text: str) -> None:
 
 @given(st.floats(1e-3, 1e9))
 def test_what_is_printed_is_within_half_a_percent_and_reads_as_a_budget(seconds: float) -> None:
-    assert parse_budget(format_seconds(seconds).replace("e+", "e") if seconds < 1e8 else "1s") > 0
-    assert seconds > 8e7 or parse_budget(format_seconds(seconds)) == pytest.approx(seconds, rel=6e-3)
+    assert parse_budget(format_seconds(seconds)) == pytest.approx(seconds, rel=6e-3)
 
 
 @pytest.mark.parametrize(
