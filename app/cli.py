@@ -157,6 +157,8 @@ def auto(
         folder = write_demo(Path("djsb-demo") if folder == HERE else folder)
     ended = run(folder, budget, until.value, approve.value if approve else None, workers)
     _print(look.ending(folder, ended), json, look.show_ending)
+    if ended.how == "failed":
+        _fail(ended.note, 1)
     if ended.how != "done":
         raise typer.Exit(4 if ended.how == "budget" else 130)
 

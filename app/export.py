@@ -45,9 +45,9 @@ def recipe(folder: Path, wanted: str | None) -> str:
             f"on {best['seeds']} fresh seeds",
             *(f"  {name}: {change:+.1f} %" for name, change in best["metrics"].items()),
             f"keeps {best['kept']} of {best['rows']} rows of {opened.study.dataset.path}",
-            f"repetition: up to ×{best['repetition']} beat adding lower-ranked rows"
+            f"repetition: on average, up to ×{best['repetition']} did at least as well as adding lower-ranked rows"
             if best["repetition"] > 1
-            else "repetition: no rate beat adding lower-ranked rows, or none was tried",
+            else "repetition: no rate did as well as adding lower-ranked rows, or none was tried",
         ]
     return recipe_yaml(pool.slices, opened.study.dataset, name=opened.study.name, header=header)
 

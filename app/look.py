@@ -245,7 +245,7 @@ def _recipe_line(best: Row) -> str:
     return (
         f"{best['label']}: {best['change']:+.1f} % [{best['ci_low']:+.1f}, {best['ci_high']:+.1f}] against the control "
         f"on {best['seeds']} fresh seeds; keeps {best['kept']} of {best['rows']} rows"
-        + (f"; repeat it up to ×{best['repetition']}" if best["repetition"] > 1 else "")
+        + (f"; repeated ×{best['repetition']} it did as well as with more rows" if best["repetition"] > 1 else "")
     )
 
 
@@ -416,6 +416,6 @@ def show_ending(found: Row) -> None:
         typer.echo(f"written to {recipe}; use it with: djsb apply {recipe} --data F --out G")
     elif found["stage"] == "confirm":
         typer.echo("no recipe beat the control on fresh seeds, so none is called best")
-    if found["note"]:
+    if found["note"] and found["ended"] != "failed":
         typer.echo(f"ended at stage {found['stage']}: {found['note']}")
     typer.echo(f"report: {found['folder']}/report/report.html")

@@ -232,7 +232,9 @@ def _best(content: Row) -> str:
         return str(content["no_recipe"])
     part = f" ({share(best['kept'] / best['rows'], 1)})" if best["rows"] else ""
     again = (
-        f" Repeating it up to ×{best['repetition']} beat adding lower-ranked rows." if best["repetition"] > 1 else ""
+        f" On average, repeating it up to ×{best['repetition']} did at least as well as adding lower-ranked rows."
+        if best["repetition"] > 1
+        else ""
     )
     return (
         f"The recipe {clean(best['label'])} beat the control by {percent(best['change'])} "

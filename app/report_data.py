@@ -43,17 +43,17 @@ def probed(opened: OpenStudy, ranked: Sequence[Ranked], left_out: Sequence[Row])
         )
     }
     entries = {r.pool.id: r.to_json() for r in ranked if r.kind == "single" and r.samples in samples}
-    out = {r["pool"]: r for r in left_out}
+    out = {(r["statistic"], r["bucket"]): r for r in left_out}
     rows = opened.store.query(
-        "SELECT p.id AS pool, p.op, p.statistic, p.bucket, p.content, c.kept, c.entropy FROM pool_cuts c "
-        "JOIN pools p ON p.id = c.pool WHERE c.context = ? ORDER BY p.statistic, p.bucket",
+        "SELECT p.id AS pool, c.op, c.statistic, c.bucket, p.content, c.kept, c.entropy FROM pool_cuts c "
+        "JOIN pools p ON p.id = c.pool WHERE c.context = ? ORDER BY c.statistic, c.bucket",
         (opened.context,),
     )
     nothing = {"change": None, "verdict": "unclear"}
     for row in rows:
         slices = json.loads(row.pop("content"))["layers"][0]["slices"]
         row["slice"] = str(Slice(**{**slices[0], "params": ()})) if slices else "all rows"
-        row["entry"] = out.get(row["pool"]) or entries.get(row["pool"]) or nothing
+        row["entry"] = out.get((row["statistic"], row["bucket"])) or entries.get(row["pool"]) or nothing
     cells = {(r["statistic"], r["bucket"]): r["entry"] for r in rows}
     best: dict[str, float] = {}
     for (statistic, _), cell in cells.items():
@@ -69,7 +69,7 @@ def probed(opened: OpenStudy, ranked: Sequence[Ranked], left_out: Sequence[Row])
 def unprobed(opened: OpenStudy) -> list[str]:
     """OPs of the study that no pool was cut for."""
     used = {r["op"] for r in opened.store.query(
-        "SELECT DISTINCT p.op FROM pool_cuts c JOIN pools p ON p.id = c.pool WHERE c.context = ?", (opened.context,)
+        "SELECT DISTINCT op FROM pool_cuts WHERE context = ?", (opened.context,)
     )}  # fmt: skip
     return [op for op in opened.study.ops if op not in used] if used else []
 

@@ -31,7 +31,12 @@ GOALS = "goals: 12 s, 700 MB, 20 MB at 100,000 rows; within 2 GB at 1,000,000"
 def make_captions(file: Path, rows: int) -> None:
     """Web-like captions: words by a Zipf law, some with spam, digits and repetition."""
     rng = random.Random(0)
-    words = [f"{a}{b}{c}" for a in ("ka", "lo", "mi", "ne", "ru", "to") for b in ("na", "r", "st") for c in ("a", "el", "ing", "o")]
+    words = [
+        f"{a}{b}{c}"
+        for a in ("ka", "lo", "mi", "ne", "ru", "to")
+        for b in ("na", "r", "st")
+        for c in ("a", "el", "ing", "o")
+    ]
     weights = [1 / (i + 1) for i in range(len(words))]
     with file.open("w", encoding="utf-8") as f:
         for i in range(rows):
@@ -61,7 +66,7 @@ def ours(data: Path, folder: Path) -> None:
         masks = [Pool((Layer(tuple(c.slice for c in chosen)),), 1) for chosen in lattice]
         floor = min(size, *(opened.kept(m) for m in masks))
         made += [opened.realise(Pool((Layer(m.layers[0].slices),), floor)) for m in masks if floor]
-        made += [opened.realise(Pool(made_from.layers, floor, rate)) for made_from in masks[-1:] for rate in (1, 2, 4, 8) if floor]
+        made += [opened.realise(Pool(masks[-1].layers, floor, rate)) for rate in (1, 2, 4, 8) if floor]
     print(json.dumps({"pools": len(made), "single": len(sound)}))
 
 
@@ -143,16 +148,19 @@ def main() -> None:
             data = Path(scratch) / f"{rows}.jsonl"
             make_captions(data, rows)
             repeats = args.repeats if rows <= 100_000 else 1
-            lines.append(row("djsb: statistics, 18 pools, control, 7 combinations, duplications", rows, [measure("ours", data) for _ in range(repeats)]))
+            runs = [measure("ours", data) for _ in range(repeats)]
+            lines.append(row("djsb: statistics, 18 pools, control, 7 combinations, duplications", rows, runs))
             print(lines[-1], flush=True)
             if rows <= 100_000:
-                lines.append(row("Data-Juicer Analyzer: statistics only", rows, [measure("analyzer", data) for _ in range(1 if rows > 10_000 else repeats)]))
+                runs = [measure("analyzer", data) for _ in range(1 if rows > 10_000 else repeats)]
+                lines.append(row("Data-Juicer Analyzer: statistics only", rows, runs))
                 print(lines[-1], flush=True)
     if args.write:
         from benchmarks.write import write_section
 
         head = "| what | rows | seconds | peak MB (PSS, process tree) | written MB | runs |\n|---|---|---|---|---|---|"
-        write_section("data", "Data path (`make bench-data`)", f"{head}\n" + "\n".join(lines) + f"\n\nMedian (range); {GOALS}.")
+        table = "\n".join([head, *lines])
+        write_section("data", "Data path (`make bench-data`)", f"{table}\n\nMedian (range); {GOALS}.")
 
 
 if __name__ == "__main__":

@@ -13,16 +13,16 @@ DOC = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
 def machine() -> str:
     """The machine in one line."""
-    model = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
-        platform.processor(),
-    )
-    return f"{model}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}"
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "CPU")
+    cores = len(os.sched_getaffinity(0))
+    return f"{model}, {cores} cores, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}"
 
 
 def write_section(key: str, title: str, body: str) -> None:
     """Replace (or append) the section of that key."""
-    text = DOC.read_text(encoding="utf-8") if DOC.exists() else "# Benchmarks\n\nEvery table is written by the command it names.\n"
+    empty = "# Benchmarks\n\nEvery table is written by the command it names.\n"
+    text = DOC.read_text(encoding="utf-8") if DOC.exists() else empty
     section = f"<!-- {key} -->\n## {title}\n\n{body}\n\nMachine: {machine()}.\n<!-- /{key} -->"
     pattern = re.compile(rf"<!-- {key} -->.*?<!-- /{key} -->", re.S)
     text = pattern.sub(lambda _: section, text) if pattern.search(text) else text.rstrip() + "\n\n" + section + "\n"

@@ -28,7 +28,7 @@ STAGE_CAP = {"probe": 0.6, "combine": 0.8, "scale": 0.85, "confirm": 1.0}
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: `done`, `budget` or `stopped`, after which stage, with what note."""
+    """How a run ended: `done`, `budget`, `failed` or `stopped`, after which stage, with what note."""
 
     how: str
     stage: str
@@ -52,10 +52,10 @@ def run_loop(
     limit = parse_budget(budget or opened.study.budget)
     policy = approve or opened.study.approve
     with EngineLock(opened.state), scheduler(opened, limit, devices(workers)) as at_work:
+        _ = opened.pool_size, opened.main_metrics  # what is wrong with data or evaluation is told first
         opened.record()
         opened.store.put_result(opened.context, "budget", limit)
         at_work.recover()
-        _ = opened.main_metrics
         record_cuts(opened)
         at_work.calibrate()
         started(at_work)
@@ -70,7 +70,22 @@ def run_loop(
                 notes.append(f"{stage}: {note}")
                 opened.store.event("budget", note, stage, "warning")
             outcome.analyse(opened, stage)
+    if failed := _failures(opened):
+        return Ended("failed", stage, "; ".join([failed, *notes]))
     return Ended("budget" if notes else "done", stage, "; ".join(notes))
+
+
+def _failures(opened: OpenStudy) -> str:
+    """What to say of the trials that failed for good, or nothing."""
+    failed = opened.store.query(
+        "SELECT id, error FROM trials WHERE context = ? AND state = 'FAIL' ORDER BY finished", (opened.context,)
+    )
+    if not failed:
+        return ""
+    return (
+        f"{len(failed)} trial(s) failed for good, first {failed[0]['id']}: {failed[0]['error']}; see djsb log and the "
+        "logs it names, mend the cause, and the same command tries them again"
+    )
 
 
 def _decide(opened: OpenStudy, stage: str, policy: str, at_work: Scheduler) -> list[str]:
@@ -81,15 +96,15 @@ def _decide(opened: OpenStudy, stage: str, policy: str, at_work: Scheduler) -> l
     approved: list[str] = []
     waiting: list[str] = []
     for proposal in Paper(stage).propose(opened):
-        status = submit(opened, proposal, at_work)
+        key, status = stored_id(opened, proposal), submit(opened, proposal, at_work)
         if status == "queued" and policy == "auto":
-            decide(opened, proposal.id, "approve", "policy auto", "it passed the gate")
+            decide(opened, key, "approve", "policy auto", "it passed the gate")
             status = "approved"
         if status == "approved":
             ensure_trials(opened, proposal)
-            approved.append(proposal.id)
+            approved.append(key)
         elif status in ("queued", "held"):
-            waiting.append(proposal.id)
+            waiting.append(key)
     if waiting:
         if approved:
             at_work.run(stage, approved)
@@ -110,10 +125,15 @@ def _unaffordable(opened: OpenStudy, stage: str) -> str:
     return reason if reason.startswith("budget") else ""
 
 
+def stored_id(opened: OpenStudy, proposal: Proposal) -> str:
+    """A proposal's id in the store: the same request in another context is another proposal."""
+    return digest([opened.context, proposal.id], 12)
+
+
 def submit(opened: OpenStudy, proposal: Proposal, at_work: Scheduler) -> str:
     """Check a proposal at the gate and store it; its status. A decided one keeps its status."""
-    store = opened.store
-    known = store.one("SELECT status FROM proposals WHERE id = ? AND context = ?", (proposal.id, opened.context))
+    store, key = opened.store, stored_id(opened, proposal)
+    known = store.one("SELECT status FROM proposals WHERE id = ?", (key,))
     if known and known["status"] not in ("queued", "refused"):
         return str(known["status"])
     new = [t for t in _trials(opened, proposal) if not store.one("SELECT 1 FROM trials WHERE id = ?", (t[0],))]
@@ -133,11 +153,11 @@ def submit(opened: OpenStudy, proposal: Proposal, at_work: Scheduler) -> str:
         content = {**proposal.model_dump(mode="json"), "gate": passed.reason}
         store.put(
             "proposals",
-            {"id": proposal.id, "context": opened.context, "origin": proposal.origin, "kind": proposal.kind,
+            {"id": key, "context": opened.context, "origin": proposal.origin, "kind": proposal.kind,
              "stage": proposal.stage, "content": json.dumps(content), "status": status, "cost": cost, "at": now()},
         )  # fmt: skip
         if status == "refused" and (known is None or known["status"] != "refused"):
-            store.event("refused", passed.reason, proposal.id, "warning")
+            store.event("refused", passed.reason, key, "warning")
     return status
 
 
@@ -161,7 +181,7 @@ def _trials(opened: OpenStudy, proposal: Proposal) -> list[tuple[str, PoolReques
 
 def ensure_trials(opened: OpenStudy, proposal: Proposal) -> None:
     """Write the proposal's pools and trials; what is there already stays as it is."""
-    store = opened.store
+    store, key = opened.store, stored_id(opened, proposal)
     with store.transaction():
         for trial, request, seed in _trials(opened, proposal):
             pool = request.to_pool()
@@ -169,9 +189,9 @@ def ensure_trials(opened: OpenStudy, proposal: Proposal) -> None:
             store.execute(
                 "INSERT OR IGNORE INTO trials(id, context, pool, seed, init, samples, stage, proposal, state) "
                 "VALUES(?, ?, ?, ?, NULL, ?, ?, ?, 'WAITING')",
-                (trial, opened.context, pool.id, seed, request.samples, proposal.stage, proposal.id),
+                (trial, opened.context, pool.id, seed, request.samples, proposal.stage, key),
             )
-            store.put("proposal_trials", {"proposal": proposal.id, "trial": trial})
+            store.put("proposal_trials", {"proposal": key, "trial": trial})
 
 
 def put_pool(opened: OpenStudy, pool: Pool, label: str, kind: str) -> None:
@@ -202,7 +222,8 @@ def record_cuts(opened: OpenStudy) -> None:
         for cut in opened.cuts:
             put_pool(opened, cut.pool, cut.label, "single")
             rows.append(
-                {"context": opened.context, "pool": cut.pool.id, "kept": cut.kept, "entropy": None,
+                {"context": opened.context, "op": cut.slice.op, "statistic": cut.slice.statistic,
+                 "bucket": cut.bucket, "pool": cut.pool.id, "kept": cut.kept, "entropy": None,
                  "verdict": "degenerate" if cut.reason else "ok", "reason": cut.reason}
             )  # fmt: skip
         opened.store.put("pool_cuts", rows)

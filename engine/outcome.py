@@ -63,7 +63,7 @@ def scaling(opened: OpenStudy) -> list[dict[str, Any]]:
 
 
 def _repetition(opened: OpenStudy, slices: tuple[Slice, ...]) -> int:
-    """The highest rate at which repeating the recipe still beats adding lower layers; 1 if none does."""
+    """The highest rate at which repeating the recipe did, on average, as well as adding lower layers; 1 if none."""
     best = 1
     arms = rank(opened, ("repetition", "layers"), ("scale",))
     for arm in arms:

@@ -21,7 +21,8 @@ def make_plan(opened: OpenStudy, workers: int | None) -> Row:
     sound = [c for c in opened.cuts if c.reason is None]
     n = len(sound) + 1
     ops = len({c.slice.op for c in sound})
-    lattice = min(study.combine.max, 2 ** min(study.combine.top, ops) - 1 + 2 ** min(study.combine.clusters, ops) - 1)
+    top, clusters = min(study.combine.top, ops), min(study.combine.clusters, ops)
+    lattice = top + clusters + min(study.combine.max, 2**top - 1 - top + 2**clusters - 1 - clusters + top * clusters)
     units = [
         ("probe", n * study.search.seeds, f"{n - 1} pools and the control × {study.search.seeds} seeds", 1.0),
         ("combine", (lattice + 1) * study.search.seeds, f"at most {lattice} combinations and the control", 1.0),

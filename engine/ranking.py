@@ -97,8 +97,9 @@ def rank(
 def degenerate(store: Store, context: str) -> list[Ranked]:
     """Buckets that were left out; what their effects skip is the reason."""
     rows = store.query(
-        "SELECT p.*, c.reason FROM pool_cuts c JOIN pools p ON p.id = c.pool "
-        "WHERE c.context = ? AND c.verdict = 'degenerate' ORDER BY p.statistic, p.bucket",
+        "SELECT p.id, p.content, p.kind, c.op, c.statistic, c.bucket, c.statistic || ' ' || c.bucket AS label, "
+        "c.reason FROM pool_cuts c JOIN pools p ON p.id = c.pool "
+        "WHERE c.context = ? AND c.verdict = 'degenerate' ORDER BY c.statistic, c.bucket",
         (context,),
     )
     return [

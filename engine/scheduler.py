@@ -10,7 +10,7 @@ import json
 import queue
 import shutil
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -55,6 +55,7 @@ class Scheduler:
         logs = self.opened.state / "logs"
         self.slots = [Slot(d, logs / f"worker-{d}.log", self._events) for d in self.devices]
         self._waiting: deque[Row] = deque()
+        self._failures: Counter[str] = Counter()  # of this run: a later one tries again
 
     # -- costs ---------------------------------------------------------------------------------
 
@@ -106,8 +107,9 @@ class Scheduler:
     # -- running -------------------------------------------------------------------------------
 
     def recover(self) -> None:
-        """Trials that ran when the last engine ended wait again; what they used stays charged."""
+        """Trials that ran when the last engine ended wait again, as do failed ones; what they used stays charged."""
         with self.store.transaction():
+            self.store.execute("UPDATE trials SET state = 'WAITING' WHERE state = 'FAIL'")
             cut = self.store.query("SELECT id FROM trials WHERE state = 'RUNNING'")
             for row in cut:
                 self.store.event("recover", "was cut off with its engine; starts anew", row["id"], "warning")
@@ -126,8 +128,9 @@ class Scheduler:
             self.store.query(
                 "SELECT DISTINCT t.*, p.content FROM trials t JOIN pools p ON p.id = t.pool "
                 "JOIN proposal_trials x ON x.trial = t.id "
-                f"WHERE t.state = 'WAITING' AND x.proposal IN ({marks}) ORDER BY t.seed, t.samples DESC, t.id",
-                proposals,
+                f"WHERE t.state = 'WAITING' AND t.context = ? AND x.proposal IN ({marks}) "
+                "ORDER BY t.seed, t.samples DESC, t.id",
+                (self.opened.context, *proposals),
             )
         )
         self.note = ""
@@ -299,15 +302,16 @@ class Scheduler:
     def _retry(self, slot: Slot, error: str) -> None:
         trial = slot.trial
         assert trial is not None
-        failures = self.store.query("SELECT 1 FROM events WHERE kind = 'crash' AND subject = ?", (trial["id"],))
+        self._failures[trial["id"]] += 1
+        final = self._failures[trial["id"]] > RETRIES
         with self.store.transaction():
             self.store.event("crash", f"{error}; see {slot.log}", trial["id"], "error")
-            if len(failures) >= RETRIES:
+            if final:
                 self.store.execute(
                     "UPDATE trials SET state = 'FAIL', error = ?, finished = ? WHERE id = ?",
                     (error, now(), trial["id"]),
                 )
-        if len(failures) >= RETRIES:
+        if final:
             self._free(slot)
         else:
             self._again(slot, trial)

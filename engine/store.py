@@ -44,8 +44,9 @@ def m001_first(db: Database) -> None:
         PRIMARY KEY(statistic, row));
     CREATE TABLE pools(id TEXT PRIMARY KEY, content TEXT NOT NULL, label TEXT NOT NULL, kind TEXT NOT NULL, op TEXT,
         statistic TEXT, bucket TEXT, at TEXT NOT NULL);
-    CREATE TABLE pool_cuts(context TEXT NOT NULL, pool TEXT NOT NULL, kept INTEGER NOT NULL, entropy REAL,
-        verdict TEXT NOT NULL, reason TEXT, PRIMARY KEY(context, pool));
+    CREATE TABLE pool_cuts(context TEXT NOT NULL, op TEXT NOT NULL, statistic TEXT NOT NULL, bucket TEXT NOT NULL,
+        pool TEXT NOT NULL, kept INTEGER NOT NULL, entropy REAL, verdict TEXT NOT NULL, reason TEXT,
+        PRIMARY KEY(context, statistic, bucket));
     CREATE TABLE proposals(id TEXT PRIMARY KEY, context TEXT NOT NULL, origin TEXT NOT NULL, kind TEXT NOT NULL,
         stage TEXT NOT NULL, content TEXT NOT NULL, status TEXT NOT NULL, cost REAL, at TEXT NOT NULL);
     CREATE TABLE decisions(id INTEGER PRIMARY KEY, proposal TEXT NOT NULL, verdict TEXT NOT NULL, who TEXT NOT NULL,

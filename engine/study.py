@@ -118,7 +118,7 @@ class CombineSection(Section):
 
     top: int = Field(3, ge=1, le=6, description="best slices, one per OP, whose 2^n - 1 combinations are tried")
     clusters: int = Field(3, ge=0, le=6, description="Ward clusters whose best slice is combined; 0: leave out")
-    max: int = Field(12, ge=1, le=127, description="most combinations that are tried")
+    max: int = Field(12, ge=1, le=127, description="most combinations of two or more slices that are tried")
     floor: float = Field(
         0.5, gt=0, le=1, description="share of the common pool size under which a combination is left out"
     )

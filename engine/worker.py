@@ -106,7 +106,7 @@ def _trial(job: dict[str, Any], channel: _Channel) -> dict[str, Any]:
     task = get_task(study)
     report = Report(lambda kind, content: channel.send(kind, **content))
     metrics = task.run(study, Path(job["prepared"]), Job(**job["job"]), report)
-    return {"metrics": metrics, "memory": _peak_memory()}
+    return {"metrics": {name: float(value) for name, value in metrics.items()}, "memory": _peak_memory()}
 
 
 def _calibrate(job: dict[str, Any]) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def test_02_not_reproducible_is_what_our_pools_are_not(tmp_path: Path) -> None:
     assert all(first != second for first, second in found[0].values())  # another seed is another sample
 
 
-def scored(tiny: Tiny, gains: Mapping[str, float], seeds: int = 3, samples: int | None = None) -> OpenStudy:
+def scored(tiny: Tiny, gains: Mapping[str, float]) -> OpenStudy:
     """The opened study with a finished probe whose buckets gain so many percent (0 where not named)."""
     opened = open_study(tiny.study, 1)
     opened.record()

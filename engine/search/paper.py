@@ -99,7 +99,8 @@ def _candidates(opened: OpenStudy) -> tuple[list[tuple[Ranked, ...]], str]:
             seen.setdefault(frozenset(r.pool.slices[0] for r in chosen), chosen)
     named = [", ".join(r.label for r in chosen) or "none" for chosen in (top, diverse)]
     how = f"top: {named[0]}; one per cluster: {named[1]}"
-    return list(seen.values())[: section.max], how
+    singles = [chosen for chosen in seen.values() if len(chosen) == 1]
+    return [*singles, *[chosen for chosen in seen.values() if len(chosen) > 1][: section.max]], how
 
 
 def _ordered(slices: Iterable[Slice]) -> tuple[Slice, ...]:

@@ -146,7 +146,8 @@ class Fake:
                 pool = self.pool([self.slice(i, bucket)], f"{statistic} {bucket}", "single")
                 out = i == len(self.statistics) - 1 and bucket == "mid"
                 self.store.put("pool_cuts", {
-                    "context": CONTEXT, "pool": pool.id, "kept": 4000, "entropy": 3.5,
+                    "context": CONTEXT, "op": pool.slices[0].op, "statistic": statistic, "bucket": bucket,
+                    "pool": pool.id, "kept": 4000, "entropy": 3.5,
                     "reason": "too few rows" if out else None, "verdict": "degenerate" if out else "ok",
                 })  # fmt: skip
                 if not out:
@@ -368,7 +369,8 @@ def test_without_a_winner_nothing_is_called_best(tmp_path: Path) -> None:
 def test_without_a_task_it_describes_the_pools(tmp_path: Path) -> None:
     fake = Fake(tmp_path, task=None)
     pool = fake.pool([fake.slice(0, "low")], "text_len low", "single")
-    cut = {"context": CONTEXT, "pool": pool.id, "kept": 4000, "entropy": None, "reason": None, "verdict": "ok"}
+    place = {"op": pool.slices[0].op, "statistic": pool.slices[0].statistic, "bucket": "low"}
+    cut = {"context": CONTEXT, **place, "pool": pool.id, "kept": 4000, "entropy": None, "reason": None, "verdict": "ok"}
     fake.store.put("pool_cuts", cut)
     page = read(write_report(tmp_path, None))
     assert "The study has no task, so nothing was trained: 1 pools were cut" in page.text

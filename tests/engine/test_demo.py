@@ -126,9 +126,7 @@ def test_caption_defects_show_in_the_text(world: World) -> None:
     assert all(max(map(text.split().count, text.split())) >= 3 for text in alone["repeated"])
     longest = max(map(len, alone[""]))
     assert np.median([len(text) for text in alone["spammed"]]) > longest
-    assert (
-        np.mean([len(text) for text in alone["truncated"]]) < np.mean([len(text) for text in alone[""]]) / 2
-    )
+    assert np.mean([len(text) for text in alone["truncated"]]) < np.mean([len(text) for text in alone[""]]) / 2
 
 
 def test_the_longest_third_of_the_captions_is_the_worst(world: World) -> None:
