@@ -16,5 +16,8 @@ def new_array(file: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, 
     """
     array: np.memmap[Any, Any] = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
     with file.open("r+b") as reserve:
-        os.posix_fallocate(reserve.fileno(), 0, file.stat().st_size)
+        try:
+            os.posix_fallocate(reserve.fileno(), 0, file.stat().st_size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(file)) from error
     return array
