@@ -302,7 +302,7 @@ def _print(result: Any, as_json: bool, show_result: Any) -> None:
     if as_json:
         import json
 
-        typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(result, indent=2))
     else:
         show_result(result)
 
@@ -316,7 +316,9 @@ def _write(text: str, out: Path | None) -> None:
 
 
 def _tell(text: str) -> None:
-    typer.echo(text, err=True)
+    from app.printable import say
+
+    say(text, err=True)
 
 
 def run() -> None:
@@ -363,5 +365,5 @@ def _crash_file() -> str:
 
 
 def _fail(text: str, code: int) -> None:
-    typer.echo("djsb: " + " ".join(text.split()), err=True)
+    _tell("djsb: " + " ".join(text.split()))
     sys.exit(code)

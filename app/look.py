@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import typer
-
+from app.printable import say
 from engine.budget import format_seconds, parse_budget
 from engine.errors import DjsbError, StudyError
 from engine.open_study import Notice, OpenStudy, engine_pid, open_study, view_study
@@ -21,7 +20,7 @@ def _table(rows: list[list[str]], head: list[str]) -> None:
     """Left-aligned columns; nothing is cut, so that it can be piped."""
     widths = [max(len(str(r[i])) for r in [head, *rows]) for i in range(len(head))]
     for row in [head, *rows]:
-        typer.echo("  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
 
 
 def _percent(value: float | None) -> str:
@@ -85,19 +84,17 @@ def _check_ops_and_task(opened: OpenStudy, found: Row) -> None:
 def show_check(found: Row) -> None:
     """As people read it."""
     for text in found["findings"]:
-        typer.echo(f"ok       {text}")
+        say(f"ok       {text}")
     for op in found["ops"]:
-        typer.echo(f"ok       {op}")
+        say(f"ok       {op}")
     for left in found["left_out"]:
-        typer.echo(f"left out {left['op']}: {left['reason']}")
+        say(f"left out {left['op']}: {left['reason']}")
     for row in found["bad_rows"][:20]:
-        typer.echo(f"bad row  {row['file']} {row['row']}{' id ' + row['id'] if row['id'] else ''}: {row['reason']}")
+        say(f"bad row  {row['file']} {row['row']}{' id ' + row['id'] if row['id'] else ''}: {row['reason']}")
     if len(found["bad_rows"]) > 20:
-        typer.echo(
-            f"         … and more; all of them with --json or in the quarantine table ({len(found['bad_rows'])} shown)"
-        )
+        say(f"         … and more; all of them with --json or in the quarantine table ({len(found['bad_rows'])} shown)")
     for text in found["problems"]:
-        typer.echo(f"PROBLEM  {text}")
+        say(f"PROBLEM  {text}")
 
 
 # -- plan and pools ----------------------------------------------------------------------------
@@ -120,14 +117,14 @@ def show_plan(found: Row) -> None:
     ]
     _table(rows, ["stage", "trials", "what", "device time"])
     if found["seconds"] is None:
-        typer.echo("\nno task, so no device time: statistics and pools only")
+        say("\nno task, so no device time: statistics and pools only")
         return
-    typer.echo(
+    say(
         f"\nin all at most {format_seconds(found['seconds'])} of device time, about "
         f"{format_seconds(found['wall_seconds'])} on {found['devices']} device(s); budget {found['budget']}"
         + ("" if found["fits"] else ": it will end early, with whole rounds of seeds")
     )
-    typer.echo(
+    say(
         f"one training on the full data takes T = {format_seconds(found['t_full'])}; m = {found['m']} trials of "
         f"r = {found['r']:.3g}: (1 + m·r)·T = {format_seconds(found['with_sandbox'])}, against M·T: "
         f"it pays from M = {found['break_even']} full trainings on (Section 3.2.4)"
@@ -168,7 +165,7 @@ def pools(folder: Path, workers: int | None, notice: Notice) -> Row:
 
 def show_pools(found: Row) -> None:
     """As people read it."""
-    typer.echo(f"{found['rows']} good rows; every pool has {found['pool_size']}\n")
+    say(f"{found['rows']} good rows; every pool has {found['pool_size']}\n")
     _table(
         [
             [p["pool"], f"{p['statistic']} {p['bucket']}", p["slice"], str(p["kept"]), p["degenerate"] or ""]
@@ -180,12 +177,12 @@ def show_pools(found: Row) -> None:
     pairs = sorted(((table[i][j], labels[i], labels[j]) for i in range(len(labels)) for j in range(i)), reverse=True)
     shared = [p for p in pairs if p[0] >= 0.5][:10]
     if shared:
-        typer.echo("\nlargest overlaps (intersection over union)")
+        say("\nlargest overlaps (intersection over union)")
         _table([[f"{x:.2f}", a, b] for x, a, b in shared], ["overlap", "bucket", "bucket"])
     for left in found["left_out"]:
-        typer.echo(f"left out {left['op']}: {left['reason']}")
+        say(f"left out {left['op']}: {left['reason']}")
     for row in found["unreadable"]:
-        typer.echo(f"{row['op']} could not read {row['unreadable']} rows; they are in no bucket")
+        say(f"{row['op']} could not read {row['unreadable']} rows; they are in no bucket")
 
 
 # -- status, rank, log -------------------------------------------------------------------------
@@ -223,7 +220,7 @@ def status(folder: Path) -> Row:
 def show_status(found: Row) -> None:
     """As people read it."""
     engine = f"engine runs (process {found['engine']})" if found["engine"] else "no engine runs"
-    typer.echo(f"{found['name']}: {engine}; {format_seconds(found['spent'])} of {format_seconds(found['limit'])} spent")
+    say(f"{found['name']}: {engine}; {format_seconds(found['spent'])} of {format_seconds(found['limit'])} spent")
     _table(
         [
             [s["stage"], *(str(s["trials"].get(state, 0)) for state in ("COMPLETE", "RUNNING", "WAITING", "FAIL"))]
@@ -232,13 +229,13 @@ def show_status(found: Row) -> None:
         ["stage", "complete", "running", "waiting", "failed"],
     )
     for r in found["running"]:
-        typer.echo(f"running  {r['device']}  {r['label']}  seed {r['seed']}  step {r['step'] or 0}")
+        say(f"running  {r['device']}  {r['label']}  seed {r['seed']}  step {r['step'] or 0}")
     if found["awaiting"]:
-        typer.echo(f"{len(found['awaiting'])} proposal(s) await a decision: djsb review")
+        say(f"{len(found['awaiting'])} proposal(s) await a decision: djsb review")
     if found["recipe"]:
-        typer.echo(f"recipe   {_recipe_line(found['recipe'])}")
+        say(f"recipe   {_recipe_line(found['recipe'])}")
     if found["last"]:
-        typer.echo(f"last     {found['last']['at']}  {found['last']['text']}")
+        say(f"last     {found['last']['at']}  {found['last']['text']}")
 
 
 def _recipe_line(best: Row) -> str:
@@ -284,7 +281,7 @@ def log(folder: Path, last: int) -> list[Row]:
 def show_log(found: list[Row]) -> None:
     """As people read it."""
     for r in found:
-        typer.echo(f"{r['at']}  {r['level']:7}  {r['kind']:10}  {r['subject'] or '':16}  {r['text']}")
+        say(f"{r['at']}  {r['level']:7}  {r['kind']:10}  {r['subject'] or '':16}  {r['text']}")
 
 
 # -- show, review, ending ----------------------------------------------------------------------
@@ -351,7 +348,7 @@ def show_one(found: Row) -> None:
     """As people read it: a field a line, nested ones as YAML."""
     import yaml
 
-    typer.echo(yaml.safe_dump(json.loads(json.dumps(found)), sort_keys=False, allow_unicode=True).rstrip())
+    say(yaml.safe_dump(json.loads(json.dumps(found)), sort_keys=False, allow_unicode=True).rstrip())
 
 
 def review(folder: Path, proposal: str | None, every: bool, verdict: str | None, why: str) -> Row:
@@ -384,14 +381,14 @@ def _person() -> str:
 def show_review(found: Row) -> None:
     """As people read it."""
     for one in found["decided"]:
-        typer.echo(f"{found['verdict']}  {one}")
+        say(f"{found['verdict']}  {one}")
     if found["decided"]:
         return
     for r in found["waiting"]:
         cost = "cost unknown" if r["cost"] is None else format_seconds(r["cost"])
-        typer.echo(f"{r['id']}  {r['status']}  {r['kind']}  {cost}  {r['content']['reason']}")
+        say(f"{r['id']}  {r['status']}  {r['kind']}  {cost}  {r['content']['reason']}")
     if not found["waiting"]:
-        typer.echo("nothing awaits a decision")
+        say("nothing awaits a decision")
 
 
 def ending(folder: Path, ended: Any) -> Row:
@@ -409,13 +406,13 @@ def ending(folder: Path, ended: Any) -> Row:
 def show_ending(found: Row) -> None:
     """As people read it."""
     show_rank([r for r in found["leaderboard"] if r["verdict"] != "degenerate"])
-    typer.echo("")
+    say("")
     recipe = f"{found['folder']}/recipe.yaml"
     if found["recipe"]:
-        typer.echo(f"recipe: {_recipe_line(found['recipe'])}")
-        typer.echo(f"written to {recipe}; use it with: djsb apply {recipe} --data F --out G")
+        say(f"recipe: {_recipe_line(found['recipe'])}")
+        say(f"written to {recipe}; use it with: djsb apply {recipe} --data F --out G")
     elif found["stage"] == "confirm":
-        typer.echo("no recipe beat the control on fresh seeds, so none is called best")
+        say("no recipe beat the control on fresh seeds, so none is called best")
     if found["note"] and found["ended"] != "failed":
-        typer.echo(f"ended at stage {found['stage']}: {found['note']}")
-    typer.echo(f"report: {found['folder']}/report/report.html")
+        say(f"ended at stage {found['stage']}: {found['note']}")
+    say(f"report: {found['folder']}/report/report.html")

@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from app.printable import printable, say
+
 LINE_EVERY = 15.0  # seconds between plain lines of one task
 
 
@@ -67,6 +69,6 @@ class Display:
     def line(self, text: str) -> None:
         """One line above the bars."""
         if self._bars:
-            self._bars.console.print(text, highlight=False, markup=False)
+            self._bars.console.print(printable(text), highlight=False, markup=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            say(text, err=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,9 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlite_utils import Database, Migrations
 
 from engine.errors import StoreError
+
+# sqlite-utils imports pandas where it is installed, half a second that every command would pay; it is not used here
+_pandas = sys.modules.get("pandas")
+sys.modules["pandas"] = _pandas  # type: ignore[assignment]
+from sqlite_utils import Database, Migrations  # noqa: E402
+
+if _pandas is None:
+    del sys.modules["pandas"]
 
 DATABASE = "study.db"
 Row = dict[str, Any]
