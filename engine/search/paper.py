@@ -192,7 +192,7 @@ def scale(opened: OpenStudy) -> list[Proposal]:
 
 
 def confirm(opened: OpenStudy) -> list[Proposal]:
-    """The best recipes and the control on fresh seeds, which took no part in choosing them."""
+    """The best recipes and the control on fresh seeds, which took no part in choosing them; one proposal a seed."""
     section = opened.study.confirm
     chosen = recipes(opened)[: section.candidates]
     if not chosen:
@@ -202,12 +202,12 @@ def confirm(opened: OpenStudy) -> list[Proposal]:
     pools += [request(opened, r.pool, r.label, "combination" if len(r.pool.slices) > 1 else "single") for r in chosen]
     return [
         Proposal(
-            origin="paper", kind="seeds", stage="confirm", pools=tuple(pools),
-            seeds=tuple(range(FRESH, FRESH + section.seeds)), evidence=tuple(r.pool.id for r in chosen),
-            expected=chosen[0].effect.change,
-            reason=f"{section.seeds} fresh seeds for {', '.join(r.label for r in chosen)} and the control",
-            fallback="no recipe is called best",
+            origin="paper", kind="seeds", stage="confirm", pools=tuple(pools), seeds=(FRESH + seed,),
+            evidence=tuple(r.pool.id for r in chosen), expected=chosen[0].effect.change,
+            reason=f"fresh seed {seed + 1} of {section.seeds} for {', '.join(r.label for r in chosen)} and the control",
+            fallback="fewer fresh seeds; below two, no recipe is called best",
         )
+        for seed in range(section.seeds)
     ]  # fmt: skip
 
 

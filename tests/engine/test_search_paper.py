@@ -105,10 +105,10 @@ def test_scaling_adds_looser_layers_below_the_recipe(opened: OpenStudy) -> None:
 
 def test_confirmation_uses_fresh_seeds_of_the_best_and_the_control(opened: OpenStudy) -> None:
     give(opened, "probe", short_is_good)
-    (proposal,) = paper.confirm(opened)
-    assert min(proposal.seeds) >= 1000
-    assert proposal.pools[0].kind == "control"
-    assert proposal.pools[1].label == "text_len low"
+    proposals = paper.confirm(opened)
+    assert [p.seeds for p in proposals] == [(1000 + i,) for i in range(opened.study.confirm.seeds)]
+    assert proposals[0].pools[0].kind == "control"
+    assert proposals[0].pools[1].label == "text_len low"
 
 
 def test_proposals_survive_json(opened: OpenStudy) -> None:
