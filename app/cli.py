@@ -249,6 +249,7 @@ def export_pool(
     folder: Annotated[Path, typer.Option("--dir", help="folder of the study")] = HERE,
     format_: Annotated[TableFormat, typer.Option("--format")] = TableFormat.jsonl,
     seed: Annotated[int, typer.Option("--seed", help="the trial seed whose sample is written")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
     workers: Workers = None,
 ) -> None:
     """Write a pool's rows."""
@@ -256,7 +257,7 @@ def export_pool(
     from app.progress import Display
 
     with Display() as display:
-        rows = export.pool(folder, pool, out, format_.value, seed, workers, display.notice)
+        rows = export.pool(folder, pool, out, format_.value, seed, force, workers, display.notice)
     _tell(f"{rows} rows written to {out}")
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import StudyError
-from engine.open_study import Notice, OpenStudy, open_study, view_study
+from engine.open_study import EngineLock, Notice, OpenStudy, open_study, view_study
 from engine.pools import Pool, pool_from_json
 from engine.store import Row
+
+OURS = "# djsb study "  # how every recipe that is written here begins
 
 
 def find_pool(opened: OpenStudy, wanted: str) -> tuple[Pool, str]:
@@ -56,6 +58,9 @@ def write_recipe(folder: Path) -> Path | None:
     """Write the confirmed recipe to `folder/recipe.yaml`; None (and no file) when there is none."""
     file = folder / "recipe.yaml"
     opened = view_study(folder)
+    ours = not file.exists() or file.read_text(encoding="utf-8", errors="replace").startswith(OURS)
+    if not ours:
+        raise StudyError(f"{file} was not written by djsb; move it away, or export elsewhere with djsb export recipe")
     if opened.store.result(opened.context, "recipe") is None:
         file.unlink(missing_ok=True)  # a recipe that no longer holds must not lie about
         return None
@@ -63,10 +68,14 @@ def write_recipe(folder: Path) -> Path | None:
     return file
 
 
-def pool(folder: Path, wanted: str, out: Path, format_: str, seed: int, workers: int | None, notice: Notice) -> int:
+def pool(
+    folder: Path, wanted: str, out: Path, format_: str, seed: int, force: bool, workers: int | None, notice: Notice
+) -> int:
     """Write a pool's rows; how many. Rows are those that a trial of `seed` trains on."""
+    if out.exists() and not force:
+        raise StudyError(f"{out} is there already; give another file, or replace it with --force")
     opened = open_study(folder, workers, notice)
-    with opened.store:
+    with opened.store, EngineLock(opened.state):
         chosen, _ = find_pool(opened, wanted)
         rows = opened.realise(chosen, seed)
         rows.sort()

@@ -9,7 +9,7 @@ from typing import Any
 from app.printable import say
 from engine.budget import format_seconds, parse_budget
 from engine.errors import DjsbError, StudyError
-from engine.open_study import Notice, OpenStudy, engine_pid, open_study, view_study
+from engine.open_study import EngineLock, Notice, OpenStudy, engine_pid, open_study, view_study
 from engine.store import Row
 from engine.study import STAGES, STATE_FOLDER
 
@@ -36,7 +36,7 @@ def check(folder: Path, workers: int | None, notice: Notice) -> Row:
 
     found: Row = {"problems": [], "findings": [], "bad_rows": [], "ops": [], "left_out": []}
     opened = open_study(folder, workers, notice)
-    with opened.store:
+    with opened.store, EngineLock(opened.state):
         _check_rows(opened, found, "data")
         if opened.study.task is not None:
             _check_rows(opened, found, "evaluation")
@@ -90,7 +90,8 @@ def show_check(found: Row) -> None:
     for left in found["left_out"]:
         say(f"left out {left['op']}: {left['reason']}")
     for row in found["bad_rows"][:20]:
-        say(f"bad row  {row['file']} {row['row']}{' id ' + row['id'] if row['id'] else ''}: {row['reason']}")
+        identity = f" id {row['id']}" if row["id"] else ""
+        say(" ".join(f"bad row  {row['file']} {row['row']}{identity}: {row['reason']}".split(None)))
     if len(found["bad_rows"]) > 20:
         say(f"         … and more; all of them with --json or in the quarantine table ({len(found['bad_rows'])} shown)")
     for text in found["problems"]:
@@ -105,7 +106,7 @@ def plan(folder: Path, workers: int | None, notice: Notice) -> Row:
     from engine.planning import make_plan
 
     opened = open_study(folder, workers, notice)
-    with opened.store:
+    with opened.store, EngineLock(opened.state):
         return make_plan(opened, workers)
 
 
@@ -137,11 +138,11 @@ def pools(folder: Path, workers: int | None, notice: Notice) -> Row:
     from engine.pools import overlap
 
     opened = open_study(folder, workers, notice)
-    with opened.store:
+    with opened.store, EngineLock(opened.state):
         cuts = opened.cuts
-        if opened.study.task is None:
-            opened.record()
-            record_cuts(opened)
+        if opened.store.one("SELECT 1 FROM studies WHERE context = ?", (opened.context,)) is None:
+            opened.record(measured=False)
+        record_cuts(opened)
         good = opened.scan.good
         sound = [c for c in cuts if c.reason is None]
         table = overlap([c.slice.keeps(opened.columns[c.slice.statistic]) & good for c in sound])
@@ -399,6 +400,7 @@ def ending(folder: Path, ended: Any) -> Row:
     return {
         "ended": ended.how, "stage": ended.stage, "note": ended.note,
         "recipe": opened.store.result(opened.context, "recipe"), "leaderboard": leaderboard(opened),
+        "unconfirmed": opened.store.result(opened.context, "unconfirmed"),
         "folder": str(folder.resolve()),
     }  # fmt: skip
 
@@ -411,6 +413,8 @@ def show_ending(found: Row) -> None:
     if found["recipe"]:
         say(f"recipe: {_recipe_line(found['recipe'])}")
         say(f"written to {recipe}; use it with: djsb apply {recipe} --data F --out G")
+    elif found["unconfirmed"]:
+        say(found["unconfirmed"])
     elif found["stage"] == "confirm":
         say("no recipe beat the control on fresh seeds, so none is called best")
     if found["note"] and found["ended"] != "failed":

@@ -144,6 +144,8 @@ def _recipe(opened: OpenStudy, content: Row) -> tuple[str | None, str]:
         return None, "The confirmation on fresh seeds has not ended yet, and nothing is called best before it."
     if not content["candidates"]:
         return None, "No pool beat the control while probing, so there was nothing to confirm on fresh seeds."
+    if pending := opened.store.result(opened.context, "unconfirmed"):
+        return None, f"The recipe is {pending}."
     return None, "No candidate's interval on fresh seeds lies above zero, so no recipe is called best."
 
 

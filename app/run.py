@@ -39,7 +39,7 @@ def _attach(scheduler: Scheduler, display: Display) -> None:
 
     def watch(s: Scheduler) -> None:
         ledger = s.ledger()
-        detail = f"{format_seconds(ledger.spent)} of {format_seconds(ledger.limit)} spent"
+        detail = f"{format_seconds(ledger.spent)} of {format_seconds(s.limit)} spent"
         display.notice(f"trials of {s.stage}", s.finished, s.finished + s.unfinished, detail)
 
     def stop(number: int, _frame: FrameType | None) -> None:

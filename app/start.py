@@ -102,7 +102,10 @@ def _first(rows: list[dict[str, Any]], names: tuple[str, ...]) -> str | None:
 
 def _fields(rows: list[dict[str, Any]]) -> dict[str, str | None]:
     """The fields by their usual names; a lone string field counts as the text."""
-    text = _first(rows, TEXT_NAMES)
+    strings = {k for row in rows for k, v in row.items() if isinstance(v, str)}
+    others = {n for names in (IMAGE_NAMES, VIDEO_NAMES, ID_NAMES, LABEL_NAMES) for n in names}
+    lone = strings - others
+    text = _first(rows, TEXT_NAMES) or (lone.pop() if len(lone) == 1 else None)
     return {
         "text": text,
         "images": _first(rows, IMAGE_NAMES),

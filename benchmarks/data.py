@@ -99,7 +99,7 @@ def measure(what: str, data: Path) -> dict[str, float]:
 
         def watch() -> None:
             parent = psutil.Process(process.pid)
-            while not done.wait(0.1):
+            while not done.wait(0.3):
                 total = 0
                 try:
                     for p in [parent, *parent.children(recursive=True)]:

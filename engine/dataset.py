@@ -99,6 +99,7 @@ class ParquetReader:
         self._files = [pq.ParquetFile(f) for f in files]
         groups = [(f, g) for f in self._files for g in range(f.num_row_groups)]
         self._groups = groups
+        self._last: tuple[Any, Any] | None = None
         self._ends = np.cumsum([f.metadata.row_group(g).num_rows for f, g in groups])
 
     def __len__(self) -> int:
@@ -111,7 +112,9 @@ class ParquetReader:
             begin = end - file.metadata.row_group(group).num_rows
             if begin >= stop:
                 break
-            table = file.read_row_group(group)
+            if self._last is None or self._last[0] != (file, group):  # chunks are smaller than groups
+                self._last = ((file, group), file.read_row_group(group))
+            table = self._last[1]
             a, b = max(start, begin) - begin, min(stop, end) - begin
             rows += table.slice(a, b - a).to_pylist()
         return rows

@@ -193,7 +193,8 @@ def _half_width(effect: float, pool: tuple[float, float], control: tuple[float, 
     a, b = pool[0], ratio**2 * control[0]
     if a + b == 0:
         return 0.0
-    freedom = (a + b) ** 2 / (a**2 / pool[1] + b**2 / control[1])
+    # both may rest on the same residuals, so their degrees of freedom do not add up beyond the larger
+    freedom = min((a + b) ** 2 / (a**2 / pool[1] + b**2 / control[1]), max(pool[1], control[1]))
     return float(stats.t.isf(alpha / 2, freedom)) * math.sqrt((a + b) / n)
 
 

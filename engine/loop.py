@@ -15,7 +15,7 @@ from engine.budget import parse_budget
 from engine.errors import Awaited
 from engine.open_study import EngineLock, OpenStudy
 from engine.pools import Pool
-from engine.proposals import PoolRequest, Proposal
+from engine.proposals import PoolRequest, Proposal, Proposer
 from engine.scheduler import Scheduler, scheduler
 from engine.search.paper import Paper
 from engine.slots import devices
@@ -59,16 +59,15 @@ def run_loop(
         record_cuts(opened)
         at_work.calibrate()
         started(at_work)
-        notes = []
+        notes: list[str] = []
         for stage in STAGES[: STAGES.index(until) + 1]:
-            approved = _decide(opened, stage, policy, at_work)
-            how = at_work.run(stage, approved)
+            approved, refusals = _decide(opened, stage, policy, at_work)
+            how = at_work.run(stage, approved, _cap(opened, stage, approved, limit))
             if how == "stopped":
                 return Ended(how, stage, "stopped on request; the same command goes on")
-            note = at_work.note or _unaffordable(opened, stage)
-            if note:
-                notes.append(f"{stage}: {note}")
-                opened.store.event("budget", note, stage, "warning")
+            if ended := [*([at_work.note] if at_work.note else []), *refusals[:1]]:
+                notes.append(f"{stage}: {ended[0]}")
+                opened.store.event("budget", ended[0], stage, "warning")
             outcome.analyse(opened, stage)
     if failed := _failures(opened):
         return Ended("failed", stage, "; ".join([failed, *notes]))
@@ -88,15 +87,25 @@ def _failures(opened: OpenStudy) -> str:
     )
 
 
-def _decide(opened: OpenStudy, stage: str, policy: str, at_work: Scheduler) -> list[str]:
-    """Put the stage's proposals through the gate and the policy; ids of those that may run.
+def _cap(opened: OpenStudy, stage: str, approved: list[str], limit: float) -> float:
+    """Device-seconds that may be spent in all when the stage ends; one round of the probe may use the whole limit."""
+    return limit if stage == "probe" and len(approved) == 1 else limit * STAGE_CAP[stage]
+
+
+def _decide(opened: OpenStudy, stage: str, policy: str, at_work: Scheduler) -> tuple[list[str], list[str]]:
+    """Put the stage's proposals through the gate and the policy: ids of those that may run, reasons of refusals.
 
     Raises: Awaited while a proposal of the stage waits for a person.
     """
     approved: list[str] = []
     waiting: list[str] = []
-    for proposal in Paper(stage).propose(opened):
-        key, status = stored_id(opened, proposal), submit(opened, proposal, at_work)
+    refusals: list[str] = []
+    proposer: Proposer = Paper(stage)
+    proposals = proposer.propose(opened)
+    _supersede(opened, stage, [stored_id(opened, p) for p in proposals])
+    for proposal in proposals:
+        key = stored_id(opened, proposal)
+        status, reason = submit(opened, proposal, at_work, approved)
         if status == "queued" and policy == "auto":
             decide(opened, key, "approve", "policy auto", "it passed the gate")
             status = "approved"
@@ -105,24 +114,26 @@ def _decide(opened: OpenStudy, stage: str, policy: str, at_work: Scheduler) -> l
             approved.append(key)
         elif status in ("queued", "held"):
             waiting.append(key)
+        elif status == "refused":
+            refusals.append(reason)
     if waiting:
         if approved:
-            at_work.run(stage, approved)
+            at_work.run(stage, approved, at_work.limit)
         raise Awaited(
             f"{len(waiting)} proposal(s) of stage {stage} await a decision: djsb review --all --approve --why … "
             f"(or one by one: {', '.join(waiting)}), then the same command goes on"
         )
-    return approved
+    return approved, refusals
 
 
-def _unaffordable(opened: OpenStudy, stage: str) -> str:
-    """The reason of the stage's first proposal that the budget refused, or nothing."""
-    refused = opened.store.one(
-        "SELECT content FROM proposals WHERE context = ? AND stage = ? AND status = 'refused' ORDER BY at",
-        (opened.context, stage),
+def _supersede(opened: OpenStudy, stage: str, current: list[str]) -> None:
+    """Undecided proposals of an earlier run that the evidence no longer asks for wait for nobody."""
+    marks = ", ".join("?" * len(current))
+    opened.store.execute(
+        "UPDATE proposals SET status = 'superseded' WHERE context = ? AND stage = ? "
+        f"AND status IN ('queued', 'held', 'refused') AND id NOT IN ({marks})",
+        (opened.context, stage, *current),
     )
-    reason = json.loads(refused["content"])["gate"] if refused else ""
-    return reason if reason.startswith("budget") else ""
 
 
 def stored_id(opened: OpenStudy, proposal: Proposal) -> str:
@@ -130,35 +141,47 @@ def stored_id(opened: OpenStudy, proposal: Proposal) -> str:
     return digest([opened.context, proposal.id], 12)
 
 
-def submit(opened: OpenStudy, proposal: Proposal, at_work: Scheduler) -> str:
-    """Check a proposal at the gate and store it; its status. A decided one keeps its status."""
+def submit(opened: OpenStudy, proposal: Proposal, at_work: Scheduler, approved: Sequence[str] = ()) -> tuple[str, str]:
+    """Check a proposal at the gate and store it; its status and the gate's reason.
+
+    approved: proposals of the stage whose trials may still wait. A decided proposal keeps its status,
+    and one that the budget refused stays refused until the limit rises, so that a resumed run decides alike.
+    """
     store, key = opened.store, stored_id(opened, proposal)
-    known = store.one("SELECT status FROM proposals WHERE id = ?", (key,))
-    if known and known["status"] not in ("queued", "refused"):
-        return str(known["status"])
+    known = store.one("SELECT status, content FROM proposals WHERE id = ?", (key,))
+    before = json.loads(known["content"]) if known else {}
+    limit = at_work.limit
+    if known and known["status"] not in ("queued", "refused", "superseded"):
+        return str(known["status"]), str(before["gate"])
+    if known and known["status"] == "refused" and before["gate"].startswith("budget") and before["limit"] >= limit:
+        return "refused", str(before["gate"])
     new = [t for t in _trials(opened, proposal) if not store.one("SELECT 1 FROM trials WHERE id = ?", (t[0],))]
     costs = [at_work.estimate(request.samples) for _, request, _ in new]
     cost = sum(c for c in costs if c is not None) if all(c is not None for c in costs) else None
-    ledger = at_work.ledger()
+    marks = ", ".join("?" * len(approved))
     outstanding = sum(
         at_work.estimate(r["samples"]) or 0.0
-        for r in store.query("SELECT samples FROM trials WHERE context = ? AND state = 'WAITING'", (opened.context,))
+        for r in store.query(
+            "SELECT DISTINCT t.id, t.samples FROM trials t JOIN proposal_trials x ON x.trial = t.id "
+            f"WHERE t.state = 'WAITING' AND x.proposal IN ({marks})",
+            approved,
+        )
     )
     first = proposal.stage == "probe" and proposal.seeds[0] == 0
-    cap = ledger.limit * (1.0 if first else STAGE_CAP[proposal.stage])
-    passed = gate.check(proposal, opened, cost, max(0.0, cap - ledger.spent - outstanding), len(new))
+    cap = limit * (1.0 if first else STAGE_CAP[proposal.stage])
+    passed = gate.check(proposal, opened, cost, max(0.0, cap - at_work.ledger().spent - outstanding), len(new))
     # a stage whose every trial an earlier stage ran has nothing left to ask for, and is no failure
     status = "queued" if passed.ok else "approved" if not new else "refused"
     with store.transaction():
-        content = {**proposal.model_dump(mode="json"), "gate": passed.reason}
+        content = {**proposal.model_dump(mode="json"), "gate": passed.reason, "limit": limit}
         store.put(
             "proposals",
             {"id": key, "context": opened.context, "origin": proposal.origin, "kind": proposal.kind,
              "stage": proposal.stage, "content": json.dumps(content), "status": status, "cost": cost, "at": now()},
         )  # fmt: skip
-        if status == "refused" and (known is None or known["status"] != "refused"):
+        if status == "refused":
             store.event("refused", passed.reason, key, "warning")
-    return status
+    return status, passed.reason
 
 
 def decide(opened: OpenStudy, proposal: str, verdict: str, who: str, why: str) -> None:

@@ -56,7 +56,7 @@ def locate(value: Any, root: Path, folder: Path) -> bytes | Path:
     """What a media field holds: bytes, or the path of a file.
 
     value: a path, bytes, or a Hugging Face {path, bytes}. root: unpacked tar; folder: the data file's.
-    Raises: ValueError with the reason when it is none of these or leaves both folders.
+    Raises: ValueError with the reason when it is none of these, or no regular file is there.
     """
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
@@ -65,10 +65,8 @@ def locate(value: Any, root: Path, folder: Path) -> bytes | Path:
     path = Path(value) if isinstance(value, str) else None
     if path is None:
         raise ValueError(f"wrong type {type(value).__name__}, a path or bytes are read")
-    if path.is_absolute():
-        return path
     for base in (folder, root):
-        if (base / path).is_file():
+        if (base / path).is_file():  # a regular file: no pipe or device is ever opened
             return base / path
     raise ValueError(f"missing file {value}")
 
@@ -79,9 +77,12 @@ def open_image(source: bytes | Path) -> Image.Image:
     Raises: OSError or ValueError when it cannot be read.
     """
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # importing Data-Juicer turns it on for the whole process
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-        image.load()
-        return image.convert("RGB")
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            image.load()
+            return image.convert("RGB")
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"unreadable image: {error}") from error
 
 
 def check_video(path: Path) -> None:

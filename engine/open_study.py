@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -149,6 +150,8 @@ class OpenStudy:
             s.seed,
             s.task,
             s.model.model_dump(),
+            self._checkpoint_content(),
+            hashlib.blake2b(np.packbits(self.scan.good).tobytes(), digest_size=8).hexdigest(),
             s.train.model_dump(exclude={"keep_checkpoints", "micro_batch"}),
         ]
         if s.task:
@@ -156,8 +159,20 @@ class OpenStudy:
             parts += [self.evaluation.fingerprint, shape, get_task(s).version]
         return digest(parts, 12)
 
-    def record(self) -> None:
-        """Write the study, and how its metrics are scaled, into the store."""
+    def _checkpoint_content(self) -> list[str]:
+        """Hashes of the checkpoint that replaces the preset: new weights at the same path are another model."""
+        if self.study.model.checkpoint is None:
+            return []
+        folder = resolve(self.folder, self.study.model.checkpoint)
+        files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")])
+        hashes = []
+        for file in files:
+            with file.open("rb") as f:
+                hashes.append(f"{file.name} {hashlib.file_digest(f, 'sha256').hexdigest()}")
+        return hashes
+
+    def record(self, measured: bool = True) -> None:
+        """Write the study into the store and, once the evaluation is prepared, how its metrics are scaled."""
         row = {
             "context": self.context,
             "name": self.study.name,
@@ -169,7 +184,7 @@ class OpenStudy:
         }
         with self.store.transaction():
             self.store.put("studies", row)
-            scales = [asdict(m) for m in self.metrics] if self.study.task else []
+            scales = [asdict(m) for m in self.metrics] if self.study.task and measured else []
             self.store.put_result(self.context, "metric_scales", scales)
 
     @cached_property

@@ -8,7 +8,7 @@ from engine.analysis import correlate, pool_entropies
 from engine.open_study import OpenStudy
 from engine.pools import Slice
 from engine.ranking import Ranked, rank
-from engine.search.paper import metric_series
+from engine.search.paper import metric_series, recipes
 from engine.tasks.text import captions
 
 
@@ -23,12 +23,26 @@ def analyse(opened: OpenStudy, stage: str) -> None:
     if stage == "scale":
         store.put_result(context, "scale", scaling(opened))
     if stage == "confirm":
-        best = best_recipe(opened)
+        missing = _unconfirmed(opened)
+        best = None if missing else best_recipe(opened)
         store.put_result(context, "recipe", best)
-        if best is None:
-            store.event("recipe", "no recipe beat the control on fresh seeds; none is called best", level="warning")
-        else:
+        store.put_result(context, "unconfirmed", missing)
+        if best is not None:
             store.event("recipe", f"{best['label']}: {best['change']:+.1f} % on fresh seeds", best["pool"])
+        elif missing:
+            store.event("recipe", missing, level="warning")
+        else:
+            store.event("recipe", "no recipe beat the control on fresh seeds; none is called best", level="warning")
+
+
+def _unconfirmed(opened: OpenStudy) -> str | None:
+    """Why nothing can be concluded yet: the fresh seeds are read once, when all of them are there."""
+    chosen, wanted = recipes(opened)[: opened.study.confirm.candidates], opened.study.confirm.seeds
+    done = {r.pool.id: r.effect.seeds for r in confirmed(opened)}
+    short = [r.label for r in chosen if done.get(r.pool.id, 0) < wanted]
+    if not short:
+        return None
+    return f"not confirmed yet: {', '.join(short)} lacks some of {wanted} fresh seeds; a larger budget gives them"
 
 
 def _statistic_correlation(opened: OpenStudy) -> dict[str, Any] | None:

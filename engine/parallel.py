@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 from engine.errors import DataError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+def _end_with(engine: int) -> None:
+    """End this process when the engine is gone: its own parent is the server that it was forked from."""
+
+    def watch() -> None:
+        while Path(f"/proc/{engine}").exists():
+            time.sleep(1)
+        os._exit(1)
+
+    if Path("/proc/self").exists():
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def run_chunks(
@@ -29,7 +45,7 @@ def run_chunks(
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["engine.warm"])
-    with ProcessPoolExecutor(min(workers, len(jobs)), context) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, _end_with, (os.getpid(),)) as pool:
         # a few jobs ahead of the workers, so that results do not pile up
         queue = iter(jobs)
         running = {pool.submit(work, job) for job in islice(queue, 2 * workers)}

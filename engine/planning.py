@@ -35,7 +35,7 @@ def make_plan(opened: OpenStudy, workers: int | None) -> Row:
             )
             for rate in study.scale.rates
         ),
-        ("confirm", (study.confirm.candidates + 1) * study.confirm.seeds, f"{study.confirm.seeds} fresh seeds", 1.0),
+        ("confirm", 2 * study.confirm.candidates * study.confirm.seeds, f"{study.confirm.seeds} fresh seeds", 1.0),
     ]
     if study.task is None:
         return {"stages": [{"stage": "pools", "trials": 0, "what": units[0][2], "seconds": None}], "seconds": None}

@@ -13,9 +13,6 @@ from engine.study import digest
 
 Kind = Literal["probe", "seeds", "combine", "repeat"]
 Origin = Literal["paper", "race", "person", "model"]
-DecisionVerdict = Literal["approve", "reject", "edit", "hold"]
-# queued: awaits a decision; refused: the gate said no; the others as decided
-Status = Literal["queued", "refused", "approved", "rejected", "held"]
 
 
 class PoolRequest(BaseModel):

@@ -117,7 +117,11 @@ def scan(data: Dataset, store: Store, state: Path, workers: int, progress: Progr
         _write_scan(data, store, name, file, state, workers, progress)
     with np.load(file) as saved:
         found = Scan(saved["keys"], saved["good"])
-    _refuse_if_bad(data, store, name, found)
+    try:
+        _refuse_if_bad(data, store, name, found)
+    except DataError:
+        file.unlink()  # missing images may be there the next time, though the data file is the same
+        raise
     return found
 
 

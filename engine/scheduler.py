@@ -29,6 +29,7 @@ from engine.tasks import Job
 SILENCE = 300.0  # seconds without a heartbeat after which a worker counts as lost
 START = 600.0  # seconds that a worker may take to import its libraries
 RETRIES = 1
+HUNG = 10.0  # times its estimate, and at least SILENCE, after which a trial that still beats counts as hung
 
 
 @dataclass
@@ -55,6 +56,8 @@ class Scheduler:
         logs = self.opened.state / "logs"
         self.slots = [Slot(d, logs / f"worker-{d}.log", self._events) for d in self.devices]
         self._waiting: deque[Row] = deque()
+        self._micro: int | None = None
+        self._cap = self.limit
         self._failures: Counter[str] = Counter()  # of this run: a later one tries again
 
     # -- costs ---------------------------------------------------------------------------------
@@ -65,7 +68,7 @@ class Scheduler:
         assert row is not None
         running = [s for s in self.slots if s.trial is not None]
         reserved = sum(max(0.0, (s.trial["estimate"] or 0.0) - s.seconds) for s in running if s.trial)
-        return Ledger(self.limit, row["spent"], reserved)
+        return Ledger(self._cap, row["spent"], reserved)
 
     def estimate(self, samples: int) -> float | None:
         """Device-seconds of a trial, from finished trials of this study, else from the calibration."""
@@ -114,15 +117,23 @@ class Scheduler:
             for row in cut:
                 self.store.event("recover", "was cut off with its engine; starts anew", row["id"], "warning")
             self.store.execute("UPDATE trials SET state = 'WAITING' WHERE state = 'RUNNING'")
+        kept = {r["trial"] for r in self.store.query("SELECT trial FROM checkpoints WHERE kept = 1")}
+        folder = self.opened.state / "checkpoints"
+        for left in folder.iterdir() if folder.exists() else ():
+            if left.name not in kept:
+                shutil.rmtree(left, ignore_errors=True)
 
     @property
     def unfinished(self) -> int:
         """Trials that run or wait."""
         return len(self._waiting) + len(self._running())
 
-    def run(self, stage: str, proposals: list[str]) -> str:
-        """Run the waiting trials of the given proposals; why it ended: `done`, `budget` or `stopped`."""
-        self.stage, self.finished = stage, 0
+    def run(self, stage: str, proposals: list[str], cap: float) -> str:
+        """Run the waiting trials of the given proposals; why it ended: `done`, `budget` or `stopped`.
+
+        cap: device-seconds that may be spent in all when the stage ends; at most the limit.
+        """
+        self.stage, self.finished, self._cap = stage, 0, min(cap, self.limit)
         marks = ", ".join("?" * len(proposals))
         self._waiting = deque(
             self.store.query(
@@ -197,7 +208,7 @@ class Scheduler:
             row["seed"],
             row["init"],
             str(output) if keep else "",
-            row.get("micro_batch"),
+            self._micro,
         )
         slot.send({"do": "trial", "study": self._study(), "prepared": str(self.opened.prepared), "job": asdict(job)})
 
@@ -227,7 +238,6 @@ class Scheduler:
         elif slot.trial is None:
             return  # the last words of a trial that was cancelled
         elif event["event"] == "curve":
-            slot.progress = (event["step"], event["total"])
             points = [
                 {"trial": slot.trial["id"], "name": n, "step": event["step"], "value": v}
                 for n, v in event["values"].items()
@@ -236,7 +246,9 @@ class Scheduler:
                 self.store.put("curve_points", points)
         elif event["event"] == "beat":
             self._charge(slot, event["seconds"])
-            if self.ledger().spent > self.limit:
+            if event["seconds"] > max(SILENCE, HUNG * (slot.trial["estimate"] or SILENCE)):
+                self._lost(slot, f"the trial hangs: {event['seconds']:.0f} s, estimated {slot.trial['estimate']:.0f} s")
+            elif self.ledger().spent > self.limit:
                 self.note = f"the budget of {format_seconds(self.limit)} is spent"
                 self._rescind(slot, "the budget is spent")
         elif event["event"] == "done":
@@ -285,11 +297,12 @@ class Scheduler:
         assert trial is not None
         self._charge(slot, event["seconds"])
         batch = self.opened.study.train.batch_size
-        micro = (trial.get("micro_batch") or self.opened.study.train.micro_batch or batch) // 2
+        micro = (self._micro or self.opened.study.train.micro_batch or batch) // 2
         if event["memory"] and micro >= 1:
             self.store.event("memory", f"out of memory; goes on with micro-batches of {micro}", trial["id"], "warning")
             slot.kill()  # gives the memory back
-            self._again(slot, {**trial, "micro_batch": micro})
+            self._micro = micro  # for the trials that follow too
+            self._again(slot, trial)
         else:
             self._retry(slot, event["error"])
 

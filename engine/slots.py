@@ -55,7 +55,6 @@ class Slot:
     heard: float = 0.0
     seconds: float = 0.0
     ready: bool = False
-    progress: tuple[int, int] = (0, 0)
     _stderr: IO[bytes] | None = field(default=None, repr=False)
 
     def start(self) -> None:
@@ -82,6 +81,7 @@ class Slot:
         assert process.stdout is not None
         for line in process.stdout:
             self.events.put((self, json.loads(line)))
+        process.wait()  # its output may close a moment before it can be reaped
         self.events.put((self, None))
 
     def send(self, message: dict[str, Any]) -> None:
@@ -92,7 +92,7 @@ class Slot:
             self.process.stdin.flush()
         except BrokenPipeError:
             pass  # its end arrives as an event
-        self.heard, self.seconds, self.progress = time.monotonic(), 0.0, (0, 0)
+        self.heard, self.seconds = time.monotonic(), 0.0
 
     def kill(self) -> None:
         """End the worker at once."""

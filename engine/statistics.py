@@ -233,7 +233,14 @@ def _sources(rows: list[dict[str, Any]], data: Dataset, root: Path) -> list[list
     """Each row's media, images first; text-only data has none."""
     folder = data.path if data.path.is_dir() else data.path.parent
     names = [n for n in (data.fields.images, data.fields.videos) if n]
-    return [[locate(value, root, folder) for n in names for value in as_list(row.get(n))] for row in rows]
+
+    def found(value: Any) -> bytes | Path:
+        try:
+            return locate(value, root, folder)
+        except ValueError:
+            return folder / str(value)  # gone since the scan: the OP fails on it, and says so
+
+    return [[found(value) for n in names for value in as_list(row.get(n))] for row in rows]
 
 
 def _batch(rows: list[dict[str, Any]], media: list[list[str]], data: Dataset, run: OpRun) -> dict[str, list[Any]]:

@@ -1,7 +1,5 @@
-"""What data workers share: imported once in the process that they are forked from."""
+"""What data workers share: imported, and a first OP built, once in the process that they are forked from."""
 
 from engine import datajuicer
 
-datajuicer.prepare()
-
-import data_juicer.ops  # noqa: E402, F401  (after the installer is barred)
+datajuicer.load_op("text_length_filter", {})

@@ -106,7 +106,7 @@ def _trial(job: dict[str, Any], channel: _Channel) -> dict[str, Any]:
     task = get_task(study)
     report = Report(lambda kind, content: channel.send(kind, **content))
     metrics = task.run(study, Path(job["prepared"]), Job(**job["job"]), report)
-    return {"metrics": {name: float(value) for name, value in metrics.items()}, "memory": _peak_memory()}
+    return {"metrics": {name: float(value) for name, value in metrics.items()}}
 
 
 def _calibrate(job: dict[str, Any]) -> dict[str, Any]:
@@ -116,14 +116,3 @@ def _calibrate(job: dict[str, Any]) -> dict[str, Any]:
     study = Study.model_validate(job["study"])
     per_sample, fixed = get_task(study).calibrate(study, Path(job["prepared"]))
     return {"per_sample": per_sample, "fixed": fixed}
-
-
-def _peak_memory() -> int:
-    """Peak bytes on the GPU, else of the process."""
-    import resource
-
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -16,18 +19,28 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar-web"
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not (DATA / "train.jsonl").exists(), reason=f"{DATA} is not there")
-def test_long_captions_hurt_on_real_photographs(tmp_path: Path) -> None:
+def test_long_captions_hurt_and_a_recipe_beats_the_control_on_real_photographs(tmp_path: Path) -> None:
     study = tmp_path / "study"
     made = run_djsb("init", study, "--data", DATA / "train.jsonl", "--eval", DATA / "test.jsonl")
     assert made.returncode == 0, made.stderr
     settings = yaml.safe_load((study / "study.yaml").read_text())
     settings["ops"] = {"text_length_filter": {}, "words_num_filter": {}}
     settings["pools"]["size"] = 2000
-    settings["search"]["seeds"] = 2
+    settings["combine"] |= {"top": 2, "clusters": 0}
+    settings["scale"]["rates"] = []
+    settings["confirm"] |= {"candidates": 1, "seeds": 3}
     (study / "study.yaml").write_text(yaml.safe_dump(settings))
-    done = run_djsb("auto", study, "--until", "probe", "--json", timeout=800)
+    done = run_djsb("auto", study, "--budget", "40min", "--json", timeout=800)
     assert done.returncode == 0, done.stderr
-    verdicts = {r["label"]: r for r in json.loads(done.stdout)["leaderboard"]}
-    assert verdicts["text_len high"]["change"] < -15
-    assert verdicts["num_words high"]["change"] < -15
-    assert verdicts["text_len high"]["change"] < verdicts["text_len low"]["change"]
+    result = json.loads(done.stdout)
+    board = {r["label"]: r for r in result["leaderboard"] if r["verdict"] != "degenerate"}
+    assert board["text_len high"]["verdict"] == "hurts"
+    assert board["num_words high"]["verdict"] == "hurts"
+    assert result["unconfirmed"] is None
+    exported = run_djsb("export", "results", study)
+    fresh = [
+        r for r in csv.DictReader(io.StringIO(exported.stdout)) if r["stage"] == "confirm" and r["metric"] == "accuracy"
+    ]
+    control = np.mean([float(r["value"]) for r in fresh if r["pool"] == "control"])
+    recipe = np.mean([float(r["value"]) for r in fresh if r["pool"] != "control"])
+    assert recipe > control

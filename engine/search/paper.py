@@ -33,6 +33,12 @@ class Paper:
         return found[:n]
 
 
+def _current(opened: OpenStudy, ranked: Sequence[Ranked]) -> list[Ranked]:
+    """Entries whose statistics the study still computes; OPs may have been taken out since they were probed."""
+    known = {(c.op, c.statistic, c.params) for c in opened.statistic_columns}
+    return [r for r in ranked if all((s.op, s.statistic, s.params) in known for s in r.pool.slices)]
+
+
 def request(opened: OpenStudy, pool: Pool, label: str, kind: PoolKind, epochs: float | None = None) -> PoolRequest:
     """A pool with the samples that the study's epochs give it."""
     samples = int(pool.samples * (epochs if epochs is not None else opened.study.train.epochs))
@@ -87,7 +93,7 @@ def _lattice(seeds: Sequence[Ranked]) -> list[tuple[Ranked, ...]]:
 def _candidates(opened: OpenStudy) -> tuple[list[tuple[Ranked, ...]], str]:
     """The combinations of both strategies and across them, without repeats; and how they came about."""
     section = opened.study.combine
-    ranked = rank(opened, ("single",), ("probe",))
+    ranked = _current(opened, rank(opened, ("single",), ("probe",)))
     top = best_per_op(ranked)[: section.top]
     diverse = _cluster_best(opened, ranked, section.clusters) if section.clusters else []
     union = [*top, *(d for d in diverse if d not in top)]
@@ -148,7 +154,7 @@ def combine(opened: OpenStudy) -> list[Proposal]:
 def recipes(opened: OpenStudy) -> list[Ranked]:
     """Slices that beat the control, best first, each set of slices once."""
     seen: dict[tuple[Slice, ...], Ranked] = {}
-    for entry in rank(opened, ("single", "combination"), ("probe", "combine")):
+    for entry in _current(opened, rank(opened, ("single", "combination"), ("probe", "combine"))):
         if entry.effect.change is not None and entry.effect.change > 0:
             seen.setdefault(_ordered(entry.pool.slices), entry)
     return list(seen.values())

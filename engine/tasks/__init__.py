@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,11 +58,9 @@ class Report:
 
     emit: Callable[[str, dict[str, Any]], None]
     total: int = 0
-    step: int = field(default=0)
 
     def curve(self, step: int, **values: float) -> None:
         """Report values at a step."""
-        self.step = step
         self.emit("curve", {"step": step, "total": self.total, "values": values})
 
 

@@ -81,7 +81,7 @@ class ClipTask:
         vocabulary = 0 if checkpoint else PRESETS[study.model.preset].vocabulary
         key = digest(
             [data.fingerprint, evaluation.fingerprint, side, length, vocabulary, str(checkpoint or ""),
-             study.evaluation.label, data.fields.model_dump(), evaluation.fields.model_dump()]
+             study.evaluation.label, study.evaluation.prompts, data.fields.model_dump(), evaluation.fields.model_dump()]
         )  # fmt: skip
         target = folder / ".djsb" / "cache" / f"clip-{key}"
         if (target / "meta.json").exists():

@@ -132,3 +132,28 @@ def test_intervals_cover_the_truth() -> None:
         assert first.ci_low is not None and first.ci_high is not None
         covered += first.ci_low <= 10.0 <= first.ci_high
     assert 0.85 <= covered / studies <= 0.95
+
+
+def test_one_pool_is_the_paired_t_test() -> None:
+    rng = np.random.default_rng(5)
+    control = (0.5 + rng.normal(0, 0.02, 5)).tolist()
+    pool = (np.array(control) + rng.normal(0, 0.01, 5)).tolist()
+    (found,) = effects({"p": runs(pool), "c": runs(control)}, {"p": "c"}, [ACCURACY])
+    expected = stats.ttest_rel(pool, control).confidence_interval(0.95)
+    base = float(np.mean(control))
+    assert found.ci_low is not None and found.ci_high is not None
+    # equal but for the ratio's denominator, whose noise the pool's own interval counts too
+    assert found.ci_low == pytest.approx(100 * expected.low / base, rel=0.1, abs=0.1)
+    assert found.ci_high == pytest.approx(100 * expected.high / base, rel=0.1, abs=0.1)
+
+
+@pytest.mark.parametrize(("pools", "seeds"), [(1, 2), (1, 5), (2, 5)])
+def test_few_pools_are_not_called_different_too_often(pools: int, seeds: int) -> None:
+    """A/A with the small studies of the confirmation."""
+    rng = np.random.default_rng(6)
+    studies, wrong = 600, 0
+    for _ in range(studies):
+        table = simulate(rng, pools, seeds, 0.0)
+        found = effects(table, {p: "c" for p in table if p != "c"}, [ACCURACY])
+        wrong += any(e.verdict != "unclear" for e in found)
+    assert wrong <= 600 * 0.05 + 2 * math.sqrt(600 * 0.05 * 0.95), f"{wrong} of {studies} studies"

@@ -205,3 +205,26 @@ def test_a_second_engine_is_refused_and_a_dead_one_is_not(tiny: Tiny) -> None:
 def test_checkpoint_folder_is_empty_when_none_are_kept(stopped: Tiny) -> None:
     folder: Path = stopped.study / ".djsb" / "checkpoints"
     assert not folder.exists() or not list(folder.iterdir())
+
+
+def test_an_op_taken_out_of_the_study_no_longer_decides(stopped: Tiny) -> None:
+    """Results of an OP that the study no longer names stay, and nothing is proposed from them."""
+    from engine.search.paper import combine, confirm
+
+    with (opened := open_study(stopped.study, 1)).store:
+        loop.run_loop(opened, until="probe", workers=1)
+    stopped.set({"ops": {"text_length_filter": {}}})
+    with (opened := open_study(stopped.study, 1)).store:
+        for proposal in [*combine(opened), *confirm(opened)]:
+            for request in proposal.pools:
+                assert {s.statistic for s in request.to_pool().slices} <= {"text_len"}
+        assert loop.run_loop(opened, workers=1, until="combine").how == "done"
+
+
+def test_changed_prompts_are_another_context(tiny: Tiny) -> None:
+    with (opened := open_study(tiny.study, 1)).store:
+        first, prepared = opened.context, opened.prepared
+    tiny.set({"evaluation": {"prompts": ["a photo of a {}", "{}"]}})
+    with (opened := open_study(tiny.study, 1)).store:
+        assert opened.context != first
+        assert opened.prepared != prepared
