@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +32,12 @@ def _end_with(engine: int) -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
+def warm_up() -> None:
+    """Start the server that workers are forked from; it imports Data-Juicer while the caller goes on."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["engine.warm"])
+    forkserver.ensure_running()
+
+
 def run_chunks(
     work: Callable[[Job], Result],
     jobs: Sequence[Job],
@@ -43,8 +50,8 @@ def run_chunks(
     """
     if not jobs:
         return
+    warm_up()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["engine.warm"])
     with ProcessPoolExecutor(min(workers, len(jobs)), context, _end_with, (os.getpid(),)) as pool:
         # a few jobs ahead of the workers, so that results do not pile up
         queue = iter(jobs)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from engine.dataset import BROKEN, Dataset, as_list
 from engine.errors import DataError
 from engine.media import check_video, locate, media_root, open_image
-from engine.parallel import run_chunks
+from engine.parallel import run_chunks, warm_up
 from engine.store import Store
 
 CHUNK = 5_000
+IN_PROCESS = 200_000  # rows of text that are scanned without workers
+ChunkScan = tuple[int, NDArray[np.uint64], list[tuple[int, str, str]]]
 Progress = Callable[[int, int], None]
 
 
@@ -89,7 +91,7 @@ def inspect(row: dict[str, Any], data: Dataset, root: Path, folder: Path) -> str
 
 def _scan_chunk(
     job: tuple[Dataset, Path, int, int],
-) -> tuple[int, NDArray[np.uint64], list[tuple[int, str, str]]]:
+) -> ChunkScan:
     """One chunk's keys and bad rows (row, id, reason); runs in a worker process."""
     data, root, start, stop = job
     folder = data.path if data.path.is_dir() else data.path.parent
@@ -151,7 +153,13 @@ def _write_scan(
     bad: list[tuple[int, str, str]] = []
     jobs = [(data, root, start, stop) for start, stop in data.chunks(CHUNK)]
     done = 0
-    for start, part, found in run_chunks(_scan_chunk, jobs, workers):
+    text_only = not data.fields.images and not data.fields.videos
+    if text_only and len(data) <= IN_PROCESS:
+        warm_up()  # looking at text takes less time than the workers' start, which statistics need anyway
+        chunks: Iterable[ChunkScan] = map(_scan_chunk, jobs)
+    else:
+        chunks = run_chunks(_scan_chunk, jobs, workers)
+    for start, part, found in chunks:
         keys[start : start + len(part)] = part
         bad += found
         done += len(part)

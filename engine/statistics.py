@@ -6,8 +6,9 @@ chunk, so that adding an OP computes that OP only and a killed run goes on where
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,12 +208,16 @@ def _compute_chunk(
     rows = data.reader.read(start, stop)
     for at in range(0, len(numbers), BATCH):
         part = numbers[at : at + BATCH]
+        words: list[dict[str, Any]] = [{} for _ in part]  # what text OPs share: a caption is split once for all
         with files_of(_sources([rows[i] for i in part], data, root)) as paths:
             for run in runs:
                 began = time.perf_counter()
                 op = _op_for(run)
                 batch = _batch([rows[i] for i in part], paths, data, run)
-                stats, reasons = _stats(op, batch)
+                shares = get_op(run.name).modality == "text" and "context" in _signature(run)
+                if shares:
+                    batch["__dj__context__"] = words
+                stats, reasons = _stats(op, batch, {"context": True} if shares else {})
                 for i, name in enumerate(run.statistics):
                     low, high = _extremes(stats, name)
                     values[run.key][2 * i, part], values[run.key][2 * i + 1, part] = low, high
@@ -263,11 +268,17 @@ def _batch(rows: list[dict[str, Any]], media: list[list[str]], data: Dataset, ru
     return batch
 
 
-def _stats(op: Any, batch: dict[str, list[Any]]) -> tuple[list[dict[str, Any]], list[str | None]]:
+def _signature(run: OpRun) -> Collection[str]:
+    return inspect.signature(_op_for(run).compute_stats_batched).parameters
+
+
+def _stats(
+    op: Any, batch: dict[str, list[Any]], options: dict[str, Any]
+) -> tuple[list[dict[str, Any]], list[str | None]]:
     """Each row's statistics, and the reason where the OP failed; a failed batch goes row by row."""
     rows = len(batch["__dj__stats__"])
     try:
-        return op.compute_stats_batched(batch)["__dj__stats__"], [None] * rows
+        return op.compute_stats_batched(batch, **options)["__dj__stats__"], [None] * rows
     except OpError:
         raise
     except Exception:  # a border: any library below an OP may fail on a row; the row-by-row pass records it
