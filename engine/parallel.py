@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from engine.errors import DataError
 
+HOME = str(Path(__file__).resolve().parents[1])
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -35,7 +36,18 @@ def _end_with(engine: int) -> None:
 def warm_up() -> None:
     """Start the server that workers are forked from; it imports Data-Juicer while the caller goes on."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(["engine.warm"])
-    forkserver.ensure_running()
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    # the server takes its path from these: a user's engine/ in the working directory must not shadow ours
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (HOME, before["PYTHONPATH"])))
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        forkserver.ensure_running()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def run_chunks(
