@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install test check demo bench-data wheel-test clean
+.PHONY: install test check demo bench-data bench-search bench-pack wheel-test clean
 
 install: $(READY)
 $(READY): pyproject.toml constraints.txt
@@ -26,6 +26,14 @@ demo: $(READY)
 
 bench-data: $(READY)
 	$(BIN)/python benchmarks/data.py --write
+
+bench-search: $(READY)
+	$(BIN)/python benchmarks/search.py --write
+	$(BIN)/python benchmarks/proxy.py --write
+	test ! -d ../shared/data/cifar-web || $(BIN)/python benchmarks/search.py --live ../shared/data/cifar-web --write
+
+bench-pack: $(READY)
+	$(BIN)/python benchmarks/pack.py --write
 
 wheel-test: $(READY)
 	$(BIN)/python -m pytest tests/test_wheel.py -m slow

@@ -48,8 +48,16 @@ if TYPE_CHECKING:
 
 def forest(rows: Sequence[Row], confidence: float) -> Figure:
     """Changes with their intervals, best first. rows: entries of the leaderboard that have a change."""
-    several = len({r["size"] for r in rows}) > 1
-    labels = [wrapped(r["label"] + (f" · {r['size']:,} rows" if several else ""), 46) for r in rows]
+    several, lengths = len({r["size"] for r in rows}) > 1, len({r["share"] for r in rows}) > 1
+    labels = [
+        wrapped(
+            r["label"]
+            + (f" · {r['size']:,} rows" if several else "")
+            + (f" · {100 * r['share']:g} % of the steps" if lengths else ""),
+            46,
+        )
+        for r in rows
+    ]
     heights = [max(1.0, 0.75 * (1 + label.count("\n"))) for label in labels]
     ends = np.cumsum(heights)
     ys = [float(end - height / 2) for end, height in zip(ends, heights, strict=True)]

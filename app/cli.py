@@ -50,6 +50,13 @@ class Approve(StrEnum):
     hold = "hold"
 
 
+class Aggregate(StrEnum):
+    """How the changes of several metrics become one."""
+
+    mean_of_changes = "mean-of-changes"
+    change_of_means = "change-of-means"
+
+
 class TableFormat(StrEnum):
     """File formats of rows."""
 
@@ -172,11 +179,36 @@ def status(folder: Folder = HERE, json: Json = False) -> None:
 
 
 @app.command()
-def rank(folder: Folder = HERE, json: Json = False) -> None:
+def rank(
+    folder: Folder = HERE,
+    results: Annotated[
+        Path | None, typer.Option("--from", help="CSV file with columns pool, seed, metric, value; needs no study")
+    ] = None,
+    aggregate: Annotated[
+        Aggregate | None,
+        typer.Option("--aggregate", help="with --from: how metrics are averaged; mean-of-changes by default"),
+    ] = None,
+    lower: Annotated[
+        list[str] | None, typer.Option("--lower", help="with --from: a metric that is better when low; repeatable")
+    ] = None,
+    confidence: Annotated[
+        float | None, typer.Option("--confidence", help="with --from: of all intervals together; 0.95 by default")
+    ] = None,
+    json: Json = False,
+) -> None:
     """Print the leaderboard of pools, best first, with intervals."""
-    from app import look
+    from app import look, recorded
 
-    _print(look.rank(folder), json, look.show_rank)
+    if results is None:
+        if aggregate or lower or confidence is not None:
+            raise typer.BadParameter("--aggregate, --lower and --confidence go with --from; a study has its own")
+        found = look.rank(folder)
+    else:
+        if confidence is not None and not 0.5 < confidence < 1:
+            raise typer.BadParameter("--confidence lies between 0.5 and 1, e.g. 0.95")
+        way = aggregate or Aggregate.mean_of_changes
+        found = recorded.rank(results, way.value, lower or [], 0.95 if confidence is None else confidence)
+    _print(found, json, look.show_rank)
 
 
 @app.command()
@@ -228,6 +260,19 @@ def review(
     _print(found, json, look.show_review)
     if not verdicts and found["waiting"]:
         raise typer.Exit(3)
+
+
+@app.command()
+def readmit(
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="id of a pool that the race has dropped")],
+    folder: Annotated[Path, typer.Option("--dir", help="folder of the study")] = HERE,
+    why: Annotated[str, typer.Option("--why", help="the reason, for the record")] = "",
+    json: Json = False,
+) -> None:
+    """Undo a drop of the race: the pool stays in it to the end, from the next run on."""
+    from app import look
+
+    _print(look.readmit(folder, pool, why), json, look.show_readmit)
 
 
 @export_app.command("recipe")

@@ -111,15 +111,15 @@ def results(folder: Path, format_: str) -> str:
     opened = view_study(folder)
     rows = opened.store.query(
         "SELECT CASE p.kind WHEN 'control' THEN 'control' ELSE p.id END AS pool, p.label, t.seed, t.stage, t.samples, "
-        "m.name AS metric, m.value, t.seconds, t.device, t.id AS trial FROM trials t JOIN pools p ON p.id = t.pool "
-        "JOIN metrics m ON m.trial = t.id WHERE t.context = ? AND t.state = 'COMPLETE' "
+        "t.horizon, m.name AS metric, m.value, t.seconds, t.device, t.id AS trial FROM trials t "
+        "JOIN pools p ON p.id = t.pool JOIN metrics m ON m.trial = t.id WHERE t.context = ? AND t.state = 'COMPLETE' "
         "ORDER BY t.stage, p.id, t.seed, m.name",
         (opened.context,),
     )
     if format_ == "json":
         return json.dumps(rows, indent=2) + "\n"
     text = io.StringIO()
-    names = ["pool", "label", "seed", "stage", "samples", "metric", "value", "seconds", "device", "trial"]
+    names = ["pool", "label", "seed", "stage", "samples", "horizon", "metric", "value", "seconds", "device", "trial"]
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

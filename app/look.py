@@ -134,8 +134,8 @@ def show_plan(found: Row) -> None:
 
 def pools(folder: Path, workers: int | None, notice: Notice) -> Row:
     """Sizes, overlaps and degenerate statistics of the single-OP pools."""
-    from engine.loop import record_cuts
     from engine.pools import overlap
+    from engine.proposal_queue import record_cuts
 
     opened = open_study(folder, workers, notice)
     with opened.store, EngineLock(opened.state):
@@ -262,14 +262,19 @@ def show_rank(found: list[Row]) -> None:
     """As people read it."""
     rows = [
         [
-            str(i) if r["change"] is not None else "–", VERDICTS[r["verdict"]] + " " + r["verdict"], r["label"],
-            str(r["size"]), _percent(r["change"]), "–" if r["std"] is None else f"{r['std']:.1f}",
-            "–" if r["ci_low"] is None else f"[{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]", str(r["seeds"]), r["pool"],
-            "; ".join(r["skipped"]),
+            str(i) if r["change"] is not None else "–", VERDICTS[r["verdict"]] + " " + r["verdict"],
+            r.get("label", r["pool"]), str(r.get("size", "–")), f"{100 * r.get('share', 1):.0f}", _percent(r["change"]),
+            "–" if r["std"] is None else f"{r['std']:.1f}",
+            "–" if r["ci_low"] is None else f"[{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]",
+            "–" if r["p_best"] is None else f"{r['p_best']:.2f}", str(r["seeds"]), r["pool"],
+            "; ".join([*r["skipped"], *([f"dropped: {r['dropped']}"] if r.get("dropped") else [])]),
         ]
         for i, r in enumerate(found, 1)
     ]  # fmt: skip
-    _table(rows, ["rank", "verdict", "pool", "rows", "change %", "std", "interval", "seeds", "id", "note"])
+    _table(
+        rows,
+        ["rank", "verdict", "pool", "rows", "steps %", "change %", "std", "interval", "P(best)", "seeds", "id", "note"],
+    )
 
 
 def log(folder: Path, last: int) -> list[Row]:
@@ -354,7 +359,7 @@ def show_one(found: Row) -> None:
 
 def review(folder: Path, proposal: str | None, every: bool, verdict: str | None, why: str) -> Row:
     """Decide on proposals, or list what waits."""
-    from engine.loop import decide, waiting_proposals
+    from engine.proposal_queue import decide, waiting_proposals
 
     opened = view_study(folder)
     waiting = waiting_proposals(opened)
@@ -371,6 +376,28 @@ def review(folder: Path, proposal: str | None, every: bool, verdict: str | None,
     for one in chosen:
         decide(opened, one, verdict, _person(), why or "no reason given")
     return {"decided": chosen, "verdict": verdict, "waiting": waiting_proposals(opened)}
+
+
+def readmit(folder: Path, pool: str, why: str) -> Row:
+    """Undo the race's drop of a pool."""
+    from engine.search.race import readmit as undo
+
+    opened = view_study(folder)
+    dropped = opened.store.query(
+        "SELECT pool, stage, reason FROM drops WHERE context = ? AND undone IS NULL AND pool LIKE ? ESCAPE '!'",
+        (opened.context, _like(pool)),
+    )
+    if not dropped:
+        raise StudyError(f"the race has dropped no pool {pool!r}; djsb rank names those that it has")
+    if len({d["pool"] for d in dropped}) > 1:
+        raise StudyError(f"{pool!r} is the beginning of several: {', '.join(d['pool'] for d in dropped)}; give more")
+    undo(opened, dropped[0]["pool"], _person(), why or "no reason given")
+    return {"readmitted": dropped[0]["pool"], "was": [d["reason"] for d in dropped]}
+
+
+def show_readmit(found: Row) -> None:
+    """As people read it."""
+    say(f"readmitted  {found['readmitted']}  (was dropped: {'; '.join(found['was'])}); djsb auto goes on with it")
 
 
 def _person() -> str:

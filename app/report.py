@@ -113,7 +113,6 @@ def gather(opened: OpenStudy) -> Row:
         "warnings": report_data.warnings(opened),
         "failed": report_data.failed(opened),
         "last": store.one("SELECT max(at) AS at FROM (SELECT at FROM events UNION ALL SELECT at FROM costs)"),
-        "looks": max(1, study.search.seeds - 1),
     }
     content["curve_name"], content["curves"] = _curves(opened, content["recipe"], ranked)
     content["yaml"], content["no_recipe"] = _recipe(opened, content)

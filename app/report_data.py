@@ -100,11 +100,11 @@ def combined(ranked: Sequence[Ranked]) -> Lattice | None:
     combos = [r for r in ranked if r.kind == "combination" and len(r.pool.slices) > 1]
     if not combos:
         return None
-    samples, _ = max(Counter(r.samples for r in combos).items(), key=lambda item: (item[1], item[0]))
-    combos = [r for r in combos if r.samples == samples]
+    size, _ = max(Counter(r.pool.size for r in combos).items(), key=lambda item: (item[1], item[0]))
+    combos = [r for r in combos if r.pool.size == size]
     singles = [r for r in ranked if len(r.pool.slices) == 1]
     labels = {r.pool.slices[0]: r.label for r in singles}
-    changes = {r.pool.slices[0]: r.effect for r in singles if r.samples == samples}
+    changes = {r.pool.slices[0]: r.effect for r in singles if r.pool.size == size}
     slices = {s for r in combos for s in r.pool.slices}
 
     def place(s: Slice) -> tuple[float, str]:
@@ -176,7 +176,7 @@ def confirmed(opened: OpenStudy) -> list[Candidate]:
     metrics = [*main, *(m for m in opened.metrics if m not in main)]
     for entry in rank(opened, ("single", "combination"), fresh=True):
         control = _control(opened, entry.samples)
-        runs, base = table.get((entry.pool.id, entry.samples), {}), table.get((control or "", entry.samples), {})
+        runs, base = (table.get((p or "", entry.samples, entry.samples), {}) for p in (entry.pool.id, control))
         by_metric = {}
         for metric in metrics:
             changes, _, _ = paired_changes(runs, base, [metric], "mean-of-changes")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,9 +41,19 @@ def warm_up() -> None:
     # the server takes its path from these: a user's engine/ in the working directory must not shadow ours
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (HOME, before["PYTHONPATH"])))
     os.environ["PYTHONSAFEPATH"] = "1"
+    resource_tracker.ensure_running()
+    # the server and all that is forked from it inherit that Ctrl-C, the engine's, is blocked, and that nobody reads
+    # their standard error: what goes wrong in them comes back as an exception
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    told, nobody = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nobody, 2)
     try:
         forkserver.ensure_running()
     finally:
+        os.dup2(told, 2)
+        os.close(told)
+        os.close(nobody)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from engine.budget import parse_budget
 from engine.open_study import OpenStudy
 from engine.scheduler import scheduler
-from engine.search.paper import probe
-from engine.slots import devices
+from engine.search.race import bound
 from engine.store import Row
 
 
@@ -18,47 +18,70 @@ def make_plan(opened: OpenStudy, workers: int | None) -> Row:
     With a task, a few steps are timed on the first device unless trials were measured already.
     """
     study, size = opened.study, opened.pool_size
-    sound = [c for c in opened.cuts if c.reason is None]
-    n = len(sound) + 1
-    ops = len({c.slice.op for c in sound})
-    top, clusters = min(study.combine.top, ops), min(study.combine.clusters, ops)
-    lattice = top + clusters + min(study.combine.max, 2**top - 1 - top + 2**clusters - 1 - clusters + top * clusters)
-    units = [
-        ("probe", n * study.search.seeds, f"{n - 1} pools and the control × {study.search.seeds} seeds", 1.0),
-        ("combine", (lattice + 1) * study.search.seeds, f"at most {lattice} combinations and the control", 1.0),
-        *(
-            (
-                "scale",
-                3 * study.scale.recipes * study.scale.seeds,
-                f"×{rate}: repeat, lower layers, control",
-                float(rate),
-            )
-            for rate in study.scale.rates
-        ),
-        ("confirm", 2 * study.confirm.candidates * study.confirm.seeds, f"{study.confirm.seeds} fresh seeds", 1.0),
-    ]
+    units = _units(opened)
     if study.task is None:
-        return {"stages": [{"stage": "pools", "trials": 0, "what": units[0][2], "seconds": None}], "seconds": None}
-    named = devices(workers)
+        return {"stages": [{"stage": "pools", "trials": 0, "what": units[0].what, "seconds": None}], "seconds": None}
     limit = parse_budget(study.budget)
-    with scheduler(opened, limit, named) as timer:
+    with scheduler(opened, limit, workers) as timer:
         timer.calibrate(charge=False)
 
         def seconds(samples: float) -> float:
-            found = timer.estimate(int(samples))
+            found = timer.accounts.estimate(int(samples))
             assert found is not None
             return found
 
-        per_trial = probe(opened)[0].pools[0].samples
-        stages = [
-            {"stage": s, "trials": k, "what": w, "seconds": k * seconds(rate * per_trial)} for s, k, w, rate in units
-        ]
+        per_trial = size * study.train.epochs
+        stages: list[Row] = [
+            {"stage": u.stage, "trials": u.trials, "what": u.what,
+             "seconds": u.trials * seconds(per_trial * u.length / u.trials) if u.trials else 0.0}
+            for u in units
+        ]  # fmt: skip
+        devices = len(timer.slots)
         t_full = seconds(int(opened.scan.good.sum()) * study.train.epochs)
-    total = sum(s["seconds"] for s in stages)
-    m = sum(s["trials"] for s in stages)
+    total = sum(float(s["seconds"]) for s in stages)
+    m = sum(u.trials for u in units)
     r = total / m / t_full
     return {
-        "stages": stages, "seconds": total, "wall_seconds": total / len(named), "devices": len(named),
+        "stages": stages, "seconds": total, "wall_seconds": total / devices, "devices": devices,
         "budget": study.budget, "fits": total <= limit, "pool_size": size, "t_full": t_full, "m": m, "r": r,
         "with_sandbox": (1 + m * r) * t_full, "break_even": math.floor(1 + m * r) + 1,
     }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A stage's part of the plan. length: of all its trials together, in whole trials of the common size."""
+
+    stage: str
+    trials: int
+    length: float
+    what: str
+
+
+def _units(opened: OpenStudy) -> list[_Unit]:
+    study, search = opened.study, opened.study.search
+    sound = [c for c in opened.cuts if c.reason is None]
+    ops = len({c.slice.op for c in sound})
+    top, clusters = min(study.combine.top, ops), min(study.combine.clusters, ops)
+    lattice = top + clusters + min(study.combine.max, 2**top - 1 - top + 2**clusters - 1 - clusters + top * clusters)
+
+    def stage(name: str, arms: int, best: int, what: str) -> _Unit:
+        if search.strategy == "race":
+            trials, length = bound(search.rungs, arms, best, search.keep)
+            return _Unit(name, trials, length, f"{what} in {len(search.rungs)} rungs")
+        trials = (arms + 1) * search.seeds
+        return _Unit(name, trials, trials, f"{what} × {search.seeds} seeds")
+
+    return [
+        stage("probe", len(sound), search.top, f"{len(sound)} pools and the control"),
+        stage("combine", lattice, study.confirm.candidates, f"at most {lattice} combinations and the control"),
+        *(
+            _Unit("scale", n, float(n * rate), f"×{rate}: repeat, lower layers, control")
+            for rate in study.scale.rates
+            for n in [3 * study.scale.recipes * study.scale.seeds]
+        ),
+        *(
+            _Unit("confirm", n, float(n), f"{study.confirm.seeds} fresh seeds")
+            for n in [2 * study.confirm.candidates * study.confirm.seeds]
+        ),
+    ]

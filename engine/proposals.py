@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from engine.pools import Pool, pool_from_json
 from engine.study import digest
@@ -16,13 +16,24 @@ Origin = Literal["paper", "race", "person", "model"]
 
 
 class PoolRequest(BaseModel):
-    """A pool to train on and how long. samples: rows trained on in total, repeats counted."""
+    """A pool to train on and how long.
+
+    samples: rows trained on in total, repeats counted. horizon: samples of the whole learning-rate schedule when
+    the trial is only its beginning; None: the trial is all of it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     pool: dict[str, Any]
     label: str
     kind: Literal["control", "single", "combination", "repetition", "layers"]
     samples: int = Field(gt=0)
+    horizon: int | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _begins_its_schedule(self) -> PoolRequest:
+        if self.horizon is not None and self.horizon < self.samples:
+            raise ValueError(f"horizon {self.horizon} is below the {self.samples} samples to train on")
+        return self
 
     @field_validator("pool")
     @classmethod
@@ -32,6 +43,17 @@ class PoolRequest(BaseModel):
     def to_pool(self) -> Pool:
         """The pool as a value."""
         return pool_from_json(self.pool)
+
+    def part(self, share: float) -> PoolRequest:
+        """The first `share` of the steps, 0 … 1, at the learning rates of the whole."""
+        if share >= 1:
+            return self
+        return self.model_copy(update={"samples": max(1, int(self.samples * share)), "horizon": self.samples})
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """(pool, samples, horizon): what results are compared under."""
+        return self.to_pool().id, self.samples, self.horizon or self.samples
 
 
 class Proposal(BaseModel):
@@ -56,7 +78,7 @@ class Proposal(BaseModel):
     @property
     def id(self) -> str:
         """Content hash of what is asked for; the same request is the same proposal."""
-        asked = [p.model_dump(include={"pool", "samples"}) for p in self.pools]
+        asked = [p.model_dump(include={"pool", "samples", "horizon"}, exclude_none=True) for p in self.pools]
         return digest([self.version, self.kind, self.stage, asked, list(self.seeds)], 12)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from engine.evidence import Effect, effects
+from engine.evidence import Effect, chances, effects
 from engine.open_study import OpenStudy
 from engine.pools import Pool, pool_from_json
 from engine.store import Row, Store
@@ -16,7 +16,11 @@ FRESH = 1_000  # seeds from here on confirm; the ranking never reads them
 
 @dataclass(frozen=True)
 class Ranked:
-    """A pool, how it came about, and its effect. samples: rows that each of its trials trained on."""
+    """A pool, how it came about, and its effect.
+
+    samples: rows that each of its trials trained on. share: part of a whole training that this is. best: probability
+    that it is the best of those that trained as long. dropped: why the race has dropped it, or None.
+    """
 
     pool: Pool
     label: str
@@ -25,7 +29,10 @@ class Ranked:
     statistic: str | None
     bucket: str | None
     samples: int
+    share: float
     effect: Effect
+    best: float | None = None
+    dropped: str | None = None
 
     def to_json(self) -> Row:
         """One entry of `djsb rank --json`."""
@@ -33,24 +40,28 @@ class Ranked:
         return {
             "pool": self.pool.id, "op": self.op, "statistic": self.statistic, "bucket": self.bucket,
             "label": self.label, "kind": self.kind, "size": self.pool.size,
-            "change": e.change, "std": e.std, "ci_low": e.ci_low, "ci_high": e.ci_high, "seeds": e.seeds,
-            "metrics": dict(e.metrics), "verdict": e.verdict, "skipped": list(e.skipped),
+            "share": self.share, "change": e.change, "std": e.std, "ci_low": e.ci_low, "ci_high": e.ci_high,
+            "seeds": e.seeds,
+            "metrics": dict(e.metrics), "verdict": e.verdict, "p_best": self.best,
+            "dropped": self.dropped, "skipped": list(e.skipped),
         }  # fmt: skip
 
 
-Table = dict[tuple[str, int], dict[int, dict[str, float | None]]]
+# (pool, samples, horizon) → seed → metric → value
+Table = dict[tuple[str, int, int], dict[int, dict[str, float | None]]]
 
 
 def scores(store: Store, context: str, fresh: bool, stages: Sequence[str]) -> Table:
-    """(pool, samples) → seed → metric → value, of finished trials that the given stages asked for first."""
+    """Results of finished trials that the given stages asked for first. fresh: of the confirming seeds."""
     found: Table = {}
     for row in store.query(
-        "SELECT t.pool, t.samples, t.seed, m.name, m.value FROM trials t JOIN metrics m ON m.trial = t.id "
+        "SELECT t.pool, t.samples, t.horizon, t.seed, m.name, m.value FROM trials t JOIN metrics m ON m.trial = t.id "
         f"WHERE t.context = ? AND t.state = 'COMPLETE' AND t.seed {'>=' if fresh else '<'} ? "
         f"AND t.stage IN ({', '.join('?' * len(stages))}) ORDER BY t.pool, t.seed, m.name",
         (context, FRESH, *stages),
     ):
-        found.setdefault((row["pool"], row["samples"]), {}).setdefault(row["seed"], {})[row["name"]] = row["value"]
+        runs = found.setdefault((row["pool"], row["samples"], row["horizon"]), {})
+        runs.setdefault(row["seed"], {})[row["name"]] = row["value"]
     return found
 
 
@@ -60,38 +71,61 @@ def rank(
     stages: Sequence[str] = ("probe", "combine", "scale"),
     fresh: bool = False,
 ) -> list[Ranked]:
-    """Pools of the given kinds against the control of equal samples, best first.
+    """Pools of the given kinds against the control that trained as long, best first.
 
+    A pool counts once, where it trained longest. Those that trained longer go before the others, and of those as long
+    the ones that the race has not dropped: one more seed humbles a pool, and must not help those that got none.
     stages: whose trials are read; a stage decides on the stages before it only, so that a resumed
     run decides the same. fresh: judge by the confirming seeds instead of the probing ones.
     """
     table = scores(opened.store, opened.context, fresh, ("confirm",) if fresh else stages)
     known = {
-        (r["id"], r["samples"]): r
+        (r["id"], r["samples"], r["horizon"]): r
         for r in opened.store.query(
-            "SELECT DISTINCT p.*, t.samples FROM pools p JOIN trials t ON t.pool = p.id WHERE t.context = ?",
+            "SELECT DISTINCT p.*, t.samples, t.horizon FROM pools p JOIN trials t ON t.pool = p.id WHERE t.context = ?",
             (opened.context,),
         )
     }
-    controls = {key[1]: key for key, row in known.items() if row["kind"] == "control"}
-    names = {key: f"{key[0]}:{key[1]}" for key in known}
-    wanted = {
-        names[key]: names[controls[key[1]]]
-        for key, row in known.items()
-        if row["kind"] in kinds and key[1] in controls and key in table
+    controls = {key[1:]: key for key, row in known.items() if row["kind"] == "control"}
+    names = {key: ":".join(map(str, key)) for key in known}
+    wanted = [k for k, row in known.items() if row["kind"] in kinds and k[1:] in controls and k in table]
+    # a length that some pools still wait for counts only where there is no other: which came first is chance
+    open_ = {
+        (r["samples"], r["horizon"])
+        for r in opened.store.query(
+            "SELECT DISTINCT samples, horizon FROM trials WHERE context = ? AND seed = 0 "
+            "AND state IN ('WAITING', 'RUNNING')",
+            (opened.context,),
+        )
     }
+    longest: dict[tuple[str, int], float] = {}
+    for pool, samples, horizon in sorted(wanted):
+        if (samples, horizon) not in open_ or (pool, horizon) not in longest:
+            longest[pool, horizon] = samples
     study = opened.study
     found = effects(
         {names[key]: runs for key, runs in table.items() if key in names},
-        wanted,
+        {names[k]: names[controls[k[1:]]] for k in wanted if longest[k[0], k[2]] == k[1]},
         opened.main_metrics,
         aggregate=study.evaluation.aggregate,
         confidence=study.search.confidence,
-        # the confirming seeds are read once, when all are there
-        looks=1 if fresh else max(1, study.search.seeds - 1),
+        anytime=not fresh,  # the confirming seeds are read once, when all are there
     )
     by_name = {names[key]: row for key, row in known.items()}
-    return [_ranked(by_name[e.pool], by_name[e.pool]["samples"], e) for e in found]
+    share = {e.pool: by_name[e.pool]["samples"] / by_name[e.pool]["horizon"] for e in found}
+    furthest = max(share.values(), default=1.0)
+    best = chances([e for e in found if share[e.pool] == furthest])
+    marks = ", ".join("?" * len(stages))
+    drops = {} if fresh else {r["pool"]: r["reason"] for r in opened.store.query(
+        f"SELECT pool, reason FROM drops WHERE context = ? AND undone IS NULL AND stage IN ({marks})",
+        (opened.context, *stages),
+    )}  # fmt: skip
+    ranked = [
+        replace(_ranked(row, e, share[e.pool], best.get(e.pool)), dropped=drops.get(row["id"]))
+        for e in found
+        for row in [by_name[e.pool]]
+    ]
+    return sorted(ranked, key=lambda r: (-r.share, r.dropped is not None))
 
 
 def degenerate(store: Store, context: str) -> list[Ranked]:
@@ -102,15 +136,16 @@ def degenerate(store: Store, context: str) -> list[Ranked]:
         "WHERE c.context = ? AND c.verdict = 'degenerate' ORDER BY c.statistic, c.bucket",
         (context,),
     )
-    return [
-        _ranked(r, 0, Effect(r["id"], None, None, None, None, 0, "degenerate", skipped=(r["reason"],))) for r in rows
-    ]
+    return [_ranked(r, Effect(r["id"], None, None, None, None, 0, "degenerate", skipped=(r["reason"],))) for r in rows]
 
 
-def _ranked(row: Row, samples: int, effect: Effect) -> Ranked:
-    """A pool's row with its effect."""
+def _ranked(row: Row, effect: Effect, share: float = 0.0, best: float | None = None) -> Ranked:
+    """A pool's row with its effect and its probability of being the best."""
     pool = pool_from_json(json.loads(row["content"]))
-    return Ranked(pool, row["label"], row["kind"], row["op"], row["statistic"], row["bucket"], samples, effect)
+    return Ranked(
+        pool, row["label"], row["kind"], row["op"], row["statistic"], row["bucket"], row.get("samples", 0), share,
+        effect, best,
+    )  # fmt: skip
 
 
 def leaderboard(opened: OpenStudy) -> list[Row]:

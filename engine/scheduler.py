@@ -1,150 +1,110 @@
-"""The scheduler: trials over worker subprocesses, one slot per GPU or per CPU core.
+"""The scheduler: trials over worker processes, one slot per GPU or per CPU core, one queue for all.
 
 It is the only writer of trials and costs. What a trial has used is charged as it runs, under
-(trial, attempt), so that a kill at any moment charges nothing twice.
+(trial, attempt), so that a kill at any moment charges nothing twice. Trials of equal length may be
+packed: trained together by one worker, each charged its share.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import queue
 import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from engine.budget import Ledger, estimate_cost, format_seconds
+from engine.accounts import Accounts
+from engine.budget import Ledger, format_seconds
 from engine.errors import BudgetError, TrialError
 from engine.open_study import OpenStudy
+from engine.paused import Paused
 from engine.pools import pool_from_json
-from engine.slots import Slot
-from engine.store import Row, now
+from engine.slots import Events, Slot, open_slots
+from engine.store import Row
 from engine.tasks import Job
+from engine.trial_book import TrialBook
 
 SILENCE = 300.0  # seconds without a heartbeat after which a worker counts as lost
 START = 600.0  # seconds that a worker may take to import its libraries
 RETRIES = 1
-HUNG = 10.0  # times its estimate, and at least SILENCE, after which a trial that still beats counts as hung
+HUNG = 10.0  # times its estimate, and at least SILENCE, after which a job that still beats counts as hung
 
 
 @dataclass
 class Scheduler:
     """Runs approved trials until none is left, the budget is spent, or a stop is asked for.
 
-    limit: device-seconds that may be spent in all. watch: called after every event, for progress.
-    stopping: start nothing more; aborting: also end what runs. note: why the budget ended the run.
+    watch: called after every event, for progress. stopping: start nothing more; aborting: also end
+    what runs. note: why the budget ended the run.
     """
 
     opened: OpenStudy
     limit: float
-    devices: list[str]
+    slots: list[Slot]
+    events: Events
     watch: Callable[[Scheduler], None] = lambda _: None
     stopping: bool = False
     aborting: bool = False
     note: str = ""
     stage: str = ""
     finished: int = 0
+    _waiting: deque[Row] = field(default_factory=deque)
+    _micro: int | None = None
+    _pack: int | None = None  # most trials that one worker trains at once, once memory has run out
+    _failures: Counter[str] = field(default_factory=Counter)  # of this run: a later one tries again
 
     def __post_init__(self) -> None:
         self.store = self.opened.store
-        self._events: queue.Queue[tuple[Slot, dict[str, Any] | None]] = queue.Queue()
-        logs = self.opened.state / "logs"
-        self.slots = [Slot(d, logs / f"worker-{d}.log", self._events) for d in self.devices]
-        self._waiting: deque[Row] = deque()
-        self._micro: int | None = None
-        self._cap = self.limit
-        self._failures: Counter[str] = Counter()  # of this run: a later one tries again
-
-    # -- costs ---------------------------------------------------------------------------------
+        self.accounts = Accounts(self.opened, self.limit)
+        self.book = TrialBook(self.opened)
+        self.paused = Paused(self.opened)
 
     def ledger(self) -> Ledger:
         """What is spent, what runs, what is left."""
-        row = self.store.one("SELECT coalesce(sum(seconds), 0) AS spent FROM costs")
-        assert row is not None
-        running = [s for s in self.slots if s.trial is not None]
-        reserved = sum(max(0.0, (s.trial["estimate"] or 0.0) - s.seconds) for s in running if s.trial)
-        return Ledger(self._cap, row["spent"], reserved)
-
-    def estimate(self, samples: int) -> float | None:
-        """Device-seconds of a trial, from finished trials of this study, else from the calibration."""
-        rows = self.store.query(
-            "SELECT samples, seconds FROM trials WHERE context = ? AND state = 'COMPLETE'",
-            (self.opened.context,),
-        )
-        if rows:
-            return estimate_cost(samples, [(r["samples"], r["seconds"]) for r in rows])
-        calibration = self.store.result(self.opened.context, "calibration")
-        return calibration["fixed"] + calibration["per_sample"] * samples if calibration else None
-
-    def calibrate(self, charge: bool = True) -> None:
-        """Measure a few steps on the first device, once per study; the time is charged, unless only a plan is made."""
-        if self.store.result(self.opened.context, "calibration") is not None:
-            return
-        slot = self.slots[0]
-        slot.start()
-        message = {"do": "calibrate", "study": self._study(), "prepared": str(self.opened.prepared)}
-        while True:
-            event = self._events.get(timeout=START)[1]
-            if event is None:
-                raise TrialError(f"the calibration's worker died; see {slot.log}")
-            if event["event"] == "ready":
-                slot.ready = True
-                slot.send(message)
-            elif event["event"] == "failed":
-                raise TrialError(f"the calibration failed: {event['error']}; see {slot.log}")
-            elif event["event"] == "done":
-                break
-        content = {"per_sample": event["per_sample"], "fixed": event["fixed"], "device": slot.device}
-        cost = {"id": f"calibration:{self.opened.context}", "kind": "calibration", "trial": None, "stage": None,
-                "device": slot.device, "samples": None, "seconds": event["seconds"], "at": now()}  # fmt: skip
-        with self.store.transaction():
-            self.store.put_result(self.opened.context, "calibration", content)
-            if charge:
-                self.store.put("costs", cost)
-
-    # -- running -------------------------------------------------------------------------------
-
-    def recover(self) -> None:
-        """Trials that ran when the last engine ended wait again, as do failed ones; what they used stays charged."""
-        with self.store.transaction():
-            self.store.execute("UPDATE trials SET state = 'WAITING' WHERE state = 'FAIL'")
-            cut = self.store.query("SELECT id FROM trials WHERE state = 'RUNNING'")
-            for row in cut:
-                self.store.event("recover", "was cut off with its engine; starts anew", row["id"], "warning")
-            self.store.execute("UPDATE trials SET state = 'WAITING' WHERE state = 'RUNNING'")
-        kept = {r["trial"] for r in self.store.query("SELECT trial FROM checkpoints WHERE kept = 1")}
-        folder = self.opened.state / "checkpoints"
-        for left in folder.iterdir() if folder.exists() else ():
-            if left.name not in kept:
-                shutil.rmtree(left, ignore_errors=True)
+        return self.accounts.ledger(t for s in self.slots for t in s.trials.values())
 
     @property
     def unfinished(self) -> int:
         """Trials that run or wait."""
-        return len(self._waiting) + len(self._running())
+        return len(self._waiting) + sum(len(s.trials) for s in self.slots)
+
+    def calibrate(self, charge: bool = True) -> None:
+        """Measure a few steps on the first device, once per study; the time is charged, unless only a plan is made."""
+        if self.accounts.calibration is not None:
+            return
+        slot = self.slots[0]
+        slot.start()
+        while True:
+            event = self.events.get(timeout=START)[1]
+            if event is None:
+                raise TrialError(f"the calibration failed: {slot.died() or 'the worker is gone'}; see {slot.log}")
+            if event["event"] == "ready":
+                slot.ready = True
+                slot.send(self._message("calibrate"))
+            elif event["event"] == "failed":
+                raise TrialError(f"the calibration failed: {event['error']}; see {slot.log}")
+            elif event["event"] == "done":
+                break
+        with self.store.transaction():
+            self.store.put_result(self.opened.context, "calibration", {**event["calibration"], "device": slot.device})
+            if charge:
+                self.accounts.charge_calibration(slot.device, event["seconds"])
 
     def run(self, stage: str, proposals: list[str], cap: float) -> str:
         """Run the waiting trials of the given proposals; why it ended: `done`, `budget` or `stopped`.
 
         cap: device-seconds that may be spent in all when the stage ends; at most the limit.
         """
-        self.stage, self.finished, self._cap = stage, 0, min(cap, self.limit)
-        marks = ", ".join("?" * len(proposals))
-        self._waiting = deque(
-            self.store.query(
-                "SELECT DISTINCT t.*, p.content FROM trials t JOIN pools p ON p.id = t.pool "
-                "JOIN proposal_trials x ON x.trial = t.id "
-                f"WHERE t.state = 'WAITING' AND t.context = ? AND x.proposal IN ({marks}) "
-                "ORDER BY t.seed, t.samples DESC, t.id",
-                (self.opened.context, *proposals),
-            )
-        )
-        self.note = ""
+        self.stage, self.finished, self.note = stage, 0, ""
+        self.accounts.cap = min(cap, self.limit)
+        self._waiting = deque(self.book.waiting(proposals))
         try:
             while (self._waiting and not self.stopping and not self.note) or (self._running() and not self.aborting):
                 if not self.stopping and not self.note:
@@ -152,27 +112,31 @@ class Scheduler:
                 self._turn()
                 self.watch(self)
         finally:
-            for slot in self.slots:
+            for slot in self._running():  # idle workers stay for the next round
                 self._rescind(slot, "the engine was stopped")
         return "stopped" if self.stopping else "budget" if self.note else "done"
 
     def _running(self) -> list[Slot]:
-        return [s for s in self.slots if s.trial is not None]
+        return [s for s in self.slots if s.trials]
+
+    # -- starting ------------------------------------------------------------------------------
 
     def _fill(self) -> None:
         """Start waiting trials on idle devices, while the budget allows."""
+        if all(s.lost for s in self.slots):
+            raise TrialError("every device is lost; bring one back, then the same command goes on")
         for slot in self.slots:
             if not self._waiting:
                 return
-            if slot.trial is not None:
+            if slot.trials or slot.lost:
                 continue
-            if slot.process is None:
+            if not slot.started:
                 slot.start()
             if not slot.ready:
                 continue
-            row = self._waiting[0]
-            estimate = self.estimate(row["samples"])
-            if not self.ledger().fits(estimate or 0.0):
+            estimate = self.accounts.estimate(self._waiting[0]["samples"] - self.paused.had(self._waiting[0]))
+            pack = self._next_pack(estimate)
+            if not pack:
                 if not self._running():
                     left = self.ledger().left
                     self.note = (
@@ -180,213 +144,224 @@ class Scheduler:
                         f"and {format_seconds(left)} of {format_seconds(self.limit)} are left"
                     )
                 return
-            self._waiting.popleft()
-            self._launch(slot, row, estimate)
+            self._launch(slot, pack, estimate)
 
-    def _launch(self, slot: Slot, row: Row, estimate: float | None) -> None:
-        attempt = row["attempts"] + 1
-        started = {"state": "RUNNING", "attempts": attempt, "device": slot.device, "estimate": estimate}
+    def _pack_size(self) -> int:
+        """How many trials a worker trains at once: the fastest of the calibration, or less once memory ran out."""
+        if self._micro is not None:
+            return 1  # micro-batches go through one model at a time
+        fastest: int = (self.accounts.calibration or {}).get("fastest_pack", 1)
+        return max(1, min(fastest, self._pack or fastest))
+
+    def _next_pack(self, estimate: float | None) -> list[Row]:
+        """The trials to start next on one device: equally long, few enough for the budget and to leave others some."""
+        first = self._waiting[0]
+        kind = self._length(first)
+        alike = [t for t in self._waiting if self._length(t) == kind]
+        idle = sum(not s.lost and not s.trials for s in self.slots)
+        rounds = math.ceil(len(alike) / (idle * self._pack_size()))
+        size = math.ceil(len(alike) / (idle * rounds))  # so that all devices end together
+        if self._failures[first["id"]]:
+            alike, size = [first], 1  # one that failed is tried alone
+        else:
+            alike = [t for t in alike if not self._failures[t["id"]]]
+        if estimate:
+            size = min(size, int(self.ledger().left / estimate))
+        chosen = alike[:size]
+        for trial in chosen:
+            self._waiting.remove(trial)
+        return chosen
+
+    def _length(self, trial: Row) -> tuple[Any, ...]:
+        """What trials of one pack have in common."""
+        return trial["samples"], trial["horizon"], trial["init"], self.paused.had(trial)
+
+    def _launch(self, slot: Slot, pack: list[Row], estimate: float | None) -> None:
         with self.store.transaction():
-            self.store.execute(
-                "UPDATE trials SET state = 'RUNNING', attempts = ?, device = ?, estimate = ?, started = ?, "
-                "error = NULL WHERE id = ?",
-                (attempt, slot.device, estimate, now(), row["id"]),
-            )
-        slot.trial = {**row, **started}
-        rows = self.opened.realise(pool_from_json(json.loads(row["content"])), row["seed"])
-        file = self.opened.state / "rows" / f"{row['id']}.npy"
+            for trial in pack:
+                resumed = self.paused.had(trial)
+                slot.trials[trial["id"]] = self.book.launch(trial, slot.device, estimate, resumed)
+        slot.seconds = 0.0
+        slot.send(self._message("trials", jobs=[asdict(self._job(t)) for t in pack]))
+
+    def _job(self, trial: Row) -> Job:
+        """The trial as its worker gets it; writes its rows."""
+        rows = self.opened.realise(pool_from_json(json.loads(trial["content"])), trial["seed"])
+        file = self.opened.state / "rows" / f"{trial['id']}.npy"
         file.parent.mkdir(exist_ok=True)
         np.save(file, rows)
-        keep = self.opened.study.train.keep_checkpoints > 0
-        output = self.opened.state / "checkpoints" / row["id"]
+        output = self.opened.state / "checkpoints" / trial["id"]
         output.parent.mkdir(exist_ok=True)
         shutil.rmtree(output, ignore_errors=True)
-        job = Job(
-            row["id"],
-            str(file),
-            row["samples"],
-            row["seed"],
-            row["init"],
-            str(output) if keep else "",
-            self._micro,
-        )
-        slot.send({"do": "trial", "study": self._study(), "prepared": str(self.opened.prepared), "job": asdict(job)})
+        keep = self.opened.study.train.keep_checkpoints > 0 and trial["samples"] == trial["horizon"]
+        return Job(
+            trial["id"], str(file), trial["samples"], trial["seed"], trial["init"], str(output) if keep else "",
+            self._micro, trial["horizon"], self.paused.before(trial), self.paused.after(trial),
+        )  # fmt: skip
 
-    def _study(self) -> dict[str, Any]:
-        return self.opened.study.model_dump(mode="json")
+    def _message(self, do: str, **content: Any) -> dict[str, Any]:
+        study = self.opened.study.model_dump(mode="json")
+        return {"do": do, "study": study, "prepared": str(self.opened.prepared), **content}
+
+    # -- events --------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        """Handle one event, or find that a worker has gone silent."""
+        """Handle one event, and find workers that have gone silent."""
+        self._listen_for_silence()
         try:
-            slot, event = self._events.get(timeout=0.2)
+            slot, event = self.events.get(timeout=0.2)
         except queue.Empty:
-            for slot in self.slots:
-                quiet = time.monotonic() - slot.heard
-                if (
-                    slot.process is not None
-                    and quiet > (SILENCE if slot.ready else START)
-                    and (slot.trial or not slot.ready)
-                ):
-                    self._lost(slot, f"no sign of life for {quiet:.0f} s")
             return
         slot.heard = time.monotonic()
         if event is None:
-            if slot.process is not None and slot.process.poll() is not None:
-                self._lost(slot, f"the worker died (exit code {slot.process.returncode})")
+            if slot.lost:
+                self._lost(slot, f"{slot.device} is lost")
+            elif died := slot.died():
+                self._lost(slot, died)
         elif event["event"] == "ready":
             slot.ready = True
-        elif slot.trial is None:
-            return  # the last words of a trial that was cancelled
+        elif not slot.trials:
+            return  # the last words of a job that was cancelled
         elif event["event"] == "curve":
-            points = [
-                {"trial": slot.trial["id"], "name": n, "step": event["step"], "value": v}
-                for n, v in event["values"].items()
-            ]
-            with self.store.transaction():
-                self.store.put("curve_points", points)
+            self._curve(slot, event)
         elif event["event"] == "beat":
-            self._charge(slot, event["seconds"])
-            if event["seconds"] > max(SILENCE, HUNG * (slot.trial["estimate"] or SILENCE)):
-                self._lost(slot, f"the trial hangs: {event['seconds']:.0f} s, estimated {slot.trial['estimate']:.0f} s")
-            elif self.ledger().spent > self.limit:
-                self.note = f"the budget of {format_seconds(self.limit)} is spent"
-                self._rescind(slot, "the budget is spent")
+            self._beat(slot, event["seconds"])
         elif event["event"] == "done":
             self._finish(slot, event)
         elif event["event"] == "failed":
             self._failed(slot, event)
 
-    def _charge(self, slot: Slot, seconds: float) -> None:
-        """What this attempt has used so far, in place of what it had used before."""
-        trial = slot.trial
-        assert trial is not None
-        slot.seconds = seconds
-        self.store.put(
-            "costs",
-            {
-                "id": f"{trial['id']}:{trial['attempts']}", "kind": "trial", "trial": trial["id"],
-                "stage": trial["stage"], "device": slot.device, "samples": trial["samples"],
-                "seconds": seconds, "at": now(),
-            },
-        )  # fmt: skip
+    def _listen_for_silence(self) -> None:
+        for slot in self.slots:
+            quiet = time.monotonic() - slot.heard
+            limit = SILENCE if slot.ready else START
+            if slot.started and quiet > limit and (slot.trials or not slot.ready):
+                self._lost(slot, f"no sign of life for {quiet:.0f} s")
 
-    def _finish(self, slot: Slot, event: dict[str, Any]) -> None:
-        trial = slot.trial
-        assert trial is not None
-        metrics = [
-            {"trial": trial["id"], "name": n, "value": v if np.isfinite(v) else None}
-            for n, v in event["metrics"].items()
+    def _curve(self, slot: Slot, event: dict[str, Any]) -> None:
+        trial = slot.trials.get(event["trial"])
+        if trial is None:
+            return
+        points = [
+            {"trial": trial["id"], "name": n, "step": event["step"], "value": v if np.isfinite(v) else None}
+            for n, v in event["values"].items()
         ]
         with self.store.transaction():
+            self.store.put("curve_points", points)
+
+    def _charge(self, slot: Slot, seconds: float) -> None:
+        """Share what the job has used since the last time among its trials that still run."""
+        spent, slot.seconds = seconds - slot.seconds, seconds
+        for trial in slot.trials.values():
+            self.accounts.charge(trial, slot.device, trial["charged"] + max(0.0, spent) / len(slot.trials))
+
+    def _beat(self, slot: Slot, seconds: float) -> None:
+        with self.store.transaction():
+            self._charge(slot, seconds)
+        estimate = sum(t["estimate"] or SILENCE for t in slot.trials.values())
+        if seconds > max(SILENCE, HUNG * estimate):
+            self._lost(slot, f"the trial hangs: {seconds:.0f} s, estimated {estimate:.0f} s")
+        elif self.accounts.spent() > self.limit:
+            self.note = f"the budget of {format_seconds(self.limit)} is spent"
+            self._rescind(slot, "the budget is spent")
+
+    def _finish(self, slot: Slot, event: dict[str, Any]) -> None:
+        results: dict[str, dict[str, float]] = event["results"]
+        with self.store.transaction():
             self._charge(slot, event["seconds"])
-            self.store.put("metrics", metrics)
-            self.store.execute(
-                "UPDATE trials SET state = 'COMPLETE', seconds = ?, finished = ? WHERE id = ?",
-                (event["seconds"], now(), trial["id"]),
-            )
-            for m in metrics:
-                if m["value"] is None:
-                    self.store.event("metric", f"{m['name']} is not a number; left out", trial["id"], "warning")
-        self.finished += 1
-        self._free(slot)
-        self._keep_best(trial["id"])
+            for key, trial in slot.trials.items():
+                self.book.complete(trial, results[key], trial["charged"])
+        done = self._free(slot)
+        self.finished += len(done)
+        for trial in done:
+            self.book.keep_best(trial["id"])
+            self.paused.supersede(trial)
+
+    # -- failures ------------------------------------------------------------------------------
 
     def _failed(self, slot: Slot, event: dict[str, Any]) -> None:
-        """Out of memory: a smaller micro-batch; anything else: one retry."""
-        trial = slot.trial
-        assert trial is not None
-        self._charge(slot, event["seconds"])
-        batch = self.opened.study.train.batch_size
-        micro = (self._micro or self.opened.study.train.micro_batch or batch) // 2
-        if event["memory"] and micro >= 1:
-            self.store.event("memory", f"out of memory; goes on with micro-batches of {micro}", trial["id"], "warning")
-            slot.kill()  # gives the memory back
-            self._micro = micro  # for the trials that follow too
-            self._again(slot, trial)
-        else:
+        """Out of memory: a smaller pack, then a smaller micro-batch; anything else: one retry."""
+        with self.store.transaction():
+            self._charge(slot, event["seconds"])
+        if not (event["memory"] and self._shrink(slot)):
+            slot.kill()  # what broke one trial may have broken the process
             self._retry(slot, event["error"])
 
+    def _shrink(self, slot: Slot) -> bool:
+        """Ask for less memory from now on and try again; False when nothing is left to shrink."""
+        size = len(slot.trials)
+        train = self.opened.study.train
+        micro = (self._micro or train.micro_batch or train.batch_size) // 2
+        if size > 1:
+            self._pack = size // 2
+            what = f"goes on with {self._pack} trials at once"
+        elif micro >= 1:
+            self._micro = micro
+            what = f"goes on with micro-batches of {micro}"
+        else:
+            return False
+        self.store.event("memory", f"out of memory; {what}", next(iter(slot.trials)), "warning")
+        slot.kill()  # gives the memory back
+        for trial in self._free(slot):
+            self._again(trial)
+        return True
+
     def _lost(self, slot: Slot, why: str) -> None:
+        served = slot.ready
         slot.kill()
-        if slot.trial is None:
+        if slot.trials:
+            self._retry(slot, why)
+        elif slot.lost:
+            self.store.event("lost", f"{why}; its trials go to the others", slot.device, "warning")
+        elif not served:
             raise TrialError(f"{why} before its first trial; see {slot.log}")
-        self._retry(slot, why)
 
     def _retry(self, slot: Slot, error: str) -> None:
-        trial = slot.trial
-        assert trial is not None
-        self._failures[trial["id"]] += 1
-        final = self._failures[trial["id"]] > RETRIES
-        with self.store.transaction():
-            self.store.event("crash", f"{error}; see {slot.log}", trial["id"], "error")
-            if final:
-                self.store.execute(
-                    "UPDATE trials SET state = 'FAIL', error = ?, finished = ? WHERE id = ?",
-                    (error, now(), trial["id"]),
-                )
-        if final:
-            self._free(slot)
-        else:
-            self._again(slot, trial)
+        """One retry for each trial of the job; a pack's are not to blame yet, so they are tried alone.
 
-    def _again(self, slot: Slot, trial: Row) -> None:
-        self.store.execute("UPDATE trials SET state = 'WAITING' WHERE id = ?", (trial["id"],))
-        self._free(slot)
+        That a device was lost is no trial's fault.
+        """
+        alone = len(slot.trials) == 1
+        trials = self._free(slot)
+        with self.store.transaction():
+            for trial in trials:
+                self.store.event("crash", f"{error}; see {slot.log}", trial["id"], "error")
+                if slot.lost:
+                    continue
+                self._failures[trial["id"]] += 1
+                self.paused.forget(trial)  # should its state be to blame
+                if alone and self._failures[trial["id"]] > RETRIES:
+                    self.book.fail(trial["id"], error)
+        for trial in reversed(trials):
+            if not alone or self._failures[trial["id"]] <= RETRIES:
+                self._again(trial)
+
+    def _again(self, trial: Row) -> None:
+        self.book.wait_again(trial["id"])
         self._waiting.appendleft(trial)
 
     def _rescind(self, slot: Slot, why: str) -> None:
-        """Stop a running trial; it waits again and what it used stays charged."""
-        trial = slot.trial
+        """Stop a running job; its trials wait again and what they used stays charged."""
         slot.kill()
-        if trial is not None:
-            with self.store.transaction():
-                self.store.execute("UPDATE trials SET state = 'WAITING' WHERE id = ?", (trial["id"],))
+        with self.store.transaction():
+            for trial in self._free(slot):
+                self.book.wait_again(trial["id"])
                 self.store.event("stop", why, trial["id"])
-            self._free(slot)
 
-    def _free(self, slot: Slot) -> None:
-        assert slot.trial is not None
-        (self.opened.state / "rows" / f"{slot.trial['id']}.npy").unlink(missing_ok=True)
-        slot.trial, slot.seconds = None, 0.0
-
-    def _keep_best(self, trial: str) -> None:
-        """Keep the checkpoints of the best trials by their first main metric; delete the others."""
-        folder = self.opened.state / "checkpoints"
-        path = folder / trial
-        if not path.exists():
-            return
-        size = sum(f.stat().st_size for f in path.iterdir())
-        self.store.put(
-            "checkpoints",
-            {
-                "trial": trial,
-                "path": str(path.relative_to(self.opened.folder)),
-                "bytes": size,
-                "kept": 1,
-                "at": now(),
-            },
-        )
-        metric = self.opened.main_metrics[0]
-        order = "DESC" if metric.higher_is_better else "ASC"
-        ranked = self.store.query(
-            "SELECT c.trial FROM checkpoints c JOIN trials t ON t.id = c.trial "
-            "JOIN metrics m ON m.trial = c.trial AND m.name = ? "
-            f"WHERE c.kept = 1 AND t.context = ? ORDER BY m.value {order}, c.trial",
-            (metric.name, self.opened.context),
-        )
-        for row in ranked[self.opened.study.train.keep_checkpoints :]:
-            shutil.rmtree(folder / row["trial"], ignore_errors=True)
-            self.store.execute("UPDATE checkpoints SET kept = 0 WHERE trial = ?", (row["trial"],))
+    def _free(self, slot: Slot) -> list[Row]:
+        """The slot's trials, which it no longer runs."""
+        trials = list(slot.trials.values())
+        for trial in trials:
+            (self.opened.state / "rows" / f"{trial['id']}.npy").unlink(missing_ok=True)
+        slot.trials, slot.seconds = {}, 0.0
+        return trials
 
 
 @contextmanager
-def scheduler(opened: OpenStudy, limit: float, devices: list[str]) -> Iterator[Scheduler]:
-    """A scheduler whose workers end with the block."""
-    made = Scheduler(opened, limit, devices)
+def scheduler(opened: OpenStudy, limit: float, workers: int | None) -> Iterator[Scheduler]:
+    """A scheduler whose workers end with the block. workers: most devices to use, or None for all."""
     if limit <= 0:
         raise BudgetError("the budget must be above 0")
-    try:
-        yield made
-    finally:
-        for slot in made.slots:
-            slot.kill()
+    events: Events = queue.Queue()
+    with open_slots(opened.study.executor, workers, opened.state / "logs", events) as slots:
+        yield Scheduler(opened, limit, slots, events)

@@ -10,14 +10,56 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import engine
 from engine.store import Row
+from engine.study import ExecutorSection
 
 ENTRY = Path(engine.__file__).resolve().parents[1] / "djsb.py"
+Events = queue.Queue[tuple["Slot", dict[str, Any] | None]]
+
+
+class Slot(Protocol):
+    """A device and the worker on it.
+
+    device: its unique name. log: file of the worker's standard error. ready: the worker waits for jobs.
+    heard: time of its last event. lost: the device is gone for good. trials: what runs on it now, by id.
+    seconds: device-seconds of the running job that are charged. Events arrive on one queue, None when
+    the worker is gone.
+    """
+
+    device: str
+    log: Path
+    ready: bool
+    heard: float
+    lost: bool
+    trials: dict[str, Row]
+    seconds: float
+
+    @property
+    def started(self) -> bool:
+        """True while there is a worker, ready or not."""
+        ...
+
+    def start(self) -> None:
+        """Start the worker, with its own threads and device."""
+        ...
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Give the worker a job; a worker that has just died is found by its last event."""
+        ...
+
+    def kill(self) -> None:
+        """End the worker at once."""
+        ...
+
+    def died(self) -> str | None:
+        """How a worker that was started has ended, or None."""
+        ...
 
 
 def gpus() -> list[str]:
@@ -36,46 +78,52 @@ def gpus() -> list[str]:
 
 
 def devices(workers: int | None) -> list[str]:
-    """Names of the devices that trials run on: `gpu0` …, or `cpu0` …; `workers` limits them."""
+    """Names of this machine's devices that trials run on: `gpu0` …, or `cpu0` …; `workers` limits them."""
     found = [f"gpu{g}" for g in gpus()] or [f"cpu{c}" for c in range(len(os.sched_getaffinity(0)))]
     if workers and found[0].startswith("cpu"):
         return [f"cpu{c}" for c in range(workers)]
     return found[:workers] if workers else found
 
 
-@dataclass
-class Slot:
-    """One device and the worker process on it."""
+def worker_env(device: str) -> dict[str, str]:
+    """What a worker's environment adds: its device and its threads (one on a CPU core, four beside a GPU)."""
+    threads = "4" if device.startswith("gpu") else "1"
+    visible = device[3:] if device.startswith("gpu") else ""
+    return {
+        "PYTHONUNBUFFERED": "1", "DJSB_THREADS": threads, "OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": visible,
+    }  # fmt: skip
 
-    device: str
-    log: Path
-    events: queue.Queue[tuple[Slot, dict[str, Any] | None]]
-    process: subprocess.Popen[str] | None = None
-    trial: Row | None = None
-    heard: float = 0.0
-    seconds: float = 0.0
-    ready: bool = False
-    _stderr: IO[bytes] | None = field(default=None, repr=False)
+
+class LocalSlot:
+    """A device of this machine and the worker process on it."""
+
+    def __init__(self, device: str, log: Path, events: Events) -> None:
+        self.device, self.log, self.events = device, log, events
+        self.ready, self.heard, self.lost = False, 0.0, False
+        self.trials: dict[str, Row] = {}
+        self.seconds = 0.0
+        self._process: subprocess.Popen[str] | None = None
+        self._stderr: IO[bytes] | None = None
+
+    @property
+    def started(self) -> bool:
+        """See Slot."""
+        return self._process is not None
 
     def start(self) -> None:
-        """Start the worker, with its own threads and device."""
-        env = {**os.environ, "PYTHONUNBUFFERED": "1", "DJSB_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        if self.device.startswith("gpu"):
-            env |= {"CUDA_VISIBLE_DEVICES": self.device[3:], "DJSB_THREADS": "4", "OMP_NUM_THREADS": "4"}
-        else:
-            env["CUDA_VISIBLE_DEVICES"] = ""
+        """See Slot."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._stderr = self.log.open("ab")
-        self.process = subprocess.Popen(
+        self._process = subprocess.Popen(
             [sys.executable, str(ENTRY), "worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True, env=env,
-            start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True,
+            env={**os.environ, **worker_env(self.device)}, start_new_session=True,
         )  # fmt: skip
         cores = sorted(os.sched_getaffinity(0))
         if self.device.startswith("cpu") and int(self.device[3:]) < len(cores):
-            os.sched_setaffinity(self.process.pid, {cores[int(self.device[3:])]})
+            os.sched_setaffinity(self._process.pid, {cores[int(self.device[3:])]})
         self.ready, self.heard = False, time.monotonic()
-        threading.Thread(target=self._listen, args=(self.process,), daemon=True).start()
+        threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -85,20 +133,43 @@ class Slot:
         self.events.put((self, None))
 
     def send(self, message: dict[str, Any]) -> None:
-        """Give the worker a job; a worker that has just died is found by its closed output."""
-        assert self.process is not None and self.process.stdin is not None
+        """See Slot."""
+        assert self._process is not None and self._process.stdin is not None
         try:
-            self.process.stdin.write(json.dumps(message) + "\n")
-            self.process.stdin.flush()
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
         except BrokenPipeError:
             pass  # its end arrives as an event
-        self.heard, self.seconds = time.monotonic(), 0.0
+        self.heard = time.monotonic()
 
     def kill(self) -> None:
-        """End the worker at once."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+        """See Slot."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
             if self._stderr:
                 self._stderr.close()
-        self.process, self.ready = None, False
+        self._process, self.ready = None, False
+
+    def died(self) -> str | None:
+        """See Slot."""
+        if self._process is None or self._process.poll() is None:
+            return None
+        return f"the worker died (exit code {self._process.returncode})"
+
+
+@contextmanager
+def open_slots(executor: ExecutorSection, workers: int | None, logs: Path, events: Events) -> Iterator[list[Slot]]:
+    """The slots of a study's executor; their workers end with the block."""
+    if executor.kind == "ray":
+        from engine.ray_slots import ray_slots
+
+        with ray_slots(executor.address, workers, logs, events) as found:
+            yield list(found)
+        return
+    slots: list[Slot] = [LocalSlot(d, logs / f"worker-{d}.log", events) for d in devices(workers)]
+    try:
+        yield slots
+    finally:
+        for slot in slots:
+            slot.kill()

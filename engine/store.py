@@ -79,6 +79,19 @@ def m001_first(db: Database) -> None:
     """)
 
 
+@migrations()
+def m002_race(db: Database) -> None:
+    """Trials that stop before the end of their schedule, and pools that the race drops."""
+    db.executescript("""
+    ALTER TABLE trials ADD COLUMN horizon INTEGER;
+    ALTER TABLE trials ADD COLUMN resumed INTEGER NOT NULL DEFAULT 0;
+    UPDATE trials SET horizon = samples;
+    CREATE TABLE drops(context TEXT NOT NULL, stage TEXT NOT NULL, pool TEXT NOT NULL, share REAL NOT NULL,
+        seeds INTEGER NOT NULL, chance REAL, reason TEXT NOT NULL, at TEXT NOT NULL, undone TEXT,
+        PRIMARY KEY(context, stage, pool));
+    """)
+
+
 def now() -> str:
     """The time, UTC, ISO 8601 to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

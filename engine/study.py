@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from engine.budget import parse_budget
 from engine.errors import BudgetError, StudyError
@@ -106,11 +107,36 @@ class PoolsSection(Section):
 
 
 class SearchSection(Section):
-    """How much evidence is gathered in the probe."""
+    """How much evidence is gathered, and how."""
 
-    strategy: Literal["grid"] = Field("grid", description="grid: every pool, every seed, to the end (the paper)")
-    seeds: int = Field(3, ge=1, description="seeds of every pool and of the control in probe and combine")
+    strategy: Literal["race", "grid"] = Field(
+        "race",
+        description="race: short trials first, more for what may still be among the best; "
+        "grid: every pool, every seed, to the end (the paper)",
+    )
+    seeds: int = Field(3, ge=1, description="grid: seeds of every pool and of the control in probe and combine")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="coverage of the intervals, over all pools together")
+    top: int = Field(5, ge=1, description="race: pools that it must tell from all others")
+    rungs: tuple[tuple[Annotated[float, Field(gt=0, le=1)], Annotated[int, Field(ge=1)]], ...] = Field(
+        ((0.25, 1), (0.5, 1), (0.5, 2)),
+        min_length=1,
+        description="race: [share of a trial's steps, seeds] of each rung; neither ever falls",
+    )
+    keep: float = Field(0.5, gt=0, lt=1, description="race: share of the pools that goes on to the next rung at most")
+    drop: float = Field(
+        0.01, ge=0, lt=0.5, description="race: a pool is dropped when its chance to be among the best is below this"
+    )
+    pause_gb: float = Field(
+        20.0, ge=0, description="race: disk for the state of trials that may go on; beyond it they start anew"
+    )
+
+    @field_validator("rungs")
+    @classmethod
+    def _rungs_rise(cls, rungs: tuple[tuple[float, int], ...]) -> tuple[tuple[float, int], ...]:
+        for before, after in pairwise(rungs):
+            if after[0] < before[0] or after[1] < before[1] or after == before:
+                raise ValueError(f"rung {list(after)} does not go beyond {list(before)}")
+        return rungs
 
 
 class CombineSection(Section):
@@ -139,6 +165,15 @@ class ConfirmSection(Section):
     seeds: int = Field(5, ge=2, description="fresh seeds, of each candidate and of the control")
 
 
+class ExecutorSection(Section):
+    """Where trials run."""
+
+    kind: Literal["local", "ray"] = Field("local", description="local: this machine's devices; ray: a Ray cluster's")
+    address: str | None = Field(
+        None, description="address of a running Ray cluster; null: RAY_ADDRESS, or a Ray of this machine's own"
+    )
+
+
 class Study(Section):
     """The whole of `study.yaml`."""
 
@@ -157,6 +192,7 @@ class Study(Section):
     combine: CombineSection = CombineSection()
     scale: ScaleSection = ScaleSection()
     confirm: ConfirmSection = ConfirmSection()
+    executor: ExecutorSection = ExecutorSection()
     budget: str = Field("8gpu-hours", description="device time that may be spent: 8gpu-days, 6gpu-hours, 30min")
     approve: Literal["auto", "hold"] = Field(
         "auto",
@@ -171,6 +207,13 @@ class Study(Section):
         except BudgetError as error:
             raise ValueError(str(error)) from error
         return budget
+
+    @field_validator("search", "executor", mode="before")
+    @classmethod
+    def _section_from_name(cls, value: Any, info: ValidationInfo) -> Any:
+        """`search: grid` and `executor: ray` say all that most people want to."""
+        key = {"search": "strategy", "executor": "kind"}[str(info.field_name)]
+        return {key: value} if isinstance(value, str) else value
 
     @field_validator("ops", mode="before")
     @classmethod

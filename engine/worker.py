@@ -36,12 +36,17 @@ def main() -> None:
     channel = _Channel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)  # whatever a library prints goes to the log
     jobs: list[dict[str, Any]] = []
+    dropped: set[str] = set()
     arrived = threading.Condition()
 
     def listen() -> None:
         for line in sys.stdin:
+            message = json.loads(line)
+            if message["do"] == "drop":
+                dropped.update(message["trials"])
+                continue
             with arrived:
-                jobs.append(json.loads(line))
+                jobs.append(message)
                 arrived.notify()
         os._exit(0)  # the engine is gone: nobody will read a result
 
@@ -52,7 +57,8 @@ def main() -> None:
         with arrived:
             arrived.wait_for(lambda: bool(jobs))
             job = jobs.pop(0)
-        _serve(job, channel)
+        _serve(job, channel, dropped)
+        dropped.clear()
 
 
 def _settle_threads() -> None:
@@ -70,7 +76,7 @@ def _settle_threads() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def _serve(job: dict[str, Any], channel: _Channel) -> None:
+def _serve(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> None:
     """Run one job; its end is `done` or `failed`, never silence."""
     began = time.monotonic()
     stop = threading.Event()
@@ -81,7 +87,7 @@ def _serve(job: dict[str, Any], channel: _Channel) -> None:
 
     threading.Thread(target=beat, daemon=True).start()
     try:
-        result = _calibrate(job) if job["do"] == "calibrate" else _trial(job, channel)
+        result = _calibrate(job) if job["do"] == "calibrate" else _trials(job, channel, dropped)
         stop.set()
         channel.send("done", seconds=time.monotonic() - began, **result)
     except Exception as error:  # the process border: the engine records it
@@ -98,21 +104,32 @@ def _is_memory(error: BaseException) -> bool:
     )
 
 
-def _trial(job: dict[str, Any], channel: _Channel) -> dict[str, Any]:
+def _trials(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> dict[str, Any]:
+    """Train one trial, or several as a pack; metrics by trial, without those that were dropped on the way."""
     from engine.study import Study
     from engine.tasks import Job, Report, get_task
 
-    study = Study.model_validate(job["study"])
+    study, prepared = Study.model_validate(job["study"]), Path(job["prepared"])
+    report = Report(lambda kind, content: channel.send(kind, **content), lambda: dropped)
+    jobs = [Job(**j) for j in job["jobs"]]
     task = get_task(study)
-    report = Report(lambda kind, content: channel.send(kind, **content))
-    metrics = task.run(study, Path(job["prepared"]), Job(**job["job"]), report)
-    return {"metrics": {name: float(value) for name, value in metrics.items()}}
+    # one trial alone is a pack too, so that no result hangs on which trials happened to run together
+    whole = task.can_pack(study) is None and all(j.micro_batch is None for j in jobs)
+    found = task.pack(study, prepared, jobs, report) if whole else task.run(study, prepared, jobs[0], report)
+    return {"results": {t: {name: float(value) for name, value in m.items()} for t, m in found.items()}}
 
 
 def _calibrate(job: dict[str, Any]) -> dict[str, Any]:
     from engine.study import Study
-    from engine.tasks import get_task
+    from engine.tasks import best_pack, get_task
 
-    study = Study.model_validate(job["study"])
-    per_sample, fixed = get_task(study).calibrate(study, Path(job["prepared"]))
-    return {"per_sample": per_sample, "fixed": fixed}
+    study, prepared = Study.model_validate(job["study"]), Path(job["prepared"])
+    task = get_task(study)
+    per_sample, fixed = task.calibrate(study, prepared)
+    packs = task.calibrate_pack(study, prepared) if task.can_pack(study) is None else {1: per_sample}
+    fastest = best_pack(packs)
+    return {
+        "calibration": {
+            "per_sample": packs[fastest], "fixed": fixed, "packs": packs, "fastest_pack": fastest,
+        }
+    }  # fmt: skip

@@ -19,7 +19,12 @@ import pytest
 from tests.conftest import DJSB, Tiny, make_tiny, run_djsb
 
 KILLS = 20
-SETTINGS = {"search": {"seeds": 2}, "scale": {"rates": [2], "seeds": 1}, "confirm": {"seeds": 2, "candidates": 1}}
+SETTINGS: dict[str, Any] = {
+    "search": {"strategy": "race", "top": 2},
+    "train": {"epochs": 2},
+    "scale": {"rates": [2], "seeds": 1},
+    "confirm": {"seeds": 2, "candidates": 1},
+}
 
 
 def query(tiny: Tiny, sql: str) -> list[tuple[Any, ...]]:
@@ -125,3 +130,17 @@ def worker_pids(parent: int) -> list[int]:
         return [p.pid for p in found if p.cmdline()[-1:] == ["worker"]]
     except psutil.NoSuchProcess:
         return []
+
+
+@pytest.mark.parametrize("wait", [1.0, 2.0])
+def test_ctrl_c_in_the_first_seconds_leaves_no_traceback(tiny: Tiny, wait: float) -> None:
+    """A terminal sends SIGINT to the whole group: data workers that are starting must leave it to the engine."""
+    process = subprocess.Popen(
+        [str(DJSB), "auto", str(tiny.study)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    time.sleep(wait)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "Traceback" not in told, told

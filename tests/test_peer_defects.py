@@ -18,9 +18,9 @@ from engine import pools
 from engine.dataset import Dataset
 from engine.errors import DjsbError, StudyError
 from engine.evidence import effects, paired_changes
-from engine.loop import ensure_trials, record_cuts
 from engine.open_study import OpenStudy, open_study
 from engine.pools import Column, Cut, Layer, Pool, Slice, StatisticColumn, single_op_cuts
+from engine.proposal_queue import ensure_trials, record_cuts
 from engine.ranking import leaderboard
 from engine.recipes import read_recipe
 from engine.search.paper import combine, probe, scale

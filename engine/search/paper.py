@@ -90,23 +90,50 @@ def _lattice(seeds: Sequence[Ranked]) -> list[tuple[Ranked, ...]]:
     return [c for size in range(1, len(seeds) + 1) for c in combinations(seeds, size)]
 
 
-def _candidates(opened: OpenStudy) -> tuple[list[tuple[Ranked, ...]], str]:
-    """The combinations of both strategies and across them, without repeats; and how they came about."""
+def chosen_slices(opened: OpenStudy) -> tuple[list[Ranked], list[Ranked]]:
+    """(the best slices, one per OP; the best slice of every cluster), from the probe."""
     section = opened.study.combine
     ranked = _current(opened, rank(opened, ("single",), ("probe",)))
-    top = best_per_op(ranked)[: section.top]
     diverse = _cluster_best(opened, ranked, section.clusters) if section.clusters else []
+    return best_per_op(ranked)[: section.top], diverse
+
+
+def lattice(top: Sequence[Ranked], diverse: Sequence[Ranked]) -> list[tuple[Ranked, ...]]:
+    """The combinations of both strategies and across them, without repeats, in the paper's order."""
     union = [*top, *(d for d in diverse if d not in top)]
-    ordered = [*_lattice(top), *_lattice(diverse), *(c for c in _lattice(union) if len(c) == 2)]
+    every = [*_lattice(top), *_lattice(diverse), *(c for c in _lattice(union) if len(c) == 2)]
     seen: dict[frozenset[Slice], tuple[Ranked, ...]] = {}
-    for chosen in ordered:
-        # two buckets of one statistic share no row
-        if len({r.statistic for r in chosen}) == len(chosen):
-            seen.setdefault(frozenset(r.pool.slices[0] for r in chosen), chosen)
+    for chosen in filter(compatible, every):
+        seen.setdefault(frozenset(r.pool.slices[0] for r in chosen), chosen)
+    return list(seen.values())
+
+
+def compatible(chosen: Sequence[Ranked]) -> bool:
+    """False for two buckets of one statistic, which share no row."""
+    return len({r.statistic for r in chosen}) == len(chosen)
+
+
+def _candidates(opened: OpenStudy) -> tuple[list[tuple[Ranked, ...]], str]:
+    """Singles, then at most `combine.max` combinations; and how they came about."""
+    top, diverse = chosen_slices(opened)
+    found = lattice(top, diverse)
     named = [", ".join(r.label for r in chosen) or "none" for chosen in (top, diverse)]
     how = f"top: {named[0]}; one per cluster: {named[1]}"
-    singles = [chosen for chosen in seen.values() if len(chosen) == 1]
-    return [*singles, *[chosen for chosen in seen.values() if len(chosen) > 1][: section.max]], how
+    singles = [chosen for chosen in found if len(chosen) == 1]
+    return [*singles, *[chosen for chosen in found if len(chosen) > 1][: opened.study.combine.max]], how
+
+
+def label(chosen: Sequence[Ranked]) -> str:
+    """`text_len mid + char_rep_ratio low`."""
+    return " + ".join(r.label for r in chosen)
+
+
+def combined(opened: OpenStudy, chosen: Sequence[Ranked], size: int) -> PoolRequest:
+    """A combination of slices as a pool of a size."""
+    if len(chosen) == 1:
+        return request(opened, replace(chosen[0].pool, size=size), label(chosen), "single")
+    pool = Pool((Layer(_ordered(r.pool.slices[0] for r in chosen)),), size, seed=opened.study.seed)
+    return request(opened, pool, label(chosen), "combination")
 
 
 def _ordered(slices: Iterable[Slice]) -> tuple[Slice, ...]:
@@ -117,38 +144,33 @@ def _ordered(slices: Iterable[Slice]) -> tuple[Slice, ...]:
 def combine(opened: OpenStudy) -> list[Proposal]:
     """The lattices of top slices, of one slice per cluster, and their cross (Section 3.2.2), at one size."""
     candidates, how = _candidates(opened)
-    floor = int(opened.study.combine.floor * opened.pool_size)
-    kept: list[tuple[tuple[Ranked, ...], Pool, int]] = []
-    dropped: list[str] = []
-    for chosen in candidates:
-        pool = Pool((Layer(_ordered(r.pool.slices[0] for r in chosen)),), opened.pool_size, seed=opened.study.seed)
-        rows = opened.kept(pool)
-        label = " + ".join(r.label for r in chosen)
-        if rows < max(floor, opened.study.train.batch_size):
-            dropped.append(f"{label} ({rows} rows)")
-        else:
-            kept.append((chosen, pool, rows))
-    if not any(len(chosen) > 1 for chosen, _, _ in kept):
+    floor = fewest_rows(opened)
+    rows = [(chosen, opened.kept(combined(opened, chosen, opened.pool_size).to_pool())) for chosen in candidates]
+    kept = [(chosen, n) for chosen, n in rows if n >= floor]
+    dropped = [f"{label(chosen)} ({n} rows)" for chosen, n in rows if n < floor]
+    if not any(len(chosen) > 1 for chosen, _ in kept):
         return []
-    size = min(opened.pool_size, *(rows for _, _, rows in kept))
+    size = min(opened.pool_size, *(n for _, n in kept))
     pools = [request(opened, control(opened, size), "control", "control")]
-    for chosen, pool, _ in kept:
-        single = len(chosen) == 1
-        sized = replace(chosen[0].pool if single else pool, size=size)
-        pools.append(request(opened, sized, " + ".join(r.label for r in chosen), "single" if single else "combination"))
+    pools += [combined(opened, chosen, size) for chosen, _ in kept]
     reason = f"{len(kept)} combinations of {size} rows each ({how})"
     if dropped:
         reason += f"; left out, under {floor} rows: {', '.join(dropped)}"
-    evidence = tuple(dict.fromkeys(r.pool.id for chosen, _, _ in kept for r in chosen))
+    evidence = tuple(dict.fromkeys(r.pool.id for chosen, _ in kept for r in chosen))
     return [
         Proposal(
             origin="paper", kind="combine", stage="combine", pools=tuple(pools), seeds=(seed,), evidence=evidence,
             reason=f"seed {seed + 1} of {opened.study.search.seeds}: {reason}",
-            expected=max((r.effect.change or 0) for chosen, _, _ in kept for r in chosen),
+            expected=max((r.effect.change or 0) for chosen, _ in kept for r in chosen),
             fallback="the best single OP is the recipe",
         )
         for seed in range(opened.study.search.seeds)
     ]  # fmt: skip
+
+
+def fewest_rows(opened: OpenStudy) -> int:
+    """Rows below which a combination is left out."""
+    return max(int(opened.study.combine.floor * opened.pool_size), opened.study.train.batch_size)
 
 
 def recipes(opened: OpenStudy) -> list[Ranked]:
@@ -161,40 +183,33 @@ def recipes(opened: OpenStudy) -> list[Ranked]:
 
 
 def scale(opened: OpenStudy) -> list[Proposal]:
-    """Repetition of the best recipe against adding lower layers, at equal trained samples (Section 3.2.3)."""
-    section, found = opened.study.scale, []
-    ranked = recipes(opened)
-    good = int(opened.scan.good.sum())
-    for best in ranked[: section.recipes]:
-        own = set(best.pool.slices)
-        # the pyramid below the recipe: its looser parents, best first, then everything
-        lower = [r.pool.slices for r in ranked if set(r.pool.slices) < own]
-        layers = (Layer(best.pool.slices), *(Layer(s) for s in lower), Layer())
-        for rate in section.rates:
-            distinct = min(best.pool.size * rate, good)
-            epochs = opened.study.train.epochs * best.pool.size * rate / distinct
-            pools = (
-                request(opened, control(opened, distinct), "control", "control", epochs),
-                request(opened, replace(best.pool, repetition=rate), f"{best.label} ×{rate}", "repetition"),
-                request(
-                    opened,
-                    Pool(layers, distinct, seed=best.pool.seed),
-                    f"{best.label} + lower layers",
-                    "layers",
-                    epochs,
-                ),
-            )
-            samples = pools[1].samples
-            pools = tuple(p.model_copy(update={"samples": samples}) for p in pools)  # type: ignore[assignment]
-            found.append(
-                Proposal(
-                    origin="paper", kind="repeat", stage="scale", pools=pools, seeds=tuple(range(section.seeds)),
-                    evidence=(best.pool.id,), expected=best.effect.change,
-                    reason=f"{best.label}: repeat ×{rate}, or add lower-ranked rows, at {samples} trained samples",
-                    fallback="the recipe is used without repetition",
-                )
-            )  # fmt: skip
-    return found
+    """Repetition of the best recipes against adding lower layers, at equal trained samples (Section 3.2.3)."""
+    section, ranked = opened.study.scale, recipes(opened)
+    return [repeat(opened, ranked, best, rate) for best in ranked[: section.recipes] for rate in section.rates]
+
+
+def repeat(opened: OpenStudy, ranked: Sequence[Ranked], best: Ranked, rate: int) -> Proposal:
+    """One recipe repeated, lower layers added to it, and the control, at equal trained samples."""
+    own = set(best.pool.slices)
+    # the pyramid below the recipe: its looser parents, best first, then everything
+    lower = [r.pool.slices for r in ranked if set(r.pool.slices) < own]
+    layers = (Layer(best.pool.slices), *(Layer(s) for s in lower), Layer())
+    distinct = min(best.pool.size * rate, int(opened.scan.good.sum()))
+    epochs = opened.study.train.epochs * best.pool.size * rate / distinct
+    added = Pool(layers, distinct, seed=best.pool.seed)
+    pools = (
+        request(opened, control(opened, distinct), "control", "control", epochs),
+        request(opened, replace(best.pool, repetition=rate), f"{best.label} ×{rate}", "repetition"),
+        request(opened, added, f"{best.label} + lower layers", "layers", epochs),
+    )
+    samples = pools[1].samples
+    return Proposal(
+        origin="paper", kind="repeat", stage="scale",
+        pools=tuple(p.model_copy(update={"samples": samples}) for p in pools),
+        seeds=tuple(range(opened.study.scale.seeds)), evidence=(best.pool.id,), expected=best.effect.change,
+        reason=f"{best.label}: repeat ×{rate}, or add lower-ranked rows, at {samples} trained samples",
+        fallback="the recipe is used without repetition",
+    )  # fmt: skip
 
 
 def confirm(opened: OpenStudy) -> list[Proposal]:
@@ -218,10 +233,12 @@ def confirm(opened: OpenStudy) -> list[Proposal]:
 
 
 def metric_series(opened: OpenStudy) -> dict[str, np.ndarray]:
-    """Metric → its value in every finished probing trial, in one order of trials."""
+    """Metric → its value in every finished probing trial of the most common length, in one order of trials."""
     rows = opened.store.query(
         "SELECT t.id, m.name, m.value FROM trials t JOIN metrics m ON m.trial = t.id WHERE t.context = ? "
-        "AND t.state = 'COMPLETE' AND t.seed < ? ORDER BY t.id",
+        "AND t.state = 'COMPLETE' AND t.seed < ? AND t.samples = (SELECT samples FROM trials WHERE context = t.context "
+        "AND state = 'COMPLETE' AND stage = 'probe' GROUP BY samples ORDER BY count(*) DESC, samples DESC LIMIT 1) "
+        "ORDER BY t.id",
         (opened.context, FRESH),
     )
     trials = {t: i for i, t in enumerate(dict.fromkeys(r["id"] for r in rows))}

@@ -6,6 +6,8 @@ The model is a `transformers` CLIPModel from a preset's config, or a local check
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +18,19 @@ from engine.dataset import Dataset
 from engine.errors import DataError, StudyError
 from engine.study import Study, digest, resolve
 from engine.tasks import Job, Metric, Progress, Report
-from engine.tasks.clip_model import PRESETS, build_model, image_features, save, text_features, to_pixels, train
+from engine.tasks.clip_model import PRESETS, build_model, image_features, save, text_features, train
+from engine.tasks.feed import to_pixels
 from engine.tasks.images import cache_images
 from engine.tasks.text import cache_tokens, load_encoder, train_tokenizer
 
 if TYPE_CHECKING:
     import torch
 
+    from engine.tasks.clip_packed import Pack
+
 RECALLS = (1, 5, 10)
+PACKED = ("tiny", "small")  # presets
+PACK_ROWS = 64  # evaluated at once by every member; the same for all packs, as rounding hangs on it
 
 
 def _shape(study: Study, folder: Path) -> tuple[int, int, Path | None]:
@@ -50,7 +57,7 @@ def _shape(study: Study, folder: Path) -> tuple[int, int, Path | None]:
 class ClipTask:
     """See the module. `version` is part of every trial's id: raise it when training changes."""
 
-    version = 1
+    version = 2
 
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """Accuracy and likelihood with a label field, recalls with captions that tell rows apart."""
@@ -106,19 +113,19 @@ class ClipTask:
         scratch.replace(target / "meta.json")
         return target
 
-    def run(self, study: Study, prepared: Path, job: Job, report: Report) -> dict[str, float]:
+    def run(self, study: Study, prepared: Path, job: Job, report: Report) -> dict[str, dict[str, float]]:
         """Train on the job's rows, save the checkpoint, evaluate."""
         import torch
 
         model = build_model(study, prepared, job.seed, job.init)
         device = next(model.parameters()).device
-        rows = np.load(job.rows)
-        train(model, device, study, prepared, rows, job, report)
+        if not train(model, device, study, prepared, np.load(job.rows), job, report):
+            return {}
         with torch.inference_mode():
             scores = evaluate(model, device, study, prepared)
         if job.output:
             save(model, prepared, Path(job.output))
-        return scores
+        return {job.trial: scores}
 
     def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
         """Time a few steps after a warm-up, and one evaluation."""
@@ -142,6 +149,42 @@ class ClipTask:
         with torch.inference_mode():
             evaluate(model, device, study, prepared)
         return times[1], time.perf_counter() - began
+
+    def can_pack(self, study: Study) -> str | None:
+        """A rule and no measurement, as packed results differ from others in rounding.
+
+        A large model fills its device by itself; gradient caching goes through one model at a time.
+        """
+        micro, batch = study.train.micro_batch, study.train.batch_size
+        if micro is not None and micro < batch:
+            return f"train.micro_batch {micro} is below the batch size {batch}, and a pack has whole batches only"
+        if study.model.checkpoint is not None or study.model.preset not in PACKED:
+            return f"one model of {study.model.checkpoint or study.model.preset} keeps a device busy"
+        return None
+
+    def pack(self, study: Study, prepared: Path, jobs: Sequence[Job], report: Report) -> dict[str, dict[str, float]]:
+        """Train the jobs as one model with a member axis, save the checkpoints, evaluate."""
+        import torch
+
+        from engine.tasks.clip_packed import Pack, train_pack
+
+        rows = [np.load(job.rows) for job in jobs]
+        pack = Pack((build_model(study, prepared, job.seed, job.init) for job in jobs), len(jobs))
+        left = train_pack(pack, study, prepared, rows, jobs, report)
+        if not left:
+            return {}
+        with torch.inference_mode():
+            scores = evaluate_pack(pack, study, prepared)
+        for place, job in enumerate(left):
+            if job.output:
+                save(pack.member(place), prepared, Path(job.output))
+        return {job.trial: s for job, s in zip(left, scores, strict=True)}
+
+    def calibrate_pack(self, study: Study, prepared: Path, candidates: Sequence[int] | None = None) -> dict[int, float]:
+        """Time a few steps of packs of rising size, until a larger one is no faster or memory runs out."""
+        from engine.tasks.clip_packed import calibrate
+
+        return calibrate(study, prepared, candidates)
 
 
 def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
@@ -187,34 +230,67 @@ def _prepare_evaluation(
 
 def evaluate(model: Any, device: torch.device, study: Study, prepared: Path) -> dict[str, float]:
     """Zero-shot accuracy and likelihood (mean probability of the right class), recalls at 1, 5, 10."""
+    model.eval()
+    features = _features(partial(image_features, model), partial(text_features, model), device, prepared)
+    return _scores(features, model.logit_scale, study, prepared)
+
+
+def evaluate_pack(pack: Pack, study: Study, prepared: Path) -> list[dict[str, float]]:
+    """What `evaluate` returns, of every member."""
+    pack.towers.eval()
+    features = _features(pack.image_features, pack.text_features, pack.device, prepared, PACK_ROWS)
+    return [
+        _scores({name: f[k] for name, f in features.items()}, scale, study, prepared)
+        for k, scale in enumerate(pack.parameters["logit_scale"])
+    ]
+
+
+def _features(
+    image: Callable[[torch.Tensor], torch.Tensor],
+    text: Callable[[torch.Tensor], torch.Tensor],
+    device: torch.device,
+    prepared: Path,
+    step: int = 256,
+) -> dict[str, torch.Tensor]:
+    """(…, rows, projection) unit vectors of the good evaluation rows' `images` and `texts`, and of the `prompts`.
+
+    image, text: give those of pixels (n, 3, side, side) and of ids (n, length). step: rows at once.
+    """
     import torch
 
-    model.eval()
     meta = json.loads((prepared / "meta.json").read_text())
     good = np.flatnonzero(np.load(prepared / "eval-good.npy"))
     cache = np.load(prepared / "eval-images.npy", mmap_mode="r")
-    step = 256
-    images = torch.cat(
-        [image_features(model, to_pixels(cache[good[a : a + step]], device)) for a in range(0, len(good), step)]
-    )
-    scores: dict[str, float] = {}
+    parts = range(0, len(good), step)
+    found = {"images": torch.cat([image(to_pixels(cache[good[a : a + step]], device)) for a in parts], -2)}
     if meta["classes"]:
-        labels = torch.from_numpy(np.load(prepared / "eval-labels.npy")[good]).to(device)
-        ids = torch.from_numpy(np.load(prepared / "eval-prompts.npy").astype(np.int64)).to(device)
-        classes = text_features(model, ids).reshape(len(study.evaluation.prompts), len(meta["classes"]), -1).mean(0)
-        logits = model.logit_scale.exp() * images @ (classes / classes.norm(dim=-1, keepdim=True)).T
+        found["prompts"] = text(torch.from_numpy(np.load(prepared / "eval-prompts.npy").astype(np.int64)).to(device))
+    if meta["retrieval"]:
+        tokens = np.load(prepared / "eval-tokens.npy", mmap_mode="r")[good].astype(np.int64)
+        found["texts"] = torch.cat([text(torch.from_numpy(tokens[a : a + step]).to(device)) for a in parts], -2)
+    return found
+
+
+def _scores(features: dict[str, torch.Tensor], scale: torch.Tensor, study: Study, prepared: Path) -> dict[str, float]:
+    """The metrics of one model from its `_features` and its logit scale."""
+    import torch
+
+    good = np.flatnonzero(np.load(prepared / "eval-good.npy"))
+    images = features["images"]
+    scores: dict[str, float] = {}
+    if "prompts" in features:
+        labels = torch.from_numpy(np.load(prepared / "eval-labels.npy")[good]).to(images.device)
+        prompts = features["prompts"]
+        classes = prompts.reshape(len(study.evaluation.prompts), -1, prompts.shape[-1]).mean(0)
+        logits = scale.exp() * images @ (classes / classes.norm(dim=-1, keepdim=True)).T
         labelled = labels >= 0
         right = logits[labelled].softmax(-1).gather(1, labels[labelled, None])
         scores["accuracy"] = float((logits[labelled].argmax(-1) == labels[labelled]).float().mean())
         scores["likelihood"] = float(right.mean())
-    if meta["retrieval"]:
-        tokens = np.load(prepared / "eval-tokens.npy", mmap_mode="r")[good].astype(np.int64)
-        texts = torch.cat(
-            [text_features(model, torch.from_numpy(tokens[a : a + step]).to(device)) for a in range(0, len(good), step)]
-        )
-        captions = torch.from_numpy(np.load(prepared / "eval-captions.npy")[good]).to(device)
-        scores |= _recalls("image_to_text", images, texts, captions)
-        scores |= _recalls("text_to_image", texts, images, captions)
+    if "texts" in features:
+        captions = torch.from_numpy(np.load(prepared / "eval-captions.npy")[good]).to(images.device)
+        scores |= _recalls("image_to_text", images, features["texts"], captions)
+        scores |= _recalls("text_to_image", features["texts"], images, captions)
     return scores
 
 

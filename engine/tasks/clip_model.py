@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,15 @@ from numpy.typing import NDArray
 
 from engine.study import Study, resolve
 from engine.tasks import Job, Report
+from engine.tasks.feed import feed
+from engine.tasks.state import pause, resume
 from engine.tasks.text import BOS, EOS, PAD
 
 if TYPE_CHECKING:
     import torch
 
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 MAX_LOGIT_SCALE = math.log(100)  # as in CLIP, Section 2.5
+POINTS = 40  # about so many points has a curve
 
 
 @dataclass(frozen=True)
@@ -101,10 +104,10 @@ def save(model: Any, prepared: Path, folder: Path) -> None:
 
 
 def _unit(features: torch.Tensor) -> torch.Tensor:
-    """Rows of length one."""
+    """Rows of length one, in float32: what autocast does to one model, it does not to stacked ones."""
     from torch.nn import functional
 
-    return functional.normalize(features, dim=-1)
+    return functional.normalize(features.float(), dim=-1)
 
 
 def image_features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
@@ -124,18 +127,15 @@ def contrastive_loss(images: torch.Tensor, texts: torch.Tensor, scale: torch.Ten
     import torch
     from torch.nn import functional
 
-    logits = scale.exp() * images @ texts.T
+    logits = (scale.exp() * images @ texts.T).float()
     target = torch.arange(len(logits), device=logits.device)
     return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
 
 
-def to_pixels(images: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
-    """(n, 3, side, side) normalised as CLIP's."""
-    import torch
-
-    pixels = torch.from_numpy(images).to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
-    mean, std = torch.tensor(CLIP_MEAN, device=device), torch.tensor(CLIP_STD, device=device)
-    return pixels.sub_(mean[:, None, None]).div_(std[:, None, None])
+def extent(study: Study, rows: int, samples: int) -> tuple[int, int]:
+    """(rows of a batch, steps) of a training on so many rows for so many samples."""
+    batch = min(study.train.batch_size, rows)
+    return batch, max(1, samples // batch)
 
 
 def batches(rows: NDArray[np.int64], samples: int, batch: int, seed: int) -> Iterator[NDArray[np.int64]]:
@@ -157,32 +157,28 @@ def train(
     rows: NDArray[np.int64],
     job: Job,
     report: Report,
-) -> None:
-    """AdamW with linear warm-up, cosine decay, clipped gradients; bf16 autocast on GPU."""
+) -> bool:
+    """AdamW with linear warm-up, cosine decay, clipped gradients; bf16 autocast on GPU.
+
+    True, or False when the trial was dropped.
+    """
     import torch
 
     train = study.train
-    images = np.load(prepared / "train-images.npy", mmap_mode="r")
-    tokens = np.load(prepared / "train-tokens.npy", mmap_mode="r")
-    batch = min(train.batch_size, len(rows))
-    steps = max(1, job.samples // batch)
+    batch, steps = extent(study, len(rows), job.samples)
     report.total = steps
-    every = max(1, steps // 40)
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=train.learning_rate,
-        betas=(0.9, 0.98),
-        eps=1e-6,
-        weight_decay=train.weight_decay,
-    )
+    every = max(1, steps // POINTS)
+    _, whole = extent(study, len(rows), job.horizon or job.samples)
+    optimizer = torch.optim.AdamW(model.parameters(), **adamw(study))
     model.train()
     running: list[float] = []
-    for step, chosen in enumerate(batches(rows, job.samples, batch, job.seed), 1):
-        rate = train.learning_rate * _schedule(step, steps, train.warmup)
+    parameters = dict(model.named_parameters())
+    done = resume([job.resume], parameters, optimizer) if job.resume else 0
+    source = islice(batches(rows, job.samples, batch, job.seed), done, None)
+    for step, (pixels, ids) in enumerate(feed(prepared, device, source), done + 1):
+        rate = train.learning_rate * schedule(step, whole, train.warmup)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        pixels = to_pixels(images[chosen], device)
-        ids = torch.from_numpy(tokens[chosen].astype(np.int64)).to(device, non_blocking=True)
         optimizer.zero_grad(set_to_none=True)
         loss = _backward(model, pixels, ids, job.micro_batch or train.micro_batch or batch)
         torch.nn.utils.clip_grad_norm_(model.parameters(), train.clip_norm)
@@ -191,11 +187,22 @@ def train(
             model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         running.append(loss)
         if step % every == 0 or step == steps:
-            report.curve(step, loss=sum(running) / len(running), learning_rate=rate)
+            report.curve(job.trial, step, loss=sum(running) / len(running), learning_rate=rate)
             running.clear()
+            if job.trial in report.dropped():
+                return False
+    if job.pause:
+        pause(job.pause, steps, parameters, optimizer)
+    return True
 
 
-def _schedule(step: int, steps: int, warmup: float) -> float:
+def adamw(study: Study) -> dict[str, Any]:
+    """The keyword arguments of AdamW: CLIP's betas and eps."""
+    train = study.train
+    return {"lr": train.learning_rate, "betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": train.weight_decay}
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
     """Share of the peak learning rate at a step (1 … steps)."""
     warm = max(1, round(steps * warmup))
     if step <= warm:

@@ -93,7 +93,8 @@ class Fake:
             trial, self.clock = f"{pool.id}{seed}{samples}", self.clock + 20
             noise = np.random.default_rng(seed).normal(0, 0.2)
             self.store.put("trials", {
-                "id": trial, "context": CONTEXT, "pool": pool.id, "seed": seed, "init": None, "samples": samples,
+                "id": trial, "context": CONTEXT, "pool": pool.id, "seed": seed, "init": None,
+                "samples": samples, "horizon": samples,
                 "stage": stage, "proposal": f"p-{stage}", "state": "COMPLETE", "attempts": 1, "estimate": 18.0,
                 "seconds": 20.0, "device": "cpu0", "error": None, "started": at(self.clock - 20),
                 "finished": at(self.clock),
@@ -394,7 +395,7 @@ def test_a_figure_grows_with_its_rows_and_cuts_no_label(pools: int) -> None:
 
     rows = [
         {"label": f"{'statistic ' * (1 + i % 9)}low", "size": 10 * (i % 2), "change": 9.0 - i, "std": 1.0, "seeds": 3,
-         "ci_low": 4.0 - i * i, "ci_high": 99.0, "verdict": "unclear"}
+         "ci_low": 4.0 - i * i, "ci_high": 99.0, "verdict": "unclear", "share": (1.0, 0.25)[i % 2]}
         for i in range(pools)
     ]  # fmt: skip
     drawn = picture("leaderboard", "", lambda: forest(rows, 0.95))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from engine import loop
+from engine import proposal_queue
 from engine.open_study import OpenStudy, open_study
 from engine.pools import Layer
 from engine.search import paper
@@ -31,7 +31,7 @@ def opened(tiny: Tiny) -> OpenStudy:
 def give(opened: OpenStudy, stage: str, score: Callable[[str, int], float]) -> None:
     """Store results for all trials of a stage's proposals: what the loop would have measured."""
     for proposal in paper.Paper(stage).propose(opened):
-        loop.ensure_trials(opened, proposal)
+        proposal_queue.ensure_trials(opened, proposal)
     for t in opened.store.query(
         "SELECT t.id, t.seed, p.label FROM trials t JOIN pools p ON p.id = t.pool WHERE t.stage = ?", (stage,)
     ):

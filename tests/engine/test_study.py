@@ -136,3 +136,12 @@ def test_a_digest_depends_on_content_only() -> None:
     assert digest({"a": 1, "b": [None, "ü"]}) == digest({"b": [None, "ü"], "a": 1}) == "501f4397eb27412e"
     assert digest({"a": 1}) != digest({"a": 2})
     assert len(digest({}, 12)) == 12
+
+
+def test_search_and_executor_may_be_named_in_a_word() -> None:
+    base = "name: x\ndataset: {path: x.jsonl}\nops: {text_length_filter: {}}\n"
+    study = parse_study(base + "search: grid\nexecutor: ray\n")
+    assert (study.search.strategy, study.executor.kind) == ("grid", "ray")
+    assert parse_study(base).search.strategy == "race"
+    with pytest.raises(StudyError, match=r"search\.strategy"):
+        parse_study(base + "search: fastest\n")

@@ -38,7 +38,7 @@ def run(
     np.save(rows, np.arange(60))
     job = Job("t", str(rows), samples, seed, init, str(tmp_path / f"out-{seed}-{micro}-{samples}"), micro)
     with opened.store:
-        return ClipTask().run(opened.study, opened.prepared, job, SILENT)
+        return ClipTask().run(opened.study, opened.prepared, job, SILENT)["t"]
 
 
 def test_a_trial_learns_and_the_same_trial_gives_the_same_numbers(tiny: Tiny, tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""The study's accounts: what is charged, what a trial will take, what is left of the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from engine.budget import Ledger, estimate_cost
+from engine.open_study import OpenStudy
+from engine.store import Row, now
+
+
+class Accounts:
+    """Costs of one study. Every attempt at a trial is one row, rewritten while it runs.
+
+    limit: device-seconds that may be spent in all; cap: until the current stage ends.
+    """
+
+    def __init__(self, opened: OpenStudy, limit: float) -> None:
+        self.opened, self.store = opened, opened.store
+        self.limit = self.cap = limit
+
+    def spent(self) -> float:
+        """Device-seconds charged so far."""
+        row = self.store.one("SELECT coalesce(sum(seconds), 0) AS spent FROM costs")
+        assert row is not None
+        return float(row["spent"])
+
+    def ledger(self, running: Iterable[Row] = ()) -> Ledger:
+        """What is spent, what the running trials will still take, what is left."""
+        reserved = sum(max(0.0, (t["estimate"] or 0.0) - t["charged"]) for t in running)
+        return Ledger(self.cap, self.spent(), reserved)
+
+    @property
+    def calibration(self) -> dict[str, Any] | None:
+        """What the timing of a few steps came to, once per study."""
+        found: dict[str, Any] | None = self.store.result(self.opened.context, "calibration")
+        return found
+
+    def estimate(self, samples: int) -> float | None:
+        """Device-seconds of training on so many samples and evaluating.
+
+        From finished trials of this study, else from the calibration.
+        """
+        rows = self.store.query(
+            "SELECT samples - resumed AS samples, avg(seconds) AS seconds, count(*) AS n FROM trials "
+            "WHERE context = ? AND state = 'COMPLETE' GROUP BY samples - resumed",
+            (self.opened.context,),
+        )
+        if rows:
+            return estimate_cost(samples, [(r["samples"], r["seconds"]) for r in rows for _ in range(r["n"])])
+        found = self.calibration
+        return found["fixed"] + found["per_sample"] * samples if found else None
+
+    def charge(self, trial: Row, device: str, seconds: float) -> None:
+        """What this attempt has used so far, in place of what it had used before."""
+        trial["charged"] = seconds
+        self.store.put(
+            "costs",
+            {
+                "id": f"{trial['id']}:{trial['attempts']}", "kind": "trial", "trial": trial["id"],
+                "stage": trial["stage"], "device": device, "samples": trial["samples"],
+                "seconds": seconds, "at": now(),
+            },
+        )  # fmt: skip
+
+    def charge_calibration(self, device: str, seconds: float) -> None:
+        """The time that the calibration took."""
+        self.store.put(
+            "costs",
+            {"id": f"calibration:{self.opened.context}", "kind": "calibration", "trial": None, "stage": None,
+             "device": device, "samples": None, "seconds": seconds, "at": now()},
+        )  # fmt: skip

@@ -1,0 +1,199 @@
+"""The queue of proposals: what is asked for, what the gate says, what was decided, which trials it became.
+
+Nothing runs that is not in this queue and approved there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+
+from engine import gate
+from engine.accounts import Accounts
+from engine.open_study import OpenStudy
+from engine.pools import Pool
+from engine.proposals import PoolRequest, Proposal
+from engine.store import now
+from engine.study import digest
+
+# share of the budget that may be spent when a stage ends, so that later stages are not starved
+STAGE_CAP = {"probe": 0.6, "combine": 0.8, "scale": 0.85, "confirm": 1.0}
+
+
+def supersede(opened: OpenStudy, stage: str, current: list[str]) -> None:
+    """Undecided proposals of an earlier run that the evidence no longer asks for wait for nobody."""
+    marks = ", ".join("?" * len(current))
+    opened.store.execute(
+        "UPDATE proposals SET status = 'superseded' WHERE context = ? AND stage = ? "
+        f"AND status IN ('queued', 'held', 'refused') AND id NOT IN ({marks})",
+        (opened.context, stage, *current),
+    )
+
+
+def stored_id(opened: OpenStudy, proposal: Proposal) -> str:
+    """A proposal's id in the store: the same request in another context is another proposal."""
+    return digest([opened.context, proposal.id], 12)
+
+
+def submit(opened: OpenStudy, proposal: Proposal, accounts: Accounts, approved: Sequence[str] = ()) -> tuple[str, str]:
+    """Check a proposal at the gate and store it; its status and the gate's reason.
+
+    approved: proposals of the stage whose trials may still wait. A decided proposal keeps its status,
+    and one that the budget refused stays refused until the limit rises, so that a resumed run decides alike.
+    """
+    store, key = opened.store, stored_id(opened, proposal)
+    known = store.one("SELECT status, content FROM proposals WHERE id = ?", (key,))
+    before = json.loads(known["content"]) if known else {}
+    limit = accounts.limit
+    if known and known["status"] not in ("queued", "refused", "superseded"):
+        return str(known["status"]), str(before["gate"])
+    if known and known["status"] == "refused" and before["gate"].startswith("budget") and before["limit"] >= limit:
+        return "refused", str(before["gate"])
+    new = [t for t in _trials(opened, proposal) if not store.one("SELECT 1 FROM trials WHERE id = ?", (t[0],))]
+    estimate = cache(accounts.estimate)
+    costs = [estimate(request.samples - _had(opened, request, seed)) for _, request, seed in new]
+    cost = sum(c for c in costs if c is not None) if all(c is not None for c in costs) else None
+    marks = ", ".join("?" * len(approved))
+    outstanding = sum(
+        estimate(r["samples"]) or 0.0
+        for r in store.query(
+            "SELECT DISTINCT t.id, t.samples FROM trials t JOIN proposal_trials x ON x.trial = t.id "
+            f"WHERE t.state = 'WAITING' AND x.proposal IN ({marks})",
+            approved,
+        )
+    )
+    first = proposal.seeds[0] == 0 and is_first_round(opened, proposal.stage, [key])
+    cap = limit * (1.0 if first else STAGE_CAP[proposal.stage])
+    passed = gate.check(proposal, opened, cost, max(0.0, cap - accounts.spent() - outstanding), len(new))
+    # a stage whose every trial an earlier stage ran has nothing left to ask for, and is no failure
+    status = "queued" if passed.ok else "approved" if not new else "refused"
+    with store.transaction():
+        content = {**proposal.model_dump(mode="json"), "gate": passed.reason, "limit": limit}
+        store.put(
+            "proposals",
+            {"id": key, "context": opened.context, "origin": proposal.origin, "kind": proposal.kind,
+             "stage": proposal.stage, "content": json.dumps(content), "status": status, "cost": cost, "at": now()},
+        )  # fmt: skip
+        if status == "refused":
+            store.event("refused", passed.reason, key, "warning")
+    return status, passed.reason
+
+
+def is_first_round(opened: OpenStudy, stage: str, proposals: Sequence[str]) -> bool:
+    """True in the probe until any other proposal than these has a result: one round may use the whole budget."""
+    marks = ", ".join("?" * len(proposals))
+    other = opened.store.one(
+        f"SELECT 1 FROM trials WHERE context = ? AND state = 'COMPLETE' AND proposal NOT IN ({marks}) LIMIT 1",
+        (opened.context, *proposals),
+    )
+    return stage == "probe" and other is None
+
+
+def _had(opened: OpenStudy, request: PoolRequest, seed: int) -> int:
+    """Samples of the request that a shorter trial has trained, whose state is kept."""
+    row = opened.store.one(
+        "SELECT max(samples) AS n FROM trials WHERE context = ? AND pool = ? AND horizon = ? AND seed = ? "
+        "AND samples < ? AND state = 'COMPLETE'",
+        (opened.context, request.key[0], request.key[2], seed, request.samples),
+    )
+    return int(row["n"] or 0) if row and opened.study.search.pause_gb > 0 else 0
+
+
+def decide(opened: OpenStudy, proposal: str, verdict: str, who: str, why: str) -> None:
+    """Record a decision and what it makes of the proposal."""
+    status = {"approve": "approved", "reject": "rejected", "hold": "held"}[verdict]
+    with opened.store.transaction():
+        opened.store.put("decisions", {"proposal": proposal, "verdict": verdict, "who": who, "why": why, "at": now()})
+        opened.store.execute("UPDATE proposals SET status = ? WHERE id = ?", (status, proposal))
+        opened.store.event("decision", f"{verdict} by {who}: {why}", proposal)
+
+
+def trial_id(opened: OpenStudy, request: PoolRequest, seed: int) -> str:
+    """The trial's content hash: equal requests are one trial, whoever asks."""
+    parts = [opened.context, request.to_pool().id, request.samples, seed, None]
+    return digest([*parts, request.horizon] if request.horizon else parts)
+
+
+def ended(opened: OpenStudy, requests: Sequence[PoolRequest], seeds: Sequence[int]) -> bool:
+    """True when every request's trial at every seed has a result, or has failed."""
+    ids = {trial_id(opened, r, s) for r in requests for s in seeds}
+    done = opened.store.query(
+        f"SELECT id FROM trials WHERE id IN ({', '.join('?' * len(ids))}) AND state IN ('COMPLETE', 'FAIL')", list(ids)
+    )
+    return len(done) == len(ids)
+
+
+def _trials(opened: OpenStudy, proposal: Proposal) -> list[tuple[str, PoolRequest, int]]:
+    """(trial id, request, seed) of all that a proposal asks for."""
+    return [(trial_id(opened, r, seed), r, seed) for seed in proposal.seeds for r in proposal.pools]
+
+
+def ensure_trials(opened: OpenStudy, proposal: Proposal) -> None:
+    """Write the proposal's pools and trials; what is there already stays as it is."""
+    store, key = opened.store, stored_id(opened, proposal)
+    with store.transaction():
+        for trial, request, seed in _trials(opened, proposal):
+            pool = request.to_pool()
+            put_pool(opened, pool, request.label, request.kind)
+            store.execute(
+                "INSERT OR IGNORE INTO trials(id, context, pool, seed, init, samples, horizon, stage, proposal, state) "
+                "VALUES(?, ?, ?, ?, NULL, ?, ?, ?, ?, 'WAITING')",
+                (
+                    trial,
+                    opened.context,
+                    pool.id,
+                    seed,
+                    request.samples,
+                    request.horizon or request.samples,
+                    proposal.stage,
+                    key,
+                ),
+            )
+            store.put("proposal_trials", {"proposal": key, "trial": trial})
+
+
+def put_pool(opened: OpenStudy, pool: Pool, label: str, kind: str) -> None:
+    """Write a pool's description once."""
+    one = pool.slices[0] if len(pool.slices) == 1 else None
+    bucket = label.rsplit(" ", 1)[-1] if one is not None and kind == "single" else None
+    opened.store.execute(
+        "INSERT OR IGNORE INTO pools(id, content, label, kind, op, statistic, bucket, at) "
+        "VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            pool.id,
+            json.dumps(asdict(pool)),
+            label,
+            kind,
+            one and one.op,
+            one and one.statistic,
+            bucket,
+            now(),
+        ),
+    )
+
+
+def record_cuts(opened: OpenStudy) -> None:
+    """Write all single-OP pools, degenerate ones with their reason."""
+    rows = []
+    with opened.store.transaction():
+        opened.store.execute("DELETE FROM pool_cuts WHERE context = ?", (opened.context,))
+        for cut in opened.cuts:
+            put_pool(opened, cut.pool, cut.label, "single")
+            rows.append(
+                {"context": opened.context, "op": cut.slice.op, "statistic": cut.slice.statistic,
+                 "bucket": cut.bucket, "pool": cut.pool.id, "kept": cut.kept, "entropy": None,
+                 "verdict": "degenerate" if cut.reason else "ok", "reason": cut.reason}
+            )  # fmt: skip
+        opened.store.put("pool_cuts", rows)
+
+
+def waiting_proposals(opened: OpenStudy, statuses: Sequence[str] = ("queued", "held")) -> list[str]:
+    """Ids of the proposals that wait for a person."""
+    marks = ", ".join("?" * len(statuses))
+    rows = opened.store.query(
+        f"SELECT id FROM proposals WHERE context = ? AND status IN ({marks}) ORDER BY at",
+        (opened.context, *statuses),
+    )
+    return [r["id"] for r in rows]

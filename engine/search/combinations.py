@@ -1,0 +1,80 @@
+"""Recipes by search: the paper's lattice to start from, then what Optuna asks for (Section 3.2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.evidence import effects
+from engine.open_study import OpenStudy
+from engine.proposal_queue import ended
+from engine.proposals import PoolRequest
+from engine.ranking import Ranked, scores
+from engine.search.paper import chosen_slices, combined, compatible, control, fewest_rows, label, lattice, request
+from engine.search.sampler import Choice, ask
+
+BATCH = 4  # combinations that are asked for at once
+
+
+def arms(opened: OpenStudy) -> tuple[int, list[PoolRequest]]:
+    """(rows of every pool, combinations asked for so far): the next batch too once all earlier ones have results."""
+    top, diverse = chosen_slices(opened)
+    slices = [*top, *(d for d in diverse if d not in top)]
+    rows: dict[str, int] = {}
+
+    def possible(chosen: Sequence[Ranked]) -> bool:
+        if not chosen or not compatible(chosen):
+            return False
+        name = label(chosen)
+        if name not in rows:
+            rows[name] = opened.kept(combined(opened, chosen, opened.pool_size).to_pool())
+        return rows[name] >= fewest_rows(opened)
+
+    start = [c for c in lattice(top, diverse) if possible(c)]
+    singles, several = [c for c in start if len(c) == 1], [c for c in start if len(c) > 1][: opened.study.combine.max]
+    if not several:
+        return opened.pool_size, []
+    # one size for whatever may still be asked for
+    size = min(opened.pool_size, max(fewest_rows(opened), min(rows[label(c)] for c in start)))
+    asked = [*singles, *several[: max(BATCH, opened.study.combine.max // 2)]]
+    space = {s.label: (False, True) for s in slices}
+    while len(asked) - len(singles) < opened.study.combine.max:
+        requests = [combined(opened, c, size) for c in asked]
+        share, seeds = opened.study.search.rungs[0]
+        if not ended(opened, [r.part(share) for r in requests], range(seeds)):
+            break
+        values = _values(opened, size, requests)
+        told: list[tuple[Choice, float | None]] = [
+            ({s.label: s in c for s in slices}, v) for c, v in zip(asked, values, strict=True)
+        ]
+        new = []
+        for _ in range(min(BATCH, opened.study.combine.max - len(asked) + len(singles))):
+            choice = ask(
+                space, told, lambda c: possible(subset := _subset(slices, c)) and rows[label(subset)] >= size,
+                opened.study.seed,
+            )  # fmt: skip
+            if choice is None:
+                break
+            told.append((choice, None))
+            new.append(_subset(slices, choice))
+        if not new:
+            break
+        asked += new
+    return size, [combined(opened, c, size) for c in asked]
+
+
+def _subset(slices: Sequence[Ranked], choice: Choice) -> tuple[Ranked, ...]:
+    return tuple(s for s in slices if choice[s.label])
+
+
+def _values(opened: OpenStudy, size: int, requests: Sequence[PoolRequest]) -> list[float | None]:
+    """Each pool's change on the first rung; None while there is none."""
+    share, seeds = opened.study.search.rungs[0]
+    table = scores(opened.store, opened.context, False, ("probe", "combine"))
+    runners = [r.part(share) for r in [request(opened, control(opened, size), "control", "control"), *requests]]
+    runs = {r.key[0]: {s: v for s, v in table.get(r.key, {}).items() if s < seeds} for r in runners}
+    names = [r.key[0] for r in runners]
+    found = effects(
+        runs, dict.fromkeys(names[1:], names[0]), opened.main_metrics, aggregate=opened.study.evaluation.aggregate
+    )
+    changes = {e.pool: e.change for e in found}
+    return [changes[n] for n in names[1:]]

@@ -1,0 +1,233 @@
+"""The race: the beginning of a training for every pool, more only for those that may be among the best.
+
+Arms start at a small rung (the first part of one seed's training); those that can hardly be among
+the best are dropped, and the rest go on, from where they are, to more steps and more seeds. All
+that is compared ran with the same seeds to the same step. A drop is recorded with its reason; a
+person may undo it. The same judgement serves pools, recipes and replays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from engine.evidence import Aggregate, Effect, Scores, chances, effects, paired_changes
+from engine.open_study import OpenStudy
+from engine.proposal_queue import ended
+from engine.proposals import PoolRequest, Proposal
+from engine.ranking import Table, scores
+from engine.search import combinations, repetitions
+from engine.search.paper import control, request
+from engine.store import now
+from engine.tasks import Metric
+
+CONTROL_SEEDS = 4  # at least: one reference serves all comparisons, and its spread stands for that of single seeds
+
+
+@dataclass(frozen=True)
+class Rung:
+    """share: part of a training's steps. seeds: seeds of every arm, those of lower rungs of the share counted."""
+
+    share: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Drop:
+    """An arm that can no longer be among the best. chance: that it still is, 0 … 1."""
+
+    arm: str
+    chance: float | None
+    reason: str
+
+
+def judge(
+    table: Scores,
+    arms: Sequence[str],
+    reference: str,
+    metrics: Sequence[Metric],
+    *,
+    rung: Rung,
+    top: int,
+    keep: float,
+    least: float,
+    aggregate: Aggregate = "mean-of-changes",
+) -> list[Drop]:
+    """Arms that end at a rung: those whose chance to be among the `top` best is below `least`, and those beyond `keep`.
+
+    table: scores of the rung, at matched seeds; the reference may have more. keep: share of the arms that may go on.
+    At least `top` arms stay. A chance allows for what the rest of the steps may change: the variance that
+    1 / sqrt(share) - 1 of the arms' own spread adds.
+    """
+    found = standing(table, arms, reference, metrics, aggregate)
+    if all(e.own_error is None for e in found):  # one seed each: the reference's spread stands for theirs
+        spread = _spread(table.get(reference, {}), metrics, aggregate)
+        found = [replace(e, own_error=spread) for e in found]
+    chance = chances(found, top, doubt=rung.share**-0.5 - 1)
+    most = max(top, math.ceil(keep * len(arms)))
+    drops = []
+    for place, e in enumerate(found, 1):
+        if place <= top:
+            continue
+        mine = chance.get(e.pool)
+        told = "" if e.change is None else f" ({e.change:+.1f} % after {e.seeds} seed{'s' * (e.seeds != 1)})"
+        if e.change is None:
+            drops.append(Drop(e.pool, None, f"no result to compare: {'; '.join(e.skipped) or 'its trials failed'}"))
+        elif mine is not None and mine < least:
+            drops.append(Drop(e.pool, mine, f"chance to be among the best {top}: {100 * mine:.1f} %{told}"))
+        elif place > most:
+            drops.append(Drop(e.pool, mine, f"place {place} of {len(arms)}, and {most} go on{told}"))
+    return drops
+
+
+def standing(
+    table: Scores, arms: Sequence[str], reference: str, metrics: Sequence[Metric], aggregate: Aggregate
+) -> list[Effect]:
+    """Arms against the reference, best first; intervals are those of one look at one arm."""
+    return effects(table, dict.fromkeys(arms, reference), metrics, aggregate=aggregate, arms=1, anytime=False)
+
+
+def _spread(
+    runs: Mapping[int, Mapping[str, float | None]], metrics: Sequence[Metric], aggregate: Aggregate
+) -> float | None:
+    """Standard deviation of the reference's own seeds, percent; None below two."""
+    if len(runs) < 2:
+        return None
+    seeds, shifted = sorted(runs), {}
+    for seed, other in zip(seeds, [*seeds[1:], seeds[0]], strict=True):
+        shifted[seed] = runs[other]
+    changes, _, _ = paired_changes(shifted, runs, metrics, aggregate)
+    # each difference of two seeds has twice the variance of one
+    return float(np.sqrt(np.mean(np.square(list(changes.values()))) / 2)) if changes else None
+
+
+@dataclass(frozen=True)
+class Race:
+    """Asks for the next rung of a stage."""
+
+    stage: str
+
+    def propose(self, evidence: OpenStudy, n: int | None = None) -> Sequence[Proposal]:
+        """The trials that the race needs next, one proposal a seed; none when it is over. At most n."""
+        if self.stage == "scale":
+            return repetitions.propose(evidence)[:n]
+        size, arms = _arms(evidence, self.stage)
+        return _next_rung(evidence, self.stage, size, arms)[:n]
+
+
+def _arms(opened: OpenStudy, stage: str) -> tuple[int, list[PoolRequest]]:
+    """(rows of every pool, what runs against each other) in a stage, at full length."""
+    if stage == "combine":
+        return combinations.arms(opened)
+    cuts = [c for c in opened.cuts if c.reason is None]
+    return opened.pool_size, [request(opened, c.pool, c.label, "single") for c in cuts]
+
+
+def _next_rung(opened: OpenStudy, stage: str, size: int, arms: list[PoolRequest]) -> list[Proposal]:
+    """Go through the rungs as far as results are there; what the first unfinished one still needs."""
+    search = opened.study.search
+    top = search.top if stage == "probe" else opened.study.confirm.candidates
+    reference = request(opened, control(opened, size), "control", "control")
+    table = scores(opened.store, opened.context, False, ("probe", stage))
+    alive = {a.to_pool().id: a for a in arms}
+    for number, rung in enumerate(Rung(share, seeds) for share, seeds in search.rungs):
+        if not alive:
+            break
+        runners = [a.part(rung.share) for a in [reference, *alive.values()]]
+        seeds = range(max(rung.seeds, CONTROL_SEEDS))
+        missing = [
+            (seed, r)
+            for seed in seeds
+            for r in runners
+            if (seed < rung.seeds or r.kind == "control") and not ended(opened, [r], [seed])
+        ]
+        if missing:
+            return _proposals(opened, stage, number, rung, missing, len(alive), top)
+        results = {r.to_pool().id: _matched(table, r, rung, seeds) for r in runners}
+        if len([s for s in results[reference.to_pool().id] if s < rung.seeds]) < rung.seeds:
+            break  # a trial of the control has failed: nothing can be judged until it is run again
+        found = judge(
+            results, list(alive), reference.to_pool().id,
+            opened.main_metrics, rung=rung, top=top, keep=search.keep, least=search.drop,
+            aggregate=opened.study.evaluation.aggregate,
+        )  # fmt: skip
+        if number + 1 < len(search.rungs):
+            dropped = _record(opened, stage, rung, found)
+            alive = {k: a for k, a in alive.items() if k not in dropped}
+    return []
+
+
+def bound(rungs: Sequence[tuple[float, int]], arms: int, top: int, keep: float) -> tuple[int, float]:
+    """(trials, their length in whole trials) that a race takes at most, when nothing but `keep` ends arms."""
+    trials, length, alive = 0, 0.0, arms
+    before: tuple[float, int] = (0.0, 0)
+    for share, seeds in rungs:
+        for count, had, want in (
+            (alive, before[1], seeds),
+            (1, max(before[1], CONTROL_SEEDS) if before[1] else 0, max(seeds, CONTROL_SEEDS)),
+        ):
+            new, longer = want - had, had if share > before[0] else 0
+            trials += count * (new + longer)
+            length += count * (new * share + longer * (share - before[0]))
+        before, alive = (share, seeds), min(alive, max(top, math.ceil(keep * alive)))
+    return trials, length
+
+
+def _matched(table: Table, runner: PoolRequest, rung: Rung, seeds: range) -> dict[int, dict[str, float | None]]:
+    """A runner's scores at the rung's seeds; of the control also at those of its head start."""
+    runs = table.get(runner.key, {})
+    return {s: v for s, v in runs.items() if s < rung.seeds or (runner.kind == "control" and s in seeds)}
+
+
+def _proposals(
+    opened: OpenStudy, stage: str, number: int, rung: Rung, missing: list[tuple[int, PoolRequest]], arms: int, top: int
+) -> list[Proposal]:
+    """One proposal a seed, so that a budget that ends leaves whole rounds."""
+    return [
+        Proposal(
+            origin="race", kind="probe" if stage == "probe" else "combine", stage=stage,
+            pools=tuple(r for s, r in missing if s == seed), seeds=(seed,),
+            reason=f"rung {number + 1} of {len(opened.study.search.rungs)}: {arms} pools may be among the best {top}; "
+            f"seed {seed + 1} of {rung.seeds}, {100 * rung.share:g} % of the steps",
+            fallback="the race ends at this rung",
+        )
+        for seed in dict.fromkeys(s for s, _ in missing)
+    ]  # fmt: skip
+
+
+def _record(opened: OpenStudy, stage: str, rung: Rung, found: list[Drop]) -> set[str]:
+    """Write new drops; all pools of the stage that are dropped and whose drop no person has undone.
+
+    A pool without a result leaves the race for this run only: its failed trials are tried again by the next.
+    """
+    failed = {drop.arm for drop in found if drop.chance is None}
+    with opened.store.transaction():
+        for drop in found:
+            if drop.arm in failed:
+                continue
+            new = opened.store.execute(
+                "INSERT OR IGNORE INTO drops(context, stage, pool, share, seeds, chance, reason, at) "
+                "VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+                (opened.context, stage, drop.arm, rung.share, rung.seeds, drop.chance, drop.reason, now()),
+            )
+            if new:
+                opened.store.event("dropped", drop.reason, drop.arm)
+    rows = opened.store.query(
+        "SELECT pool FROM drops WHERE context = ? AND stage = ? AND undone IS NULL AND (share < ? OR (share = ? AND "
+        "seeds <= ?))",
+        (opened.context, stage, rung.share, rung.share, rung.seeds),
+    )
+    return failed | {r["pool"] for r in rows}
+
+
+def readmit(opened: OpenStudy, pool: str, who: str, why: str) -> None:
+    """Undo a pool's drop: it stays in the race to the end."""
+    with opened.store.transaction():
+        opened.store.execute(
+            "UPDATE drops SET undone = ? WHERE context = ? AND pool = ?", (now(), opened.context, pool)
+        )
+        opened.store.put("decisions", {"proposal": pool, "verdict": "readmit", "who": who, "why": why, "at": now()})
+        opened.store.event("decision", f"readmit by {who}: {why}", pool)

@@ -1,0 +1,74 @@
+"""The state of a training that is not at its end: weights and AdamW's moments, as safetensors, bit for bit.
+
+Names are `weight.NAME`, `mean.NAME` and `square.NAME` (AdamW's first and second moments); the file's metadata
+holds the steps that are done.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+MOMENTS = {"mean": "exp_avg", "square": "exp_avg_sq"}
+
+
+def pause(
+    file: str,
+    step: int,
+    parameters: Mapping[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    place: int | None = None,
+) -> None:
+    """Write the state after `step` steps, complete or not at all. place: of the member, when parameters are stacked.
+
+    Without room for it the training is none the worse, so that is no error.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    def own(tensor: torch.Tensor) -> torch.Tensor:
+        return (tensor if place is None else tensor[place]).detach().cpu().contiguous()
+
+    content = {f"weight.{name}": own(p) for name, p in parameters.items()}
+    for name, p in parameters.items():
+        content |= {f"{kind}.{name}": own(optimizer.state[p][key]) for kind, key in MOMENTS.items()}
+    scratch = Path(file).with_suffix(".tmp")
+    try:
+        save_file(content, scratch, metadata={"step": str(step)})
+        scratch.replace(file)
+    except (OSError, SafetensorError) as error:
+        print(f"the state is not kept: {error}", file=sys.stderr)
+        scratch.unlink(missing_ok=True)
+
+
+def resume(files: Sequence[str], parameters: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> int:
+    """Put the states into the parameters, stacked when there are several files; the steps that are done.
+
+    Raises: ValueError when the states are not equally far.
+    """
+    import torch
+    from safetensors import safe_open
+
+    opened = [safe_open(file, "pt") for file in files]
+    steps = {int(f.metadata()["step"]) for f in opened}  # type: ignore[no-untyped-call]
+    if len(steps) != 1:
+        raise ValueError(f"the states of a pack must be equally far, not {sorted(steps)} steps")
+    (step,) = steps
+
+    def read(kind: str, name: str, like: torch.Tensor) -> torch.Tensor:
+        found = [f.get_tensor(f"{kind}.{name}") for f in opened]  # type: ignore[no-untyped-call]
+        return torch.stack(found).reshape(like.shape).to(like.device)
+
+    with torch.no_grad():
+        for name, p in parameters.items():
+            p.copy_(read("weight", name, p))
+            optimizer.state[p] = {key: read(kind, name, p) for kind, key in MOMENTS.items()}
+            # as torch keeps it: beside the parameter where the optimizer is fused, else on the host
+            where = p.device if optimizer.param_groups[0].get("fused") else torch.device("cpu")
+            optimizer.state[p]["step"] = torch.tensor(float(step), device=where)
+    return step

@@ -1,0 +1,257 @@
+"""Trials on a Ray cluster: several nodes on this machine, and what becomes of lost workers, nodes and engines."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from engine.errors import StudyError, TrialError
+from engine.loop import run_loop
+from engine.open_study import open_study
+from engine.ray_slots import RaySlot, ray_slots
+from engine.scheduler import Scheduler
+from engine.slots import Events
+from tests.conftest import Tiny, make_tiny
+
+NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 8}
+PATIENCE = 60.0  # other work may hold the cores
+DRIVER = """
+import json, os, queue, signal, sys, time
+from pathlib import Path
+import ray
+from engine.ray_slots import ray_slots
+
+handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+events = queue.Queue()
+with ray_slots(sys.argv[1] or None, 1, Path(sys.argv[2]), events) as (slot,):
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+    slot.start()
+    assert events.get()[1] == {"event": "ready"}
+    pids = ray.get(slot._actor.__ray_call__.remote(lambda relay: [os.getpid(), relay._process.pid]))
+    print(json.dumps(pids), flush=True)
+    time.sleep(600)
+"""
+
+
+def answer(slot: RaySlot) -> dict[str, Any] | None:
+    """The next event, which must be the slot's."""
+    source, event = slot.events.get(timeout=PATIENCE)
+    assert source is slot
+    slot.ready = slot.ready or event == {"event": "ready"}
+    return event
+
+
+def processes(slot: RaySlot) -> list[int]:
+    """Process ids of the slot's actor and of its worker."""
+    found: list[int] = ray.get(slot._actor.__ray_call__.remote(lambda relay: [os.getpid(), relay._process.pid]))
+    return found
+
+
+def gone(*pids: int) -> bool:
+    """Waits until the processes have ended; whoever should reap them may be slow."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if all(not psutil.pid_exists(p) or psutil.Process(p).status() == psutil.STATUS_ZOMBIE for p in pids):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A cluster of one node with one CPU."""
+    made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False, "_system_config": QUICK})
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def slot(cluster: Cluster, tmp_path: Path) -> Iterator[RaySlot]:
+    """The slot of the first node."""
+    with ray_slots(cluster.address, None, tmp_path / "logs", queue.Queue()) as (only,):
+        yield only
+
+
+def test_a_worker_answers_and_its_end_is_told(slot: RaySlot, tmp_path: Path) -> None:
+    assert slot.device.startswith("node-") and slot.device.endswith("/cpu0")
+    assert (slot.started, slot.ready, slot.lost, slot.died()) == (False, False, False, None)
+    slot.start()
+    assert answer(slot) == {"event": "ready"}
+    actor, worker = processes(slot)
+    # nothing of this project is imported on the node but by the worker itself
+    names = ray.get(slot._actor.__ray_call__.remote(lambda _: list(sys.modules)))
+    assert not [n for n in names if n.split(".")[0] in ("engine", "app")]
+    slot.send({"do": "nonsense", "study": {}, "prepared": str(tmp_path)})
+    answered = answer(slot)
+    assert answered is not None and answered["event"] == "failed"
+    assert "Traceback" in slot.log.read_text()
+    assert slot.started and slot.died() is None
+    os.kill(worker, signal.SIGKILL)
+    assert answer(slot) is None
+    assert slot.died() == "the worker died (exit code -9)"
+    assert slot.started and not slot.lost
+    slot.kill()
+    assert gone(actor)
+    assert (slot.started, slot.ready, slot.lost, slot.died()) == (False, False, False, None)
+
+
+def test_a_slot_starts_anew(slot: RaySlot, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/elsewhere/bin/python")
+        slot.start()
+        assert answer(slot) is None
+        assert "/elsewhere/bin/python: No such file or directory; install djsb" in str(slot.died())
+        slot.kill()
+    slot.start()
+    assert answer(slot) == {"event": "ready"}
+    actor, worker = processes(slot)
+    os.kill(actor, signal.SIGKILL)
+    assert answer(slot) is None
+    assert "its Ray actor ended" in str(slot.died())
+    assert gone(worker)
+    assert not slot.lost
+
+
+def test_a_node_that_does_not_see_the_study_is_told_in_one_line(slot: RaySlot, tmp_path: Path) -> None:
+    slot.start()
+    with pytest.raises(TrialError, match=r"^node-\w+ does not see \S+; put the study on a file system .*$"):
+        slot.send({"do": "calibrate", "study": {}, "prepared": str(tmp_path / "elsewhere")})
+
+
+def test_an_address_without_a_cluster_is_told_at_once(tmp_path: Path) -> None:
+    for address, why in (("127.0.0.1:1", "Connection refused"), ("ray://here:1", "host:port"), ("here", "host:port")):
+        with (
+            pytest.raises(StudyError, match=f"^executor.address: .*{why}.*$"),
+            ray_slots(address, None, tmp_path, queue.Queue()),
+        ):
+            pass
+
+
+@pytest.mark.slow
+def test_a_lost_node_takes_only_its_own_slots(
+    cluster: Cluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    extra = cluster.add_node(**NODE)
+    events: Events = queue.Queue()
+    with ray_slots(cluster.address, None, tmp_path / "logs", events) as slots:
+        assert len({s.device for s in slots}) == 2
+        (lost,) = (s for s in slots if s.device.startswith(f"node-{extra.node_id[:8]}/"))
+        (other,) = (s for s in slots if s is not lost)
+        for slot in slots:
+            slot.start()
+        assert [events.get(timeout=PATIENCE)[1] for _ in slots] == [{"event": "ready"}] * 2
+        pids = processes(lost)
+        cluster.remove_node(extra, allow_graceful=False)
+        assert answer(lost) is None
+        assert lost.died() == "the worker died (its node is lost)"
+        assert lost.lost and gone(*pids)
+        lost.send({"do": "nonsense"})  # not yet told: nothing happens
+        lost.kill()
+        assert not lost.started
+        other.send({"do": "nonsense", "study": {}, "prepared": str(tmp_path)})
+        answered = answer(other)
+        assert answered is not None and answered["event"] == "failed"
+        assert not other.lost
+        pids = processes(other)
+    assert gone(*pids)
+    assert capfd.readouterr().out == ""
+    with ray_slots(cluster.address, 1, tmp_path / "logs", events) as slots:
+        assert [s.device for s in slots] == [other.device]
+
+
+@pytest.mark.slow
+def test_nothing_outlives_a_killed_engine(cluster: Cluster, tmp_path: Path) -> None:
+    """On a cluster, and on a Ray that the engine started itself."""
+    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    drivers = [
+        subprocess.Popen(
+            [sys.executable, "-c", DRIVER, address, str(tmp_path / "logs")],
+            env=env, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True, start_new_session=True,
+        )
+        for address in (cluster.address, "")
+    ]  # fmt: skip
+    try:
+        # the first line: Ray itself writes none
+        pids = [pid for driver in drivers if driver.stdout for pid in json.loads(driver.stdout.readline())]
+        assert len(pids) == 4 and all(psutil.pid_exists(p) for p in pids)
+    finally:
+        for driver in drivers:
+            driver.kill()
+            driver.communicate()
+    assert gone(*pids)
+
+
+# -- a study --------------------------------------------------------------------------------------
+
+STUDY = {
+    "train": {"epochs": 16, "micro_batch": 8},  # one trial at once: a pack's rounding depends on who is in it
+    "ops": {"text_length_filter": {}}, "search": {"strategy": "grid"},
+}  # fmt: skip
+
+
+def query(tiny: Tiny, sql: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(tiny.database)) as db:
+        return db.execute(sql).fetchall()
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_without_a_lost_node(cluster: Cluster, tmp_path: Path) -> None:
+    """Every trial completes once, every attempt is charged once, and the metrics are those of a local run."""
+    here, there = make_tiny(tmp_path / "here"), make_tiny(tmp_path / "there")
+    here.set(STUDY)
+    there.set({**STUDY, "executor": {"kind": "ray", "address": cluster.address}})
+    with (opened := open_study(here.study, 1)).store:
+        assert run_loop(opened, until="probe", workers=1).how == "done"
+
+    victim = cluster.add_node(**NODE)
+
+    def attach(scheduler: Scheduler) -> None:
+        idle = [s for s in scheduler.slots if not s.started]
+        for s in idle:
+            s.start()
+        deadline = time.monotonic() + PATIENCE
+        while scheduler.events.qsize() < len(idle) and time.monotonic() < deadline:  # so that both take trials
+            time.sleep(0.1)
+        scheduler.watch = watch
+
+    def watch(scheduler: Scheduler) -> None:
+        (slot,) = (s for s in scheduler.slots if s.device == f"node-{victim.node_id[:8]}/cpu0")
+        if victim in cluster.worker_nodes and slot.seconds > 0:
+            pids = processes(slot)
+            for pid in pids:  # as a machine goes off: not a word from now on
+                os.kill(pid, signal.SIGSTOP)
+            cluster.remove_node(victim, allow_graceful=False)
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+
+    with (opened := open_study(there.study, 1)).store:
+        assert run_loop(opened, until="probe", started=attach).how == "done"
+
+    trials = query(there, "SELECT id, state, attempts FROM trials ORDER BY id")
+    assert [state for _, state, _ in trials] == ["COMPLETE"] * 4
+    crashes = query(there, "SELECT subject, text FROM events WHERE kind = 'crash' ORDER BY subject")
+    assert [key for key, _ in crashes] == [key for key, _, attempts in trials if attempts == 2] != []
+    assert all(f"node-{victim.node_id[:8]}/cpu0 is lost" in text for _, text in crashes)
+    charged = "SELECT trial, COUNT(*), COUNT(DISTINCT id) FROM costs WHERE kind = 'trial' GROUP BY trial ORDER BY trial"
+    for (key, _, attempts), (trial, n, distinct) in zip(trials, query(there, charged), strict=True):
+        assert key == trial and n == distinct <= attempts <= 2
+    final = "SELECT t.seconds, c.seconds FROM trials t JOIN costs c ON c.id = t.id || ':' || t.attempts"
+    assert [own == cost for own, cost in query(there, final)] == [True] * 4
+    metrics = "SELECT trial, name, value FROM metrics ORDER BY trial, name"
+    assert query(there, metrics) == query(here, metrics) != []
