@@ -1,1 +1,1 @@
-"""The optional language model: it may only propose. Knows engine."""
+"""The optional language model: it may look, answer and propose, and can decide nothing. Knows engine."""

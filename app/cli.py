@@ -57,6 +57,27 @@ class Aggregate(StrEnum):
     change_of_means = "change-of-means"
 
 
+class Who(StrEnum):
+    """Proposers."""
+
+    paper = "paper"
+    race = "race"
+    model = "model"
+    person = "person"
+
+
+class Status(StrEnum):
+    """What has become of a proposal."""
+
+    queued = "queued"
+    held = "held"
+    approved = "approved"
+    rejected = "rejected"
+    edited = "edited"
+    refused = "refused"
+    superseded = "superseded"
+
+
 class TableFormat(StrEnum):
     """File formats of rows."""
 
@@ -168,6 +189,8 @@ def auto(
         _fail(ended.note, 1)
     if ended.how != "done":
         raise typer.Exit(4 if ended.how == "budget" else 130)
+    if ended.awaiting:
+        raise typer.Exit(3)
 
 
 @app.command()
@@ -238,6 +261,36 @@ def log(
 
 
 @app.command()
+def propose(
+    folder: Folder = HERE,
+    by: Annotated[Who, typer.Option("--by", help="who proposes; person: yourself, from --from")] = Who.paper,
+    n: Annotated[int | None, typer.Option("--n", min=1, help="how many at most")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="file with your own proposal, YAML or JSON; - is standard input")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Ask a proposer for the next experiments and queue what passes the gate. Nothing runs before a decision."""
+    from app import reviewing
+
+    if (source is not None) != (by is Who.person):
+        raise typer.BadParameter("--from goes with --by person, and --by person needs it")
+    _print(reviewing.propose(folder, by.value, n, source), json, reviewing.show_propose)
+
+
+@app.command()
+def proposals(
+    folder: Folder = HERE,
+    status_: Annotated[Status | None, typer.Option("--status", help="only those of one status")] = None,
+    json: Json = False,
+) -> None:
+    """List proposals with origin, status, cost and reason, oldest first."""
+    from app import reviewing
+
+    _print(reviewing.proposals(folder, status_.value if status_ else None), json, reviewing.show_proposals)
+
+
+@app.command()
 def review(
     proposal: Annotated[
         str | None, typer.Argument(metavar="[ID]", help="the proposal; left out: list what waits")
@@ -247,18 +300,29 @@ def review(
     approve: Annotated[bool, typer.Option("--approve", help="let it run")] = False,
     reject: Annotated[bool, typer.Option("--reject", help="refuse it for good")] = False,
     hold: Annotated[bool, typer.Option("--hold", help="leave it waiting")] = False,
+    edit: Annotated[
+        bool, typer.Option("--edit", help="put an edited version in its place; with --approve it may run at once")
+    ] = False,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="with --edit: the edited version; left out: your editor")
+    ] = None,
     why: Annotated[str, typer.Option("--why", help="the reason, for the record")] = "",
     json: Json = False,
 ) -> None:
     """Decide on proposals that wait for a person."""
-    from app import look
+    from app import reviewing
 
     verdicts = [v for v, given in (("approve", approve), ("reject", reject), ("hold", hold)) if given]
-    if len(verdicts) > 1 or (verdicts and not (every or proposal)):
-        raise typer.BadParameter("give one of --approve, --reject, --hold, with an ID or --all")
-    found = look.review(folder, proposal, every, verdicts[0] if verdicts else None, why)
-    _print(found, json, look.show_review)
-    if not verdicts and found["waiting"]:
+    if edit:
+        if proposal is None or every or verdicts not in ([], ["approve"]):
+            raise typer.BadParameter("--edit takes one ID, and goes with --approve only")
+        found = reviewing.edit(folder, proposal, source, approve, why)
+    else:
+        if len(verdicts) > 1 or source is not None or (verdicts and not (every or proposal)):
+            raise typer.BadParameter("give one of --approve, --reject, --hold, --edit, with an ID or --all")
+        found = reviewing.review(folder, proposal, every, verdicts[0] if verdicts else None, why)
+    _print(found, json, reviewing.show_review)
+    if not verdicts and not edit and found["waiting"]:
         raise typer.Exit(3)
 
 
@@ -270,9 +334,35 @@ def readmit(
     json: Json = False,
 ) -> None:
     """Undo a drop of the race: the pool stays in it to the end, from the next run on."""
-    from app import look
+    from app import reviewing
 
-    _print(look.readmit(folder, pool, why), json, look.show_readmit)
+    _print(reviewing.readmit(folder, pool, why), json, reviewing.show_readmit)
+
+
+@app.command()
+def papers(
+    query: Annotated[str, typer.Argument(metavar="[QUERY]", help="words of the title; left out: all")] = "",
+    tag: Annotated[str | None, typer.Option("--tag", help="only works with this tag, e.g. Mixture")] = None,
+    json: Json = False,
+) -> None:
+    """Search the survey's list of works on data-model co-development, by words of the title and taxonomy tags."""
+    from app import advising
+
+    _print(advising.papers(query, tag), json, advising.show_papers)
+
+
+@app.command()
+def chat(
+    folder: Folder = HERE,
+    question: Annotated[
+        str | None, typer.Option("--ask", help="one question; left out: a conversation, one line a turn")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Ask the language model about the study. What it proposes is queued; it can run nothing."""
+    from app import advising
+
+    advising.chat(folder, question, json)
 
 
 @export_app.command("recipe")
@@ -405,11 +495,15 @@ def _crash_file() -> str:
     import tempfile
     import traceback
 
+    from engine.secrets import redact
+
     with tempfile.NamedTemporaryFile("w", prefix="djsb-crash-", suffix=".log", delete=False) as file:
-        traceback.print_exc(file=file)
+        file.write(redact(traceback.format_exc()))
     return file.name
 
 
 def _fail(text: str, code: int) -> None:
-    _tell("djsb: " + " ".join(text.split()))
+    from engine.secrets import redact
+
+    _tell("djsb: " + redact(" ".join(text.split())))
     sys.exit(code)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from app.printable import say
+from app.printable import say, say_table
 from engine.budget import format_seconds, parse_budget
 from engine.errors import DjsbError, StudyError
 from engine.open_study import EngineLock, Notice, OpenStudy, engine_pid, open_study, view_study
@@ -14,13 +14,6 @@ from engine.store import Row
 from engine.study import STAGES, STATE_FOLDER
 
 VERDICTS = {"helps": "▲", "hurts": "▼", "unclear": "·", "degenerate": "×"}
-
-
-def _table(rows: list[list[str]], head: list[str]) -> None:
-    """Left-aligned columns; nothing is cut, so that it can be piped."""
-    widths = [max(len(str(r[i])) for r in [head, *rows]) for i in range(len(head))]
-    for row in [head, *rows]:
-        say("  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
 
 
 def _percent(value: float | None) -> str:
@@ -116,7 +109,7 @@ def show_plan(found: Row) -> None:
         [s["stage"], str(s["trials"]), s["what"], "–" if s["seconds"] is None else format_seconds(s["seconds"])]
         for s in found["stages"]
     ]
-    _table(rows, ["stage", "trials", "what", "device time"])
+    say_table(rows, ["stage", "trials", "what", "device time"])
     if found["seconds"] is None:
         say("\nno task, so no device time: statistics and pools only")
         return
@@ -167,7 +160,7 @@ def pools(folder: Path, workers: int | None, notice: Notice) -> Row:
 def show_pools(found: Row) -> None:
     """As people read it."""
     say(f"{found['rows']} good rows; every pool has {found['pool_size']}\n")
-    _table(
+    say_table(
         [
             [p["pool"], f"{p['statistic']} {p['bucket']}", p["slice"], str(p["kept"]), p["degenerate"] or ""]
             for p in found["pools"]
@@ -179,7 +172,7 @@ def show_pools(found: Row) -> None:
     shared = [p for p in pairs if p[0] >= 0.5][:10]
     if shared:
         say("\nlargest overlaps (intersection over union)")
-        _table([[f"{x:.2f}", a, b] for x, a, b in shared], ["overlap", "bucket", "bucket"])
+        say_table([[f"{x:.2f}", a, b] for x, a, b in shared], ["overlap", "bucket", "bucket"])
     for left in found["left_out"]:
         say(f"left out {left['op']}: {left['reason']}")
     for row in found["unreadable"]:
@@ -191,6 +184,8 @@ def show_pools(found: Row) -> None:
 
 def status(folder: Path) -> Row:
     """Where the study stands; reads the database only."""
+    from engine.outcome import insights
+
     opened = view_study(folder)
     store, context = opened.store, opened.context
     stages = []
@@ -213,7 +208,7 @@ def status(folder: Path) -> Row:
     return {
         "name": opened.study.name, "engine": engine_pid(folder.resolve() / STATE_FOLDER), "stages": stages,
         "running": running, "spent": spent["s"] if spent else 0.0, "limit": limit, "awaiting": waiting,
-        "recipe": store.result(context, "recipe"),
+        "recipe": store.result(context, "recipe"), "insights": insights(opened),
         "last": store.one("SELECT at, kind, text FROM events ORDER BY id DESC LIMIT 1"),
     }  # fmt: skip
 
@@ -222,7 +217,7 @@ def show_status(found: Row) -> None:
     """As people read it."""
     engine = f"engine runs (process {found['engine']})" if found["engine"] else "no engine runs"
     say(f"{found['name']}: {engine}; {format_seconds(found['spent'])} of {format_seconds(found['limit'])} spent")
-    _table(
+    say_table(
         [
             [s["stage"], *(str(s["trials"].get(state, 0)) for state in ("COMPLETE", "RUNNING", "WAITING", "FAIL"))]
             for s in found["stages"]
@@ -233,6 +228,9 @@ def show_status(found: Row) -> None:
         say(f"running  {r['device']}  {r['label']}  seed {r['seed']}  step {r['step'] or 0}")
     if found["awaiting"]:
         say(f"{len(found['awaiting'])} proposal(s) await a decision: djsb review")
+    for stage, told in found["insights"].items():
+        for sentence in told:
+            say(f"{stage:8} {sentence['text']} [{', '.join(sentence['evidence'][:3])}]")
     if found["recipe"]:
         say(f"recipe   {_recipe_line(found['recipe'])}")
     if found["last"]:
@@ -271,7 +269,7 @@ def show_rank(found: list[Row]) -> None:
         ]
         for i, r in enumerate(found, 1)
     ]  # fmt: skip
-    _table(
+    say_table(
         rows,
         ["rank", "verdict", "pool", "rows", "steps %", "change %", "std", "interval", "P(best)", "seeds", "id", "note"],
     )
@@ -290,7 +288,7 @@ def show_log(found: list[Row]) -> None:
         say(f"{r['at']}  {r['level']:7}  {r['kind']:10}  {r['subject'] or '':16}  {r['text']}")
 
 
-# -- show, review, ending ----------------------------------------------------------------------
+# -- show, ending ------------------------------------------------------------------------------
 
 
 def show(folder: Path, wanted: str) -> Row:
@@ -305,7 +303,7 @@ def show(folder: Path, wanted: str) -> Row:
     found = [
         (table, row)
         for table in ("pools", "trials", "proposals")
-        for row in store.query(f"SELECT * FROM {table} WHERE id LIKE ? ESCAPE '!' LIMIT 3", (_like(wanted),))
+        for row in store.query(f"SELECT * FROM {table} WHERE id LIKE ? ESCAPE '!' LIMIT 3", (like(wanted),))
     ]
     if not found:
         raise StudyError(f"no pool, trial or proposal begins with {wanted!r}; djsb rank and djsb log name them")
@@ -317,7 +315,7 @@ def show(folder: Path, wanted: str) -> Row:
     return {"what": table[:-1], **_details(store, table, row)}
 
 
-def _like(text: str) -> str:
+def like(text: str) -> str:
     for special in "!%_":
         text = text.replace(special, "!" + special)
     return text + "%"
@@ -357,75 +355,13 @@ def show_one(found: Row) -> None:
     say(yaml.safe_dump(json.loads(json.dumps(found)), sort_keys=False, allow_unicode=True).rstrip())
 
 
-def review(folder: Path, proposal: str | None, every: bool, verdict: str | None, why: str) -> Row:
-    """Decide on proposals, or list what waits."""
-    from engine.proposal_queue import decide, waiting_proposals
-
-    opened = view_study(folder)
-    waiting = waiting_proposals(opened)
-    if verdict is None:
-        marks = ", ".join("?" * len(waiting))
-        rows = opened.store.query(f"SELECT * FROM proposals WHERE id IN ({marks}) ORDER BY at", waiting)
-        wanted = [r for r in rows if not proposal or r["id"].startswith(proposal)]
-        return {"decided": [], "waiting": [{**r, "content": json.loads(r["content"])} for r in wanted]}
-    chosen = waiting if every else [w for w in waiting if proposal and w.startswith(proposal)]
-    if not chosen:
-        raise StudyError(f"no proposal {'waits' if every else f'{proposal!r} that waits'}; djsb review lists them")
-    if len(chosen) > 1 and not every:
-        raise StudyError(f"{proposal!r} is the beginning of several: {', '.join(chosen)}; give more of it")
-    for one in chosen:
-        decide(opened, one, verdict, _person(), why or "no reason given")
-    return {"decided": chosen, "verdict": verdict, "waiting": waiting_proposals(opened)}
-
-
-def readmit(folder: Path, pool: str, why: str) -> Row:
-    """Undo the race's drop of a pool."""
-    from engine.search.race import readmit as undo
-
-    opened = view_study(folder)
-    dropped = opened.store.query(
-        "SELECT pool, stage, reason FROM drops WHERE context = ? AND undone IS NULL AND pool LIKE ? ESCAPE '!'",
-        (opened.context, _like(pool)),
-    )
-    if not dropped:
-        raise StudyError(f"the race has dropped no pool {pool!r}; djsb rank names those that it has")
-    if len({d["pool"] for d in dropped}) > 1:
-        raise StudyError(f"{pool!r} is the beginning of several: {', '.join(d['pool'] for d in dropped)}; give more")
-    undo(opened, dropped[0]["pool"], _person(), why or "no reason given")
-    return {"readmitted": dropped[0]["pool"], "was": [d["reason"] for d in dropped]}
-
-
-def show_readmit(found: Row) -> None:
-    """As people read it."""
-    say(f"readmitted  {found['readmitted']}  (was dropped: {'; '.join(found['was'])}); djsb auto goes on with it")
-
-
-def _person() -> str:
-    import getpass
-
-    return f"person {getpass.getuser()}"
-
-
-def show_review(found: Row) -> None:
-    """As people read it."""
-    for one in found["decided"]:
-        say(f"{found['verdict']}  {one}")
-    if found["decided"]:
-        return
-    for r in found["waiting"]:
-        cost = "cost unknown" if r["cost"] is None else format_seconds(r["cost"])
-        say(f"{r['id']}  {r['status']}  {r['kind']}  {cost}  {r['content']['reason']}")
-    if not found["waiting"]:
-        say("nothing awaits a decision")
-
-
 def ending(folder: Path, ended: Any) -> Row:
     """What a run came to."""
     from engine.ranking import leaderboard
 
     opened = view_study(folder)
     return {
-        "ended": ended.how, "stage": ended.stage, "note": ended.note,
+        "ended": ended.how, "stage": ended.stage, "note": ended.note, "awaiting": ended.awaiting,
         "recipe": opened.store.result(opened.context, "recipe"), "leaderboard": leaderboard(opened),
         "unconfirmed": opened.store.result(opened.context, "unconfirmed"),
         "folder": str(folder.resolve()),
@@ -446,4 +382,6 @@ def show_ending(found: Row) -> None:
         say("no recipe beat the control on fresh seeds, so none is called best")
     if found["note"] and found["ended"] != "failed":
         say(f"ended at stage {found['stage']}: {found['note']}")
+    if found["awaiting"]:
+        say(f"{found['awaiting']} proposal(s) await a decision: djsb review --dir {found['folder']}")
     say(f"report: {found['folder']}/report/report.html")

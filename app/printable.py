@@ -18,3 +18,10 @@ def printable(text: str) -> str:
 def say(text: str, err: bool = False) -> None:
     """Print a line, to standard error on request."""
     typer.echo(printable(text), err=err)
+
+
+def say_table(rows: list[list[str]], head: list[str]) -> None:
+    """Left-aligned columns; nothing is cut, so that it can be piped."""
+    widths = [max(len(str(r[i])) for r in [head, *rows]) for i in range(len(head))]
+    for row in [head, *rows]:
+        say("  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())

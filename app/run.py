@@ -6,10 +6,11 @@ import signal
 from pathlib import Path
 from types import FrameType
 
+from agent.proposer import ModelProposer
 from app.progress import Display
-from engine.budget import format_seconds
+from engine.budget import format_seconds, parse_budget
 from engine.loop import Ended, run_loop
-from engine.open_study import open_study
+from engine.open_study import OpenStudy, open_study
 from engine.scheduler import Scheduler
 
 
@@ -21,9 +22,10 @@ def run(folder: Path, budget: str | None, until: str, approve: str | None, worke
     with Display() as display:
         opened = open_study(folder, workers, display.notice)
         with opened.store:
+            adviser = _adviser(opened, budget, display)
             ended = run_loop(
                 opened, budget=budget, until=until, approve=approve, workers=workers,
-                started=lambda s: _attach(s, display),
+                started=lambda s: _attach(s, display, adviser), adviser=adviser,
             )  # fmt: skip
     from app.export import write_recipe
     from app.report import write_report
@@ -34,8 +36,22 @@ def run(folder: Path, budget: str | None, until: str, approve: str | None, worke
     return ended
 
 
-def _attach(scheduler: Scheduler, display: Display) -> None:
+def _adviser(opened: OpenStudy, budget: str | None, display: Display) -> ModelProposer | None:
+    """The language model, where the study names one; without a key or its packages it says so once and does without."""
+    settings = opened.study.agent
+    if settings.model is None:
+        return None
+    adviser = ModelProposer(settings, parse_budget(budget or opened.study.budget))
+    if problem := adviser.missing():
+        display.line(f"{problem}; the study goes on without it")
+        return None
+    return adviser
+
+
+def _attach(scheduler: Scheduler, display: Display, adviser: ModelProposer | None) -> None:
     """Progress after every event, and the handlers of the signals."""
+    if adviser is not None:
+        adviser.stop = lambda: scheduler.stopping
 
     def watch(s: Scheduler) -> None:
         ledger = s.ledger()

@@ -203,6 +203,57 @@ def ops_for(modalities: frozenset[str]) -> list[Op]:
     return sorted((op for op in OPS.values() if op.modalities <= modalities), key=lambda op: -op.rate)
 
 
+# mappers that a proposal may name, with the parameters that it may set; what a type cannot say stays out
+MAPPERS: dict[str, Mapping[str, type]] = {
+    "clean_copyright_mapper": {},
+    "clean_email_mapper": {},
+    "clean_html_mapper": {},
+    "clean_ip_mapper": {},
+    "clean_links_mapper": {},
+    "fix_unicode_mapper": {},
+    "image_captioning_mapper": {"hf_img2seq": Path, "caption_num": int, "prompt": str},
+    "image_diffusion_mapper": {"hf_diffusion": Path, "strength": float, "guidance_scale": float},
+    "punctuation_normalization_mapper": {},
+    "remove_long_words_mapper": {"min_len": int, "max_len": int},
+    "remove_specific_chars_mapper": {"chars_to_remove": str},
+    "whitespace_normalization_mapper": {},
+}
+
+
+def check_mapper(name: str, params: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """Parameters of a mapper on the allowlist; model folders as absolute paths inside the study's folder `root`.
+
+    Raises: OpError for any other OP or parameter, a value of another type, and a path that leads out of the study.
+    """
+    if name not in MAPPERS:
+        raise OpError(f"OP {name!r} is not on the list of mappers; it has {', '.join(MAPPERS)}")
+    checked: dict[str, Any] = {}
+    for key, value in params.items():
+        kind = MAPPERS[name].get(key)
+        if kind is None:
+            raise OpError(f"{name}: parameter {key!r} may not be set; it takes {', '.join(MAPPERS[name]) or 'none'}")
+        accepted: Any = {Path: str, float: (int, float)}.get(kind, kind)
+        if isinstance(value, bool) or not isinstance(value, accepted):
+            raise OpError(f"{name}: {key} takes {'a local path' if kind is Path else kind.__name__}, not {value!r:.80}")
+        if isinstance(value, str) and len(value) > 500:
+            raise OpError(f"{name}: {key} is {len(value)} characters long, and may be 500")
+        if kind in (int, float) and not 0 < value < 1e6:
+            raise OpError(f"{name}: {key} must be above 0 and below a million, not {value}")
+        checked[key] = str(inside(root, value)) if kind is Path else value
+    return checked
+
+
+def inside(root: Path, path: str) -> Path:
+    """A path that someone else wrote, which must stay in the study's folder `root`.
+
+    Raises: OpError for an absolute path, a URL, and one that leads out of it, also by a link.
+    """
+    plain = "://" not in path and "\0" not in path and not Path(path).is_absolute() and not path.startswith("~")
+    if plain and (found := (root / path).resolve()).is_relative_to(root.resolve()):
+        return found
+    raise OpError(f"path {path!r:.80} leads out of the study; give one inside its folder")
+
+
 NATURAL_MAX = {
     "float": sys.float_info.max,
     "int": sys.maxsize,

@@ -10,6 +10,7 @@ from engine.errors import DjsbError
 from engine.open_study import OpenStudy
 from engine.pools import Pool
 from engine.proposals import Proposal
+from engine.ranking import FRESH
 
 MAX_REPETITION = 64
 MAX_SAMPLES_FACTOR = 1000
@@ -25,7 +26,7 @@ class Passed:
 
 
 def check(proposal: Proposal, opened: OpenStudy, cost: float | None, available: float, new_trials: int) -> Passed:
-    """Check OPs, parameters, bounds, novelty and budget, in that order.
+    """Check OPs, parameters, bounds, evidence, novelty and budget, in that order.
 
     cost: estimate of the trials that are not yet run. available: device-seconds that the stage may
     still spend. new_trials: how many of its trials were never asked for.
@@ -36,6 +37,10 @@ def check(proposal: Proposal, opened: OpenStudy, cost: float | None, available: 
             return Passed(False, f"{request.label}: {problem}", cost)
         if request.samples > MAX_SAMPLES_FACTOR * len(opened.data) * max(1.0, opened.study.train.epochs):
             return Passed(False, f"{request.label}: {request.samples} samples is beyond any use of the data", cost)
+    if unknown := _unknown(proposal, opened):
+        return Passed(False, f"evidence {', '.join(unknown)}: no such pool, trial or proposal in this study", cost)
+    if proposal.origin == "model" and not proposal.evidence:
+        return Passed(False, "it cites no evidence; name the ids of the pools that it follows from", cost)
     if not new_trials:
         return Passed(False, "all of its trials were asked for before", cost)
     if cost is not None and cost > available:
@@ -45,6 +50,20 @@ def check(proposal: Proposal, opened: OpenStudy, cost: float | None, available: 
             cost,
         )
     return Passed(True, "passes", cost)
+
+
+def _unknown(proposal: Proposal, opened: OpenStudy) -> list[str]:
+    """Ids that the proposal cites and the study does not have; trials of fresh seeds are no evidence to choose by."""
+    return [
+        cited
+        for cited in proposal.evidence
+        if opened.store.one(
+            "SELECT 1 FROM pools WHERE id = ? UNION ALL SELECT 1 FROM trials WHERE id = ? AND seed < ? "
+            "UNION ALL SELECT 1 FROM proposals WHERE id = ?",
+            (cited, cited, FRESH, cited),
+        )
+        is None
+    ]
 
 
 def _pool_problem(pool: Pool, opened: OpenStudy) -> str | None:

@@ -9,24 +9,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine import outcome, proposal_queue
+from engine import decisions, outcome, proposal_queue
 from engine.budget import parse_budget
 from engine.errors import Awaited
 from engine.open_study import EngineLock, OpenStudy
 from engine.proposal_queue import STAGE_CAP, is_first_round
-from engine.proposals import Proposer
+from engine.proposals import Adviser, Proposer, stored_proposal
 from engine.scheduler import Scheduler, scheduler
 from engine.search import proposer
-from engine.study import STAGES
+from engine.study import STAGES, Study
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: `done`, `budget`, `failed` or `stopped`, after which stage, with what note."""
+    """How a run ended: `done`, `budget`, `failed` or `stopped`, after which stage, with what note.
+
+    awaiting: proposals that nobody has decided on.
+    """
 
     how: str
     stage: str
     note: str = ""
+    awaiting: int = 0
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is approved without a person: `auto` or `hold` for the loop's own proposals.
+
+    guard: the guard-rails decide on a language model's proposals even if the study leaves them to a person.
+    """
+
+    own: str
+    guard: bool
 
 
 def run_loop(
@@ -37,14 +52,16 @@ def run_loop(
     approve: str | None = None,
     workers: int | None = None,
     started: Callable[[Scheduler], None] = lambda _: None,
+    adviser: Adviser | None = None,
 ) -> Ended:
     """Run the stages up to `until` within the budget; the same call goes on where it ended.
 
-    started: called with the scheduler before the first trial, for progress and stopping.
+    started: called with the scheduler before the first trial, for progress and stopping. adviser: asked for proposals
+    and a summary after each stage.
     Raises: Awaited when proposals wait for a person; BudgetError, LockedError and others.
     """
     limit = parse_budget(budget or opened.study.budget)
-    policy = approve or opened.study.approve
+    policy = Policy(approve or opened.study.approve, guard=approve == "auto")
     with EngineLock(opened.state), scheduler(opened, limit, workers) as at_work:
         _ = opened.pool_size, opened.main_metrics  # what is wrong with data or evaluation is told first
         opened.record()
@@ -55,31 +72,83 @@ def run_loop(
         started(at_work)
         notes: list[str] = []
         for stage in STAGES[: STAGES.index(until) + 1]:
-            how, note = _stage(opened, stage, policy, at_work)
+            how, note = _stage(opened, stage, policy, at_work, adviser)
             if how == "stopped":
                 return Ended(how, stage, "stopped on request; the same command goes on")
             if note:
                 notes.append(f"{stage}: {note}")
                 opened.store.event("budget", note, stage, "warning")
             outcome.analyse(opened, stage)
+            if adviser is not None:
+                outcome.summarise(opened, stage, adviser)
             if not note:
                 at_work.paused.clear()  # no later stage goes on with these
+    awaiting = len(decisions.waiting_proposals(opened, ("queued",)))
     if failed := _failures(opened):
-        return Ended("failed", stage, "; ".join([failed, *notes]))
-    return Ended("budget" if notes else "done", stage, "; ".join(notes))
+        return Ended("failed", stage, "; ".join([failed, *notes]), awaiting)
+    return Ended("budget" if notes else "done", stage, "; ".join(notes), awaiting)
 
 
-def _stage(opened: OpenStudy, stage: str, policy: str, at_work: Scheduler) -> tuple[str, str]:
-    """Rounds of one stage until its proposer has nothing more to ask: how it ended, and why before its end."""
+def _stage(
+    opened: OpenStudy, stage: str, policy: Policy, at_work: Scheduler, adviser: Adviser | None
+) -> tuple[str, str]:
+    """Rounds of one stage until nobody has more to ask: how it ended, and why before its end."""
     asks = proposer(opened.study, stage)
+    advised = adviser is None or stage == "confirm"
     while True:
         approved, refusals = _decide(opened, stage, asks, policy, at_work)
+        approved += _others(opened, stage, policy)
         if not at_work.book.waiting(approved):
-            return "done", refusals[0] if refusals else ""
+            if refusals or advised:
+                return "done", refusals[0] if refusals else ""
+            advised = True
+            _ask(opened, stage, adviser)
+            continue
         alone = len(approved) == 1 and is_first_round(opened, stage, approved)
         how = at_work.run(stage, approved, at_work.limit * (1.0 if alone else STAGE_CAP[stage]))
         if how != "done" or refusals:
             return how, at_work.note or (refusals[0] if refusals else "")
+
+
+def _ask(opened: OpenStudy, stage: str, adviser: Adviser | None) -> None:
+    """Ask the adviser for proposals, once a stage in the life of a study; they go to the queue."""
+    if adviser is not None and opened.store.result(opened.context, f"asked:{stage}") is None:
+        found = adviser.propose(opened, opened.study.agent.proposals)
+        if found:
+            ids = [proposal_queue.stored_id(opened, p) for p in found]
+            opened.store.put_result(opened.context, f"asked:{stage}", ids)
+
+
+def _others(opened: OpenStudy, stage: str, policy: Policy) -> list[str]:
+    """Approved proposals of this stage and those before it that the loop itself did not ask for.
+
+    Raises: Awaited when everything is to be held and such a proposal waits for a person.
+    """
+    decisions.apply_guard(opened, policy.guard)
+    origins = _origins(opened.study, stage)
+    approved = proposal_queue.asked_by_others(opened, origins)
+    for row in opened.store.query(f"SELECT * FROM proposals WHERE id IN ({', '.join('?' * len(approved))})", approved):
+        proposal_queue.ensure_trials(opened, stored_proposal(row))
+    if policy.own == "hold":
+        rows = opened.store.query(
+            "SELECT id, stage FROM proposals WHERE context = ? AND status = 'queued'", (opened.context,)
+        )
+        _await([r["id"] for r in rows if r["stage"] in origins], stage)
+    return approved
+
+
+def _origins(study: Study, stage: str) -> dict[str, str]:
+    """Who asks in the loop, for this stage and those before it."""
+    return {s: proposer(study, s).origin for s in STAGES[: STAGES.index(stage) + 1]}
+
+
+def _await(waiting: list[str], stage: str) -> None:
+    """Raises: Awaited that names the proposals, if there are any."""
+    if waiting:
+        raise Awaited(
+            f"{len(waiting)} proposal(s) await a decision at stage {stage}: djsb review --all --approve --why … "
+            f"(or one by one: {', '.join(waiting)}), then the same command goes on"
+        )
 
 
 def _failures(opened: OpenStudy) -> str:
@@ -96,7 +165,7 @@ def _failures(opened: OpenStudy) -> str:
 
 
 def _decide(
-    opened: OpenStudy, stage: str, asks: Proposer, policy: str, at_work: Scheduler
+    opened: OpenStudy, stage: str, asks: Proposer, policy: Policy, at_work: Scheduler
 ) -> tuple[list[str], list[str]]:
     """Put a round's proposals through the gate and the policy: ids of those that may run, reasons of refusals.
 
@@ -106,12 +175,12 @@ def _decide(
     waiting: list[str] = []
     refusals: list[str] = []
     proposals = asks.propose(opened)
-    proposal_queue.supersede(opened, stage, [proposal_queue.stored_id(opened, p) for p in proposals])
+    proposal_queue.supersede(opened, stage, asks.origin, [proposal_queue.stored_id(opened, p) for p in proposals])
     for proposal in proposals:
         key = proposal_queue.stored_id(opened, proposal)
         status, reason = proposal_queue.submit(opened, proposal, at_work.accounts, approved)
-        if status == "queued" and policy == "auto":
-            proposal_queue.decide(opened, key, "approve", "policy auto", "it passed the gate")
+        if status == "queued" and policy.own == "auto":
+            decisions.decide(opened, key, "approve", decisions.AUTO, "it passed the gate")
             status = "approved"
         if status == "approved":
             proposal_queue.ensure_trials(opened, proposal)
@@ -120,11 +189,7 @@ def _decide(
             waiting.append(key)
         elif status == "refused":
             refusals.append(reason)
-    if waiting:
-        if approved:
-            at_work.run(stage, approved, at_work.limit)
-        raise Awaited(
-            f"{len(waiting)} proposal(s) of stage {stage} await a decision: djsb review --all --approve --why … "
-            f"(or one by one: {', '.join(waiting)}), then the same command goes on"
-        )
+    if waiting and approved:
+        at_work.run(stage, approved, at_work.limit)
+    _await(waiting, stage)
     return approved, refusals

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from engine.analysis import correlate, pool_entropies
+from engine.insight import Sentence, sentences
 from engine.open_study import OpenStudy
 from engine.pools import Slice
+from engine.proposals import Adviser
 from engine.ranking import Ranked, rank
 from engine.search.paper import metric_series, recipes
+from engine.study import STAGES
 from engine.tasks.text import captions
 
 
@@ -33,6 +38,23 @@ def analyse(opened: OpenStudy, stage: str) -> None:
             store.event("recipe", missing, level="warning")
         else:
             store.event("recipe", "no recipe beat the control on fresh seeds; none is called best", level="warning")
+    _put_insight(opened, stage, sentences(opened, stage))
+
+
+def _put_insight(opened: OpenStudy, stage: str, found: Sequence[Sentence]) -> None:
+    opened.store.put_result(opened.context, f"insight:{stage}", [asdict(s) for s in found])
+
+
+def summarise(opened: OpenStudy, stage: str, adviser: Adviser) -> None:
+    """Let the adviser put a stage in words; the template's stay where it has none. It never sees the fresh seeds."""
+    if stage != "confirm" and (found := adviser.summarise(opened, stage)):
+        _put_insight(opened, stage, found)
+
+
+def insights(opened: OpenStudy) -> dict[str, list[dict[str, Any]]]:
+    """Stage → its sentences with their evidence."""
+    found = {stage: opened.store.result(opened.context, f"insight:{stage}") for stage in STAGES}
+    return {stage: told for stage, told in found.items() if told}
 
 
 def _unconfirmed(opened: OpenStudy) -> str | None:

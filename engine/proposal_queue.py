@@ -1,4 +1,4 @@
-"""The queue of proposals: what is asked for, what the gate says, what was decided, which trials it became.
+"""The queue of proposals: what is asked for, what the gate says, which trials it became once it was approved.
 
 Nothing runs that is not in this queue and approved there.
 """
@@ -6,7 +6,7 @@ Nothing runs that is not in this queue and approved there.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 
@@ -22,13 +22,13 @@ from engine.study import digest
 STAGE_CAP = {"probe": 0.6, "combine": 0.8, "scale": 0.85, "confirm": 1.0}
 
 
-def supersede(opened: OpenStudy, stage: str, current: list[str]) -> None:
-    """Undecided proposals of an earlier run that the evidence no longer asks for wait for nobody."""
+def supersede(opened: OpenStudy, stage: str, origin: str, current: list[str]) -> None:
+    """Undecided proposals of an earlier round that their origin no longer asks for wait for nobody."""
     marks = ", ".join("?" * len(current))
     opened.store.execute(
-        "UPDATE proposals SET status = 'superseded' WHERE context = ? AND stage = ? "
+        "UPDATE proposals SET status = 'superseded' WHERE context = ? AND stage = ? AND origin = ? "
         f"AND status IN ('queued', 'held', 'refused') AND id NOT IN ({marks})",
-        (opened.context, stage, *current),
+        (opened.context, stage, origin, *current),
     )
 
 
@@ -65,7 +65,7 @@ def submit(opened: OpenStudy, proposal: Proposal, accounts: Accounts, approved: 
         )
     )
     first = proposal.seeds[0] == 0 and is_first_round(opened, proposal.stage, [key])
-    cap = limit * (1.0 if first else STAGE_CAP[proposal.stage])
+    cap = limit * (1.0 if first else _share(proposal))
     passed = gate.check(proposal, opened, cost, max(0.0, cap - accounts.spent() - outstanding), len(new))
     # a stage whose every trial an earlier stage ran has nothing left to ask for, and is no failure
     status = "queued" if passed.ok else "approved" if not new else "refused"
@@ -79,6 +79,23 @@ def submit(opened: OpenStudy, proposal: Proposal, accounts: Accounts, approved: 
         if status == "refused":
             store.event("refused", passed.reason, key, "warning")
     return status, passed.reason
+
+
+def _share(proposal: Proposal) -> float:
+    """Share of the budget that may be spent with this proposal; a suggestion may come late, before the confirmation."""
+    return STAGE_CAP["scale" if proposal.suggestion else proposal.stage]
+
+
+def asked_by_others(opened: OpenStudy, stages: Mapping[str, str]) -> list[str]:
+    """Ids of approved proposals of these stages that the loop's own proposer did not ask for.
+
+    stages: stage → the origin of what the loop itself asks there.
+    """
+    rows = opened.store.query(
+        "SELECT id, stage, origin FROM proposals WHERE context = ? AND status = 'approved' ORDER BY at, id",
+        (opened.context,),
+    )
+    return [r["id"] for r in rows if r["stage"] in stages and r["origin"] != stages[r["stage"]]]
 
 
 def is_first_round(opened: OpenStudy, stage: str, proposals: Sequence[str]) -> bool:
@@ -99,15 +116,6 @@ def _had(opened: OpenStudy, request: PoolRequest, seed: int) -> int:
         (opened.context, request.key[0], request.key[2], seed, request.samples),
     )
     return int(row["n"] or 0) if row and opened.study.search.pause_gb > 0 else 0
-
-
-def decide(opened: OpenStudy, proposal: str, verdict: str, who: str, why: str) -> None:
-    """Record a decision and what it makes of the proposal."""
-    status = {"approve": "approved", "reject": "rejected", "hold": "held"}[verdict]
-    with opened.store.transaction():
-        opened.store.put("decisions", {"proposal": proposal, "verdict": verdict, "who": who, "why": why, "at": now()})
-        opened.store.execute("UPDATE proposals SET status = ? WHERE id = ?", (status, proposal))
-        opened.store.event("decision", f"{verdict} by {who}: {why}", proposal)
 
 
 def trial_id(opened: OpenStudy, request: PoolRequest, seed: int) -> str:
@@ -187,13 +195,3 @@ def record_cuts(opened: OpenStudy) -> None:
                  "verdict": "degenerate" if cut.reason else "ok", "reason": cut.reason}
             )  # fmt: skip
         opened.store.put("pool_cuts", rows)
-
-
-def waiting_proposals(opened: OpenStudy, statuses: Sequence[str] = ("queued", "held")) -> list[str]:
-    """Ids of the proposals that wait for a person."""
-    marks = ", ".join("?" * len(statuses))
-    rows = opened.store.query(
-        f"SELECT id FROM proposals WHERE context = ? AND status IN ({marks}) ORDER BY at",
-        (opened.context, *statuses),
-    )
-    return [r["id"] for r in rows]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from engine.experiments import Suggestion
 from engine.pools import Pool, pool_from_json
 from engine.study import digest
 
-Kind = Literal["probe", "seeds", "combine", "repeat"]
+if TYPE_CHECKING:
+    from engine.insight import Sentence
+
+Kind = Literal["probe", "combine", "bucket", "repeat", "seeds", "mapper", "prompt", "scale", "cycle"]
 Origin = Literal["paper", "race", "person", "model"]
 
 
@@ -59,8 +64,9 @@ class PoolRequest(BaseModel):
 class Proposal(BaseModel):
     """A typed request for trials: every pool at every seed.
 
-    evidence: ids of the pools or results that it rests on. expected: change in percent, or None.
-    fallback: what happens when it is rejected.
+    evidence: ids of the pools, trials or proposals that it rests on. expected: change in percent, or None.
+    fallback: what happens when it is rejected. suggestion: what a person or a model wrote, of which this is the draft.
+    parent: id of the proposal that this is an edited version of.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,6 +80,8 @@ class Proposal(BaseModel):
     evidence: tuple[str, ...] = ()
     expected: float | None = None
     fallback: str = "the stage goes on without it"
+    suggestion: Suggestion | None = None
+    parent: str | None = None
 
     @property
     def id(self) -> str:
@@ -82,9 +90,28 @@ class Proposal(BaseModel):
         return digest([self.version, self.kind, self.stage, asked, list(self.seeds)], 12)
 
 
+def stored_proposal(row: Mapping[str, Any]) -> Proposal:
+    """The proposal of a row of the store; the gate's notes are left aside."""
+    content = json.loads(row["content"])
+    return Proposal.model_validate({k: v for k, v in content.items() if k in Proposal.model_fields})
+
+
 class Proposer(Protocol):
     """Anything that asks for trials: the paper's procedure, the race, a language model, a person."""
 
+    @property
+    def origin(self) -> Origin:
+        """Who it is, in the record."""
+        ...
+
     def propose(self, evidence: Any, n: int | None = None) -> Sequence[Proposal]:
         """At most n proposals from the evidence."""
+        ...
+
+
+class Adviser(Proposer, Protocol):
+    """A proposer that the loop asks after each stage, and that may sum the stage up. It decides nothing."""
+
+    def summarise(self, evidence: Any, stage: str) -> Sequence[Sentence]:
+        """Sentences on what a stage has shown, each with the ids it rests on; none when it has nothing to say."""
         ...

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 import engine
+from engine.secrets import secret_names
 from engine.store import Row
 from engine.study import ExecutorSection
 
@@ -85,6 +86,12 @@ def devices(workers: int | None) -> list[str]:
     return found[:workers] if workers else found
 
 
+def without_secrets() -> dict[str, str]:
+    """The environment without keys: a worker needs none."""
+    names = secret_names()
+    return {k: v for k, v in os.environ.items() if k not in names}
+
+
 def worker_env(device: str) -> dict[str, str]:
     """What a worker's environment adds: its device and its threads (one on a CPU core, four beside a GPU)."""
     threads = "4" if device.startswith("gpu") else "1"
@@ -117,7 +124,7 @@ class LocalSlot:
         self._process = subprocess.Popen(
             [sys.executable, str(ENTRY), "worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True,
-            env={**os.environ, **worker_env(self.device)}, start_new_session=True,
+            env={**without_secrets(), **worker_env(self.device)}, start_new_session=True,
         )  # fmt: skip
         cores = sorted(os.sched_getaffinity(0))
         if self.device.startswith("cpu") and int(self.device[3:]) < len(cores):

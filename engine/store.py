@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from engine.errors import StoreError
+from engine.secrets import redact
 
 # sqlite-utils imports pandas where it is installed, half a second that every command would pay; it is not used here
 _pandas = sys.modules.get("pandas")
 sys.modules["pandas"] = _pandas  # type: ignore[assignment]
-from sqlite_utils import Database, Migrations  # noqa: E402
+from sqlite_utils import Database as Database  # noqa: E402
+from sqlite_utils import Migrations  # noqa: E402
 
 if _pandas is None:
     del sys.modules["pandas"]
@@ -89,6 +91,16 @@ def m002_race(db: Database) -> None:
     CREATE TABLE drops(context TEXT NOT NULL, stage TEXT NOT NULL, pool TEXT NOT NULL, share REAL NOT NULL,
         seeds INTEGER NOT NULL, chance REAL, reason TEXT NOT NULL, at TEXT NOT NULL, undone TEXT,
         PRIMARY KEY(context, stage, pool));
+    """)
+
+
+@migrations()
+def m003_agent(db: Database) -> None:
+    """What the language model was asked, and what that took."""
+    db.executescript("""
+    CREATE TABLE model_calls(id INTEGER PRIMARY KEY, context TEXT NOT NULL, purpose TEXT NOT NULL, model TEXT,
+        read INTEGER NOT NULL, written INTEGER NOT NULL, estimated INTEGER NOT NULL, seconds REAL NOT NULL, cost REAL,
+        outcome TEXT NOT NULL, at TEXT NOT NULL);
     """)
 
 
@@ -201,7 +213,8 @@ class Store:
 
     def event(self, kind: str, text: str, subject: str | None = None, level: str = "info") -> None:
         """Record what happened. level: info, warning or error."""
-        self.put("events", {"level": level, "kind": kind, "subject": subject, "text": text, "at": now()})
+        row = {"level": level, "kind": kind, "subject": subject, "text": redact(text), "at": now()}
+        self.put("events", row)
 
     def result(self, context: str, name: str) -> Any:
         """A stage's stored result (JSON), or None."""

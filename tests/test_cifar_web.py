@@ -36,7 +36,8 @@ def test_long_captions_hurt_and_a_recipe_beats_the_control_on_real_photographs(t
     board = {r["label"]: r for r in result["leaderboard"] if r["verdict"] != "degenerate"}
     for label in ("text_len high", "num_words high"):
         assert board[label]["change"] < -10
-        assert board[label]["dropped"] or board[label]["verdict"] == "hurts"
+        assert board[label]["verdict"] != "helps"
+        assert label not in result["recipe"]["label"] if result["recipe"] else True
     assert result["unconfirmed"] is None
     exported = run_djsb("export", "results", study)
     fresh = [

@@ -6,7 +6,7 @@ Each function returns the proposals of one stage from the evidence so far. Nothi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -15,7 +15,7 @@ import numpy as np
 from engine.analysis import correlate
 from engine.open_study import OpenStudy
 from engine.pools import Layer, Pool, Slice
-from engine.proposals import PoolRequest, Proposal
+from engine.proposals import Origin, PoolRequest, Proposal
 from engine.ranking import FRESH, Ranked, best_per_op, rank
 
 PoolKind = Literal["control", "single", "combination", "repetition", "layers"]
@@ -26,6 +26,7 @@ class Paper:
     """The paper's procedure on one study; `stage` names what `propose` asks for."""
 
     stage: str
+    origin: Origin = "paper"
 
     def propose(self, evidence: OpenStudy, n: int | None = None) -> Sequence[Proposal]:
         """The stage's proposals, in the order in which they matter; at most n."""
@@ -42,13 +43,7 @@ def _current(opened: OpenStudy, ranked: Sequence[Ranked]) -> list[Ranked]:
 def request(opened: OpenStudy, pool: Pool, label: str, kind: PoolKind, epochs: float | None = None) -> PoolRequest:
     """A pool with the samples that the study's epochs give it."""
     samples = int(pool.samples * (epochs if epochs is not None else opened.study.train.epochs))
-    return PoolRequest.model_validate({"pool": _plain(pool), "label": label, "kind": kind, "samples": max(1, samples)})
-
-
-def _plain(pool: Pool) -> dict[str, object]:
-    from dataclasses import asdict
-
-    return asdict(pool)
+    return PoolRequest.model_validate({"pool": asdict(pool), "label": label, "kind": kind, "samples": max(1, samples)})
 
 
 def control(opened: OpenStudy, size: int) -> Pool:
@@ -132,11 +127,11 @@ def combined(opened: OpenStudy, chosen: Sequence[Ranked], size: int) -> PoolRequ
     """A combination of slices as a pool of a size."""
     if len(chosen) == 1:
         return request(opened, replace(chosen[0].pool, size=size), label(chosen), "single")
-    pool = Pool((Layer(_ordered(r.pool.slices[0] for r in chosen)),), size, seed=opened.study.seed)
+    pool = Pool((Layer(ordered(r.pool.slices[0] for r in chosen)),), size, seed=opened.study.seed)
     return request(opened, pool, label(chosen), "combination")
 
 
-def _ordered(slices: Iterable[Slice]) -> tuple[Slice, ...]:
+def ordered(slices: Iterable[Slice]) -> tuple[Slice, ...]:
     """Slices in one order, so that equal combinations are equal pools."""
     return tuple(sorted(slices, key=lambda s: (s.op, s.statistic, str(s))))
 
@@ -178,7 +173,7 @@ def recipes(opened: OpenStudy) -> list[Ranked]:
     seen: dict[tuple[Slice, ...], Ranked] = {}
     for entry in _current(opened, rank(opened, ("single", "combination"), ("probe", "combine"))):
         if entry.effect.change is not None and entry.effect.change > 0:
-            seen.setdefault(_ordered(entry.pool.slices), entry)
+            seen.setdefault(ordered(entry.pool.slices), entry)
     return list(seen.values())
 
 

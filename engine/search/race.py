@@ -17,7 +17,7 @@ import numpy as np
 from engine.evidence import Aggregate, Effect, Scores, chances, effects, paired_changes
 from engine.open_study import OpenStudy
 from engine.proposal_queue import ended
-from engine.proposals import PoolRequest, Proposal
+from engine.proposals import Origin, PoolRequest, Proposal
 from engine.ranking import Table, scores
 from engine.search import combinations, repetitions
 from engine.search.paper import control, request
@@ -109,6 +109,7 @@ class Race:
     """Asks for the next rung of a stage."""
 
     stage: str
+    origin: Origin = "race"
 
     def propose(self, evidence: OpenStudy, n: int | None = None) -> Sequence[Proposal]:
         """The trials that the race needs next, one proposal a seed; none when it is over. At most n."""

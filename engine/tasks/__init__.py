@@ -80,9 +80,13 @@ def best_pack(seconds: Mapping[int, float]) -> int:
 
 
 class Task(Protocol):
-    """The contract. A task is built from a study and its prepared data."""
+    """The contract. A task is built from a study and its prepared data.
+
+    runs: kinds of proposals that it can run.
+    """
 
     version: int
+    runs: frozenset[str]
 
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """What `run` returns, with directions and scales."""

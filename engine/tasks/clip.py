@@ -58,6 +58,7 @@ class ClipTask:
     """See the module. `version` is part of every trial's id: raise it when training changes."""
 
     version = 2
+    runs = frozenset({"combine", "bucket", "repeat", "seeds"})
 
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """Accuracy and likelihood with a label field, recalls with captions that tell rows apart."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine import loop, proposal_queue
+from engine import decisions, loop
 from engine.errors import Awaited
 from engine.open_study import OpenStudy, open_study, view_study
 from engine.proposals import PoolRequest, Proposal
@@ -119,8 +119,8 @@ def test_a_rejected_proposal_runs_nothing(tiny: Tiny) -> None:
     with (opened := open_study(tiny.study, 1)).store:
         with pytest.raises(Awaited):
             loop.run_loop(opened, until="probe", approve="hold", workers=1)
-        for one in proposal_queue.waiting_proposals(opened):
-            proposal_queue.decide(opened, one, "reject", "test", "no")
+        for one in decisions.waiting_proposals(opened):
+            decisions.decide(opened, one, "reject", "test", "no")
         assert loop.run_loop(opened, until="probe", approve="hold", workers=1).how == "done"
         assert opened.store.query("SELECT id FROM trials") == []
 
@@ -133,12 +133,18 @@ def test_a_budget_too_small_for_one_trial_says_so_and_keeps_the_reason(tiny: Tin
 
 
 def attach_crash(scheduler: Scheduler, times: int, killed: list[set[str]]) -> None:
-    """Kill the worker the first `times` times that it trains something. killed: gets what it trained each time."""
+    """Kill the first worker that trains, and, with times = 2, the next that tries one of its trials again.
+
+    killed: gets what each of them trained.
+    """
+    pids = set()
 
     def watch(s: Scheduler) -> None:
         for slot in s.slots:
             assert isinstance(slot, LocalSlot)
-            if slot.trials and slot._process and len(killed) < times and set(slot.trials) not in killed:
+            again = not killed or set(slot.trials) <= killed[0]
+            if slot.trials and slot._process and len(killed) < times and again and slot._process.pid not in pids:
+                pids.add(slot._process.pid)
                 killed.append(set(slot.trials))
                 os.kill(slot._process.pid, signal.SIGKILL)
 

@@ -1,0 +1,135 @@
+"""A conversation about a study: streamed answers that cite ids; "try X" becomes a proposal, never an action."""
+
+from __future__ import annotations
+
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain.agents import create_agent
+from langchain.agents.middleware import ModelCallLimitMiddleware
+from langchain_core.messages import AIMessageChunk, AnyMessage, HumanMessage
+
+from agent.connection import ModelError, connect, told
+from agent.digest import digest_text
+from agent.ledger import Ledger, Metered
+from agent.prompts import prompt
+from agent.tools import Tools, safely
+from engine.accounts import Accounts
+from engine.drafting import suggest
+from engine.experiments import Suggestion
+from engine.open_study import OpenStudy
+from engine.secrets import redact
+from engine.store import Row, Store
+
+KEPT = 20  # messages of the conversation that the model is reminded of
+CALLS = 12  # of the model, for one question
+_CITED = re.compile(r"\b(?:[0-9a-f]{12}|[0-9a-f]{16}|paper:[0-9a-f]{6})\b")
+
+
+@dataclass
+class Chat:
+    """One conversation. limit: device-seconds of the study's budget. queued: proposals it has made, by id."""
+
+    opened: OpenStudy
+    limit: float
+    stop: Callable[[], bool] = lambda: False
+    messages: list[AnyMessage] = field(default_factory=list)
+    queued: list[str] = field(default_factory=list)
+
+    def suggest(self, suggestion: Suggestion) -> str:
+        """Put an experiment to the gate and, if it passes, into the queue, where it waits for the person's decision."""
+        with Store(self.opened.store.file, readonly=True) as store:
+            mine = _with_store(self.opened, store)
+            clean = Suggestion.model_validate_json(redact(suggestion.model_dump_json()))
+            key, status, reason = suggest(mine, clean, "model", Accounts(mine, self.limit))
+        if status == "queued":
+            self.queued.append(key)
+        return f"proposal {key} is {status}: {reason}"
+
+    def ask(self, question: str) -> Iterator[str]:
+        """The answer, piece by piece.
+
+        Raises: ModelError when the server fails, or time or tokens are used up; what was said before stays said.
+        """
+        settings = self.opened.study.agent
+        model = connect(settings)
+        ledger = Ledger(self.opened.store.file, self.opened.context, settings)
+        agent: Any = create_agent(
+            model, [safely(tool) for tool in [*Tools(self.opened).all(), self.suggest]],
+            system_prompt=prompt("chat", digest=digest_text(self.opened, self.limit)),
+            middleware=[ModelCallLimitMiddleware(run_limit=CALLS, exit_behavior="error"), Metered(ledger, "chat")],
+        )  # fmt: skip
+        messages = [*self.messages[-KEPT:], HumanMessage(question)]
+        said: list[str] = []
+        try:
+            for piece in self._stream(agent, messages, settings.patience):
+                said.append(piece)
+                yield piece
+        finally:
+            model.http_client.close()  # type: ignore[union-attr]
+            self.messages += [HumanMessage(question), AIMessageChunk(content="".join(said))]
+
+    def _stream(self, agent: Any, messages: list[AnyMessage], seconds: float) -> Iterator[str]:
+        """Pieces of the answer as they come; the model is read in a thread, so that time and `stop` are heard."""
+        pieces: queue.Queue[str | BaseException | None] = queue.Queue()
+
+        def read() -> None:
+            try:
+                for chunk, _ in agent.stream({"messages": messages}, stream_mode="messages"):
+                    if isinstance(chunk, AIMessageChunk) and chunk.text:
+                        pieces.put(str(chunk.text))
+                pieces.put(None)
+            except BaseException as error:  # told to the one who waits
+                pieces.put(error)
+
+        threading.Thread(target=read, daemon=True, name="djsb-chat").start()
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                piece = pieces.get(timeout=0.1)
+            except queue.Empty:
+                if time.monotonic() > end or self.stop():
+                    raise ModelError("stopped" if self.stop() else f"no answer within {seconds:g} s") from None
+                continue
+            if piece is None:
+                return
+            if isinstance(piece, ModelError):
+                raise piece
+            if isinstance(piece, BaseException):
+                raise ModelError(f"the language model failed: {told(piece)}") from None
+            yield redact(piece)
+
+
+def citations(opened: OpenStudy, answer: str) -> Row:
+    """Ids that an answer names: `known` ones with what they are, and `unknown` ones, which the study does not have."""
+    from agent.literature import all_papers
+
+    papers = {p["id"]: p["title"] for p in all_papers()}
+    known: dict[str, str] = {}
+    unknown = []
+    for found in dict.fromkeys(_CITED.findall(answer)):
+        row = opened.store.one(
+            "SELECT label FROM pools WHERE id = ? UNION SELECT 'trial' FROM trials WHERE id = ? "
+            "UNION SELECT kind FROM proposals WHERE id = ?",
+            (found, found, found),
+        )
+        if found in papers or row:
+            known[found] = papers[found] if found in papers else str(row["label"] if row else "")
+        else:
+            unknown.append(found)
+    return {"known": known, "unknown": unknown}
+
+
+def _with_store(opened: OpenStudy, store: Store) -> OpenStudy:
+    """The study with its data as already computed, on a connection of the calling thread's own."""
+    from dataclasses import replace
+
+    copy = replace(opened, store=store)
+    for name in ("data", "scan", "op_plan", "statistic_columns", "pool_size", "cuts", "context", "metrics"):
+        copy.__dict__[name] = getattr(opened, name)
+    return copy

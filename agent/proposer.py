@@ -1,0 +1,164 @@
+"""The language model as a proposer: what it suggests goes through the gate to the queue, and waits there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent import connection
+from agent.digest import digest_text
+from agent.literature import all_papers
+from agent.prompts import prompt
+from engine.accounts import Accounts
+from engine.drafting import suggest
+from engine.errors import DjsbError
+from engine.experiments import Id, Suggestion
+from engine.insight import Sentence
+from engine.open_study import OpenStudy
+from engine.proposals import Origin, Proposal, stored_proposal
+from engine.study import AgentSection
+
+
+class Proposals(BaseModel):
+    """The experiments that you propose; an empty list when none is worth its cost."""
+
+    model_config = ConfigDict(extra="forbid")
+    proposals: list[Suggestion] = Field(max_length=10)
+
+
+class Statement(BaseModel):
+    """One sentence with the ids of the pools that it rests on."""
+
+    model_config = ConfigDict(extra="forbid")
+    text: str = Field(min_length=1, max_length=400)
+    evidence: list[Id] = Field(min_length=1, max_length=12)
+
+
+class Summary(BaseModel):
+    """What the stage has shown."""
+
+    model_config = ConfigDict(extra="forbid")
+    sentences: list[Statement] = Field(max_length=5)
+
+
+@dataclass
+class ModelProposer:
+    """Asks the study's language model. It fails quietly: what went wrong is an event and in `note`.
+
+    limit: device-seconds of the study's budget. asked: ids of all that it put to the gate in the last round, refused
+    ones too.
+    """
+
+    settings: AgentSection
+    limit: float
+    stop: Callable[[], bool] = lambda: False
+    note: str = ""
+    asked: list[str] = field(default_factory=list)
+
+    @property
+    def origin(self) -> Origin:
+        """Who it is, in the record."""
+        return "model"
+
+    def missing(self) -> str | None:
+        """Why it cannot be asked, with the remedy, or None."""
+        return connection.missing(self.settings)
+
+    def propose(self, evidence: OpenStudy, n: int | None = None) -> Sequence[Proposal]:
+        """At most n proposals that passed the gate; they are queued, and so are the refused ones with their reasons.
+
+        The model is told why something was refused, and may try again as often as `agent.tries` says.
+        """
+        self.note, self.asked = "", []
+        try:
+            passed = self._propose(evidence, n or self.settings.proposals)
+        except DjsbError as error:
+            self.note = f"the language model was of no use: {connection.told(error)}"
+            evidence.store.event("model", f"{self.note}; the paper's procedure goes on alone", level="warning")
+            return []
+        if not passed:
+            self.note = "nothing that the language model proposed passed the gate" if self.asked else (
+                "the language model has nothing to propose"
+            )  # fmt: skip
+            evidence.store.event("model", self.note)
+        return passed
+
+    def _propose(self, opened: OpenStudy, n: int) -> list[Proposal]:
+        from agent.asking import Question, bulleted
+
+        question = Question(opened, self.settings, "propose", prompt("propose"), Proposals, self.stop)
+        accounts, passed = Accounts(opened, self.limit), dict[str, Proposal]()
+        text = prompt("digest", n=n, digest=digest_text(opened, self.limit))
+        for _ in range(self.settings.tries):
+            told = len(question.invalid)
+            try:
+                reply = question.ask(text)
+            finally:
+                for problem in question.invalid[told:]:
+                    opened.store.event("model", f"an invalid reply: {problem}", level="warning")
+            refused = []
+            for suggestion in reply.proposals[: n - len(passed)]:
+                key, status, reason = self._queue(opened, suggestion, accounts)
+                self.asked.append(key)
+                if status == "queued":
+                    passed[key] = _stored(opened, key)
+                else:
+                    refused.append(f"{suggestion.experiment.model_dump_json()[:300]}: {status}: {reason}")
+            if not refused or len(passed) >= n:
+                break
+            text = prompt("refused", refused=bulleted(refused), n=n - len(passed))
+        return list(passed.values())
+
+    def _queue(self, opened: OpenStudy, suggestion: Suggestion, accounts: Accounts) -> tuple[str, str, str]:
+        """Put a suggestion to the gate; works that it cites must be on the list."""
+        known = {p["id"] for p in all_papers()}
+        if unknown := [p for p in suggestion.papers if p not in known]:
+            suggestion = suggestion.model_copy(update={"papers": tuple(p for p in suggestion.papers if p in known)})
+            opened.store.event("model", f"cites works that are not on the list: {', '.join(unknown)}", level="warning")
+        return suggest(opened, suggestion, "model", accounts)
+
+    def summarise(self, evidence: OpenStudy, stage: str) -> Sequence[Sentence]:
+        """A stage in at most five sentences; those whose ids or numbers the digest does not have are left out."""
+        from agent.asking import Question
+
+        digest = digest_text(evidence, self.limit)
+        question = Question(
+            evidence, self.settings, "summarise", prompt("summarise", stage=stage, digest=digest), Summary, self.stop
+        )
+        try:
+            reply = question.ask("Write the summary.")
+        except DjsbError as error:
+            evidence.store.event(
+                "model", f"no summary: {connection.told(error)}; the template's stays", level="warning"
+            )
+            return []
+        kept = [s for s in reply.sentences if grounded(s, digest)]
+        if len(kept) < len(reply.sentences):
+            left = len(reply.sentences) - len(kept)
+            evidence.store.event("model", f"{left} sentence(s) of its summary rest on nothing in the digest", stage)
+        return [Sentence(s.text, tuple(s.evidence), f"model {self.settings.model}") for s in kept]
+
+
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+def grounded(statement: Statement, digest: str) -> bool:
+    """True when the digest has every id that a statement cites, and every number in it at the precision given."""
+    if not all(i in digest for i in statement.evidence):
+        return False
+    ids = re.compile("|".join(map(re.escape, statement.evidence)))
+    known = [float(x) for x in _NUMBER.findall(digest)]
+    for token in _NUMBER.findall(ids.sub("", statement.text)):
+        places = len(token.partition(".")[2])
+        if not any(round(x, places) == float(token) for x in known):
+            return False
+    return True
+
+
+def _stored(opened: OpenStudy, key: str) -> Proposal:
+    row: Any = opened.store.one("SELECT * FROM proposals WHERE id = ?", (key,))
+    return stored_proposal(row)

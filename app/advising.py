@@ -1,0 +1,87 @@
+"""The language model and the literature from the command line: chat, papers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from app.printable import printable, say, say_table
+from app.reviewing import opened_study
+from engine.errors import StudyError
+from engine.store import Row
+
+
+def papers(query: str, tag: str | None) -> list[Row]:
+    """Works of the survey's list that fit."""
+    from agent.literature import search
+
+    return search(query, tag)
+
+
+def show_papers(found: list[Row]) -> None:
+    """As people read it."""
+    if not found:
+        say("no work fits; try fewer or other words")
+        return
+    say_table([[p["id"], p["title"], ", ".join(p["tags"])] for p in found], ["id", "title", "tags"])
+
+
+def chat(folder: Path, question: str | None, as_json: bool) -> None:
+    """Answer one question, or each line of standard input until it ends."""
+    from agent.connection import missing
+
+    opened, accounts = opened_study(folder)
+    with opened.store:
+        if problem := missing(opened.study.agent):
+            raise StudyError(problem)
+        from agent.chat import Chat
+
+        talk = Chat(opened, accounts.limit)
+        if question is not None:
+            found = _answer(talk, question, quiet=as_json)
+            if as_json:
+                import json
+
+                typer.echo(json.dumps(found, indent=2))
+            return
+        for line in _questions():
+            _answer(talk, line, quiet=False)
+
+
+def _questions() -> Any:
+    """Lines that a person types, without blank ones; an empty file, Ctrl-D or `exit` ends them."""
+    here = sys.stdin.isatty()
+    if here:
+        say("Ask about the study; an empty line is ignored, Ctrl-D or exit leaves.", err=True)
+    while True:
+        if here:
+            typer.echo("› ", nl=False, err=True)
+        line = sys.stdin.readline()
+        if not line or line.strip() in ("exit", "quit"):
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _answer(talk: Any, question: str, quiet: bool) -> Row:
+    """Stream one answer, then say what it cites and what it has put into the queue."""
+    from agent.chat import citations
+
+    before, said = len(talk.queued), []
+    for piece in talk.ask(question):
+        said.append(piece)
+        if not quiet:
+            typer.echo(printable(piece), nl=False)
+            sys.stdout.flush()
+    answer = "".join(said)
+    found = {"answer": answer, "citations": citations(talk.opened, answer), "proposals": talk.queued[before:]}
+    if not quiet:
+        typer.echo("")
+        for one in found["citations"]["unknown"]:
+            say(f"[{one}] is not in this study", err=True)
+        for one in found["proposals"]:
+            say(f"queued: {one}; djsb review {one} --dir {talk.opened.folder} decides on it", err=True)
+    return found

@@ -1,0 +1,21 @@
+"""Keys live in the environment only: what is written or shown passes here first."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)S?$")
+
+
+def secret_names(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Variables of the environment that hold a key: by their names, and long enough to be one."""
+    return [n for n, value in environment.items() if _SECRET.search(n.upper()) and len(value) >= 8]
+
+
+def redact(text: str) -> str:
+    """The text with the values of all keys in the environment replaced by their names."""
+    for name in sorted(secret_names(), key=lambda n: -len(os.environ[n])):
+        text = text.replace(os.environ[name], f"[{name}]")
+    return text
