@@ -13,6 +13,7 @@ from app.figures import PALETTE, SYMBOLS, Picture, clean, interval, percent, pic
 from engine.budget import format_seconds
 from engine.errors import DjsbError
 from engine.open_study import OpenStudy, view_study
+from engine.outcome import insights
 from engine.ranking import Ranked, degenerate, rank
 from engine.store import Row
 
@@ -109,6 +110,7 @@ def gather(opened: OpenStudy) -> Row:
         "spent": report_data.spent(opened),
         "progress": report_data.progress(opened),
         "decisions": report_data.decided(opened),
+        "insights": insights(opened),
         "undecided": report_data.undecided(opened),
         "warnings": report_data.warnings(opened),
         "failed": report_data.failed(opened),

@@ -333,7 +333,7 @@ def _proposals(rows: list[Row]) -> list[Row]:
     for row in rows:
         content = json.loads(row["content"])
         row["content"] = content
-        row["trials"] = len(content["pools"]) * len(content["seeds"])
+        row["trials"] = len(content.get("pools", ())) * len(content.get("seeds", ()))
     return rows
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{6,32}$", description="id of a pool, trial or proposal")]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-Bound = Annotated[float, Field(allow_inf_nan=False)]
+Bound = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 class Frozen(BaseModel):
@@ -71,7 +71,7 @@ class Repeat(Frozen):
 
     kind: Literal["repeat"]
     pool: Id
-    rate: int = Field(ge=2, le=64)
+    rate: int = Field(strict=True, ge=2, le=64)
     arms: Literal["repeat", "layers", "both"] = "both"
 
 
@@ -80,7 +80,7 @@ class Seeds(Frozen):
 
     kind: Literal["seeds"]
     pool: Id
-    seeds: int = Field(ge=1, le=16)
+    seeds: int = Field(strict=True, ge=1, le=16)
 
 
 class Mapper(Frozen):
@@ -130,5 +130,5 @@ class Suggestion(Frozen):
     reason: str = Field(min_length=1, max_length=1000)
     evidence: tuple[Id, ...] = Field((), max_length=16)
     papers: tuple[Annotated[str, Field(pattern=r"^paper:[0-9a-f]{6}$")], ...] = Field((), max_length=8)
-    expected: float | None = Field(None, ge=-100, le=10_000, allow_inf_nan=False)
+    expected: Annotated[float, Field(strict=True, ge=-100, le=10_000, allow_inf_nan=False)] | None = None
     fallback: str = Field("the loop goes on without it", max_length=500)

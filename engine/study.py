@@ -180,8 +180,8 @@ class AgentSection(Section):
     model: str | None = Field(None, description="name of the chat model; null: no model is asked")
     proposals: int = Field(3, ge=1, le=10, description="proposals that it is asked for after each stage")
     tries: int = Field(3, ge=1, le=10, description="replies that it may give until one is valid and passes the gate")
-    timeout: float = Field(60, gt=0, description="seconds that one request may take")
-    patience: float = Field(300, gt=0, description="seconds that one round of questions may take, retries counted")
+    timeout: float = Field(60.0, gt=0, description="seconds that one request may take")
+    patience: float = Field(300.0, gt=0, description="seconds that one round of questions may take, retries counted")
     tokens: int = Field(200_000, ge=0, description="tokens, read and written, that the study may use in all")
     price: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None = Field(
         None, description="[read, written] dollars per million tokens, to count costs; null: not counted"
