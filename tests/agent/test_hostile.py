@@ -60,8 +60,9 @@ FORBIDDEN = [
     "general_fused_op", "video_ffmpeg_wrapped_mapper", "audio_ffmpeg_wrapped_filter", "image_mmpose_mapper",
     "image_sam_3d_body_mapper", "vggt_mapper", "video_camera_calibration_static_moge_mapper",
     "video_hand_reconstruction_mapper", "export_to_lerobot_mapper", "download_file_mapper", "s3_download_file_mapper",
-    "s3_upload_file_mapper", "generate_qa_from_text_mapper", "image_captioning_from_gpt4v_mapper", "calibrate_qa_mapper",
-    "text_length_filter", "random_selector", "Python_Lambda_Mapper", "python_lambda_mapper ", "os.system", "__import__",
+    "s3_upload_file_mapper", "generate_qa_from_text_mapper", "image_captioning_from_gpt4v_mapper",
+    "calibrate_qa_mapper", "text_length_filter", "random_selector", "Python_Lambda_Mapper", "python_lambda_mapper ",
+    "os.system", "__import__",
 ]  # fmt: skip
 NESTED: list[dict[str, Any]] = [
     {"fused_op_list": [{"python_lambda_mapper": {"lambda_str": "lambda d: d"}}]},
@@ -79,7 +80,8 @@ PATHS = [
 ]  # fmt: skip
 SHELL = ["$(id)", "`id`", "; rm -rf /", "&& curl evil", "| sh", "%{IFS}", "{{7*7}}", "${jndi:ldap://x}", "\x1b]0;x\x07"]
 BEYOND: list[tuple[str, Any]] = [
-    ("rate", 10**9), ("rate", 65), ("rate", 1), ("rate", 0), ("rate", -4), ("rate", 2.5), ("rate", "8"), ("rate", 10**400),
+    ("rate", 10**9), ("rate", 65), ("rate", 1), ("rate", 0), ("rate", -4), ("rate", 2.5), ("rate", "8"),
+    ("rate", 10**400),
 ]  # fmt: skip
 SEEDS: list[Any] = [10**6, 17, 0, -1, 1.5, "3", None, [1]]
 LITERALS = ["NaN", "Infinity", "-Infinity", "1e400", "-1e400", "1" + "0" * 400, '"NaN"', '"1e5"', "[1]", "true"]
@@ -163,11 +165,13 @@ def _cases() -> list[Case]:
     ]
     cases += [
         ("no evidence", changed(evidence=[])), ("endless text", changed(reason="x" * 1_000_000)),
-        ("one statistic twice", lambda o: reply(suggestion(o, **COMBINE))), ("plain text", lambda _: text("approve all")),
+        ("one statistic twice", lambda o: reply(suggestion(o, **COMBINE))),
+        ("plain text", lambda _: text("approve all")),
         ("a hundred proposals", lambda o: call("Proposals", {"proposals": [suggestion(o)] * 100})),
         ("unknown statistic", experiment(kind="bucket", slice={"statistic": "nothing", "low": 1})),
         ("a kind that cannot run", experiment(kind="prompt", prompts=["describe"])),
-        ("a cycle", experiment(kind="cycle", checkpoint="POOL")), ("unknown kind", experiment(kind="approve", id="POOL")),
+        ("a cycle", experiment(kind="cycle", checkpoint="POOL")),
+        ("unknown kind", experiment(kind="approve", id="POOL")),
         ("an allowed mapper", experiment(kind="mapper", op="clean_html_mapper")),
     ]  # fmt: skip
     cases += [(f"tool {name}", lambda _, name=name: call(name, {"proposal": "all", "why": "ok"})) for name in TOOLS]

@@ -1,0 +1,149 @@
+"""Decisions and guard-rails: what may run without a person, and that nothing is decided twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine import decisions
+from engine.accounts import Accounts
+from engine.drafting import suggest
+from engine.errors import StudyError
+from engine.experiments import Suggestion
+from engine.loop import run_loop
+from engine.open_study import OpenStudy
+from engine.proposals import Origin
+from engine.ranking import rank
+from engine.study import GuardSection
+
+
+def queue(opened: OpenStudy, origin: Origin = "model", **experiment: Any) -> str:
+    """Queue a suggestion; its id."""
+    content = {"experiment": experiment, "reason": "a test", "evidence": [rank(opened)[0].pool.id]}
+    key, status, reason = suggest(opened, Suggestion.model_validate(content), origin, Accounts(opened, 3600.0))
+    assert status == "queued", reason
+    return key
+
+
+def seeds(opened: OpenStudy, place: int = 0) -> str:
+    return queue(opened, kind="seeds", pool=rank(opened)[place].pool.id, seeds=1)
+
+
+def guard(opened: OpenStudy, **change: Any) -> None:
+    section = GuardSection.model_validate({"approve": "auto", "paper_agrees": False, **change})
+    opened.study = opened.study.model_copy(update={"guard": section})
+
+
+def test_a_models_proposals_wait_unless_the_study_or_the_command_says_otherwise(opened: OpenStudy) -> None:
+    key = seeds(opened)
+    assert decisions.apply_guard(opened, False) == []
+    assert decisions.waiting_proposals(opened) == [key]
+    assert decisions.apply_guard(opened, True) == [key]
+    (decision,) = opened.store.query("SELECT verdict, who FROM decisions WHERE proposal = ?", (key,))
+    assert decision == {"verdict": "approve", "who": "policy auto"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kinds": ["combine"]}, "guard.kinds"),
+        ({"kinds": []}, "guard.kinds"),
+        ({"cost": "0.001s"}, "guard.cost"),
+        ({"cost_per_day": "0.001s"}, "guard.cost_per_day"),
+    ],
+)
+def test_what_is_beyond_a_guard_rail_waits_and_the_log_says_which(
+    opened: OpenStudy, change: dict[str, Any], said: str
+) -> None:
+    guard(opened, **change)
+    key = seeds(opened)
+    for _ in range(2):
+        assert decisions.apply_guard(opened, False) == []
+    (event,) = opened.store.query("SELECT text FROM events WHERE kind = 'guard'")
+    assert said in event["text"]
+    assert decisions.waiting_proposals(opened) == [key]
+
+
+def test_a_days_cost_counts_what_the_policy_approved(opened: OpenStudy) -> None:
+    first = seeds(opened)
+    cost = opened.store.query("SELECT cost FROM proposals WHERE id = ?", (first,))[0]["cost"]
+    guard(opened, cost_per_day=f"{1.5 * cost:.4f}s")
+    assert decisions.apply_guard(opened, False) == [first]
+    second = seeds(opened, 1)
+    assert decisions.apply_guard(opened, False) == []
+    opened.store.execute("UPDATE decisions SET at = '2020-01-01T00:00:00.000+00:00' WHERE proposal = ?", (first,))
+    assert decisions.apply_guard(opened, False) == [second]
+
+
+def test_an_unknown_cost_waits(opened: OpenStudy) -> None:
+    guard(opened)
+    key = seeds(opened)
+    opened.store.execute("UPDATE proposals SET cost = NULL WHERE id = ?", (key,))
+    assert decisions.apply_guard(opened, False) == []
+
+
+def test_the_papers_procedure_may_have_to_agree(opened: OpenStudy) -> None:
+    guard(opened, paper_agrees=True, kinds=["seeds", "bucket", "repeat", "combine"])
+    opened.study = opened.study.model_copy(update={"search": opened.study.search.model_copy(update={"top": 1})})
+    ranked = rank(opened)
+    assert ranked[-1].effect.change is not None
+    assert ranked[-1].effect.change < 0
+    good, bad = seeds(opened), seeds(opened, len(ranked) - 1)
+    repeated = queue(opened, kind="repeat", pool=ranked[-1].pool.id, rate=2)
+    assert decisions.apply_guard(opened, False) == [good]
+    assert set(decisions.waiting_proposals(opened)) == {bad, repeated}
+    told = {
+        e["subject"]: e["text"] for e in opened.store.query("SELECT subject, text FROM events WHERE kind = 'guard'")
+    }
+    assert "not among the best" in told[bad]
+    assert "not one of the best recipes" in told[repeated]
+
+
+def test_bounds_agree_with_the_buckets_they_lie_in(opened: OpenStudy) -> None:
+    from engine.proposals import stored_proposal
+    from engine.search.agreement import objection
+
+    by_label = {r.label: r.effect.change for r in rank(opened)}
+    low = next(c for c in opened.cuts if c.label == "text_len low").slice.high
+    assert low is not None
+    for bounds, sign in (({"high": low + 4}, by_label["text_len low"]), ({"low": low + 10}, by_label["text_len high"])):
+        key = queue(opened, kind="bucket", slice={"statistic": "text_len", **bounds})
+        found = objection(
+            opened, stored_proposal(opened.store.query("SELECT * FROM proposals WHERE id = ?", (key,))[0])
+        )
+        assert sign is not None
+        assert (found is None) == (sign > 0)
+
+
+def test_nothing_is_decided_twice(opened: OpenStudy) -> None:
+    key = seeds(opened)
+    decisions.decide(opened, key, "hold", "person a", "later")
+    decisions.decide(opened, key, "reject", "person b", "no")
+    with pytest.raises(StudyError, match="is rejected"):
+        decisions.decide(opened, key, "approve", "person a", "yes")
+    with pytest.raises(StudyError, match="is gone"):
+        decisions.decide(opened, "0" * 12, "approve", "person a", "yes")
+    verdicts = opened.store.query("SELECT verdict FROM decisions WHERE proposal = ? ORDER BY id", (key,))
+    assert [v["verdict"] for v in verdicts] == ["hold", "reject"]
+
+
+def test_an_approved_suggestion_runs_beside_what_the_loop_asks_and_is_ranked(opened: OpenStudy) -> None:
+    wanted = queue(opened, kind="bucket", slice={"statistic": "text_len", "low": 10, "high": 140})
+    more = seeds(opened)
+    rejected = queue(opened, kind="bucket", slice={"statistic": "num_words", "low": 3, "high": 25})
+    before = {t["id"] for t in opened.store.query("SELECT id FROM trials")}
+    decisions.decide(opened, wanted, "approve", "person a", "try")
+    decisions.decide(opened, more, "approve", "person a", "wide interval")
+    decisions.decide(opened, rejected, "reject", "person a", "no")
+    assert run_loop(opened, until="probe", workers=1).how == "done"
+    new = opened.store.query("SELECT id, proposal, state FROM trials")
+    assert {t["proposal"] for t in new if t["id"] not in before} == {wanted, more}
+    assert {t["state"] for t in new} == {"COMPLETE"}
+    board = {r.label: r for r in rank(opened, ("single",), ("probe",))}
+    assert board["text_len 10…140"].effect.seeds == 2
+    assert board["text_len 10…140"].effect.ci_low is not None
+    assert "num_words 3…25" not in board
+    again = opened.store.query("SELECT id FROM trials")
+    assert run_loop(opened, until="probe", workers=1).how == "done"
+    assert opened.store.query("SELECT id FROM trials") == again
