@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install test check demo bench-data bench-search bench-pack wheel-test clean
+.PHONY: install test check demo bench-data bench-search bench-pack bench-agent wheel-test clean
 
 install: $(READY)
 $(READY): pyproject.toml constraints.txt
@@ -34,6 +34,9 @@ bench-search: $(READY)
 
 bench-pack: $(READY)
 	$(BIN)/python benchmarks/pack.py --write
+
+bench-agent: $(READY)
+	$(BIN)/python benchmarks/agent.py --write
 
 wheel-test: $(READY)
 	$(BIN)/python -m pytest tests/test_wheel.py -m slow

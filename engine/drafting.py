@@ -49,13 +49,15 @@ def _refuse(opened: OpenStudy, suggestion: Suggestion, origin: Origin, reason: s
     asked = suggestion.experiment.model_dump(mode="json")
     key = digest([opened.context, "refused", asked], 12)
     content = {"suggestion": suggestion.model_dump(mode="json"), "reason": suggestion.reason, "gate": reason}
+    known = opened.store.one("SELECT content FROM proposals WHERE id = ?", (key,))
     with opened.store.transaction():
         opened.store.put(
             "proposals",
             {"id": key, "context": opened.context, "origin": origin, "kind": suggestion.experiment.kind,
              "stage": "none", "content": json.dumps(content), "status": "refused", "cost": None, "at": now()},
         )  # fmt: skip
-        opened.store.event("refused", reason, key, "warning")
+        if known is None or json.loads(known["content"])["gate"] != reason:
+            opened.store.event("refused", reason, key, "warning")
     return key
 
 

@@ -80,10 +80,13 @@ def _combine(opened: OpenStudy) -> list[Sentence]:
         return []
     best = several[0]
     gap = (best.effect.change or 0.0) - (single.effect.change or 0.0)
-    told = f"{gap:+.1f} points against the best single OP, {single.label}"
+    told = f"That is {gap:+.1f} points against the best single OP, {single.label}"
+    e = best.effect
+    if e.ci_low is None or e.ci_high is None or abs(gap) < (e.ci_high - e.ci_low) / 2:
+        told += ", less than the intervals can tell"
     return [
         Sentence(f"{best.label} leads {len(several)} combinations: {effect_text(best)}.", (best.pool.id,)),
-        Sentence(f"Combining is worth {told}.", (best.pool.id, single.pool.id)),
+        Sentence(f"{told}.", (best.pool.id, single.pool.id)),
     ]
 
 

@@ -33,6 +33,8 @@ def test_the_wheel_carries_templates_and_no_other_top_level_names(wheel: Path) -
     assert "engine/_recipes/clip.yaml" in names
     assert "engine/_recipes/demo.yaml" in names
     assert "app/report.html.j2" in names
+    assert "agent/_prompts/propose.md" in names
+    assert "agent/papers.jsonl" in names
 
 
 @pytest.mark.slow
@@ -63,3 +65,9 @@ def test_the_wheel_does_the_demo_beside_a_users_own_modules(wheel: Path, tmp_pat
         cwd=here, env={**env, "PYTHONPATH": ""}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert str(venv) in where.stdout
+    for command in (
+        ["djsb", "papers", "DataComp"],
+        ["python", "-c", "from agent.prompts import prompt; prompt('propose')"],
+    ):
+        asked = [str(venv / "bin" / command[0]), *command[1:]]
+        subprocess.run(asked, cwd=here, env={**env, "PYTHONPATH": ""}, capture_output=True, check=True)

@@ -187,16 +187,21 @@ def _proposals(
     opened: OpenStudy, stage: str, number: int, rung: Rung, missing: list[tuple[int, PoolRequest]], arms: int, top: int
 ) -> list[Proposal]:
     """One proposal a seed, so that a budget that ends leaves whole rounds."""
-    return [
-        Proposal(
-            origin="race", kind="probe" if stage == "probe" else "combine", stage=stage,
-            pools=tuple(r for s, r in missing if s == seed), seeds=(seed,),
-            reason=f"rung {number + 1} of {len(opened.study.search.rungs)}: {arms} pools may be among the best {top}; "
-            f"seed {seed + 1} of {rung.seeds}, {100 * rung.share:g} % of the steps",
-            fallback="the race ends at this rung",
-        )
-        for seed in dict.fromkeys(s for s, _ in missing)
-    ]  # fmt: skip
+    ahead = f"rung {number + 1} of {len(opened.study.search.rungs)}, {100 * rung.share:g} % of the steps: "
+    found = []
+    for seed in dict.fromkeys(s for s, _ in missing):
+        pools = tuple(r for s, r in missing if s == seed)
+        if all(r.kind == "control" for r in pools):
+            what = f"the control at one more seed ({seed + 1}), since all comparisons rest on it"
+        else:
+            what = f"{arms} pools may be among the best {top}; seed {seed + 1} of {rung.seeds}"
+        found.append(
+            Proposal(
+                origin="race", kind="probe" if stage == "probe" else "combine", stage=stage, pools=pools, seeds=(seed,),
+                reason=ahead + what, fallback="the race ends at this rung",
+            )
+        )  # fmt: skip
+    return found
 
 
 def _record(opened: OpenStudy, stage: str, rung: Rung, found: list[Drop]) -> set[str]:
