@@ -42,7 +42,10 @@ def _probe(opened: OpenStudy) -> list[Sentence]:
         if some:
             names = ", ".join(r.label for r in some[:5]) + (f" and {len(some) - 5} more" if len(some) > 5 else "")
             found.append(
-                Sentence(f"{len(some)} of {len(ranked)} pools are {what} than the control: {names}.", _ids(some))
+                Sentence(
+                    f"{len(some)} of {len(ranked)} pools {'is' if len(some) == 1 else 'are'} {what} than the control: {names}.",
+                    _ids(some),
+                )
             )
     if all(r.effect.verdict == "unclear" for r in ranked):
         found.append(Sentence(f"None of {len(ranked)} pools is told from the control yet.", _ids(ranked[:5])))
@@ -85,7 +88,10 @@ def _combine(opened: OpenStudy) -> list[Sentence]:
     if e.ci_low is None or e.ci_high is None or abs(gap) < (e.ci_high - e.ci_low) / 2:
         told += ", less than the intervals can tell"
     return [
-        Sentence(f"{best.label} leads {len(several)} combinations: {effect_text(best)}.", (best.pool.id,)),
+        Sentence(
+            f"{best.label} leads {len(several)} combination{'s' * (len(several) != 1)}: {effect_text(best)}.",
+            (best.pool.id,),
+        ),
         Sentence(f"{told}.", (best.pool.id, single.pool.id)),
     ]
 

@@ -256,3 +256,38 @@ def test_nothing_of_a_model_runs_without_a_decision(opened: OpenStudy, monkeypat
         run_loop(opened, until="probe", workers=1, adviser=proposer(opened, server.url, monkeypatch))
         assert [q["messages"][1]["content"][:7] for q in server.requests] == ["Write t"] * len(server.requests)
     assert runnable(opened) == before
+
+
+def test_under_hold_the_loop_stops_for_a_models_proposals(opened: OpenStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine.errors import Awaited
+    from engine.loop import run_loop
+
+    with serving(proposals(suggestion(opened, kind="seeds", pool=best(opened), seeds=1))) as server:
+        model = proposer(opened, server.url, monkeypatch)
+        with pytest.raises(Awaited, match=r"1 proposal\(s\) await"):
+            run_loop(opened, until="probe", approve="hold", workers=1, adviser=model)
+    assert [r["status"] for r in stored(opened)] == ["queued"]
+
+
+def test_within_the_guard_rails_the_policy_approves_and_the_loop_runs(
+    opened: OpenStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.loop import run_loop
+
+    wanted = [
+        suggestion(opened, kind="seeds", pool=best(opened), seeds=1),
+        suggestion(opened, kind="bucket", slice={"statistic": "text_len", "low": 20, "high": 60}),
+    ]
+    replies = [proposals(*wanted), call("Summary", {"sentences": []})]
+    with serving(*replies) as server:
+        ended = run_loop(
+            opened, until="probe", approve="auto", workers=1, adviser=proposer(opened, server.url, monkeypatch)
+        )
+    assert (ended.how, ended.awaiting) == ("done", 1)
+    assert {r["kind"]: r["status"] for r in stored(opened)} == {"seeds": "approved", "bucket": "queued"}
+    key = next(r["id"] for r in stored(opened) if r["kind"] == "seeds")
+    assert {t["state"] for t in opened.store.query("SELECT state FROM trials WHERE proposal = ?", (key,))} == {
+        "COMPLETE"
+    }
+    (decision,) = opened.store.query("SELECT who FROM decisions WHERE proposal = ?", (key,))
+    assert decision["who"] == "policy auto"
