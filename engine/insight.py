@@ -41,12 +41,9 @@ def _probe(opened: OpenStudy) -> list[Sentence]:
         some = [r for r in ranked if r.effect.verdict == verdict]
         if some:
             names = ", ".join(r.label for r in some[:5]) + (f" and {len(some) - 5} more" if len(some) > 5 else "")
-            found.append(
-                Sentence(
-                    f"{len(some)} of {len(ranked)} pools {'is' if len(some) == 1 else 'are'} {what} than the control: {names}.",
-                    _ids(some),
-                )
-            )
+            are = "is" if len(some) == 1 else "are"
+            text = f"{len(some)} of {len(ranked)} pools {are} {what} than the control: {names}."
+            found.append(Sentence(text, _ids(some)))
     if all(r.effect.verdict == "unclear" for r in ranked):
         found.append(Sentence(f"None of {len(ranked)} pools is told from the control yet.", _ids(ranked[:5])))
     worst = min(ranked, key=lambda r: r.effect.change or 0.0)
