@@ -125,10 +125,11 @@ def trial_id(opened: OpenStudy, request: PoolRequest, seed: int) -> str:
 
 
 def ended(opened: OpenStudy, requests: Sequence[PoolRequest], seeds: Sequence[int]) -> bool:
-    """True when every request's trial at every seed has a result, or has failed."""
+    """True when every request's trial at every seed has a result, has failed, or was cancelled."""
     ids = {trial_id(opened, r, s) for r in requests for s in seeds}
+    marks = ", ".join("?" * len(ids))
     done = opened.store.query(
-        f"SELECT id FROM trials WHERE id IN ({', '.join('?' * len(ids))}) AND state IN ('COMPLETE', 'FAIL')", list(ids)
+        f"SELECT id FROM trials WHERE id IN ({marks}) AND state IN ('COMPLETE', 'FAIL', 'CANCELLED')", list(ids)
     )
     return len(done) == len(ids)
 

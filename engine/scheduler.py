@@ -26,6 +26,7 @@ from engine.errors import BudgetError, TrialError
 from engine.open_study import OpenStudy
 from engine.paused import Paused
 from engine.pools import pool_from_json
+from engine.requests import Inbox
 from engine.slots import Events, Slot, open_slots
 from engine.store import Row
 from engine.tasks import Job
@@ -42,7 +43,7 @@ class Scheduler:
     """Runs approved trials until none is left, the budget is spent, or a stop is asked for.
 
     watch: called after every event, for progress. stopping: start nothing more; aborting: also end
-    what runs. note: why the budget ended the run.
+    what runs; held: start nothing until it is lifted. note: why the budget ended the run.
     """
 
     opened: OpenStudy
@@ -52,6 +53,7 @@ class Scheduler:
     watch: Callable[[Scheduler], None] = lambda _: None
     stopping: bool = False
     aborting: bool = False
+    held: bool = False
     note: str = ""
     stage: str = ""
     finished: int = 0
@@ -65,6 +67,7 @@ class Scheduler:
         self.accounts = Accounts(self.opened, self.limit)
         self.book = TrialBook(self.opened)
         self.paused = Paused(self.opened)
+        self.inbox = Inbox(self)
 
     def ledger(self) -> Ledger:
         """What is spent, what runs, what is left."""
@@ -107,7 +110,8 @@ class Scheduler:
         self._waiting = deque(self.book.waiting(proposals))
         try:
             while (self._waiting and not self.stopping and not self.note) or (self._running() and not self.aborting):
-                if not self.stopping and not self.note:
+                self.inbox.read()
+                if not (self.stopping or self.note or self.held):
                     self._fill()
                 self._turn()
                 self.watch(self)
@@ -115,6 +119,30 @@ class Scheduler:
             for slot in self._running():  # idle workers stay for the next round
                 self._rescind(slot, "the engine was stopped")
         return "stopped" if self.stopping else "budget" if self.note else "done"
+
+    def cancel(self, trial: str) -> str:
+        """Take a trial out for good, whether it waits or runs; what came of it. What it used stays charged."""
+        if row := next((t for t in self._waiting if t["id"] == trial), None):
+            self._waiting.remove(row)
+            self.book.cancel(trial)
+            return "taken out of the queue"
+        slot = next((s for s in self.slots if trial in s.trials), None)
+        if slot is None:
+            return "it neither runs nor waits"
+        if len(slot.trials) > 1:
+            slot.send({"do": "drop", "trials": [trial]})
+            return "it leaves its pack"
+        slot.kill()
+        self._free(slot)
+        self.book.cancel(trial)
+        return "it was ended"
+
+    def set_limit(self, seconds: float) -> None:
+        """Another budget from now on, in device-seconds; the stage keeps its share of it."""
+        share = self.accounts.cap / self.limit
+        self.limit = self.accounts.limit = seconds
+        self.accounts.cap = share * seconds
+        self.store.put_result(self.opened.context, "budget", seconds)
 
     def _running(self) -> list[Slot]:
         return [s for s in self.slots if s.trials]
@@ -270,8 +298,11 @@ class Scheduler:
         with self.store.transaction():
             self._charge(slot, event["seconds"])
             for key, trial in slot.trials.items():
-                self.book.complete(trial, results[key], trial["charged"])
-        done = self._free(slot)
+                if key in results:
+                    self.book.complete(trial, results[key], trial["charged"])
+                else:
+                    self.book.cancel(key)
+        done = [t for t in self._free(slot) if t["id"] in results]
         self.finished += len(done)
         for trial in done:
             self.book.keep_best(trial["id"])

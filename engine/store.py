@@ -104,6 +104,15 @@ def m003_agent(db: Database) -> None:
     """)
 
 
+@migrations()
+def m004_requests(db: Database) -> None:
+    """What a UI asks of the running engine."""
+    db.executescript("""
+    CREATE TABLE requests(id INTEGER PRIMARY KEY, kind TEXT NOT NULL, argument TEXT, who TEXT NOT NULL,
+        at TEXT NOT NULL, taken TEXT, outcome TEXT);
+    """)
+
+
 def now() -> str:
     """The time, UTC, ISO 8601 to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -75,6 +75,10 @@ class TrialBook:
             "UPDATE trials SET state = 'FAIL', error = ?, finished = ? WHERE id = ?", (error, now(), trial)
         )
 
+    def cancel(self, trial: str) -> None:
+        """It is never run again."""
+        self.store.execute("UPDATE trials SET state = 'CANCELLED', finished = ? WHERE id = ?", (now(), trial))
+
     def keep_best(self, trial: str) -> None:
         """Keep the checkpoints of the best trials by their first main metric; delete the others."""
         folder = self.opened.state / "checkpoints"
