@@ -340,6 +340,17 @@ def readmit(
 
 
 @app.command()
+def tui(
+    folder: Folder = HERE,
+    bell: Annotated[bool, typer.Option("--bell", help="ring the terminal's bell with each notice")] = False,
+) -> None:
+    """Watch the study in the terminal, decide on proposals, start and stop the engine. Leaving it stops nothing."""
+    from app.tui.run import run_tui
+
+    run_tui(folder, bell)
+
+
+@app.command()
 def papers(
     query: Annotated[str, typer.Argument(metavar="[QUERY]", help="words of the title; left out: all")] = "",
     tag: Annotated[str | None, typer.Option("--tag", help="only works with this tag, e.g. Mixture")] = None,

@@ -183,20 +183,40 @@ def _one_waiting(waiting: list[str], wanted: str) -> str:
 
 
 def edit(folder: Path, proposal: str, source: Path | None, approve: bool, why: str) -> Row:
-    """Put an edited version in a proposal's place; it passes the gate like any other, and waits unless approved here.
+    """Put an edited version in a proposal's place.
 
     source: file with the edited version; `-`: standard input; None: the person's editor.
-    Raises: StudyError when the gate refuses the edited version; the proposal then waits as before.
     """
-    from engine.decisions import decide, waiting_proposals
+    from engine.decisions import waiting_proposals
+
+    opened = view_study(folder)
+    old = _one_waiting(waiting_proposals(opened), proposal)
+    (row,) = _rows(opened, [old])
+    before = row["content"].get("suggestion") or _bare(row["content"])
+    new = replace_by(folder, old, _from_editor(before) if source is None else _content(source), approve, why)
+    return {"decided": [old], "verdict": "edit", "edited": new, "waiting": _rows(opened, waiting_proposals(opened))}
+
+
+def suggest(folder: Path, content: Any) -> str:
+    """Queue a person's suggestion; its id and what the gate said. Raises: StudyError with what is wrong in it."""
+    opened, accounts = opened_study(folder)
+    with opened.store:
+        (row,) = _rows(opened, [_suggest(opened, accounts, content)])
+    return f"{row['id']} is {row['status']}: {row['gate']}"
+
+
+def replace_by(folder: Path, old: str, edited: Any, approve: bool, why: str) -> str:
+    """Put an edited version in a proposal's place; it passes the gate like any other, and waits unless approved here.
+
+    Its id. Raises: StudyError when the gate refuses the edited version; the proposal then waits as before.
+    """
+    from engine.decisions import decide
 
     opened, accounts = opened_study(folder)
     with opened.store:
-        old = _one_waiting(waiting_proposals(opened), proposal)
         (row,) = _rows(opened, [old])
-        before = row["content"].get("suggestion")
-        edited = _from_editor(before or _bare(row["content"])) if source is None else _content(source)
-        new = _suggest(opened, accounts, edited, old) if before else _submit_edited(opened, accounts, edited, old)
+        suggested = row["content"].get("suggestion") is not None
+        new = _suggest(opened, accounts, edited, old) if suggested else _submit_edited(opened, accounts, edited, old)
         (now,) = _rows(opened, [new])
         if new == old or now["status"] not in ("queued", "held"):
             what = "changes nothing" if new == old else f"is {now['status']}: {now['gate']}"
@@ -204,7 +224,7 @@ def edit(folder: Path, proposal: str, source: Path | None, approve: bool, why: s
         decide(opened, old, "edit", person(), f"{why or 'no reason given'}; in its place: {new}")
         if approve:
             decide(opened, new, "approve", person(), why or "edited and approved")
-        return {"decided": [old], "verdict": "edit", "edited": new, "waiting": _rows(opened, waiting_proposals(opened))}
+    return new
 
 
 def _bare(content: Row) -> Row:

@@ -39,6 +39,23 @@ def decide(opened: OpenStudy, proposal: str, verdict: Verdict, who: str, why: st
         opened.store.event("decision", f"{verdict} by {who}: {why}", proposal)
 
 
+def undo(opened: OpenStudy, proposal: str, who: str) -> None:
+    """Take the last decision on a proposal back: it waits again.
+
+    Raises: StudyError once the engine has made trials of it, or when there is nothing to take back.
+    """
+    with opened.store.transaction():
+        changed = opened.store.execute(
+            "UPDATE proposals SET status = 'queued' WHERE id = ? AND status IN ('approved', 'rejected', 'held') "
+            "AND NOT EXISTS (SELECT 1 FROM proposal_trials x WHERE x.proposal = proposals.id)",
+            (proposal,),
+        )
+        if not changed:
+            raise StudyError(f"proposal {proposal} was not decided on, or its trials are in the queue already")
+        opened.store.put("decisions", {"proposal": proposal, "verdict": "undo", "who": who, "why": "", "at": now()})
+        opened.store.event("decision", f"undo by {who}", proposal)
+
+
 def waiting_proposals(opened: OpenStudy, statuses: Sequence[str] = OPEN) -> list[str]:
     """Ids of the proposals that wait for a person."""
     marks = ", ".join("?" * len(statuses))

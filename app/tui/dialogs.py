@@ -1,0 +1,98 @@
+"""Questions that stand over a screen: a line of text, a text to edit, and the help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Label, Static, TextArea
+
+
+class AskLine(ModalScreen[str | None]):
+    """One line of text; None when it was left with Escape. check: what is wrong with a text, or None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Leave")]
+
+    def __init__(self, question: str, value: str = "", check: Callable[[str], str | None] = lambda _: None) -> None:
+        super().__init__()
+        self.question, self.value, self.check = question, value, check
+
+    def compose(self) -> ComposeResult:
+        """The question, the line, what is wrong with it."""
+        with VerticalScroll(classes="dialog"):
+            yield Label(self.question, markup=False)
+            yield Input(self.value, id="line")
+            yield Label("", id="problem", markup=False)
+
+    @on(Input.Submitted)
+    def _done(self, event: Input.Submitted) -> None:
+        if problem := self.check(event.value):
+            self.query_one("#problem", Label).update(problem)
+        else:
+            self.dismiss(event.value)
+
+
+class EditText(ModalScreen[str | None]):
+    """A text that is checked as it is typed; it can only be accepted while it is valid."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss(None)", "Leave"),
+        Binding("ctrl+s", "accept", "Accept"),
+    ]
+
+    def __init__(self, title: str, text: str, check: Callable[[str], str | None]) -> None:
+        super().__init__()
+        self.title_text, self.text, self.check = title, text, check
+
+    def compose(self) -> ComposeResult:
+        """The text and what is wrong with it."""
+        with VerticalScroll(classes="dialog wide"):
+            yield Label(f"{self.title_text}   (ctrl+s accepts, Escape leaves)", markup=False)
+            yield TextArea(self.text, language="yaml", id="text")
+            yield Label("", id="problem", markup=False)
+            with Horizontal(classes="buttons"):
+                yield Button("Accept", id="accept", variant="primary")
+                yield Button("Leave", id="leave")
+
+    def on_mount(self) -> None:
+        """Say at once what is wrong."""
+        self._look()
+        self.query_one("#text").focus()
+
+    @on(TextArea.Changed)
+    def _look(self) -> None:
+        problem = self.check(self.query_one("#text", TextArea).text)
+        self.query_one("#problem", Label).update(problem or "valid")
+        self.query_one("#accept", Button).disabled = problem is not None
+
+    @on(Button.Pressed, "#accept")
+    def action_accept(self) -> None:
+        """Take the text, if it is valid."""
+        text = self.query_one("#text", TextArea).text
+        if self.check(text) is None:
+            self.dismiss(text)
+
+    @on(Button.Pressed, "#leave")
+    def _leave(self) -> None:
+        self.dismiss(None)
+
+
+class Help(ModalScreen[None]):
+    """What a screen shows and which keys it has."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,f1,q", "dismiss(None)", "Leave")]
+
+    def __init__(self, title: str, text: str) -> None:
+        super().__init__()
+        self.title_text, self.text = title, text
+
+    def compose(self) -> ComposeResult:
+        """The text."""
+        with VerticalScroll(classes="dialog"):
+            yield Label(self.title_text, classes="title", markup=False)
+            yield Static(self.text, markup=False)
