@@ -28,6 +28,7 @@ from app.tui.screens.recipes import Recipes
 from app.tui.screens.trials import Trials
 from app.tui.snapshot import Snapshot
 from engine.errors import DjsbError
+from engine.slots import ENTRY
 from engine.store import DATABASE, Store
 from engine.study import STATE_FOLDER
 
@@ -186,7 +187,7 @@ class DjsbApp(App[None]):
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as out:
             process = subprocess.Popen(
-                [str(Path(sys.executable).with_name("djsb")), "auto", str(self.folder)],
+                [sys.executable, str(ENTRY), "auto", str(self.folder)],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=dict(os.environ),
             )  # fmt: skip
         self.notify(f"the engine starts (process {process.pid}); its log: {log}")

@@ -86,7 +86,8 @@ def light(view: OpenStudy) -> dict[str, Any]:
         "waiting": sum(s.get("WAITING", 0) for s in stages), "trials": tuple(_trials(view)),
         "proposals": tuple(_proposals(view)), "decisions": tuple(_decisions(view)),
         "events": tuple(store.query(f"SELECT * FROM events ORDER BY id DESC LIMIT {EVENTS}")),
-        "buckets": BUCKETS[view.study.pools.buckets], "insights": insights(view), "results": {n: store.result(context, n) for n in names},
+        "buckets": BUCKETS[view.study.pools.buckets], "insights": insights(view),
+        "results": {n: store.result(context, n) for n in names},
     }  # fmt: skip
 
 
