@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 install: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt torch==2.13.0 -e ".[dev]"
+	$(BIN)/pip install -q --no-compile -c constraints.txt torch==2.13.0 -e ".[dev]"
 	touch $@
 
 test: $(READY)
