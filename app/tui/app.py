@@ -18,7 +18,7 @@ from textual.screen import Screen
 
 from app.tui.base import Pane
 from app.tui.dialogs import AskLine, Help
-from app.tui.feed import Feed
+from app.tui.feed import Child, Feed
 from app.tui.screens.correlations import Correlations
 from app.tui.screens.log import Log
 from app.tui.screens.ops import Ops
@@ -28,9 +28,8 @@ from app.tui.screens.recipes import Recipes
 from app.tui.screens.trials import Trials
 from app.tui.snapshot import Snapshot
 from engine.errors import DjsbError
-from engine.slots import ENTRY
-from engine.store import DATABASE, Store
-from engine.study import STATE_FOLDER
+from engine.paths import DATABASE, ENTRY, STATE_FOLDER
+from engine.store import Store
 
 KEYS: dict[str, tuple[str, type[Pane]]] = {
     "overview": ("1", Overview), "ops": ("2", Ops), "correlations": ("3", Correlations), "proposals": ("4", Proposals),
@@ -73,11 +72,12 @@ class DjsbApp(App[None]):
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {mode: pane for mode, (_, pane) in KEYS.items()}
     DEFAULT_MODE = "overview"
 
-    def __init__(self, folder: Path, bell: bool = False) -> None:
+    def __init__(self, folder: Path, bell: bool = False, child: Child | None = None) -> None:
         super().__init__()
         self.folder, self.bell_wanted = folder.resolve(), bell
         self.snapshot: Snapshot | None = None
         self.feed: Feed | None = None
+        self._child = child
         self.frozen = False
         self.seen = 0
 
@@ -86,8 +86,9 @@ class DjsbApp(App[None]):
     def on_mount(self) -> None:
         """Start listening."""
         self.feed = Feed(
-            self.folder, lambda s: self._post(Came(s)), lambda number, content: self._post(Answered(number, content))
-        )
+            self.folder, lambda s: self._post(Came(s)), lambda number, content: self._post(Answered(number, content)),
+            self._child,
+        )  # fmt: skip
 
     def _post(self, message: Message) -> None:
         if self.is_running:
@@ -98,11 +99,17 @@ class DjsbApp(App[None]):
         before, self.snapshot = self.snapshot, message.snapshot
         if before is None or before.problem:
             self.seen = max((e["id"] for e in message.snapshot.events), default=0)
+            self.call_later(self._warm)
         else:
             self._announce(before, message.snapshot)
         for screen in self.screen_stack:
             if isinstance(screen, Pane):
                 screen.refresh_data()
+
+    @work(thread=True)
+    def _warm(self) -> None:
+        """Import what the first look at the curves would wait for."""
+        import textual_plot  # noqa: F401
 
     def _announce(self, before: Snapshot, now: Snapshot) -> None:
         """Toasts for finished stages, proposals that wait, and an engine that has gone."""

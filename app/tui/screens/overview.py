@@ -54,10 +54,8 @@ stops nothing.
         self.query_one("#running", Static).update(_running(s))
         self.query_one("#news", Static).update(_news(s, self.ui.seen))
         if s.board is not None:
-            reach = reach_of(s.board)
-            self.query_one("#board", KeyedTable).put(
-                [(r["pool"], _cells(i, r, reach)) for i, r in enumerate(s.board, 1)]
-            )
+            reach, rows = reach_of(s.board), {r["pool"]: (i, r) for i, r in enumerate(s.board, 1)}
+            self.query_one("#board", KeyedTable).follow(list(rows), lambda key: _cells(*rows[key], reach))
 
 
 def _cells(place: int, r: Row, reach: float) -> tuple[object, ...]:
