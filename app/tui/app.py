@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -99,17 +100,20 @@ class DjsbApp(App[None]):
         before, self.snapshot = self.snapshot, message.snapshot
         if before is None or before.problem:
             self.seen = max((e["id"] for e in message.snapshot.events), default=0)
-            self.call_later(self._warm)
+            self._warm()
         else:
             self._announce(before, message.snapshot)
         for screen in self.screen_stack:
             if isinstance(screen, Pane):
                 screen.refresh_data()
 
-    @work(thread=True)
-    def _warm(self) -> None:
-        """Import what the first look at the curves would wait for."""
-        import textual_plot  # noqa: F401
+    @work
+    async def _warm(self) -> None:
+        """Make the other screens while nobody waits for them: the first look at one is then as quick as any."""
+        for mode in KEYS:
+            await asyncio.sleep(0.05)  # keys go first
+            await asyncio.to_thread(KEYS[mode][1].prepare)
+            await self._init_mode(mode)  # Textual has no public name for it, and is pinned
 
     def _announce(self, before: Snapshot, now: Snapshot) -> None:
         """Toasts for finished stages, proposals that wait, and an engine that has gone."""
@@ -203,8 +207,6 @@ class DjsbApp(App[None]):
     @work(thread=False, exclusive=True)
     async def _watch_engine(self, process: subprocess.Popen[bytes], log: Path) -> None:
         """Say how an engine that was started here has ended."""
-        import asyncio
-
         while process.poll() is None:
             await asyncio.sleep(0.5)
         how = EXITS.get(process.returncode, f"exit code {process.returncode}")

@@ -52,6 +52,11 @@ again.
         self._drawn = -1
         self._curve_name = "loss"
 
+    @classmethod
+    def prepare(cls) -> None:
+        """Plots, and with them NumPy."""
+        import textual_plot  # noqa: F401
+
     def content(self) -> ComposeResult:
         """Filter and table; curves and details below."""
         from textual_plot import PlotWidget
