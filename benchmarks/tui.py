@@ -9,10 +9,12 @@ emulator (pyte) until the screen shows what the key should bring. A time is that
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import os
 import pty
-import select
+import queue
+import re
 import statistics
 import struct
 import subprocess
@@ -31,9 +33,24 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 COLUMNS, LINES = 160, 48
 DJSB = Path(sys.executable).with_name("djsb")
-MODES = {"2": "OPs", "3": "Correlations", "4": "Proposals", "5": "Trials", "6": "Recipes", "7": "Log", "1": "Overview"}
-GOALS = {"first paint": 1500, "first switch": 150, "switch": 150, "key": 50}
-MEMORY = 250  # MB, UI and feed together
+MODES = {  # key → the screen's name, something of its content
+    "1": ("Overview", r" 1 +[▲▼·] "), "2": ("OPs", r"statistic_\d\d +op_"), "3": ("Correlations", r"statistic_00 1 "),
+    "4": ("Proposals", r"○ queued"), "5": ("Trials", r"COMPLETE"), "6": ("Recipes", r"ckpt₀"), "7": ("Log", r"note"),
+}  # fmt: skip
+FIGURES = {  # what is measured → how it reads, goal
+    "first paint": ("first paint: stages, budget, what runs (ms)", "1500"),
+    "leaderboard": ("leaderboard of 999 pools is there (ms)", ""),
+    "first switch": ("first look at each of the other six screens (ms)", "150"),
+    "switch": ("switch to each of the seven screens (ms)", "150"),
+    "key": ("cursor key in the table of trials (ms)", "50"),
+    "leaving": ("leaving (ms)", "1000"),
+    "memory, UI": ("peak memory of the UI (MB, PSS)", ""),
+    "memory, feed": ("peak memory of its reading process (MB, PSS)", ""),
+    "memory, both": ("peak memory of both (MB, PSS)", "250"),
+    "share, UI": ("CPU of the UI while keys are pressed (% of a core)", ""),
+    "share, feed": ("CPU of its reading process meanwhile (% of a core)", ""),
+}
+Figures = dict[str, list[tuple[float, float | None]]]
 KEYS = 40  # cursor keys a run
 PATIENCE = 30.0  # seconds
 
@@ -54,41 +71,47 @@ class Terminal:
         )  # fmt: skip
         os.close(slave)
         self.master = master
+        self._chunks: queue.Queue[tuple[float, bytes]] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        """Note when bytes come, however long the emulator takes to understand them."""
+        with contextlib.suppress(OSError):
+            while chunk := os.read(self.master, 1 << 16):
+                self._chunks.put((time.monotonic(), chunk))
 
     def until(self, seen: Callable[[], bool]) -> float:
         """When the bytes came after which the screen shows what is looked for; `time.monotonic()`."""
         end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            if not select.select([self.master], [], [], 0.2)[0]:
-                continue
-            chunk, at = os.read(self.master, 1 << 16), time.monotonic()
-            # pyte knows no sequences with `>` or `<`, which ask the terminal for its abilities
-            self._stream.feed(chunk)
-            if seen():
-                return at
+        while (left := end - time.monotonic()) > 0:
+            with contextlib.suppress(queue.Empty):
+                at, chunk = self._chunks.get(timeout=left)
+                self._stream.feed(chunk)
+                if seen():
+                    return at
         raise SystemExit("the screen never showed what it should:\n" + "\n".join(self.screen.display))
 
-    def press(self, key: str, seen: Callable[[], bool]) -> float:
-        """Milliseconds from a key to the screen that shows its effect."""
+    def press(self, key: str, seen: Callable[[], bool]) -> tuple[float, float]:
+        """Milliseconds from a key to the screen that shows its effect: of the clock, and of the UI's CPU time."""
         self.settle(0.3)
-        began = time.monotonic()
+        used, began = cpu_ms(self.process.pid), time.monotonic()
         os.write(self.master, key.encode())
-        return 1000 * (self.until(seen) - began)
+        return 1000 * (self.until(seen) - began), cpu_ms(self.process.pid) - used
 
     def settle(self, seconds: float) -> None:
         """Read on for a while."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            if select.select([self.master], [], [], left)[0]:
-                self._stream.feed(os.read(self.master, 1 << 16))
+            with contextlib.suppress(queue.Empty):
+                self._stream.feed(self._chunks.get(timeout=left)[1])
 
     def line(self, number: int) -> str:
         """A line's text."""
         return self.screen.display[number]
 
-    def shown(self, text: str) -> int | None:
-        """The first line that holds a text."""
-        return next((n for n, line in enumerate(self.screen.display) if text in line), None)
+    def shows(self, pattern: str) -> bool:
+        """True when some line holds what the pattern finds."""
+        return any(re.search(pattern, line) for line in self.screen.display)
 
     def ground(self, line: int, column: int = 2) -> str:
         """The background colour of a cell."""
@@ -110,68 +133,77 @@ def peak(process: subprocess.Popen[bytes], over: threading.Event) -> dict[str, f
     return found
 
 
-def cpu_seconds(process: psutil.Process) -> float:
-    """CPU time of a process so far."""
-    used = process.cpu_times()
-    return float(used.user + used.system)
+def cpu_ms(process: int) -> float:
+    """CPU time that a process has used so far, all its threads."""
+    tasks = Path(f"/proc/{process}/task").glob("*/schedstat")
+    return sum(int(t.read_text().split()[0]) for t in tasks) / 1e6
 
 
-def one_run(folder: Path) -> dict[str, list[float]]:
-    """All figures of one start of the UI, milliseconds, MB and CPU shares."""
-    found: dict[str, list[float]] = {"first switch": [], "switch": [], "key": []}
+def one_run(folder: Path) -> Figures:
+    """All figures of one start of the UI: milliseconds of the clock and of CPU time, MB, percent of a core."""
+    found: Figures = {}
     terminal = Terminal([str(DJSB), "tui", str(folder)])
     over, memory = threading.Event(), dict[str, float]()
     watcher = threading.Thread(target=lambda: memory.update(peak(terminal.process, over)))
     watcher.start()
     try:
-        stages = terminal.until(lambda: terminal.shown("probe") is not None and terminal.shown("5000/5000") is not None)
-        board = terminal.until(lambda: terminal.shown("▲ helps") is not None or terminal.shown("· unclear") is not None)
-        found["first paint"] = [1000 * (stages - terminal.began)]
-        found["leaderboard"] = [1000 * (board - terminal.began)]
-        ui = psutil.Process(terminal.process.pid)
-        found["start, UI's CPU"] = [1000 * cpu_seconds(ui)]
-        terminal.settle(3)
-        for turn in ("first switch", "switch"):
-            for key, title in MODES.items():
-                if turn == "first switch" and key == "1":
-                    terminal.press(key, lambda: terminal.line(0).startswith(" Overview"))
-                    continue
-                found[turn].append(terminal.press(key, lambda t=title: terminal.line(0).startswith(f" {t}")))
-        terminal.press("5", lambda: terminal.line(0).startswith(" Trials"))
+        ui = terminal.process.pid
+        for name, sign in (("first paint", r"probe +\S+ 5000/5000"), ("leaderboard", r" 1 +[▲▼·] ")):
+            shown = terminal.until(lambda s=sign: terminal.shows(s))
+            found[name] = [(1000 * (shown - terminal.began), cpu_ms(ui))]
         terminal.settle(1)
-        before = cpu_seconds(ui), sum(cpu_seconds(c) for c in ui.children()), time.monotonic()
-        first = terminal.shown("✓")
-        assert first is not None
-        cursor = terminal.ground(first + 1)
-        for row in range(first + 2, first + 2 + KEYS // 2):
-            found["key"].append(terminal.press("\x1b[B", lambda r=row: terminal.ground(r) == cursor))
-        for row in range(first + KEYS // 2, first, -1):
-            found["key"].append(terminal.press("\x1b[A", lambda r=row: terminal.ground(r) == cursor))
-        wall = time.monotonic() - before[2]
-        found["CPU share, UI"] = [100 * (cpu_seconds(ui) - before[0]) / wall]
-        found["CPU share, feed"] = [100 * (sum(cpu_seconds(c) for c in ui.children()) - before[1]) / wall]
+        found["first switch"] = [_switch(terminal, key) for key in "234567"]
+        _switch(terminal, "1")
+        found["switch"] = [_switch(terminal, key) for key in "2345671"]
+        _switch(terminal, "5")
+        terminal.settle(1)
+        (feed,) = psutil.Process(ui).children()
+        before = {"UI": cpu_ms(ui), "feed": cpu_ms(feed.pid)}, time.monotonic()
+        found["key"] = _cursor_keys(terminal)
+        wall = 1000 * (time.monotonic() - before[1])
+        for name, pid in (("UI", ui), ("feed", feed.pid)):
+            found[f"share, {name}"] = [(100 * (cpu_ms(pid) - before[0][name]) / wall, None)]
         began = time.monotonic()
         os.write(terminal.master, b"q")
         terminal.process.wait(PATIENCE)
-        found["quit"] = [1000 * (time.monotonic() - began)]
+        found["leaving"] = [(1000 * (time.monotonic() - began), None)]
     finally:
         over.set()
         watcher.join()
         if terminal.process.poll() is None:
             terminal.process.kill()
-    for name, value in memory.items():
-        found[f"memory, {name}"] = [value]
-    return found
+    return found | {f"memory, {name}": [(value, None)] for name, value in memory.items()}
 
 
-def row(name: str, values: list[float], goal: str = "") -> str:
-    """One line of the table: median, 95th percentile, range."""
-    digits = 0 if max(values) >= 10 else 1
-    high = sorted(values)[min(len(values) - 1, int(0.95 * len(values)))]
-    spread = f"{min(values):.{digits}f}–{max(values):.{digits}f}"
-    return (
-        f"| {name} | {statistics.median(values):.{digits}f} | {high:.{digits}f} | {spread} | {len(values)} | {goal} |"
-    )
+def _switch(terminal: Terminal, key: str) -> tuple[float, float]:
+    """To another screen, until its name and something of its content are there."""
+    title, content = MODES[key]
+    return terminal.press(key, lambda: terminal.line(0).startswith(f" {title} ") and terminal.shows(content))
+
+
+def _cursor_keys(terminal: Terminal) -> list[tuple[float, float | None]]:
+    """Down and up again in the table of trials; the row under the cursor has another ground."""
+    head = next(n for n in range(LINES) if "✓" in terminal.line(n))
+    cursor = terminal.ground(head + 1)
+    rows = [*range(head + 2, head + 2 + KEYS // 2), *range(head + KEYS // 2, head, -1)]
+    keys = ["\x1b[B"] * (KEYS // 2) + ["\x1b[A"] * (KEYS // 2)
+    return [
+        terminal.press(key, lambda r=row: terminal.ground(r) == cursor) for key, row in zip(keys, rows, strict=True)
+    ]
+
+
+def row(name: str, values: list[tuple[float, float | None]], goal: str = "") -> str:
+    """One line of the table: median, 95th percentile, range; median and 95th percentile of the UI's CPU time."""
+    clock, used = [c for c, _ in values], [u for _, u in values if u is not None]
+    cells = [
+        f"{statistics.median(clock):.0f}", f"{_high(clock):.0f}", f"{min(clock):.0f}–{max(clock):.0f}",
+        f"{statistics.median(used):.0f} / {_high(used):.0f}" if used else "–", str(len(values)), goal,
+    ]  # fmt: skip
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def _high(values: list[float]) -> float:
+    return sorted(values)[min(len(values) - 1, int(0.95 * len(values)))]
 
 
 def main() -> None:
@@ -180,40 +212,31 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    runs: list[dict[str, list[float]]] = []
     from benchmarks.tui_study import write_study
 
+    runs: list[Figures] = []
     with tempfile.TemporaryDirectory() as scratch:
         write_study(Path(scratch))
-        engine = subprocess.Popen(
-            [sys.executable, str(ROOT / "benchmarks" / "tui_study.py"), scratch], stdout=subprocess.PIPE
-        )
-        try:
-            assert engine.stdout is not None and engine.stdout.readline() == b"ready\n"
-            for _ in range(args.repeats):
-                runs.append(one_run(Path(scratch)))
-                print({k: [round(v) for v in values] for k, values in runs[-1].items()}, flush=True)
-        finally:
-            engine.kill()
+        stand_in = [sys.executable, str(ROOT / "benchmarks" / "tui_study.py"), scratch]
+        with subprocess.Popen(stand_in, stdout=subprocess.PIPE) as engine:
+            try:
+                assert engine.stdout is not None and engine.stdout.readline() == b"ready\n"
+                for _ in range(args.repeats):
+                    runs.append(one_run(Path(scratch)))
+                    print({k: [round(v) for v, _ in values] for k, values in runs[-1].items()}, flush=True)
+            finally:
+                engine.kill()
     joined = {name: [v for r in runs for v in r[name]] for name in runs[0]}
-    lines = [
-        row("first paint: stages, budget, what runs (ms)", joined["first paint"], "1500"),
-        row("the leaderboard of 999 pools is there (ms)", joined["leaderboard"], ""),
-        row("first switch to each screen (ms)", joined["first switch"], "150"),
-        row("switch to each screen (ms)", joined["switch"], "150"),
-        row("cursor key in the table of trials (ms)", joined["key"], "50"),
-        row("leaving (ms)", joined["quit"], "1000"),
-        *(row(f"peak {n} (MB, PSS)", joined[n], "250" if "both" in n else "") for n in joined if "memory" in n),
-        row("CPU of the UI's process until the leaderboard is there (ms)", joined["start, UI's CPU"], ""),
-        *(row(f"{n} (% of a core)", joined[n], "") for n in joined if "share" in n),
-    ]
-    table = "\n".join(["| what | median | p95 | range | n | goal |", "|---|---|---|---|---|---|", *lines])
+    head = (
+        "| what | median | p95 | range | CPU time of the UI, median / p95 | n | goal |\n|---|---|---|---|---|---|---|"
+    )
+    table = "\n".join([head, *(row(text, joined[name], goal) for name, (text, goal) in FIGURES.items())])
     print(table)
     if args.write:
         from benchmarks.write import write_section
 
-        load = f"load average of the last minute when it ended: {os.getloadavg()[0]:.1f}"
-        write_section("tui", "Terminal UI (`make bench-tui`)", f"{table}\n\n{args.repeats} runs; {load}.")
+        load = f"Load average of the last minute when it ended: {os.getloadavg()[0]:.1f}"
+        write_section("tui", "Terminal UI (`make bench-tui`)", f"{table}\n\n{args.repeats} runs. {load}.")
 
 
 if __name__ == "__main__":
