@@ -19,3 +19,9 @@ def redact(text: str) -> str:
     for name in sorted(secret_names(), key=lambda n: -len(os.environ[n])):
         text = text.replace(os.environ[name], f"[{name}]")
     return text
+
+
+def without_secrets() -> dict[str, str]:
+    """The environment without keys: neither workers nor the UI's reader need any."""
+    names = secret_names()
+    return {k: v for k, v in os.environ.items() if k not in names}

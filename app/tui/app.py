@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from textual.screen import Screen
 
 from app.tui.base import Pane
 from app.tui.dialogs import AskLine, Help
-from app.tui.feed import Feed
+from app.tui.feed import Child, Feed
 from app.tui.screens.correlations import Correlations
 from app.tui.screens.log import Log
 from app.tui.screens.ops import Ops
@@ -28,9 +29,8 @@ from app.tui.screens.recipes import Recipes
 from app.tui.screens.trials import Trials
 from app.tui.snapshot import Snapshot
 from engine.errors import DjsbError
-from engine.slots import ENTRY
-from engine.store import DATABASE, Store
-from engine.study import STATE_FOLDER
+from engine.paths import DATABASE, ENTRY, STATE_FOLDER
+from engine.store import Store
 
 KEYS: dict[str, tuple[str, type[Pane]]] = {
     "overview": ("1", Overview), "ops": ("2", Ops), "correlations": ("3", Correlations), "proposals": ("4", Proposals),
@@ -73,11 +73,12 @@ class DjsbApp(App[None]):
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {mode: pane for mode, (_, pane) in KEYS.items()}
     DEFAULT_MODE = "overview"
 
-    def __init__(self, folder: Path, bell: bool = False) -> None:
+    def __init__(self, folder: Path, bell: bool = False, child: Child | None = None) -> None:
         super().__init__()
         self.folder, self.bell_wanted = folder.resolve(), bell
         self.snapshot: Snapshot | None = None
         self.feed: Feed | None = None
+        self._child = child
         self.frozen = False
         self.seen = 0
 
@@ -86,8 +87,9 @@ class DjsbApp(App[None]):
     def on_mount(self) -> None:
         """Start listening."""
         self.feed = Feed(
-            self.folder, lambda s: self._post(Came(s)), lambda number, content: self._post(Answered(number, content))
-        )
+            self.folder, lambda s: self._post(Came(s)), lambda number, content: self._post(Answered(number, content)),
+            self._child,
+        )  # fmt: skip
 
     def _post(self, message: Message) -> None:
         if self.is_running:
@@ -98,11 +100,20 @@ class DjsbApp(App[None]):
         before, self.snapshot = self.snapshot, message.snapshot
         if before is None or before.problem:
             self.seen = max((e["id"] for e in message.snapshot.events), default=0)
+            self._warm()
         else:
             self._announce(before, message.snapshot)
         for screen in self.screen_stack:
             if isinstance(screen, Pane):
                 screen.refresh_data()
+
+    @work
+    async def _warm(self) -> None:
+        """Make the other screens while nobody waits for them: the first look at one is then as quick as any."""
+        for mode in KEYS:
+            await asyncio.sleep(0.05)  # keys go first
+            await asyncio.to_thread(KEYS[mode][1].prepare)
+            await self._init_mode(mode)  # Textual has no public name for it, and is pinned
 
     def _announce(self, before: Snapshot, now: Snapshot) -> None:
         """Toasts for finished stages, proposals that wait, and an engine that has gone."""
@@ -196,8 +207,6 @@ class DjsbApp(App[None]):
     @work(thread=False, exclusive=True)
     async def _watch_engine(self, process: subprocess.Popen[bytes], log: Path) -> None:
         """Say how an engine that was started here has ended."""
-        import asyncio
-
         while process.poll() is None:
             await asyncio.sleep(0.5)
         how = EXITS.get(process.returncode, f"exit code {process.returncode}")

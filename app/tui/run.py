@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from engine.errors import StudyError
-from engine.open_study import view_study
+from engine.paths import DATABASE, STATE_FOLDER
 
 
 def run_tui(folder: Path, bell: bool) -> None:
@@ -16,7 +16,13 @@ def run_tui(folder: Path, bell: bool) -> None:
         raise StudyError("the terminal UI needs textual and textual-plot: pip install 'djsb[tui]'")
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise StudyError("djsb tui needs a terminal; djsb status and djsb rank print the same for scripts")
-    view_study(folder).store.close()
+    if not (folder / STATE_FOLDER / DATABASE).exists():
+        from engine.open_study import view_study
+
+        view_study(folder)  # it says what is missing
+    from app.tui.feed import spawn
+
+    child = spawn(folder)
     from app.tui.app import DjsbApp
 
-    DjsbApp(folder, bell).run()
+    DjsbApp(folder, bell, child).run()
