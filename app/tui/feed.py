@@ -20,11 +20,13 @@ from typing import Any
 
 from app.tui import snapshot as reading
 from app.tui.snapshot import Snapshot
-from engine.errors import DjsbError
+from engine.errors import DjsbError, StoreError
 from engine.slots import ENTRY, without_secrets
 
 POLL = 0.1  # seconds between looks at the data version
 RARELY = 1.0  # seconds at least between two rankings
+REVIVALS = 3  # times that a dead child is started again
+PATIENCE = 1000  # milliseconds that a locked database is waited for before it is said
 AGAIN = 5.0  # seconds after which engine and errors are looked at even if nothing was committed
 Ask = tuple[int, str, tuple[Any, ...]]
 
@@ -33,17 +35,21 @@ class Feed:
     """The UI's end. show: called from a thread with each new snapshot; answer: with the result of `ask`."""
 
     def __init__(self, folder: Path, show: Callable[[Snapshot], None], answer: Callable[[int, Any], None]) -> None:
-        self.show, self.answer = show, answer
+        self.folder, self.show, self.answer = folder, show, answer
+        self._asked = self._deaths = 0
+        self._closed = False
+        self._start()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _start(self) -> None:
+        """Begin the child."""
         self._here, there = Pipe()
         self._process = subprocess.Popen(
-            [sys.executable, str(ENTRY), "feed", str(folder), str(there.fileno())],
+            [sys.executable, str(ENTRY), "feed", str(self.folder), str(there.fileno())],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             pass_fds=[there.fileno()], env=without_secrets(),
         )  # fmt: skip
         there.close()
-        self._asked = 0
-        self._closed = False
-        threading.Thread(target=self._listen, daemon=True).start()
 
     def ask(self, what: str, *arguments: Any) -> int:
         """Ask for details; the number under which the answer comes."""
@@ -58,12 +64,28 @@ class Feed:
         self._process.kill()
         self._process.wait()
 
+    def _revive(self) -> bool:
+        """Start the child again after it died, a few times; then say so."""
+        self._process.kill()
+        code = self._process.wait()
+        self._deaths += 1
+        if self._deaths > REVIVALS:
+            said = f"the process that reads the study has died {self._deaths} times (exit {code})"
+            self.show(Snapshot(self.folder, problem=f"{said}; leave (q), and look with djsb status {self.folder}"))
+            return False
+        time.sleep(0.2 * self._deaths)
+        if not self._closed:
+            self._start()
+        return not self._closed
+
     def _listen(self) -> None:
         while not self._closed:
             try:
                 number, content = self._here.recv()
-            except (EOFError, OSError):
-                return
+            except Exception:  # the pipe has ended, or broke off within a message
+                if self._closed or not self._revive():
+                    return
+                continue
             if self._closed:
                 return
             if number is None:
@@ -90,6 +112,7 @@ class _Reader:
         self.view: Any = None
         self.shown: Snapshot | None = None
         self._version: int | None = None
+        self._file: tuple[int, int] | None = None
         self._looked = self._ranked = 0.0
         self._cost = 0.0
         self._stale = True
@@ -99,7 +122,7 @@ class _Reader:
         now = time.monotonic()
         try:
             if self.view is None:
-                self.view = reading.opened(self.folder)
+                self._open()
             changed = self._changed()
             if changed or now - self._looked > AGAIN:
                 self._looked, self._stale = now, self._stale or changed
@@ -120,7 +143,17 @@ class _Reader:
                 self._send(reading.unreadable(self.folder, error))
             time.sleep(0.5)
 
+    def _open(self) -> None:
+        """Open the study, and remember which file it is."""
+        self.view = reading.opened(self.folder)
+        self.view.store.connection.execute(f"PRAGMA busy_timeout={PATIENCE}")
+        self._file = _identity(self.view.store.file)
+
     def _changed(self) -> bool:
+        if _identity(self.view.store.file) != self._file:  # an open file outlives its name
+            raise StoreError(
+                f"{self.view.store.file} was removed or replaced; put it back, or start anew with djsb auto"
+            )
         row = self.view.store.one("PRAGMA data_version")
         version = row["data_version"]
         if version == self._version:
@@ -135,7 +168,7 @@ class _Reader:
         last = self.view.store.one("SELECT context, at FROM studies ORDER BY at DESC LIMIT 1")
         if last and last["context"] != self.view.context:
             self.view.store.close()
-            self.view = reading.opened(self.folder)
+            self._open()
 
     def _send(self, found: Snapshot) -> None:
         self.shown = found
@@ -150,3 +183,15 @@ class _Reader:
             self.pipe.send((number, reading.QUESTIONS[what](self.view, *arguments)))
         except DjsbError as error:
             self.pipe.send((number, error))
+        except Exception as error:  # the border of this process: the UI says what happened, the feed lives on
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            self.pipe.send((number, DjsbError(f"{what} cannot be shown: {said}")))
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Which file stands under this name, or None."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

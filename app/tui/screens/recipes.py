@@ -1,23 +1,31 @@
-"""Recipes: the lattice of combinations, repetition against more rows, the lineage; a pool's YAML, to copy or export."""
+"""Recipes: lineage, lattice of combinations, repetition against more rows; a pool's YAML, to copy, export or apply."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 from typing import Any, ClassVar
 
-from rich.syntax import Syntax
 from rich.text import Text
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static, Tree
+from textual_plot import HiResMode, PlotWidget
 
 from app.printable import printable
 from app.tui.base import Pane
-from app.tui.marks import VERDICTS, percent
+from app.tui.dialogs import AskLine
+from app.tui.marks import VERDICTS, percent, style_of
 from app.tui.snapshot import Snapshot
 from engine.errors import DjsbError
+from engine.slots import ENTRY, without_secrets
 from engine.store import Row
+
+PARTS = ("recipe-left", "yaml-box")
 
 
 class Recipes(Pane):
@@ -25,14 +33,19 @@ class Recipes(Pane):
 
     title_text = "Recipes"
     help_text = """\
-The tree holds the confirmed recipe, the combinations under their slices, and repetition against
-adding lower-ranked rows at equal trained samples. The YAML at the right is the Data-Juicer recipe
-of the pool under the cursor: y copies it to the clipboard (OSC 52), w writes it to recipe-<id>.yaml
-in the study's folder.
+The tree holds the lineage with the confirmed recipe, the combinations under each of their slices,
+and repetition against adding lower-ranked rows at equal trained samples, which the picture below
+draws: change in percent over trained samples.
+
+The YAML is the Data-Juicer recipe of the pool under the cursor: y copies it to the clipboard
+(OSC 52), w writes it to recipe-<id>.yaml in the study's folder, d runs it on a dataset (djsb apply,
+in a process of its own). v goes from the tree to the YAML and back where there is no room for both.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "copy", "Copy YAML", id="recipes.copy"),
-        Binding("w", "export", "Write YAML", id="recipes.export"),
+        Binding("v", "part", "Tree/YAML", id="recipes.part"),
+        Binding("y", "copy", "Copy", id="recipes.copy"),
+        Binding("w", "export", "Write", id="recipes.export"),
+        Binding("d", "apply", "Apply to data", id="recipes.apply"),
     ]
 
     def __init__(self) -> None:
@@ -41,45 +54,82 @@ in the study's folder.
         self.pool: str | None = None
         self._wanted = -1
         self._told: Any = None
+        self._part = 0
 
     def content(self) -> ComposeResult:
-        """Tree and YAML beside each other."""
+        """Tree and picture, YAML beside them."""
         with Horizontal(id="recipe-box"):
-            yield Tree("recipes", id="lattice")
-            with VerticalScroll(id="yaml-box"):
-                yield Static(id="yaml")
+            with Vertical(id="recipe-left"):
+                yield Tree("recipes", id="lattice")
+                with Vertical(id="scale-box"):
+                    yield Static(id="legend-line")
+                    yield PlotWidget(id="scale-plot")
+            with VerticalScroll(id="yaml-box", classes="part-hidden"):
+                yield Static(Text("choose a pool in the tree", "faint"), id="yaml")
+
+    def on_mount(self) -> None:
+        """The tree has the keys first."""
+        tree = self.query_one("#lattice", Tree)
+        tree.show_root = False
+        tree.focus()
+
+    def action_part(self) -> None:
+        """The other part, where only one has room; else the keys go to the other."""
+        self._part = 1 - self._part
+        for i, part in enumerate(PARTS):
+            self.query_one(f"#{part}").set_class(i != self._part, "part-hidden")
+        self.query_one("#yaml-box" if self._part else "#lattice").focus()
 
     def show(self, s: Snapshot) -> None:
         """The tree, made anew when its content has changed."""
         told = (
             [(r["pool"], r["change"], r["verdict"]) for r in s.board or ()],
-            s.results.get("recipe"),
-            s.results["scale"],
-        )
+            s.results.get("recipe"), s.results.get("unconfirmed"), s.results.get("scale"), self.app.theme,
+        )  # fmt: skip
         if told == self._told:
             return
         self._told = told
         tree: Tree[str] = self.query_one("#lattice", Tree)
+        at = tree.cursor_line
         tree.clear()
-        tree.show_root = False
         best = s.results.get("recipe")
-        lineage = tree.root.add("lineage", expand=True)
+        lineage = tree.root.add(Text("lineage", "title"), expand=True)
         first = lineage.add("ckpt₀ (the study's model)", expand=True)
         if best:
-            first.add_leaf(Text(f"recipe₁ {_line(best)} (confirmed on fresh seeds)", "bold"), data=best["pool"])
+            first.add_leaf(Text("recipe₁ ").append_text(_line(best)).append("  ● confirmed"), data=best["pool"])
         else:
-            first.add_leaf(Text(s.results.get("unconfirmed") or "no recipe is confirmed yet", "dim"))
+            first.add_leaf(Text(printable(s.results.get("unconfirmed") or "no recipe is confirmed yet"), "faint"))
         several = [r for r in s.board or () if r["kind"] == "combination" and r["change"] is not None]
-        lattice = tree.root.add("combinations, under each of their slices", expand=True)
+        lattice = tree.root.add(Text(f"combinations ({len(several)}), under their slices", "title"), expand=True)
         for part in dict.fromkeys(p for r in several for p in r["label"].split(" + ")):
             single = next((r for r in s.board or () if r["label"] == part), None)
-            node = lattice.add(_line(single) if single else part, data=single["pool"] if single else None, expand=True)
+            label = _line(single) if single else Text(printable(part))
+            node = lattice.add(label, data=single["pool"] if single else None, expand=True)
             for r in several:
                 if part in r["label"].split(" + "):
                     node.add_leaf(_line(r), data=r["pool"])
-        scale = tree.root.add("repetition, or lower-ranked rows, at equal trained samples", expand=True)
+        if not several:
+            lattice.add_leaf(Text("none was trained yet", "faint"))
+        scale = tree.root.add(Text("repetition, or lower-ranked rows", "title"), expand=True)
         for r in s.results.get("scale") or ():
-            scale.add_leaf(f"{r['samples']:>8} samples  {_line(r)}", data=r["pool"])
+            scale.add_leaf(Text(f"{r['samples']:>7} samples ").append_text(_line(r)), data=r["pool"])
+        tree.cursor_line = max(0, min(at, tree.last_line))
+        self._draw(s.results.get("scale") or ())
+
+    def _draw(self, scale: Any) -> None:
+        """Change over trained samples, repetition and added layers beside each other."""
+        plot = self.query_one("#scale-plot", PlotWidget)
+        plot.clear()
+        legend = Text("change % over trained samples: " if scale else "no repetition was trained yet", "faint")
+        series = (("repetition", "curve0", HiResMode.BRAILLE, "⠤"), ("layers", "curve1", HiResMode.QUADRANT, "▚"))
+        for kind, style, mode, sign in series:
+            points = sorted((r["samples"], r["change"]) for r in scale if r["kind"] == kind and r["change"] is not None)
+            if points:
+                x, y = zip(*points, strict=True)
+                plot.plot(x, y, line_style=self.style(style), hires_mode=mode)
+                plot.scatter(x, y, marker="●" if kind == "repetition" else "■", marker_style=self.style(style))
+                legend.append(f" {sign} ", style).append("repetition" if kind == "repetition" else "added rows")
+        self.query_one("#legend-line", Static).update(legend)
 
     @on(Tree.NodeHighlighted)
     def _ask(self, event: Tree.NodeHighlighted[str]) -> None:
@@ -91,7 +141,7 @@ in the study's folder.
         """The YAML has come."""
         if number == self._wanted:
             self.yaml = "" if isinstance(content, DjsbError) else content
-            shown = Text(printable(str(content)), "dim") if isinstance(content, DjsbError) else Syntax(content, "yaml")
+            shown = Text(printable(str(content)), "faint") if isinstance(content, DjsbError) else highlighted(content)
             self.query_one("#yaml", Static).update(shown)
 
     def action_copy(self) -> None:
@@ -111,7 +161,63 @@ in the study's folder.
             else:
                 self.notify(f"written to {file}")
 
+    @work
+    async def action_apply(self) -> None:
+        """Ask for data and output file, then run `djsb apply` on them."""
+        text = self.yaml
+        if not text:
+            self.notify("choose a pool in the tree first", severity="warning")
+            return
+        data = await self.app.push_screen_wait(AskLine("apply this recipe to which dataset?", check=_no_data))
+        if not data:
+            return
+        out = await self.app.push_screen_wait(AskLine("write the kept rows to (.jsonl or .parquet)", check=_no_output))
+        if out:
+            self.notify("the recipe is applied; this may take a while")
+            self._apply(text, data.strip(), out.strip())
 
-def _line(r: Row) -> str:
+    @work(thread=True)
+    def _apply(self, text: str, data: str, out: str) -> None:
+        with tempfile.TemporaryDirectory(prefix="djsb-apply-") as scratch:
+            recipe = Path(scratch) / "recipe.yaml"
+            recipe.write_text(text, encoding="utf-8")
+            command = ["apply", str(recipe), "--data", _path(data), "--out", _path(out)]
+            done = subprocess.run(
+                [sys.executable, str(ENTRY), *command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                encoding="utf-8", errors="replace", env=without_secrets(), check=False,
+            )  # fmt: skip
+        lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+        said = printable(" · ".join(lines[-6:]) if done.returncode == 0 else lines[-1] if lines else "no message")
+        self.app.notify(said, severity="information" if done.returncode == 0 else "error", timeout=15, markup=False)
+
+
+def _path(text: str) -> str:
+    return str(Path(text).expanduser().resolve())
+
+
+def _no_data(text: str) -> str | None:
+    return None if text.strip() and Path(text.strip()).expanduser().exists() else "no such file"
+
+
+def _no_output(text: str) -> str | None:
+    file = Path(text.strip()).expanduser()
+    if file.suffix not in (".jsonl", ".parquet"):
+        return "the name ends in .jsonl or .parquet"
+    if file.exists():
+        return "there is a file of this name already"
+    return None if file.resolve().parent.is_dir() else "no such folder"
+
+
+def highlighted(text: str) -> Text:
+    """A recipe with its keys, texts and comments told apart, in the theme's colours."""
+    shown = Text(printable(text))
+    shown.highlight_regex(r"(?m)^[ \-]*(?P<note>[\w.\-]+)(?=:( |$))", style_prefix="")
+    shown.highlight_regex(r"(?P<warn>(?<=: )-?\d[\d.e+\-]*$)", style_prefix="")
+    shown.highlight_regex(r"(?m)(?P<faint>(^|\s)#.*$)", style_prefix="")
+    return shown
+
+
+def _line(r: Row) -> Text:
     interval = "" if r["ci_low"] is None else f" [{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]"
-    return f"{VERDICTS[r['verdict']]} {printable(r['label'])}  {percent(r['change'])} %{interval}"
+    verdict = (f"{VERDICTS[r['verdict']]} ", style_of(r["verdict"]))
+    return Text.assemble(verdict, f"{printable(r['label'])}  {percent(r['change'])} %{interval}")
