@@ -69,7 +69,7 @@ class DjsbApp(App[None]):
             Binding(key, f"switch_mode('{mode}')", pane.title_text, show=False, id=f"mode.{mode}")
             for mode, (key, pane) in KEYS.items()
         ),
-        Binding("f", "freeze", "Freeze", id="app.freeze"),
+        Binding("f", "freeze", "Freeze", show=False, id="app.freeze"),
         Binding("f1,question_mark", "explain", "Help", id="app.help"),
         Binding("q", "quit", "Quit", id="app.quit"),
     ]

@@ -85,16 +85,14 @@ class Pane(Screen[None]):
         """Whether parts have room beside each other."""
         return self.app.size.width >= WIDE
 
-    def style(self, name: str) -> str:
-        """A named style written out, for plots, which know no names."""
-        return str(self.app.console.get_style(name))
-
     def on_screen_resume(self) -> None:
         """The newest data are shown whenever the screen comes up."""
         self.refresh_data(force=True)
 
     def on_resize(self, _: events.Resize) -> None:
         """Narrow and wide screens show other things."""
+        footer = self.query_one(Footer)
+        footer.compact, footer.show_command_palette = not self.wide, self.wide
         self.refresh_data(force=True)
 
     def refresh_data(self, force: bool = False) -> None:

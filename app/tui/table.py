@@ -14,7 +14,7 @@ class KeyedTable(DataTable[Any]):
     """Rows by key, updated in place. Order: as given by the data, or by a column that was clicked or chosen."""
 
     def __init__(self, columns: Sequence[str], **more: Any) -> None:
-        super().__init__(cursor_type="row", zebra_stripes=True, **more)
+        super().__init__(cursor_type="row", zebra_stripes=True, cursor_background_priority="css", **more)
         self.names = list(columns)
         self._cells: dict[str, tuple[Any, ...]] = {}
 

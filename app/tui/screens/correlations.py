@@ -42,7 +42,7 @@ Statistics of one cluster say much the same of a row, so combining across cluste
     def content(self) -> ComposeResult:
         """Legend, picture, clusters."""
         yield Static(id="legend")
-        yield DataTable(id="heat", cursor_type="cell", fixed_columns=1, cell_padding=0, zebra_stripes=False)
+        yield DataTable(id="heat", cursor_type="cell", fixed_columns=1, cell_padding=0)
         with VerticalScroll(id="clusters"):
             yield Static(id="cluster-names")
 

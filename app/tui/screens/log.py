@@ -54,7 +54,8 @@ logs that workers and the engine write, and follows them.
         words = self.query_one("#search", Input).value.lower().split()
         table = self.query_one("#events", KeyedTable)
         table.columns_are(COLUMNS if self.wide else [c for c in COLUMNS if c != "about"])
-        table.put([(str(e["id"]), _cells(e, self.wide)) for e in s.events if all(w in _text(e) for w in words)])
+        room = max(24, self.app.size.width - (80 if self.wide else 40))
+        table.put([(str(e["id"]), _cells(e, self.wide, room)) for e in s.events if all(w in _text(e) for w in words)])
 
     def action_search(self) -> None:
         """Go to the search."""
@@ -84,8 +85,8 @@ logs that workers and the engine write, and follows them.
         self.query_one("#events").focus()
 
 
-def _cells(e: Row, wide: bool) -> tuple[Text, ...]:
-    text = cut(printable(" ".join(e["text"].split())), 400)
+def _cells(e: Row, wide: bool, room: int) -> tuple[Text, ...]:
+    text = cut(printable(" ".join(e["text"].split())), room)
     time = e["at"][:19].replace("T", " ") if wide else e["at"][11:19]
     style = STYLES.get(e["level"], "")
     about = (Text(cut(printable(e["subject"] or ""), 24)),) if wide else ()

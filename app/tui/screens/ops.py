@@ -54,8 +54,9 @@ buckets (┆), and example rows of each bucket: the value, the text (quoted and 
     def show(self, s: Snapshot) -> None:
         """All statistics, the best first."""
         names, wide = s.buckets, self.wide
+        roomy = self.app.size.width >= 140
         table = self.query_one("#matrix", KeyedTable)
-        table.columns_are(["statistic", *(["OP"] if wide else []), *(f"{n} %" for n in names)])
+        table.columns_are(["statistic", *(["OP"] if roomy else []), *(f"{n} %" for n in names)])
         cells: dict[str, dict[str, Row]] = {}
         for r in s.board or ():
             if r["statistic"] and r["bucket"] in names and r["kind"] == "single":
@@ -64,7 +65,7 @@ buckets (┆), and example rows of each bucket: the value, the text (quoted and 
         rows = []
         for name, found in cells.items():
             op = (next(iter(found.values()))["op"] or "").removesuffix("_filter")
-            head = [Text(cut(printable(name), 30 if wide else 22)), *([Text(cut(op, 30))] if wide else [])]
+            head = [Text(cut(printable(name), 30 if wide else 18)), *([Text(cut(op, 30))] if roomy else [])]
             rows.append((name, (*head, *(_cell(found.get(b), reach, wide) for b in names))))
         table.put(rows)
         self._ask()
@@ -85,7 +86,7 @@ buckets (┆), and example rows of each bucket: the value, the text (quoted and 
             histogram.update(Text(printable(str(content or "no such statistic")), "faint"))
             rows.update("")
             return
-        height = max(2, histogram.container_size.height - 4)
+        height = max(2, self.query_one("#op-below").size.height - 5)
         histogram.update(_histogram(content, min(9, height), 48 if self.wide else 32))
         rows.update(_examples(content))
 
@@ -94,11 +95,14 @@ def _cell(r: Row | None, reach: float, wide: bool) -> Text:
     if r is None:
         return Text("")
     if r["change"] is None:
-        return Text(f" {VERDICTS[r['verdict']]} {'left out' if wide else ''}", "faint")
-    digits = 1 if wide else 0
-    interval = "" if r["ci_low"] is None else f" [{r['ci_low']:+.{digits}f}, {r['ci_high']:+.{digits}f}]"
-    text = f" {VERDICTS[r['verdict']]} {percent(r['change']):>6}{interval} "
-    return Text(text.ljust(26 if wide else 17), shade(r["change"] / reach))
+        return Text(f"{VERDICTS[r['verdict']]} left out", "faint")
+    if not wide:
+        interval = "" if r["ci_low"] is None else f"[{r['ci_low']:+.0f},{r['ci_high']:+.0f}]"
+        text = f"{VERDICTS[r['verdict']]}{r['change']:+.0f} {interval}".ljust(16)
+    else:
+        interval = "" if r["ci_low"] is None else f" [{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]"
+        text = f" {VERDICTS[r['verdict']]} {percent(r['change']):>6}{interval} ".ljust(26)
+    return Text(text, shade(r["change"] / reach))
 
 
 def _histogram(found: Row, height: int, width: int) -> Text:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static
-from textual_plot import HiResMode, PlotWidget
 
 from app.printable import printable
 from app.tui.base import WIDE, Pane
 from app.tui.marks import VERDICTS, cut, interval_bar, meter, percent, reach_of, sparkline, style_of
 from app.tui.snapshot import Snapshot
 from app.tui.table import KeyedTable
+from app.tui.themes import CURVES
 from engine.budget import format_seconds
 from engine.store import Row
+
+if TYPE_CHECKING:
+    from app.tui.plot import Plot
 
 WIDE_COLUMNS = ["#", "verdict", "pool", "change %", "interval", "P(best)", "seeds", "steps %"]
 NARROW_COLUMNS = ["#", "?", "pool", "change %", "interval", "seeds"]
@@ -43,7 +46,7 @@ stops nothing.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "app.start_engine", "Start", id="engine.start"),
-        Binding("p", "app.pause_engine", "Pause/resume", id="engine.pause"),
+        Binding("p", "app.pause_engine", "Pause", id="engine.pause"),
         Binding("x", "app.stop_engine", "Stop", id="engine.stop"),
         Binding("b", "app.set_budget", "Budget", id="engine.budget"),
     ]
@@ -53,7 +56,7 @@ stops nothing.
         with Horizontal(id="top"):
             yield Static(id="stages")
             with Vertical(id="burn-box"):
-                yield PlotWidget(id="burn", allow_pan_and_zoom=False)
+                yield Static("minutes of budget left, over time", id="burn-title", classes="quiet")
             yield Static(id="running")
         yield KeyedTable(WIDE_COLUMNS, id="board")
         with VerticalScroll(id="news-box"):
@@ -62,21 +65,37 @@ stops nothing.
     def on_mount(self) -> None:
         """The table has the keys first."""
         self.query_one("#board").focus()
-        self.query_one("#burn").can_focus = False
 
     def show(self, s: Snapshot) -> None:
         """All parts."""
         width = self.app.size.width
         self.query_one("#stages", Static).update(_stages(s, self.wide))
-        self.query_one("#running", Static).update(_running(s, max(36, width // 3 - 4) if self.wide else width - 2))
-        if self.wide:
-            _burn_down(self.query_one("#burn", PlotWidget), s, self.style)
+        self.query_one("#running", Static).update(
+            _running(s, max(36, (width - 44) // 2 - 2) if self.wide else width - 2)
+        )
+        self._burn_down(s)
         self.query_one("#news", Static).update(_news(s, self.ui.look))
         if s.board is not None:
             reach = reach_of(s.board)
             table = self.query_one("#board", KeyedTable)
             table.columns_are(WIDE_COLUMNS if self.wide else NARROW_COLUMNS)
             table.put([(r["pool"], _cells(i, r, reach, width)) for i, r in enumerate(s.board, 1)])
+
+    def _burn_down(self, s: Snapshot) -> None:
+        """The chart, made when there is something to draw and room for it."""
+        from app.tui.plot import Plot
+
+        box = self.query_one("#burn-box")
+        box.set_class(len(s.burn) < 2, "empty")
+        if not self.wide or len(s.burn) < 2:
+            return
+        if not (found := box.query(Plot)):
+            plot = Plot(id="burn", allow_pan_and_zoom=False)
+            plot.can_focus = False
+            box.mount(plot)
+            self.call_after_refresh(_burn_down, plot, s)
+        else:
+            _burn_down(found.first(), s)
 
 
 def _cells(place: int, r: Row, reach: float, width: int) -> tuple[object, ...]:
@@ -126,22 +145,17 @@ def _stages(s: Snapshot, wide: bool) -> Text:
     return text
 
 
-def _burn_down(plot: PlotWidget, s: Snapshot, style: Callable[[str], str]) -> None:
+def _burn_down(plot: Plot, s: Snapshot) -> None:
     """What is left of the budget over the minutes that trials ran, and onward at the present rate."""
     plot.clear()
-    if len(s.burn) < 2:
-        return
-    minutes = [t / 60 for t, _ in s.burn]
-    left = [max(0.0, s.limit - spent) / 60 for _, spent in s.burn]
-    plot.plot(minutes, left, line_style=style("curve0"), hires_mode=HiResMode.BRAILLE)
-    end = minutes[-1]
+    left = [(t / 60, max(0.0, s.limit - spent) / 60) for t, spent in s.burn]
+    plot.line(left)
+    end = left[-1][0]
     if s.eta is not None and s.eta > 0:
         end += s.eta / 60
-        plot.plot([minutes[-1], end], [left[-1], 0.0], line_style=style("curve6"), hires_mode=HiResMode.QUADRANT)
+        plot.line([left[-1], (end, 0.0)], CURVES + CURVES - 1)
     plot.set_xlimits(0, max(end, 0.1))
     plot.set_ylimits(0, max(s.limit / 60, 0.1))
-    plot.set_xlabel("minutes" if s.eta is None else "minutes; ▚ at the present rate")
-    plot.set_ylabel("minutes left")
 
 
 def _running(s: Snapshot, width: int) -> Text:
@@ -153,13 +167,14 @@ def _running(s: Snapshot, width: int) -> Text:
     if not s.engine:
         text.append(f"✗ the engine died with {len(s.running)} trial(s) running; s goes on from there\n", "bad")
     two = width < 74  # beside other parts; a narrow screen gives a line its whole width
-    shown = 4 if two else 3
+    shown = (4 if two else 3) - (not s.engine)
     for r in s.running[:shown]:
         loss = f"{r['loss'][-1]:.2f}" if r["loss"] else ""
-        room = max(12, width - 54) if not two else width - 14
-        text.append(f"{r['device']:5} {cut(printable(r['label']), room):{room}} seed {r['seed']}")
-        text.append("\n      " if two else " ")
-        text.append(f"{meter(r['progress'], 8)} {100 * r['progress']:3.0f} % {sparkline(r['loss'])} {loss}\n")
+        room = max(10, width - (17 if two else 60))
+        text.append(f"{r['device']:5} {cut(printable(r['label']), room):{room}} seed {r['seed']:<5}")
+        text.append("\n  " if two else "")
+        course = sparkline(r["loss"], min(24, width - 26) if two else 16)
+        text.append(f"{meter(r['progress'], 8)} {100 * r['progress']:3.0f} % {course} {loss}\n")
     if len(s.running) > shown:
         text.append(f"and {len(s.running) - shown} more", "faint")
     text.rstrip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static, Tree
-from textual_plot import HiResMode, PlotWidget
+from textual.widgets.tree import TreeNode
 
 from app.printable import printable
 from app.tui.base import Pane
@@ -25,7 +26,7 @@ from engine.errors import DjsbError
 from engine.slots import ENTRY, without_secrets
 from engine.store import Row
 
-PARTS = ("recipe-left", "yaml-box")
+PARTS = ("#lattice", "#scale-plot", "#yaml-box")  # tree, curves, YAML
 
 
 class Recipes(Pane):
@@ -39,13 +40,14 @@ draws: change in percent over trained samples.
 
 The YAML is the Data-Juicer recipe of the pool under the cursor: y copies it to the clipboard
 (OSC 52), w writes it to recipe-<id>.yaml in the study's folder, d runs it on a dataset (djsb apply,
-in a process of its own). v goes from the tree to the YAML and back where there is no room for both.
+in a process of its own). v goes from the tree to the curves
+and to the YAML, where there is no room for all.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("v", "part", "Tree/YAML", id="recipes.part"),
+        Binding("v", "part", "Part", id="recipes.part"),
         Binding("y", "copy", "Copy", id="recipes.copy"),
         Binding("w", "export", "Write", id="recipes.export"),
-        Binding("d", "apply", "Apply to data", id="recipes.apply"),
+        Binding("d", "apply", "Apply", id="recipes.apply"),
     ]
 
     def __init__(self) -> None:
@@ -58,13 +60,15 @@ in a process of its own). v goes from the tree to the YAML and back where there 
 
     def content(self) -> ComposeResult:
         """Tree and picture, YAML beside them."""
-        with Horizontal(id="recipe-box"):
+        from app.tui.plot import Plot
+
+        with Horizontal(id="recipe-box", classes="part-0"):
             with Vertical(id="recipe-left"):
                 yield Tree("recipes", id="lattice")
                 with Vertical(id="scale-box"):
                     yield Static(id="legend-line")
-                    yield PlotWidget(id="scale-plot")
-            with VerticalScroll(id="yaml-box", classes="part-hidden"):
+                    yield Plot(id="scale-plot")
+            with VerticalScroll(id="yaml-box"):
                 yield Static(Text("choose a pool in the tree", "faint"), id="yaml")
 
     def on_mount(self) -> None:
@@ -74,11 +78,12 @@ in a process of its own). v goes from the tree to the YAML and back where there 
         tree.focus()
 
     def action_part(self) -> None:
-        """The other part, where only one has room; else the keys go to the other."""
-        self._part = 1 - self._part
-        for i, part in enumerate(PARTS):
-            self.query_one(f"#{part}").set_class(i != self._part, "part-hidden")
-        self.query_one("#yaml-box" if self._part else "#lattice").focus()
+        """The next part, where only one has room; else the keys go to it."""
+        box = self.query_one("#recipe-box")
+        box.remove_class(f"part-{self._part}")
+        self._part = (self._part + 1) % len(PARTS)
+        box.add_class(f"part-{self._part}")
+        self.query_one(PARTS[self._part]).focus()
 
     def show(self, s: Snapshot) -> None:
         """The tree, made anew when its content has changed."""
@@ -90,7 +95,6 @@ in a process of its own). v goes from the tree to the YAML and back where there 
             return
         self._told = told
         tree: Tree[str] = self.query_one("#lattice", Tree)
-        at = tree.cursor_line
         tree.clear()
         best = s.results.get("recipe")
         lineage = tree.root.add(Text("lineage", "title"), expand=True)
@@ -113,22 +117,29 @@ in a process of its own). v goes from the tree to the YAML and back where there 
         scale = tree.root.add(Text("repetition, or lower-ranked rows", "title"), expand=True)
         for r in s.results.get("scale") or ():
             scale.add_leaf(Text(f"{r['samples']:>7} samples ").append_text(_line(r)), data=r["pool"])
-        tree.cursor_line = max(0, min(at, tree.last_line))
+        self.call_after_refresh(self._keep_place)
         self._draw(s.results.get("scale") or ())
+
+    def _keep_place(self) -> None:
+        """The cursor stays on its pool; at first it is on the first that there is."""
+        tree: Tree[str] = self.query_one("#lattice", Tree)
+        nodes = [n for n in _nodes(tree.root) if n.data]
+        if nodes:
+            tree.move_cursor(next((n for n in nodes if n.data == self.pool), nodes[0]))
 
     def _draw(self, scale: Any) -> None:
         """Change over trained samples, repetition and added layers beside each other."""
-        plot = self.query_one("#scale-plot", PlotWidget)
+        from app.tui.plot import Plot
+
+        plot = self.query_one("#scale-plot", Plot)
         plot.clear()
         legend = Text("change % over trained samples: " if scale else "no repetition was trained yet", "faint")
-        series = (("repetition", "curve0", HiResMode.BRAILLE, "⠤"), ("layers", "curve1", HiResMode.QUADRANT, "▚"))
-        for kind, style, mode, sign in series:
-            points = sorted((r["samples"], r["change"]) for r in scale if r["kind"] == kind and r["change"] is not None)
-            if points:
-                x, y = zip(*points, strict=True)
-                plot.plot(x, y, line_style=self.style(style), hires_mode=mode)
-                plot.scatter(x, y, marker="●" if kind == "repetition" else "■", marker_style=self.style(style))
-                legend.append(f" {sign} ", style).append("repetition" if kind == "repetition" else "added rows")
+        every = [r for r in scale if r["change"] is not None]
+        for i, (kind, said) in enumerate((("repetition", "● repetition"), ("layers", "■ added rows"))):
+            points = sorted((r["samples"], r["change"]) for r in every if r["kind"] == kind)
+            _, style = plot.line(points, i, marked=True)
+            legend.append(f" {said if points else ''}", style)
+        plot.fit([r["samples"] for r in every], [r["change"] for r in every])
         self.query_one("#legend-line", Static).update(legend)
 
     @on(Tree.NodeHighlighted)
@@ -217,7 +228,14 @@ def highlighted(text: str) -> Text:
     return shown
 
 
+def _nodes(node: TreeNode[str]) -> Iterator[TreeNode[str]]:
+    """A node and all below it, in order."""
+    yield node
+    for child in node.children:
+        yield from _nodes(child)
+
+
 def _line(r: Row) -> Text:
     interval = "" if r["ci_low"] is None else f" [{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]"
     verdict = (f"{VERDICTS[r['verdict']]} ", style_of(r["verdict"]))
-    return Text.assemble(verdict, f"{printable(r['label'])}  {percent(r['change'])} %{interval}")
+    return Text.assemble(verdict, f"{percent(r['change'])} %{interval}  ", (printable(r["label"]), "title"))

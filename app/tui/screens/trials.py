@@ -11,14 +11,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import DataTable, Input, Static
-from textual_plot import HiResMode, PlotWidget
 
 from app.printable import printable
 from app.tui.base import Pane
 from app.tui.marks import cut
 from app.tui.snapshot import Snapshot
 from app.tui.table import KeyedTable
-from app.tui.themes import CURVES
 from app.tui.windows import Compare, LogTail
 from engine.errors import DjsbError
 from engine.store import Row
@@ -27,8 +25,6 @@ COLUMNS = ["✓", "id", "pool", "stage", "seed", "steps %", "state", "seconds", 
 NARROW = ["✓", "pool", "stage", "seed", "steps %", "state", "seconds"]
 STATES = {"COMPLETE": ("● done", ""), "RUNNING": ("▶ running", "note"), "WAITING": ("○ waiting", "faint"),
           "FAIL": ("✗ failed", "bad"), "PRUNED": ("◌ pruned", "faint")}  # fmt: skip
-MODES = (HiResMode.BRAILLE, HiResMode.QUADRANT, HiResMode.HALFBLOCK)  # when the colours begin anew
-SIGNS = ("⠤", "▚", "▀")
 NUMBERS = ("seed", "steps %", "seconds")
 
 
@@ -49,7 +45,7 @@ never run again.
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "mark", "Mark", id="trials.mark"),
         Binding("slash", "search", "Filter", id="trials.filter"),
-        Binding("o", "order", "Order", id="trials.order"),
+        Binding("o", "order", "Order", show=False, id="trials.order"),
         Binding("c", "curve", "Curve", id="trials.curve"),
         Binding("v", "compare", "Compare", id="trials.compare"),
         Binding("g", "worker_log", "Logs", id="trials.log"),
@@ -69,12 +65,14 @@ never run again.
 
     def content(self) -> ComposeResult:
         """Filter and table; curves and details below."""
+        from app.tui.plot import Plot
+
         yield Input(placeholder="/ filter: words that must all be there", id="filter")
         yield KeyedTable(COLUMNS, id="trials")
         with Horizontal(id="below"):
             with Vertical(id="plot-box"):
                 yield Static(id="legend-line")
-                yield PlotWidget(id="plot")
+                yield Plot(id="plot")
             with VerticalScroll(id="detail-box"):
                 yield Static(id="detail")
 
@@ -85,19 +83,17 @@ never run again.
     def show(self, s: Snapshot) -> None:
         """The trials that fit the filter, in the chosen order."""
         words = self.query_one("#filter", Input).value.lower().split()
-        trials = [t for t in s.trials if all(w in _text(t) for w in words)]
+        trials = [t for t in s.trials if not words or all(w in _text(t) for w in words)]
         names = COLUMNS if self.wide else NARROW
         if self.order is not None and self.order[0] in names:
             column, down = self.order
             trials = sorted(trials, key=lambda t: _orderable(t, column, t["id"] in self.marked), reverse=down)
+        arrow = {self.order[0]: " ▼" if self.order[1] else " ▲"} if self.order else {}
         table = self.query_one("#trials", KeyedTable)
-        table.columns_are(names)
-        width = self.app.size.width
-        table.put([(t["id"], self._cells(t, names, max(14, width - (92 if self.wide else 60)))) for t in trials])
-        for key, head in table.columns.items():
-            arrow = "" if not self.order or self.order[0] != key.value else " ▼" if self.order[1] else " ▲"
-            head.label = Text(f"{key.value}{arrow}")
-        table.refresh()
+        table.columns_are([n + arrow.get(n, "") for n in names])
+        room = max(14, self.app.size.width - (92 if self.wide else 60))
+        rows = {t["id"]: t for t in trials}
+        table.put([(key, self._cells(t, names, room)) for key, t in rows.items()])
         self._ask()
 
     def _cells(self, t: Row, names: Sequence[str], room: int) -> tuple[Text, ...]:
@@ -132,7 +128,7 @@ never run again.
     @on(DataTable.HeaderSelected, "#trials")
     def _order_by(self, event: DataTable.HeaderSelected) -> None:
         """Upward, downward, by time again."""
-        name = str(event.column_key.value)
+        name = str(event.column_key.value).rstrip(" ▲▼")
         if self.order is None or self.order[0] != name:
             self.order = (name, False)
         else:
@@ -200,23 +196,20 @@ never run again.
             self._draw(content)
 
     def _draw(self, found: dict[str, list[tuple[int, float]]]) -> None:
-        plot = self.query_one("#plot", PlotWidget)
+        from app.tui.plot import Plot
+
+        plot = self.query_one("#plot", Plot)
         plot.clear()
         labels = {t["id"]: t for t in (self.ui.snapshot.trials if self.ui.snapshot else ())}
-        legend = Text(f"{printable(self._curve_name)}: ", "title")
+        legend = Text(f"{printable(self._curve_name)} over steps: ", "title")
         for i, (trial, points) in enumerate(found.items()):
-            style = f"curve{i % CURVES}"
-            mode = MODES[i // CURVES % len(MODES)]
+            sign, style = plot.line(points, i)
             row = labels.get(trial)
             said = f"{cut(printable(row['label']), 24)} seed {row['seed']}" if row else trial[:8]
-            legend.append(f"{SIGNS[i // CURVES % len(MODES)]} ", style).append(said if points else f"{said} (none)")
-            legend.append("  ")
-            if points:
-                x, y = zip(*points, strict=True)
-                plot.plot(x, y, line_style=self.style(style), hires_mode=mode)
+            legend.append(f"{sign} ", style).append(said if points else f"{said} (none)").append("  ")
+        every = [p for points in found.values() for p in points]
+        plot.fit([x for x, _ in every], [y for _, y in every])
         self.query_one("#legend-line", Static).update(legend)
-        plot.set_xlabel("step")
-        plot.set_ylabel(printable(self._curve_name))
 
 
 def _text(t: Row) -> str:
