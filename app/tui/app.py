@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,13 +19,14 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.screen import Screen
 
+from app.tui import config, keymap, themes
 from app.tui.base import Pane
-from app.tui.dialogs import AskLine, Help
+from app.tui.dialogs import AskLine, Help, keys_of
 from app.tui.feed import Child, Feed
 from app.tui.screens.correlations import Correlations
 from app.tui.screens.log import Log
 from app.tui.screens.ops import Ops
-from app.tui.screens.overview import Overview
+from app.tui.screens.overview import Overview, board_of
 from app.tui.screens.proposals import Proposals
 from app.tui.screens.recipes import Recipes
 from app.tui.screens.trials import Trials
@@ -36,6 +39,7 @@ KEYS: dict[str, tuple[str, type[Pane]]] = {
     "overview": ("1", Overview), "ops": ("2", Ops), "correlations": ("3", Correlations), "proposals": ("4", Proposals),
     "trials": ("5", Trials), "recipes": ("6", Recipes), "log": ("7", Log),
 }  # fmt: skip
+BINDINGS: dict[str, Any] = {}  # screen → its bindings; "": the app's, which hold on every screen
 EXITS = {0: "done", 1: "an error", 3: "a decision is awaited", 4: "the budget is spent", 130: "stopped"}
 
 
@@ -56,17 +60,16 @@ class Answered(Message):
 
 
 class DjsbApp(App[None]):
-    """One study, watched. seen: id of the last event that was there when the app was last left or opened."""
+    """One study, watched. look: what was there when it was last looked at, as config.last_look."""
 
     TITLE = "djsb"
     CSS_PATH = "djsb.tcss"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012 (as Textual declares it)
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(key, f"switch_mode('{mode}')", pane.title_text, show=False, id=f"mode.{mode}")
             for mode, (key, pane) in KEYS.items()
         ),
-        Binding("f", "freeze", "Freeze", id="app.freeze"),
+        Binding("f", "freeze", "Freeze", show=False, id="app.freeze"),
         Binding("f1,question_mark", "explain", "Help", id="app.help"),
         Binding("q", "quit", "Quit", id="app.quit"),
     ]
@@ -75,17 +78,59 @@ class DjsbApp(App[None]):
 
     def __init__(self, folder: Path, bell: bool = False, child: Child | None = None) -> None:
         super().__init__()
-        self.folder, self.bell_wanted = folder.resolve(), bell
+        self.config, problem = config.read_config()
+        self.folder, self.bell_wanted = folder.resolve(), bell or self.config.bell
+        self._dress(problem)
         self.snapshot: Snapshot | None = None
         self.feed: Feed | None = None
         self._child = child
         self.frozen = False
-        self.seen = 0
+        self.look = config.last_look(self.folder)
+
+    # -- looks and keys ------------------------------------------------------------------------
+
+    def _dress(self, problem: str | None) -> None:
+        """Theme, density and keys as the person's file says; what is wrong with it is said when the screen is up."""
+        self._said, self._painted = [problem] if problem else [], False
+        for theme in themes.THEMES:
+            self.register_theme(theme)
+        if self.config.theme not in self.available_themes:
+            self._said.append(f"{config.config_file()}: no theme {self.config.theme!r}; {config.THEME} is used")
+        self.theme = self.config.theme if self.config.theme in self.available_themes else config.THEME
+        self.set_class(self.config.density == "compact", "-compact")
+        usable, wrong = keymap.usable(self.config.keys, BINDINGS)
+        self._said += wrong
+        self.set_keymap(usable)
+        self._paint()
+
+    def _paint(self) -> None:
+        """Give the named styles their colours."""
+        if self._painted:
+            self.console.pop_theme()
+        self.console.push_theme(themes.styles(self.current_theme))
+        self._painted = True
+
+    def watch_theme(self, name: str) -> None:
+        """Another theme was chosen: draw everything anew, and remember it."""
+        if not self.is_running:
+            return
+        self._paint()
+        self.call_after_refresh(self._redraw)
+        if name != self.config.theme:
+            self.config = self.config.model_copy(update={"theme": name})
+            if problem := config.remember_theme(name):
+                self.notify(problem, severity="warning", markup=False)
+
+    def _redraw(self) -> None:
+        if isinstance(self.screen_stack[0], Pane):
+            self.screen_stack[0].refresh_data(force=True)
 
     # -- data ----------------------------------------------------------------------------------
 
     def on_mount(self) -> None:
         """Start listening."""
+        for text in self._said:
+            self.notify(text, severity="warning", timeout=10, markup=False)
         self.feed = Feed(
             self.folder, lambda s: self._post(Came(s)), lambda number, content: self._post(Answered(number, content)),
             self._child,
@@ -99,9 +144,12 @@ class DjsbApp(App[None]):
         """Show the snapshot on the screen that is up; say what is new in it."""
         before, self.snapshot = self.snapshot, message.snapshot
         if before is None or before.problem:
-            self.seen = max((e["id"] for e in message.snapshot.events), default=0)
             self._warm()
-        else:
+        if message.snapshot.problem:
+            self.snapshot = replace(self.snapshot, engine=before.engine if before else None)
+        elif not self.look and message.snapshot.board is not None:
+            self.look = _look(message.snapshot)  # the first look: all is new, and nothing
+        if before and not (before.problem or message.snapshot.problem):
             self._announce(before, message.snapshot)
         for screen in self.screen_stack:
             if isinstance(screen, Pane):
@@ -122,9 +170,10 @@ class DjsbApp(App[None]):
         if new:
             said.append(f"{len(new)} proposal(s) wait for you (4)")
         if before.engine and not now.engine:
-            said.append("the engine has ended")
+            died = f"the engine died with {len(now.running)} trial(s) running; start it again (s) to go on from there"
+            said.append(died if now.running else "the engine has ended")
         for text in said:
-            self.notify(text)
+            self.notify(text, markup=False)
         if said and self.bell_wanted:
             self.bell()
 
@@ -138,6 +187,8 @@ class DjsbApp(App[None]):
         """Leave nothing behind; the engine goes on."""
         if self.feed:
             self.feed.close()
+        if self.snapshot and not self.snapshot.problem and self.snapshot.board is not None:
+            config.remember_look(self.folder, _look(self.snapshot))
 
     # -- what every screen can do --------------------------------------------------------------
 
@@ -150,6 +201,17 @@ class DjsbApp(App[None]):
         yield SystemCommand("Pause or resume", "let nothing more start, or go on", self.action_pause_engine)
         yield SystemCommand("Stop the engine", "after its running trials", self.action_stop_engine)
         yield SystemCommand("Change the budget", "of device time", self.action_set_budget)
+        for mode, (_, pane) in KEYS.items():
+            for b in pane.BINDINGS:
+                if isinstance(b, Binding) and b.description and not b.action.startswith("app."):
+                    name, told = f"{pane.title_text}: {b.description}", f"on this screen ({b.id})"
+                    yield SystemCommand(name, told, partial(self._go_and_do, mode, b.action))
+        yield SystemCommand("Freeze", "hold the tables still, or let them live", self.action_freeze)
+
+    async def _go_and_do(self, mode: str, action: str) -> None:
+        """Run an action of a screen, on that screen."""
+        await self.switch_mode(mode)
+        self.call_after_refresh(self.run_action, action, self.screen)
 
     def action_freeze(self) -> None:
         """Hold the tables still, or let them live; the header always lives."""
@@ -160,25 +222,22 @@ class DjsbApp(App[None]):
     def action_explain(self) -> None:
         """What the screen shows and its keys."""
         if isinstance(self.screen, Pane):
-            keys = [
-                f"{b.key:8} {b.description}" for b in self.screen.BINDINGS if isinstance(b, Binding) and b.description
-            ]
-            modes = [f"{key:8} {pane.title_text}" for key, pane in KEYS.values()]
-            text = "\n".join([self.screen.help_text, *keys, "", *modes, "f        freeze the tables", "q        leave"])
+            text = f"{self.screen.help_text}\n{keys_of(self.screen)}"
             self.push_screen(Help(self.screen.title_text, text))
 
     # -- requests and decisions ----------------------------------------------------------------
 
     def _written(self, work: Callable[[Store], Any]) -> bool:
-        """Do a small write; False, with the reason shown, when it fails."""
+        """Do a small write; False, with the reason shown, when it fails. It may wait for a lock, so in a thread."""
         try:
             with Store(self.folder / STATE_FOLDER / DATABASE, readonly=True) as store:
                 work(store)
         except DjsbError as error:
-            self.notify(str(error), severity="error", timeout=10)
+            self.notify(str(error), severity="error", timeout=10, markup=False)
             return False
         return True
 
+    @work(thread=True)
     def request(self, kind: Any, argument: str | None = None) -> None:
         """Ask the running engine for something."""
         from app.reviewing import person
@@ -230,6 +289,7 @@ class DjsbApp(App[None]):
         if text:
             self.request("budget", text)
 
+    @work(thread=True)
     def decide(self, proposals: list[str], verdict: str, why: str) -> None:
         """Record a decision on each."""
         from app.reviewing import person
@@ -241,8 +301,9 @@ class DjsbApp(App[None]):
                 for one in proposals:
                     decide(view, one, verdict, person(), why)  # type: ignore[arg-type]
         except DjsbError as error:
-            self.notify(str(error), severity="error", timeout=10)
+            self.notify(str(error), severity="error", timeout=10, markup=False)
 
+    @work(thread=True)
     def undo(self, proposal: str) -> None:
         """Take a decision back while nothing of it has started."""
         from app.reviewing import person
@@ -253,7 +314,7 @@ class DjsbApp(App[None]):
             with (view := view_study(self.folder)).store:
                 undo(view, proposal, person())
         except DjsbError as error:
-            self.notify(str(error), severity="error", timeout=10)
+            self.notify(str(error), severity="error", timeout=10, markup=False)
 
     @work(thread=True)
     def suggest(self, text: str) -> None:
@@ -273,9 +334,13 @@ class DjsbApp(App[None]):
         try:
             found = work()
         except DjsbError as error:
-            self.call_from_thread(self.notify, str(error), severity="error", timeout=10)
+            self.call_from_thread(self.notify, str(error), severity="error", timeout=10, markup=False)
         else:
             self.call_from_thread(self.notify, f"queued: {found}")
+
+
+def _look(s: Snapshot) -> dict[str, Any]:
+    return {"event": max((e["id"] for e in s.events), default=0), "board": board_of(s)}
 
 
 def _no_budget(text: str) -> str | None:
@@ -286,3 +351,6 @@ def _no_budget(text: str) -> str | None:
     except DjsbError as error:
         return str(error)
     return None
+
+
+BINDINGS.update({"": DjsbApp.BINDINGS, **{mode: pane.BINDINGS for mode, (_, pane) in KEYS.items()}})

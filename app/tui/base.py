@@ -1,22 +1,27 @@
-"""What all screens share: the header that lives, the frozen state, and being shown a snapshot."""
+"""What all screens share: the header that lives, what is wrong, the frozen state, and being shown a snapshot."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.text import Text
+from textual import events
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from app.printable import printable
-from app.tui.marks import meter
+from app.tui.marks import cut, meter
 from app.tui.snapshot import Snapshot
 from engine.budget import format_seconds
 
 if TYPE_CHECKING:
     from app.tui.app import DjsbApp
+
+SMALLEST = (60, 16)  # columns and lines below which a screen only says that it needs more
+WIDE = 110  # columns from which parts stand side by side
+STATES = {"running": "▶ running", "paused": "⏸ paused", "no engine": "■ no engine"}
 
 
 class Told(Static):
@@ -33,25 +38,29 @@ class Told(Static):
 
 
 class Head(Told):
-    """One line on the study, always up to date."""
+    """One line on the study, always up to date; the most important first, as a narrow terminal cuts it."""
 
-    def put(self, s: Snapshot, title: str, frozen: bool) -> None:
+    def put(self, s: Snapshot, title: str, frozen: bool, width: int) -> None:
         """Show a snapshot's line."""
         if s.problem:
-            self.tell(Text(printable(s.problem), "bold red"))
+            self.tell(Text.assemble((f" {title} ", "reverse bold"), (" ✗ the study cannot be read now", "bad")))
             return
+        wide = width >= WIDE
         share = s.spent / s.limit if s.limit else 0.0
-        state = {"running": "▶ running", "paused": "⏸ paused", "no engine": "■ no engine"}.get(s.state, s.state)
         parts: list[str | tuple[str, str]] = [
-            (f" {title} ", "reverse bold"), f" {printable(s.name)} ", f"· {state} · {s.stage} · ",
-            meter(share, 10), f" {format_seconds(s.spent)} of {format_seconds(s.limit)}",
+            (f" {title} ", "reverse bold"), f" {cut(printable(s.name), 40 if wide else 16)}",
+            f" · {STATES.get(s.state, s.state)}",
+        ]  # fmt: skip
+        if frozen:
+            parts += [" ", (" FROZEN (f) ", "reverse")]
+        if s.queued:
+            parts += [" · ", (f"{len(s.queued)} to decide", "warn")]
+        parts += [
+            f" · {s.stage} · ", meter(share, 10 if wide else 5),
+            f" {format_seconds(s.spent)} of {format_seconds(s.limit)}",
         ]  # fmt: skip
         if s.eta is not None and s.eta > 0:
-            parts.append(f" · {format_seconds(s.eta)} left at this rate")
-        if s.queued:
-            parts.append((f" · {len(s.queued)} to decide", "bold"))
-        if frozen:
-            parts.append((" · FROZEN (f)", "reverse"))
+            parts.append(f" · spent in {format_seconds(s.eta)}")
         self.tell(Text.assemble(*parts, no_wrap=True, overflow="ellipsis"))
 
 
@@ -60,10 +69,14 @@ class Pane(Screen[None]):
 
     title_text: ClassVar[str] = ""
     help_text: ClassVar[str] = ""
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (SMALLEST[0], "-narrow"), (WIDE, "-wide")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-flat"), (SMALLEST[1], "-low"), (30, "-high")]  # noqa: RUF012
 
     def compose(self) -> ComposeResult:
-        """Header, the screen's own content, footer."""
-        yield Head(id="head")
+        """Header, what is wrong, the screen's own content, footer."""
+        yield Head(Text(" reading the study …", "faint"), id="head")
+        yield Static(id="trouble")
+        yield Static(f"djsb needs {SMALLEST[0]} × {SMALLEST[1]} characters; make the terminal larger", id="too-small")
         with Vertical(id="body"):
             yield from self.content()
         yield Footer()
@@ -84,8 +97,19 @@ class Pane(Screen[None]):
         """The app, by its own type."""
         return cast("DjsbApp", self.app)
 
+    @property
+    def wide(self) -> bool:
+        """Whether parts have room beside each other."""
+        return self.app.size.width >= WIDE
+
     def on_screen_resume(self) -> None:
         """The newest data are shown whenever the screen comes up."""
+        self.refresh_data(force=True)
+
+    def on_resize(self, _: events.Resize) -> None:
+        """Narrow and wide screens show other things."""
+        footer = self.query_one(Footer)
+        footer.compact, footer.show_command_palette = not self.wide, self.wide
         self.refresh_data(force=True)
 
     def refresh_data(self, force: bool = False) -> None:
@@ -93,6 +117,10 @@ class Pane(Screen[None]):
         s = self.ui.snapshot
         if s is None or not self.is_mounted:
             return
-        self.query_one(Head).put(s, self.title_text, self.ui.frozen)
-        if not s.problem and (force or not self.ui.frozen):
+        self.query_one(Head).put(s, self.title_text, self.ui.frozen, self.app.size.width)
+        trouble = self.query_one("#trouble", Static)
+        trouble.display = bool(s.problem)
+        if s.problem:
+            trouble.update(Text.assemble(("✗ ", "bad"), printable(s.problem), ("  (q leaves)", "faint")))
+        elif force or not self.ui.frozen:
             self.show(s)

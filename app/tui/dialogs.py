@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
-from textual.screen import ModalScreen
+from textual.events import Click
+from textual.screen import ModalScreen, Screen
 from textual.widgets import Button, Input, Label, Static, TextArea
 
 
@@ -83,9 +84,9 @@ class EditText(ModalScreen[str | None]):
 
 
 class Help(ModalScreen[None]):
-    """What a screen shows and which keys it has."""
+    """A text to read: what a screen shows and which keys it has, or a row of the log in full."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,f1,q", "dismiss(None)", "Leave")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,f1,q,enter", "dismiss(None)", "Leave")]
 
     def __init__(self, title: str, text: str) -> None:
         super().__init__()
@@ -96,3 +97,23 @@ class Help(ModalScreen[None]):
         with VerticalScroll(classes="dialog"):
             yield Label(self.title_text, classes="title", markup=False)
             yield Static(self.text, markup=False)
+            yield Label("\nEscape leaves", classes="quiet")
+
+    def on_mount(self) -> None:
+        """The arrows scroll."""
+        self.query_one(VerticalScroll).focus()
+
+    def on_click(self, event: Click) -> None:
+        """A click beside the text leaves."""
+        if event.widget is self:
+            self.dismiss(None)
+
+
+def keys_of(screen: Screen[Any]) -> str:
+    """The keys that work on a screen, as a person has set them, a line each."""
+    lines: dict[str, list[str]] = {}
+    for key, found in screen.active_bindings.items():
+        b = found.binding
+        if b.id and b.description and b.id.split(".")[0].islower():
+            lines.setdefault(b.description, []).append(screen.app.get_key_display(b.with_key(key)))
+    return "\n".join(f"{', '.join(keys):14} {said}" for said, keys in lines.items())

@@ -21,7 +21,7 @@ from typing import Any
 from app.tui import snapshot as reading
 from app.tui.memory import Memory
 from app.tui.snapshot import Snapshot
-from engine.errors import DjsbError
+from engine.errors import DjsbError, StoreError
 from engine.paths import ENTRY
 from engine.secrets import without_secrets
 
@@ -31,6 +31,8 @@ RARELY = 1.0  # seconds at least between two rankings
 SHARE = 5  # a ranking takes at most one part in so many of the time
 AGAIN = 2.0  # seconds after which engine and errors are looked at even if nothing was committed
 MENDED = 0.5  # seconds until a study that could not be read, or a child that ended, is tried again
+REVIVALS = 3  # times that a dead child is started again
+PATIENCE = 1000  # milliseconds that a locked database is waited for before it is said
 Ask = tuple[int, str, tuple[Any, ...]]
 Child = tuple[subprocess.Popen[bytes], Connection]
 
@@ -50,7 +52,7 @@ def spawn(folder: Path) -> Child:
 class Feed:
     """The UI's end. show: called from a thread with each new snapshot; answer: with the result of `ask`.
 
-    child: one that was started before. A child that dies is started again, and the snapshot says so until then.
+    child: one that was started before. A child that dies is started again, a few times, and the snapshot says so.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Feed:
     ) -> None:
         self.folder, self.show, self.answer = folder, show, answer
         self._process, self._here = child or spawn(folder)
-        self._asked = 0
+        self._asked = self._deaths = 0
         self._closed = threading.Event()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -79,20 +81,34 @@ class Feed:
         self._process.kill()
         self._process.wait()
 
+    def _revive(self, shown: Snapshot) -> tuple[Snapshot, bool]:
+        """Start the child again after it died, a few times; what is shown meanwhile, and whether it lives."""
+        self._process.kill()
+        code = self._process.wait()
+        self._deaths += 1
+        dead = self._deaths > REVIVALS
+        said = "the process that reads the study has ended; it is started again" if not dead else (
+            f"the process that reads the study has died {self._deaths} times (exit {code}); leave (q), and look with "
+            f"djsb status {self.folder}"
+        )  # fmt: skip
+        shown = replace(shown, problem=said)
+        self.show(shown)
+        if dead or self._closed.wait(MENDED):
+            return shown, False
+        self._process, self._here = spawn(self.folder)
+        return shown, True
+
     def _listen(self) -> None:
         shown = Snapshot(self.folder)
         while True:
             try:
                 number, content = self._here.recv()
-            except (EOFError, OSError):
+            except Exception:  # the pipe has ended, or broke off within a message
                 if self._closed.is_set():
                     return
-                shown = replace(shown, problem="the process that reads the study has ended; it is started again")
-                self.show(shown)
-                if self._closed.wait(MENDED):
+                shown, alive = self._revive(shown)
+                if not alive:
                     return
-                self._process.wait()
-                self._process, self._here = spawn(self.folder)
                 continue
             if self._closed.is_set():
                 return
@@ -160,6 +176,7 @@ class _Reader:
         self.shown: Snapshot | None = None
         self._version: int | None = None
         self._recorded = ""
+        self._file: tuple[int, int] | None = None
         self._results: object = None
         self._looked = 0.0
 
@@ -183,16 +200,23 @@ class _Reader:
             self._close()
             self._send(reading.unreadable(self.folder, error))
 
-    def _open(self) -> None:
-        self.view, self.memory = reading.opened(self.folder), Memory()
-        self._version, self._recorded = None, self._last_recorded()
-
     def _close(self) -> None:
         if self.view is not None:
             self.view.store.close()
         self.view = None
 
+    def _open(self) -> None:
+        """Open the study, and remember which file it is."""
+        self.view, self.memory = reading.opened(self.folder), Memory()
+        self.view.store.connection.execute(f"PRAGMA busy_timeout={PATIENCE}")
+        self._file = _identity(self.view.store.file)
+        self._version, self._recorded = None, self._last_recorded()
+
     def _changed(self) -> bool:
+        if _identity(self.view.store.file) != self._file:  # an open file outlives its name
+            raise StoreError(
+                f"{self.view.store.file} was removed or replaced; put it back, or start anew with djsb auto"
+            )
         version = self.view.store.one("PRAGMA data_version")["data_version"]
         if version == self._version:
             return False
@@ -221,3 +245,15 @@ class _Reader:
             self.pipe.send((number, reading.QUESTIONS[what](self.view, *arguments)))
         except DjsbError as error:
             self.pipe.send((number, error))
+        except Exception as error:  # the border of this process: the UI says what happened, the feed lives on
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            self.pipe.send((number, DjsbError(f"{what} cannot be shown: {said}")))
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Which file stands under this name, or None."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from rich.color import Color
+from rich.style import Style
 from rich.text import Text
 
+from app.tui.themes import STEPS
 from engine.store import Row
 
 VERDICTS = {"helps": "▲", "hurts": "▼", "unclear": "·", "degenerate": "×"}
@@ -28,7 +31,7 @@ def interval_bar(row: Row, reach: float, width: int = 21) -> Text:
     middle = width // 2
     cells[middle] = "│"
     if change is None:
-        return Text("".join(cells), "dim")
+        return Text("".join(cells), "faint")
 
     def place(value: float) -> int:
         return max(0, min(width - 1, middle + round(value / reach * middle)))
@@ -52,8 +55,19 @@ def reach_of(rows: Sequence[Row]) -> float:
 
 
 def style_of(verdict: str) -> str:
-    """A verdict's colour, which never stands alone: the glyph says the same."""
-    return {"helps": "bold green", "hurts": "bold red", "degenerate": "dim"}.get(verdict, "")
+    """A verdict's named style (themes.py), which never stands alone: the glyph says the same."""
+    return {"helps": "good", "hurts": "bad", "degenerate": "faint"}.get(verdict, "")
+
+
+def shade(strength: float) -> str:
+    """The named style of a cell's ground: as strong as −1 … 1 is far from 0, none near it."""
+    step = round(min(1.0, abs(strength)) * STEPS)
+    return f"{'plus' if strength > 0 else 'minus'}{step}" if step else ""
+
+
+def cut(text: str, width: int) -> str:
+    """The text, or its beginning and an ellipsis."""
+    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
 
 
 def sparkline(values: Sequence[float], width: int = 16) -> str:
@@ -64,6 +78,16 @@ def sparkline(values: Sequence[float], width: int = 16) -> str:
     low, high = min(shown), max(shown)
     span = high - low or 1.0
     return "".join(BLOCKS[min(7, int((v - low) / span * 8))] for v in shown)
+
+
+def half_blocks(pixels: Sequence[Sequence[Sequence[int]]]) -> Text:
+    """A picture, two rows of pixels a line: the upper as the colour of ▀, the lower as its ground. pixels: RGB rows."""
+    text = Text(no_wrap=True)
+    for upper, lower in zip(pixels[::2], pixels[1::2], strict=False):
+        for a, b in zip(upper, lower, strict=True):
+            text.append("▀", Style(color=Color.from_rgb(*a), bgcolor=Color.from_rgb(*b)))
+        text.append("\n")
+    return text
 
 
 def meter(share: float, width: int = 20) -> str:

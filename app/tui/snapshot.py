@@ -27,6 +27,7 @@ BURN = 120  # points of the budget's curve
 LOSS = 40  # points of a running trial's sparkline
 BINS = 48  # of a histogram
 EXAMPLES = 3  # rows of each bucket
+TAIL = 32_768  # bytes of a log
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Snapshot:
     spent: float = 0.0
     limit: float = 0.0
     rate: float | None = None  # device-seconds a second, of the last minutes
-    burn: tuple[float, ...] = ()
+    burn: tuple[tuple[float, float], ...] = ()  # seconds since the first charge, device-seconds spent
     running: tuple[Row, ...] = ()
     waiting: int = 0
     trials: tuple[Row, ...] = ()
@@ -197,11 +198,13 @@ def _seconds(cost: Row) -> float:
     return datetime.fromisoformat(cost["at"]).timestamp()
 
 
-def _burn(costs: Sequence[Row]) -> tuple[float, ...]:
-    """Device-seconds spent, over the attempts so far."""
+def _burn(costs: Sequence[Row]) -> tuple[tuple[float, float], ...]:
+    """Device-seconds spent over the seconds since the first charge, the last point always among them."""
+    step = max(1, len(costs) // BURN)
     total = list(accumulate(c["seconds"] for c in costs))
-    step = max(1, len(total) // BURN)
-    return tuple(total[step - 1 :: step])
+    kept = sorted({*range(step - 1, len(costs), step), len(costs) - 1}) if costs else []
+    times = [datetime.fromisoformat(costs[i]["at"]).timestamp() for i in kept]
+    return tuple((t - times[0], total[i]) for t, i in zip(times, kept, strict=True))
 
 
 def _running(view: OpenStudy) -> list[Row]:
@@ -218,6 +221,7 @@ def _running(view: OpenStudy) -> list[Row]:
         )
         row["loss"] = [p["value"] for p in reversed(points) if p["value"] is not None]
         row["step"] = points[0]["step"] if points else 0
+        row["progress"] = min(1.0, row["step"] * view.study.train.batch_size / max(1, row["samples"]))
     return rows
 
 
@@ -261,6 +265,9 @@ def statistic(view: OpenStudy, name: str) -> Row:
     """One statistic's histogram and buckets, and rows of each bucket; the data are read for it."""
     import numpy as np
 
+    from app.tui.thumbnails import picture
+    from engine.media import media_root
+
     column = view.columns.get(name)
     if column is None:
         return {}
@@ -268,12 +275,18 @@ def statistic(view: OpenStudy, name: str) -> Row:
     values = values[~np.isnan(values)]
     counts, edges = np.histogram(values, BINS)
     field = view.data.fields.text
+    folders = (media_root(view.data.path, view.state), view.data.path.parent)
     examples = {}
     for cut in view.cuts:
         if cut.slice.statistic == name and cut.reason is None:
             rows = view.realise(cut.pool)[:EXAMPLES]
             examples[cut.bucket] = [
-                {"row": int(n), "value": float(column.value[n]), "text": str(row.get(field or "") or "")[:300]}
+                {
+                    "row": int(n),
+                    "value": float(column.value[n]),
+                    "text": str(row.get(field or "") or "")[:300],
+                    "picture": picture(row.get(view.data.fields.images or ""), *folders),
+                }
                 for n, row in zip(rows, view.data.take(rows), strict=True)
             ]
     bounds = sorted({c.slice.high for c in view.cuts if c.slice.statistic == name and c.slice.high is not None})
@@ -289,9 +302,22 @@ def recipe_yaml(view: OpenStudy, pool: str | None) -> str:
     return recipe(view.folder, pool)
 
 
+def worker_log(view: OpenStudy, name: str) -> Row:
+    """The end of a log of a worker or of the engine, and the names of all; an unknown name gives the newest."""
+    files = {f.name: f for f in sorted((view.state / "logs").glob("*.log"), key=lambda f: f.stat().st_mtime)}
+    if not files:
+        return {"names": [], "name": "", "text": "no worker has written a log yet"}
+    name = name if name in files else list(files)[-1]
+    with files[name].open("rb") as log:
+        log.seek(max(0, log.seek(0, 2) - TAIL))
+        text = log.read(TAIL).decode("utf-8", "replace")
+    return {"names": sorted(files), "name": name, "text": text}
+
+
 QUESTIONS: dict[str, Callable[..., Any]] = {
     "curves": curves,
     "trial": trial_details,
     "statistic": statistic,
     "recipe": recipe_yaml,
+    "log": worker_log,
 }  # what the UI may ask for by name

@@ -225,7 +225,10 @@ class KeyedTable(ScrollView, can_focus=True):
                 made = [Segment(s.text, _joined(style, s.style, over)) for s in own]
             else:
                 made = [Segment(str(cell), style)]
-            segments += [blank, *Strip(made).adjust_cell_length(width, style), blank]
+            strip = Strip(made)
+            if isinstance(cell, Text) and cell.justify == "right":
+                strip = Strip([Segment(" " * max(0, width - strip.cell_length), style), *made])
+            segments += [blank, *strip.adjust_cell_length(width, style), blank]
         return Strip(segments)
 
     # -- keys and mouse ------------------------------------------------------------------------

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rich.text import Text
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import ScrollableContainer
-from textual.widgets import Static
+from textual.containers import VerticalScroll
+from textual.widgets import DataTable, Static
 
+from app.printable import printable
 from app.tui.base import Pane
+from app.tui.marks import cut, shade
 from app.tui.snapshot import Snapshot
 from engine.store import Row
-
-SHADES = " ░▒▓█"
 
 
 class Correlations(Pane):
@@ -23,30 +24,64 @@ class Correlations(Pane):
     title_text = "Correlations"
     help_text = """\
 Pearson's r of each two statistics over all good rows (m: of each two metrics over the probing
-trials), in the order of Ward's dendrogram; a line parts the clusters, which are named below. The
-shade says how strong, the sign which way. Statistics of one cluster say much the same of a row, so
-combining across clusters adds more.
+trials), in the order of Ward's dendrogram. Letters name the clusters, which are listed below by
+their most typical member; ▏ stands where a cluster begins. The sign says which way, the ground how
+strong: blue together, amber against each other. Arrows move; the names stay in sight; the line
+above the picture says the two names and r under the cursor in full.
+
+Statistics of one cluster say much the same of a row, so combining across clusters adds more.
 """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("m", "other", "Statistics/metrics", id="correlations.other")]
-    name_shown = "statistics"
-    _drawn: Row | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name_shown = "statistics"
+        self._drawn: object = None
+        self._found: Row | None = None
 
     def content(self) -> ComposeResult:
-        """One scrolling picture."""
-        with ScrollableContainer():
-            yield Static(id="heat")
+        """Legend, picture, clusters."""
+        yield Static(id="legend")
+        yield DataTable(id="heat", cursor_type="cell", fixed_columns=1, cell_padding=0)
+        with VerticalScroll(id="clusters"):
+            yield Static(id="cluster-names")
+
+    def on_mount(self) -> None:
+        """The picture has the keys."""
+        self.query_one("#heat").focus()
 
     def show(self, s: Snapshot) -> None:
-        """The heatmap that was chosen."""
+        """The heatmap that was chosen, drawn anew when it has changed."""
         found = s.results.get(self.name_shown)
-        if found is not None and found is self._drawn:
+        drawn = (self.name_shown, found, self.wide)
+        if drawn == self._drawn:
             return
-        self._drawn = found
+        self._drawn, self._found = drawn, found
+        table: DataTable[Text] = self.query_one("#heat", DataTable)
+        table.clear(columns=True)
         if not found:
-            text = Text(f"no correlations of {self.name_shown} yet: they are computed when the probe ends", "dim")
-        else:
-            text = heatmap(found)
-        self.query_one("#heat", Static).update(text)
+            text = f"no correlations of {self.name_shown} yet: they are computed when the probe ends"
+            self.query_one("#legend", Static).update(Text(text, "faint"))
+            self.query_one("#cluster-names", Static).update("")
+            return
+        _fill(table, found, 30 if self.wide else 22)
+        self.query_one("#cluster-names", Static).update(_clusters(found))
+        self._tell()
+
+    @on(DataTable.CellHighlighted)
+    def _tell(self) -> None:
+        """The legend, and the pair under the cursor in full."""
+        if not self._found:
+            return
+        legend = Text.assemble(f"r of {self.name_shown}: ")
+        for r in (-1.0, -0.5, 0.0, 0.5, 1.0):
+            legend.append(f" {r:+.1f} " if r else "  0  ", shade(r))
+        at = self.query_one("#heat", DataTable).cursor_coordinate
+        order = self._found["order"]
+        if 0 <= at.row < len(order) and 1 <= at.column <= len(order):
+            one, other = order[at.row], order[at.column - 1]
+            legend.append(f"   {printable(one)} × {printable(other)}: {_number(_r(self._found, one, other))}")
+        self.query_one("#legend", Static).update(legend)
 
     def action_other(self) -> None:
         """Statistics or metrics."""
@@ -54,34 +89,63 @@ combining across clusters adds more.
         self.refresh_data(force=True)
 
 
-def heatmap(found: Row) -> Text:
-    """Rows and columns in cluster order: `+.93` on a ground as strong as the correlation."""
-    order, clusters = found["order"], found["clusters"]
-    place = {n: i for i, n in enumerate(found["names"])}
-    width = max(len(n) for n in order)
-    text = Text(" " * (width + 2) + "".join(f"{i:>6}" for i in range(1, len(order) + 1)) + "\n", no_wrap=True)
-    last = None
+def _r(found: Row, one: str, other: str) -> float | None:
+    value: float | None = found["r"][found["names"].index(one)][found["names"].index(other)]
+    return value
+
+
+def _number(r: float | None) -> str:
+    return "–" if r is None else f"{r:+.2f}"
+
+
+def groups(found: Row) -> list[tuple[str, list[str]]]:
+    """Clusters in the order of the picture: a letter, and the members, the most typical first."""
+    members: dict[int, list[str]] = {}
+    for name in found["order"]:
+        members.setdefault(found["clusters"][name], []).append(name)
+
+    def typical(name: str, among: list[str]) -> float:
+        return sum(abs(_r(found, name, other) or 0.0) for other in among)
+
+    return [
+        (chr(ord("A") + i % 26), sorted(names, key=lambda n: -typical(n, names)))
+        for i, names in enumerate(members.values())
+    ]
+
+
+def _fill(table: DataTable[Text], found: Row, width: int) -> None:
+    """Rows and columns in cluster order; columns are numbered, rows carry number, cluster and name."""
+    order = found["order"]
+    letter = {name: key for key, names in groups(found) for name in names}
+    firsts = {names[0] for names in _runs(order, letter)}
+    longest = min(width, max(len(n) for n in order))
+    table.add_column("", width=longest + 6)
     for number, name in enumerate(order, 1):
-        if last is not None and clusters[name] != last:
-            text.append(" " * (width + 2) + "─" * (6 * len(order)) + "\n", "dim")
-        last = clusters[name]
-        text.append(f"{name:{width}} {number:<2}")
+        table.add_column(Text(f"{number}{letter[name]}", justify="right"), width=6)
+    for number, one in enumerate(order, 1):
+        cells = [Text(f"{number:>2}{letter[one]} {cut(printable(one), longest)}")]
         for other in order:
-            text.append_text(_cell(found["r"][place[name]][place[other]]))
-        text.append("\n")
-    groups: dict[int, list[str]] = {}
+            r = _r(found, one, other)
+            edge = "▏" if other in firsts else " "
+            cells.append(Text.assemble(edge, (_number(r).rjust(5), shade(r or 0.0) if r is not None else "faint")))
+        table.add_row(*cells, key=one)
+
+
+def _runs(order: list[str], letter: dict[str, str]) -> list[list[str]]:
+    """The order, parted where the cluster changes."""
+    runs: list[list[str]] = []
     for name in order:
-        groups.setdefault(clusters[name], []).append(name)
-    for number, names in groups.items():
-        text.append(f"\ncluster {number}: ", "bold")
-        text.append(", ".join(names))
+        if not runs or letter[runs[-1][-1]] != letter[name]:
+            runs.append([])
+        runs[-1].append(name)
+    return runs
+
+
+def _clusters(found: Row) -> Text:
+    text = Text()
+    for key, names in groups(found):
+        text.append(f"{key} · {printable(names[0])}", "title")
+        text.append(f" ({len(names)}): " if len(names) > 1 else "")
+        text.append(", ".join(printable(n) for n in names[1:]) + "\n")
+    text.rstrip()
     return text
-
-
-def _cell(r: float | None) -> Text:
-    if r is None:
-        return Text("     –", "dim")
-    shade = SHADES[min(4, int(abs(r) * 5))]
-    colour = "blue" if r > 0 else "red"
-    number = f"{r:+.2f}".replace("0.", ".", 1)[:4].rjust(4)
-    return Text.assemble((f" {shade}", colour), (number, colour if abs(r) >= 0.5 else ""))

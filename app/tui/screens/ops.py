@@ -1,9 +1,11 @@
-"""OPs: statistic × bucket as a matrix; the histogram of the row's statistic, and rows of each bucket."""
+"""OPs: statistic × bucket as a coloured matrix; the histogram of the row's statistic, and rows of each bucket."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
@@ -12,9 +14,10 @@ from textual.widgets import DataTable, Static
 
 from app.printable import printable
 from app.tui.base import Pane
-from app.tui.marks import BLOCKS, VERDICTS, percent, style_of
+from app.tui.marks import BLOCKS, VERDICTS, cut, half_blocks, percent, reach_of, shade
 from app.tui.snapshot import Snapshot
 from app.tui.table import KeyedTable
+from app.tui.thumbnails import SIDE
 from engine.errors import DjsbError
 from engine.store import Row
 
@@ -24,9 +27,12 @@ class Ops(Pane):
 
     title_text = "OPs"
     help_text = """\
-One row a statistic, one column a bucket: the change against the control with its interval. ▲ helps,
-▼ hurts, · unclear, × left out. Below stand the statistic's histogram over the dataset with the
-bounds between the buckets (┆), and example rows of each bucket, quoted and cut.
+One row a statistic, one column a bucket: the change against the control in percent, with its
+interval. The ground is the stronger the larger the change: blue above zero, amber below; the sign
+says the same. ▲ helps, ▼ hurts, · unclear, × left out.
+
+Below stand the histogram of the row's statistic over the dataset, with the bounds between its
+buckets (┆), and example rows of each bucket: the value, the text (quoted and cut) and the image.
 """
 
     def __init__(self) -> None:
@@ -41,21 +47,27 @@ bounds between the buckets (┆), and example rows of each bucket, quoted and cu
             with VerticalScroll(id="examples"):
                 yield Static(id="rows")
 
+    def on_mount(self) -> None:
+        """The table has the keys first."""
+        self.query_one("#matrix").focus()
+
     def show(self, s: Snapshot) -> None:
         """All statistics, the best first."""
-        names = s.buckets
-        self.query_one("#matrix", KeyedTable).columns_are(["statistic", "OP", *names])
+        names, wide = s.buckets, self.wide
+        roomy = self.app.size.width >= 140
+        table = self.query_one("#matrix", KeyedTable)
+        table.columns_are(["statistic", *(["OP"] if roomy else []), *(f"{n} %" for n in names)])
         cells: dict[str, dict[str, Row]] = {}
-        ops: dict[str, str] = {}
         for r in s.board or ():
             if r["statistic"] and r["bucket"] in names and r["kind"] == "single":
                 cells.setdefault(r["statistic"], {}).setdefault(r["bucket"], r)
-                ops[r["statistic"]] = r["op"] or ""
-        rows = [
-            (name, (name, ops[name].removesuffix("_filter"), *(_cell(found.get(b)) for b in names)))
-            for name, found in cells.items()
-        ]
-        self.query_one("#matrix", KeyedTable).put(rows)
+        reach = reach_of([r for found in cells.values() for r in found.values()])
+        rows = []
+        for name, found in cells.items():
+            op = (next(iter(found.values()))["op"] or "").removesuffix("_filter")
+            head = [Text(cut(printable(name), 30 if wide else 18)), *([Text(cut(op, 30))] if roomy else [])]
+            rows.append((name, (*head, *(_cell(found.get(b), reach, wide) for b in names))))
+        table.put(rows)
         self._ask()
 
     @on(DataTable.RowHighlighted)
@@ -69,48 +81,68 @@ bounds between the buckets (┆), and example rows of each bucket, quoted and cu
         """The statistic has come."""
         if number != self._wanted:
             return
+        histogram, rows = self.query_one("#histogram", Static), self.query_one("#rows", Static)
         if isinstance(content, DjsbError) or not content:
-            self.query_one("#histogram", Static).update(Text(printable(str(content or "no such statistic")), "dim"))
+            histogram.update(Text(printable(str(content or "no such statistic")), "faint"))
+            rows.update("")
             return
-        self.query_one("#histogram", Static).update(_histogram(content))
-        self.query_one("#rows", Static).update(_examples(content))
+        height = max(2, self.query_one("#op-below").size.height - 5)
+        histogram.update(_histogram(content, min(9, height), 48 if self.wide else 32))
+        rows.update(_examples(content))
 
 
-def _cell(r: Row | None) -> Text:
+def _cell(r: Row | None, reach: float, wide: bool) -> Text:
     if r is None:
         return Text("")
     if r["change"] is None:
-        return Text(VERDICTS[r["verdict"]], "dim")
-    interval = "" if r["ci_low"] is None else f" [{r['ci_low']:+.0f}, {r['ci_high']:+.0f}]"
-    return Text(f"{VERDICTS[r['verdict']]} {percent(r['change'])}{interval}", style_of(r["verdict"]))
+        return Text(f"{VERDICTS[r['verdict']]} left out", "faint")
+    if not wide:
+        interval = "" if r["ci_low"] is None else f"[{r['ci_low']:+.0f},{r['ci_high']:+.0f}]"
+        text = f"{VERDICTS[r['verdict']]}{r['change']:+.0f} {interval}".ljust(16)
+    else:
+        interval = "" if r["ci_low"] is None else f" [{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]"
+        text = f" {VERDICTS[r['verdict']]} {percent(r['change']):>6}{interval} ".ljust(26)
+    return Text(text, shade(r["change"] / reach))
 
 
-def _histogram(found: Row, height: int = 6) -> Text:
+def _histogram(found: Row, height: int, width: int) -> Text:
     """Columns of blocks, with the bounds between buckets marked below."""
-    counts, edges, bounds = found["counts"], found["edges"], found["bounds"]
+    edges, step = found["edges"], -(-len(found["counts"]) // width)
+    counts = [sum(found["counts"][i : i + step]) for i in range(0, len(found["counts"]), step)]
     top = max(counts) or 1
-    text = Text(f"{found['name']}\n", "bold", no_wrap=True)
+    text = Text(f"{printable(found['name'])}, {sum(found['counts'])} rows\n", "title", no_wrap=True)
     for level in range(height, 0, -1):
         line = ""
         for n in counts:
             filled = n / top * height - (level - 1)
             line += " " if filled <= 0 else "█" if filled >= 1 else BLOCKS[int(filled * 8)]
-        text.append(line + "\n")
-    marks = [" "] * len(counts)
-    for b in bounds:
-        place = sum(e <= b for e in edges) - 1
-        marks[max(0, min(len(marks) - 1, place))] = "┆"
+        text.append(line + "\n", "note")
+    marks = ["─"] * len(counts)
+    span = (edges[-1] - edges[0]) or 1.0
+    for b in found["bounds"]:
+        marks[max(0, min(len(marks) - 1, int((b - edges[0]) / span * len(counts))))] = "┆"
     text.append("".join(marks) + "\n")
     text.append(f"{edges[0]:.4g}".ljust(len(counts) - 8) + f"{edges[-1]:.4g}".rjust(8) + "\n")
-    text.append("bounds: " + ", ".join(f"{b:.4g}" for b in bounds), "dim")
+    text.append("┆ bounds: " + ", ".join(f"{b:.4g}" for b in found["bounds"]), "faint")
     return text
 
 
-def _examples(found: Row) -> Text:
-    text = Text()
+def _examples(found: Row) -> RenderableType:
+    parts: list[RenderableType] = []
     for bucket, rows in found["examples"].items():
-        text.append(f"{bucket}\n", "bold")
+        parts.append(Text(bucket, "title"))
+        pictured = any(r["picture"] is not None for r in rows)
+        grid = Table.grid(padding=(0, 1))
+        if pictured:
+            grid.add_column(width=SIDE)
+        grid.add_column(ratio=1)
         for r in rows:
-            text.append(f"  {r['value']:.4g}  ", "dim")
-            text.append(f"{printable(' '.join(r['text'].split()))[:160]}\n")
-    return text
+            said = Text.assemble(
+                (f"{r['value']:.4g}", "note"), (f"  row {r['row']}\n", "faint"),
+                cut(printable(" ".join(r["text"].split())), 200),
+            )  # fmt: skip
+            drawn = r["picture"]
+            first = half_blocks(drawn) if isinstance(drawn, list) else Text(printable(drawn or ""), "faint")
+            grid.add_row(first, said) if pictured else grid.add_row(said)
+        parts.append(grid)
+    return Group(*parts) if parts else Text("no bucket of this statistic was trained on", "faint")

@@ -1,21 +1,30 @@
-"""Overview: where the study stands, what runs, the live leaderboard, what is new."""
+"""Overview: where the study stands, the budget's course, what runs, the live leaderboard, what is new."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.widgets import Static
 
 from app.printable import printable
-from app.tui.base import Pane, Told
-from app.tui.marks import VERDICTS, interval_bar, meter, percent, reach_of, sparkline, style_of
+from app.tui.base import WIDE, Pane, Told
+from app.tui.marks import VERDICTS, cut, interval_bar, meter, percent, reach_of, sparkline, style_of
 from app.tui.snapshot import Snapshot
 from app.tui.table import KeyedTable
+from app.tui.themes import CURVES
 from engine.budget import format_seconds
 from engine.store import Row
+
+if TYPE_CHECKING:
+    from app.tui.plot import Plot
+
+WIDE_COLUMNS = ["#", "verdict", "pool", "change %", "interval", "P(best)", "seeds", "steps %"]
+NARROW_COLUMNS = ["#", "?", "pool", "change %", "interval", "seeds"]
 
 
 class Overview(Pane):
@@ -26,89 +35,188 @@ class Overview(Pane):
 The leaderboard ranks every pool against the control, the random pool that was trained as long. The
 bar is the interval of its change on a common scale (│ is zero; ◄ ► mark intervals that go beyond
 the scale; ○ is a single seed, which has none). ▲ helps and ▼ hurts are said only when the interval,
-corrected for all pools and looks, excludes zero.
+corrected for all pools and looks, excludes zero; · is unclear, × left out.
+
+Above stand the stages with their trials, the budget that is left over time (and when it will be
+spent at the present rate), and running trials with their progress and the course of their loss.
+Below stands what is new since you last looked: places and verdicts that have changed, and events.
 
 s starts the engine, p pauses and resumes it, x stops it after its running trials. Leaving the UI
 stops nothing.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "app.start_engine", "Start", id="engine.start"),
-        Binding("p", "app.pause_engine", "Pause/resume", id="engine.pause"),
+        Binding("p", "app.pause_engine", "Pause", id="engine.pause"),
         Binding("x", "app.stop_engine", "Stop", id="engine.stop"),
         Binding("b", "app.set_budget", "Budget", id="engine.budget"),
     ]
 
     def content(self) -> ComposeResult:
-        """Stages and what runs beside each other, the board below, news at the bottom."""
+        """Stages, budget and what runs beside each other, the board below, news at the bottom."""
         with Horizontal(id="top"):
             yield Told(id="stages")
+            with Vertical(id="burn-box"):
+                yield Static("minutes of budget left, over time", id="burn-title", classes="quiet")
             yield Told(id="running")
-        yield KeyedTable(["#", "verdict", "pool", "change %", "interval", "P(best)", "seeds", "steps %"], id="board")
-        with Vertical(id="news-box"):
+        yield KeyedTable(WIDE_COLUMNS, id="board")
+        with VerticalScroll(id="news-box"):
             yield Told(id="news")
 
+    def on_mount(self) -> None:
+        """The table has the keys first."""
+        self.query_one("#board").focus()
+
     def show(self, s: Snapshot) -> None:
-        """All four parts."""
-        self.query_one("#stages", Told).tell(_stages(s))
-        self.query_one("#running", Told).tell(_running(s))
-        self.query_one("#news", Told).tell(_news(s, self.ui.seen))
+        """All parts."""
+        width = self.app.size.width
+        self.query_one("#stages", Told).tell(_stages(s, self.wide))
+        self.query_one("#running", Told).tell(_running(s, max(36, (width - 44) // 2 - 2) if self.wide else width - 2))
+        self._burn_down(s)
+        self.query_one("#news", Told).tell(_news(s, self.ui.look))
         if s.board is not None:
             reach, rows = reach_of(s.board), {r["pool"]: (i, r) for i, r in enumerate(s.board, 1)}
-            self.query_one("#board", KeyedTable).follow(list(rows), lambda key: _cells(*rows[key], reach))
+            table = self.query_one("#board", KeyedTable)
+            table.columns_are(WIDE_COLUMNS if self.wide else NARROW_COLUMNS)
+            table.follow(list(rows), lambda key: _cells(*rows[key], reach, width))
+
+    def _burn_down(self, s: Snapshot) -> None:
+        """The chart, made when there is something to draw and room for it."""
+        from app.tui.plot import Plot
+
+        box = self.query_one("#burn-box")
+        box.set_class(len(s.burn) < 2, "empty")
+        if not self.wide or len(s.burn) < 2:
+            return
+        if not (found := box.query(Plot)):
+            plot = Plot(id="burn", allow_pan_and_zoom=False)
+            plot.can_focus = False
+            box.mount(plot)
+            self.call_after_refresh(_burn_down, plot, s)
+        else:
+            _burn_down(found.first(), s)
 
 
-def _cells(place: int, r: Row, reach: float) -> tuple[object, ...]:
-    name = printable(r["label"]) + (" (dropped)" if r["dropped"] else "")
-    return (
-        str(place) if r["change"] is not None else "–",
-        Text(f"{VERDICTS[r['verdict']]} {r['verdict']}", style_of(r["verdict"])), name, percent(r["change"]),
-        interval_bar(r, reach), "–" if r["p_best"] is None else f"{r['p_best']:.2f}", str(r["seeds"]),
-        f"{100 * r['share']:.0f}",
-    )  # fmt: skip
+def _cells(place: int, r: Row, reach: float, width: int) -> tuple[object, ...]:
+    wide = width >= WIDE
+    dropped = " (dropped)" if r["dropped"] else ""
+    room = max(16, width - (85 if wide else 51)) - len(dropped)
+    verdict = VERDICTS[r["verdict"]] + (f" {r['verdict']}" if wide else "")
+    cells: list[object] = [
+        Text(str(place) if r["change"] is not None else "–", justify="right"), Text(verdict, style_of(r["verdict"])),
+        Text(cut(printable(r["label"]), room) + dropped), Text(percent(r["change"]), justify="right"),
+        interval_bar(r, reach, 21 if wide else 17),
+    ]  # fmt: skip
+    seeds = Text(str(r["seeds"]), justify="right")
+    if not wide:
+        return (*cells, seeds)
+    best = Text("–" if r["p_best"] is None else f"{r['p_best']:.2f}", justify="right")
+    return (*cells, best, seeds, Text(f"{100 * r['share']:.0f}", justify="right"))
 
 
-def _stages(s: Snapshot) -> Text:
+def _stages(s: Snapshot, wide: bool) -> Text:
     """Trials of each stage, and the budget."""
     text = Text(no_wrap=True, overflow="ellipsis")
-    for stage in s.stages:
+    for i, stage in enumerate(s.stages):
         done, runs = stage.get("COMPLETE", 0), stage.get("RUNNING", 0)
         waits, failed = stage.get("WAITING", 0), stage.get("FAIL", 0)
         total = done + runs + waits + failed
-        text.append(f"{stage['stage']:8} ", "bold" if stage["stage"] == s.stage else "")
-        text.append(f"{meter(done / total if total else 0, 12)} {done}/{total}")
-        text.append(f"  {runs} run" if runs else "")
-        text.append(f"  {failed} failed" if failed else "", "bold red")
-        text.append("\n")
-    text.append(f"\nbudget   {sparkline(s.burn, 24)} {format_seconds(s.spent)} of {format_seconds(s.limit)}")
+        here = "title" if stage["stage"] == s.stage else ""
+        line = Text.assemble(
+            (f"{'▸' if here else ' '}{stage['stage']:8}", here), meter(done / total if total else 0, 10),
+            f" {done}/{total}", f" ▶{runs}" if runs else "", (f" ✗{failed} failed" if failed else "", "bad"),
+        )  # fmt: skip
+        if not wide and i % 2 == 0:
+            line.pad_right(max(0, 39 - line.cell_len))
+        text.append_text(line).append("\n" if wide or i % 2 else "")
+    left = max(0.0, s.limit - s.spent)
+    text.append("\n" if wide else " ")
+    text.append(f"{'budget':8}", "title").append(
+        f" {meter(s.spent / s.limit if s.limit else 0, 10)} {format_seconds(left)} left of {format_seconds(s.limit)}"
+    )
+    text.append("\n " if wide else "")
+    if s.eta is not None and s.eta > 0:
+        text.append(f" at this rate spent in {format_seconds(s.eta)}")
+    elif left <= 0:
+        text.append(" all spent", "warn")
+    elif wide:
+        text.append(" nothing is being spent", "faint")
     return text
 
 
-def _running(s: Snapshot) -> Text:
-    """Running trials, a line each, with the course of their loss."""
+def _burn_down(plot: Plot, s: Snapshot) -> None:
+    """What is left of the budget over the minutes that trials ran, and onward at the present rate."""
+    plot.clear()
+    left = [(t / 60, max(0.0, s.limit - spent) / 60) for t, spent in s.burn]
+    plot.line(left)
+    end = left[-1][0]
+    if s.eta is not None and s.eta > 0:
+        end += s.eta / 60
+        plot.line([left[-1], (end, 0.0)], CURVES + CURVES - 1)
+    plot.set_xlimits(0, max(end, 0.1))
+    plot.set_ylimits(0, max(s.limit / 60, 0.1))
+
+
+def _running(s: Snapshot, width: int) -> Text:
+    """Running trials, two lines each where there is room, with progress and the course of their loss."""
     if not s.running:
         said = "nothing runs" if s.engine else "no engine runs: s starts it, where the study has work left"
-        return Text(said, "dim")
+        return Text(said, "faint", no_wrap=True, overflow="ellipsis")
     text = Text(no_wrap=True, overflow="ellipsis")
-    for r in s.running[:7]:
+    if not s.engine:
+        text.append(f"✗ the engine died with {len(s.running)} trial(s) running; s goes on from there\n", "bad")
+    two = width < 74  # beside other parts; a narrow screen gives a line its whole width
+    shown = (4 if two else 3) - (not s.engine)
+    for r in s.running[:shown]:
         loss = f"{r['loss'][-1]:.2f}" if r["loss"] else ""
-        text.append(f"{r['device']:5} {printable(r['label'])[:28]:28} seed {r['seed']} step {r['step']:<5} ")
-        text.append(f"{sparkline(r['loss'])} {loss}\n")
-    if len(s.running) > 7:
-        text.append(f"and {len(s.running) - 7} more", "dim")
+        room = max(10, width - (17 if two else 60))
+        text.append(f"{r['device']:5} {cut(printable(r['label']), room):{room}} seed {r['seed']:<5}")
+        text.append("\n  " if two else "")
+        course = sparkline(r["loss"], min(24, width - 26) if two else 16)
+        text.append(f"{meter(r['progress'], 8)} {100 * r['progress']:3.0f} % {course} {loss}\n")
+    if len(s.running) > shown:
+        text.append(f"and {len(s.running) - shown} more", "faint")
+    text.rstrip()
     return text
 
 
-def _news(s: Snapshot, seen: int) -> Text:
-    """Events since the last look, the latest first; then what the stages have shown."""
+def _news(s: Snapshot, look: Mapping[str, Any]) -> Text:
+    """What has changed since the last look, the latest first; then what the stages have shown."""
     text = Text()
-    new = [e for e in s.events if e["id"] > seen and e["kind"] != "recover"]
-    if new:
-        text.append(f"{len(new)} new since you last looked\n", "bold")
+    new = [e for e in s.events if e["id"] > look.get("event", 0) and e["kind"] != "recover"] if look else []
+    moved = changes(s, look)
+    if new or moved:
+        text.append(
+            f"new since you last looked: {len(moved)} change(s) of place or verdict, {len(new)} event(s)\n", "title"
+        )
+        for line in moved[:3]:
+            text.append(f"{printable(line)}\n")
         for e in new[:4]:
-            text.append(f"{e['at'][11:19]} {e['kind']}: {printable(' '.join(e['text'].split()))[:160]}\n")
-    told = [x for stage in reversed(list(s.insights)) for x in s.insights[stage]]
-    for x in told[: 4 if new else 8]:
-        text.append(f"• {printable(x['text'])}\n")
+            text.append(f"{e['at'][11:19]} {e['kind']}: {cut(printable(' '.join(e['text'].split())), 160)}\n")
     if s.results.get("recipe"):
-        text.append(f"recipe: {printable(s.results['recipe']['label'])}\n", "bold green")
+        text.append(f"● recipe: {printable(s.results['recipe']['label'])}\n", "good")
+    for x in [x for stage in reversed(list(s.insights)) for x in s.insights[stage]][: 4 if new else 8]:
+        text.append(f"• {printable(x['text'])}\n")
     return text
+
+
+def board_of(s: Snapshot) -> dict[str, list[Any]]:
+    """Pool → place and verdict, as the next look is compared with."""
+    return {r["pool"]: [i, r["verdict"]] for i, r in enumerate(s.board or (), 1) if r["change"] is not None}
+
+
+def changes(s: Snapshot, look: Mapping[str, Any]) -> list[str]:
+    """New verdicts first, then moves among the first ten, in words."""
+    before, said, moves = look.get("board") or {}, [], []
+    if not before:
+        return []
+    for place, r in enumerate(s.board or (), 1):
+        old = before.get(r["pool"])
+        if r["change"] is None or (old is None and place > 10):
+            continue
+        if old is None:
+            moves.append(f"+ {r['label']}: new at place {place}")
+        elif old[1] != r["verdict"]:
+            said.append(f"{VERDICTS[r['verdict']]} {r['label']}: {old[1]} → {r['verdict']}, place {old[0]} → {place}")
+        elif old[0] != place and min(old[0], place) <= 10:
+            moves.append(f"{'↑' if place < old[0] else '↓'} {r['label']}: place {old[0]} → {place}")
+    return said + moves

@@ -202,8 +202,8 @@ def _difference(label: str, best: str | None) -> Text:
     text = Text(f"{printable(label)}  ")
     for part in mine:
         if part not in theirs:
-            text.append(f"+ {printable(part)}  ", "green")
+            text.append(f"+ {printable(part)}  ", "good")
     for part in theirs:
         if part not in mine:
-            text.append(f"− {printable(part)}  ", "red")
+            text.append(f"− {printable(part)}  ", "bad")
     return text.append("\n")

@@ -1,26 +1,33 @@
-"""Recipes: the lattice of combinations, repetition against more rows, the lineage; a pool's YAML, to copy or export."""
+"""Recipes: lineage, lattice of combinations, repetition against more rows; a pool's YAML, to copy, export or apply."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
-from rich.syntax import Syntax
 from rich.text import Text
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static, Tree
 from textual.widgets.tree import TreeNode
 
 from app.printable import printable
 from app.tui.base import Pane
-from app.tui.marks import VERDICTS, percent
+from app.tui.dialogs import AskLine
+from app.tui.marks import VERDICTS, percent, style_of
 from app.tui.snapshot import Snapshot
 from engine.errors import DjsbError
+from engine.slots import ENTRY, without_secrets
 from engine.store import Row
 
 LEAVES = 100  # combinations that are unfolded at once
+PARTS = ("#lattice", "#scale-plot", "#yaml-box")  # tree, curves, YAML
 
 
 class Recipes(Pane):
@@ -28,14 +35,20 @@ class Recipes(Pane):
 
     title_text = "Recipes"
     help_text = """\
-The tree holds the confirmed recipe, the combinations under their slices, and repetition against
-adding lower-ranked rows at equal trained samples. The YAML at the right is the Data-Juicer recipe
-of the pool under the cursor: y copies it to the clipboard (OSC 52), w writes it to recipe-<id>.yaml
-in the study's folder.
+The tree holds the lineage with the confirmed recipe, the combinations under each of their slices,
+and repetition against adding lower-ranked rows at equal trained samples, which the picture below
+draws: change in percent over trained samples.
+
+The YAML is the Data-Juicer recipe of the pool under the cursor: y copies it to the clipboard
+(OSC 52), w writes it to recipe-<id>.yaml in the study's folder, d runs it on a dataset (djsb apply,
+in a process of its own). v goes from the tree to the curves
+and to the YAML, where there is no room for all.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "copy", "Copy YAML", id="recipes.copy"),
-        Binding("w", "export", "Write YAML", id="recipes.export"),
+        Binding("v", "part", "Part", id="recipes.part"),
+        Binding("y", "copy", "Copy", id="recipes.copy"),
+        Binding("w", "export", "Write", id="recipes.export"),
+        Binding("d", "apply", "Apply", id="recipes.apply"),
     ]
 
     def __init__(self) -> None:
@@ -45,37 +58,56 @@ in the study's folder.
         self._wanted = -1
         self._told: Any = None
         self._folded: dict[int, list[Row]] = {}
+        self._part = 0
 
     def content(self) -> ComposeResult:
-        """Tree and YAML beside each other."""
-        with Horizontal(id="recipe-box"):
-            yield Tree("recipes", id="lattice")
+        """Tree and picture, YAML beside them."""
+        from app.tui.plot import Plot
+
+        with Horizontal(id="recipe-box", classes="part-0"):
+            with Vertical(id="recipe-left"):
+                yield Tree("recipes", id="lattice")
+                with Vertical(id="scale-box"):
+                    yield Static(id="legend-line")
+                    yield Plot(id="scale-plot")
             with VerticalScroll(id="yaml-box"):
-                yield Static(id="yaml")
+                yield Static(Text("choose a pool in the tree", "faint"), id="yaml")
+
+    def on_mount(self) -> None:
+        """The tree has the keys first."""
+        tree = self.query_one("#lattice", Tree)
+        tree.show_root = False
+        tree.focus()
+
+    def action_part(self) -> None:
+        """The next part, where only one has room; else the keys go to it."""
+        box = self.query_one("#recipe-box")
+        box.remove_class(f"part-{self._part}")
+        self._part = (self._part + 1) % len(PARTS)
+        box.add_class(f"part-{self._part}")
+        self.query_one(PARTS[self._part]).focus()
 
     def show(self, s: Snapshot) -> None:
         """The tree, made anew when its content has changed."""
         told = (
             [(r["pool"], r["change"], r["verdict"]) for r in s.board or ()],
-            s.results.get("recipe"),
-            s.results["scale"],
-        )
+            s.results.get("recipe"), s.results.get("unconfirmed"), s.results.get("scale"), self.app.theme,
+        )  # fmt: skip
         if told == self._told:
             return
         self._told = told
         tree: Tree[str] = self.query_one("#lattice", Tree)
         tree.clear()
         self._folded.clear()
-        tree.show_root = False
         best = s.results.get("recipe")
-        lineage = tree.root.add("lineage", expand=True)
+        lineage = tree.root.add(Text("lineage", "title"), expand=True)
         first = lineage.add("ckpt₀ (the study's model)", expand=True)
         if best:
-            first.add_leaf(Text(f"recipe₁ {_line(best)} (confirmed on fresh seeds)", "bold"), data=best["pool"])
+            first.add_leaf(Text("recipe₁ ").append_text(_line(best)).append("  ● confirmed"), data=best["pool"])
         else:
-            first.add_leaf(Text(s.results.get("unconfirmed") or "no recipe is confirmed yet", "dim"))
+            first.add_leaf(Text(printable(s.results.get("unconfirmed") or "no recipe is confirmed yet"), "faint"))
         several = [r for r in s.board or () if r["kind"] == "combination" and r["change"] is not None]
-        lattice = tree.root.add("combinations, under each of their slices", expand=True)
+        lattice = tree.root.add(Text(f"combinations ({len(several)}), under their slices", "title"), expand=True)
         singles = {r["label"]: r for r in s.board or () if r["kind"] == "single"}
         below: dict[str, list[Row]] = {}
         for r in several:
@@ -84,15 +116,19 @@ in the study's folder.
         shown = LEAVES
         for part, rows in below.items():
             single = singles.get(part)
-            label = _line(single) if single else part
-            node = lattice.add(Text(label), data=single["pool"] if single else None, expand=shown > 0)
+            label = _line(single) if single else Text(printable(part))
+            node = lattice.add(label, data=single["pool"] if single else None, expand=shown > 0)
             self._folded[node.id] = rows
             if shown > 0:
                 self._unfold(node)
             shown -= len(rows)
-        scale = tree.root.add("repetition, or lower-ranked rows, at equal trained samples", expand=True)
+        if not several:
+            lattice.add_leaf(Text("none was trained yet", "faint"))
+        scale = tree.root.add(Text("repetition, or lower-ranked rows", "title"), expand=True)
         for r in s.results.get("scale") or ():
-            scale.add_leaf(Text(f"{r['samples']:>8} samples  {_line(r)}"), data=r["pool"])
+            scale.add_leaf(Text(f"{r['samples']:>7} samples ").append_text(_line(r)), data=r["pool"])
+        self.call_after_refresh(self._keep_place)
+        self._draw(s.results.get("scale") or ())
 
     @on(Tree.NodeExpanded)
     def _open(self, event: Tree.NodeExpanded[str]) -> None:
@@ -101,7 +137,29 @@ in the study's folder.
     def _unfold(self, node: TreeNode[str]) -> None:
         """Add a node's leaves when they are first looked at: a large lattice has thousands."""
         for r in self._folded.pop(node.id, ()):
-            node.add_leaf(Text(_line(r)), data=r["pool"])
+            node.add_leaf(_line(r), data=r["pool"])
+
+    def _keep_place(self) -> None:
+        """The cursor stays on its pool; at first it is on the first that there is."""
+        tree: Tree[str] = self.query_one("#lattice", Tree)
+        nodes = [n for n in _nodes(tree.root) if n.data]
+        if nodes:
+            tree.move_cursor(next((n for n in nodes if n.data == self.pool), nodes[0]))
+
+    def _draw(self, scale: Any) -> None:
+        """Change over trained samples, repetition and added layers beside each other."""
+        from app.tui.plot import Plot
+
+        plot = self.query_one("#scale-plot", Plot)
+        plot.clear()
+        legend = Text("change % over trained samples: " if scale else "no repetition was trained yet", "faint")
+        every = [r for r in scale if r["change"] is not None]
+        for i, (kind, said) in enumerate((("repetition", "● repetition"), ("layers", "■ added rows"))):
+            points = sorted((r["samples"], r["change"]) for r in every if r["kind"] == kind)
+            _, style = plot.line(points, i, marked=True)
+            legend.append(f" {said if points else ''}", style)
+        plot.fit([r["samples"] for r in every], [r["change"] for r in every])
+        self.query_one("#legend-line", Static).update(legend)
 
     @on(Tree.NodeHighlighted)
     def _ask(self, event: Tree.NodeHighlighted[str]) -> None:
@@ -113,7 +171,7 @@ in the study's folder.
         """The YAML has come."""
         if number == self._wanted:
             self.yaml = "" if isinstance(content, DjsbError) else content
-            shown = Text(printable(str(content)), "dim") if isinstance(content, DjsbError) else Syntax(content, "yaml")
+            shown = Text(printable(str(content)), "faint") if isinstance(content, DjsbError) else highlighted(content)
             self.query_one("#yaml", Static).update(shown)
 
     def action_copy(self) -> None:
@@ -133,7 +191,70 @@ in the study's folder.
             else:
                 self.notify(f"written to {file}")
 
+    @work
+    async def action_apply(self) -> None:
+        """Ask for data and output file, then run `djsb apply` on them."""
+        text = self.yaml
+        if not text:
+            self.notify("choose a pool in the tree first", severity="warning")
+            return
+        data = await self.app.push_screen_wait(AskLine("apply this recipe to which dataset?", check=_no_data))
+        if not data:
+            return
+        out = await self.app.push_screen_wait(AskLine("write the kept rows to (.jsonl or .parquet)", check=_no_output))
+        if out:
+            self.notify("the recipe is applied; this may take a while")
+            self._apply(text, data.strip(), out.strip())
 
-def _line(r: Row) -> str:
+    @work(thread=True)
+    def _apply(self, text: str, data: str, out: str) -> None:
+        with tempfile.TemporaryDirectory(prefix="djsb-apply-") as scratch:
+            recipe = Path(scratch) / "recipe.yaml"
+            recipe.write_text(text, encoding="utf-8")
+            command = ["apply", str(recipe), "--data", _path(data), "--out", _path(out)]
+            done = subprocess.run(
+                [sys.executable, str(ENTRY), *command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                encoding="utf-8", errors="replace", env=without_secrets(), check=False,
+            )  # fmt: skip
+        lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+        said = printable(" · ".join(lines[-6:]) if done.returncode == 0 else lines[-1] if lines else "no message")
+        self.app.notify(said, severity="information" if done.returncode == 0 else "error", timeout=15, markup=False)
+
+
+def _path(text: str) -> str:
+    return str(Path(text).expanduser().resolve())
+
+
+def _no_data(text: str) -> str | None:
+    return None if text.strip() and Path(text.strip()).expanduser().exists() else "no such file"
+
+
+def _no_output(text: str) -> str | None:
+    file = Path(text.strip()).expanduser()
+    if file.suffix not in (".jsonl", ".parquet"):
+        return "the name ends in .jsonl or .parquet"
+    if file.exists():
+        return "there is a file of this name already"
+    return None if file.resolve().parent.is_dir() else "no such folder"
+
+
+def highlighted(text: str) -> Text:
+    """A recipe with its keys, texts and comments told apart, in the theme's colours."""
+    shown = Text(printable(text))
+    shown.highlight_regex(r"(?m)^[ \-]*(?P<note>[\w.\-]+)(?=:( |$))", style_prefix="")
+    shown.highlight_regex(r"(?P<warn>(?<=: )-?\d[\d.e+\-]*$)", style_prefix="")
+    shown.highlight_regex(r"(?m)(?P<faint>(^|\s)#.*$)", style_prefix="")
+    return shown
+
+
+def _nodes(node: TreeNode[str]) -> Iterator[TreeNode[str]]:
+    """A node and all below it, in order."""
+    yield node
+    for child in node.children:
+        yield from _nodes(child)
+
+
+def _line(r: Row) -> Text:
     interval = "" if r["ci_low"] is None else f" [{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]"
-    return f"{VERDICTS[r['verdict']]} {printable(r['label'])}  {percent(r['change'])} %{interval}"
+    verdict = (f"{VERDICTS[r['verdict']]} ", style_of(r["verdict"]))
+    return Text.assemble(verdict, f"{percent(r['change'])} %{interval}  ", (printable(r["label"]), "title"))

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import DataTable, Input, Static
 
 from app.printable import printable
 from app.tui.base import Pane
+from app.tui.marks import cut
 from app.tui.snapshot import Snapshot
 from app.tui.table import KeyedTable
+from app.tui.windows import Compare, LogTail
 from engine.errors import DjsbError
 from engine.store import Row
 
-COLUMNS = ["✓", "id", "pool", "stage", "seed", "steps", "state", "seconds", "device"]
-COLOURS = ["cyan", "magenta", "yellow", "green", "red", "blue", "white"]
+COLUMNS = ["✓", "id", "pool", "stage", "seed", "steps %", "state", "seconds", "device"]
+NARROW = ["✓", "pool", "stage", "seed", "steps %", "state", "seconds"]
+STATES = {"COMPLETE": ("● done", ""), "RUNNING": ("▶ running", "note"), "WAITING": ("○ waiting", "faint"),
+          "FAIL": ("✗ failed", "bad"), "PRUNED": ("◌ pruned", "faint")}  # fmt: skip
+NUMBERS = ("seed", "steps %", "seconds")
 
 
 class Trials(Pane):
@@ -29,27 +34,34 @@ class Trials(Pane):
     title_text = "Trials"
     help_text = """\
 Space marks trials; the curves of all marked ones, or of the one under the cursor, are drawn over
-each other. o orders the table by the next column (and back), / filters by words in any column, c
-changes the curve that is drawn, k cancels the trial for good: it is ended if it runs, and never run
-again.
+each other; the line above the picture says which is which. v compares the marked trials side by
+side, with their configurations and metrics. c changes the curve that is drawn.
+
+A click on a column's head orders by it, a second click turns the order round, a third goes back to
+the order of time; o does the same for one column after the other. / filters by words in any column.
+g shows the end of the workers' logs. k cancels the trial for good: it is ended if it runs, and
+never run again.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "mark", "Mark", id="trials.mark"),
         Binding("slash", "search", "Filter", id="trials.filter"),
-        Binding("o", "order", "Order", id="trials.order"),
+        Binding("o", "order", "Order", show=False, id="trials.order"),
         Binding("c", "curve", "Curve", id="trials.curve"),
-        Binding("k", "cancel", "Cancel trial", id="trials.cancel"),
+        Binding("v", "compare", "Compare", id="trials.compare"),
+        Binding("g", "worker_log", "Logs", id="trials.log"),
+        Binding("k", "cancel", "Cancel", id="trials.cancel"),
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self.marked: list[str] = []
-        self.order: int | None = None
+        self.order: tuple[str, bool] | None = None  # column, downward
         self.curve = 0
         self.details: Row = {}
         self._texts: dict[str, tuple[Row, str]] = {}
         self._wanted = -1
         self._drawn = -1
+        self._compared: dict[int, Row | None] = {}
         self._curve_name = "loss"
 
     @classmethod
@@ -59,13 +71,15 @@ again.
 
     def content(self) -> ComposeResult:
         """Filter and table; curves and details below."""
-        from textual_plot import PlotWidget
+        from app.tui.plot import Plot
 
         yield Input(placeholder="/ filter: words that must all be there", id="filter")
         yield KeyedTable(COLUMNS, id="trials")
         with Horizontal(id="below"):
-            yield PlotWidget(id="plot")
-            with Vertical(id="detail-box"):
+            with Vertical(id="plot-box"):
+                yield Static(id="legend-line")
+                yield Plot(id="plot")
+            with VerticalScroll(id="detail-box"):
                 yield Static(id="detail")
 
     def on_mount(self) -> None:
@@ -76,29 +90,36 @@ again.
         """The trials that fit the filter, in the chosen order."""
         words = self.query_one("#filter", Input).value.lower().split()
         rows = {t["id"]: t for t in s.trials}
-        keys = list(rows)
-        if words:
-            keys = [k for k in keys if all(w in self._text(rows[k]) for w in words)]
-        if self.order is not None:
-            column = self.order
-            keys.sort(key=lambda k: _orderable(self._cells(rows[k])[column]))
-        self.query_one("#trials", KeyedTable).follow(keys, lambda key: self._cells(rows[key]))
+        keys = [k for k, t in rows.items() if all(w in self._text(t) for w in words)] if words else list(rows)
+        names = COLUMNS if self.wide else NARROW
+        if self.order is not None and self.order[0] in names:
+            column, down = self.order
+            keys.sort(key=lambda k: _orderable(rows[k], column, k in self.marked), reverse=down)
+        arrow = {self.order[0]: " ▼" if self.order[1] else " ▲"} if self.order else {}
+        table = self.query_one("#trials", KeyedTable)
+        table.columns_are([n + arrow.get(n, "") for n in names])
+        room = max(14, self.app.size.width - (92 if self.wide else 60))
+        table.follow(keys, lambda key: self._cells(rows[key], names, room))
         self._ask()
 
     def _text(self, t: Row) -> str:
         """What the filter searches; made once for each row as it is."""
         known = self._texts.get(t["id"])
         if known is None or known[0] is not t:
-            known = self._texts[t["id"]] = t, " ".join(map(str, self._cells(t)[1:])).lower()
+            known = self._texts[t["id"]] = t, _text(t)
         return known[1]
 
-    def _cells(self, t: Row) -> tuple[Any, ...]:
-        seconds = "" if t["seconds"] is None else f"{t['seconds']:.1f}"
-        mark = "●" if t["id"] in self.marked else ""
-        return (
-            mark, t["id"], printable(t["label"]), t["stage"], t["seed"], f"{100 * t['samples'] / t['horizon']:.0f} %",
-            t["state"], seconds, t["device"] or "",
-        )  # fmt: skip
+    def _cells(self, t: Row, names: Sequence[str], room: int) -> tuple[Text, ...]:
+        said, style = STATES.get(t["state"], (t["state"], ""))
+        cells = {
+            "✓": Text("●" if t["id"] in self.marked else "", "note"), "id": Text(t["id"][:8]),
+            "pool": Text(cut(printable(t["label"]), room)), "stage": Text(t["stage"]), "seed": Text(str(t["seed"])),
+            "steps %": Text(f"{100 * t['samples'] / t['horizon']:.0f}"), "state": Text(said, style),
+            "seconds": Text("" if t["seconds"] is None else f"{t['seconds']:.1f}"), "device": Text(t["device"] or ""),
+        }  # fmt: skip
+        for name in NUMBERS:
+            cells[name].justify = "right"
+        return tuple(cells[n] for n in names)
 
     def action_mark(self) -> None:
         """Mark the trial under the cursor, or unmark it."""
@@ -112,10 +133,32 @@ again.
 
     def action_order(self) -> None:
         """Order by the next column; after the last by time again."""
-        self.order = 0 if self.order is None else None if self.order + 1 >= len(COLUMNS) else self.order + 1
-        name = "time" if self.order is None else COLUMNS[self.order]
-        self.notify(f"ordered by {name}", timeout=2)
+        names = COLUMNS if self.wide else NARROW
+        at = names.index(self.order[0]) + 1 if self.order and self.order[0] in names else 0
+        self.order = (names[at], False) if at < len(names) else None
         self.refresh_data(force=True)
+
+    @on(DataTable.HeaderSelected, "#trials")
+    def _order_by(self, event: DataTable.HeaderSelected) -> None:
+        """Upward, downward, by time again."""
+        name = str(event.column_key.value).rstrip(" ▲▼")
+        if self.order is None or self.order[0] != name:
+            self.order = (name, False)
+        else:
+            self.order = None if self.order[1] else (name, True)
+        self.refresh_data(force=True)
+
+    def action_compare(self) -> None:
+        """Ask for all marked trials; they are shown side by side when the last has come."""
+        if len(self.marked) < 2:
+            self.notify("mark two or more trials with space first", severity="warning")
+        elif self.ui.feed:
+            self._compared = {self.ui.feed.ask("trial", m): None for m in self.marked}
+
+    def action_worker_log(self) -> None:
+        """The log of the worker of the trial under the cursor, or of the last that wrote."""
+        device = self.details.get("device")
+        self.app.push_screen(LogTail(f"worker-{device}.log" if device else ""))
 
     def action_curve(self) -> None:
         """Draw the next of the trial's curves."""
@@ -146,8 +189,15 @@ again.
     def answered(self, number: int, content: Any) -> None:
         """Details or curves have come."""
         if isinstance(content, DjsbError):
+            self.query_one("#detail", Static).update(Text(printable(str(content)), "faint"))
             return
-        if number == self._wanted and content:
+        if number in self._compared:
+            self._compared[number] = content
+            found = [c for c in self._compared.values() if c]
+            if len(found) == len(self._compared):
+                self._compared = {}
+                self.app.push_screen(Compare(found))
+        elif number == self._wanted and content:
             self.details = content
             self.query_one("#detail", Static).update(_detail(content))
             names = sorted(content["curves"] or ["loss"], key=lambda n: n != "loss")
@@ -159,36 +209,51 @@ again.
             self._draw(content)
 
     def _draw(self, found: dict[str, list[tuple[int, float]]]) -> None:
-        from textual_plot import HiResMode, PlotWidget
+        from app.tui.plot import Plot
 
-        plot = self.query_one("#plot", PlotWidget)
+        plot = self.query_one("#plot", Plot)
         plot.clear()
+        labels = {t["id"]: t for t in (self.ui.snapshot.trials if self.ui.snapshot else ())}
+        legend = Text(f"{printable(self._curve_name)} over steps: ", "title")
         for i, (trial, points) in enumerate(found.items()):
-            if points:
-                x, y = zip(*points, strict=True)
-                plot.plot(x, y, line_style=COLOURS[i % len(COLOURS)], hires_mode=HiResMode.BRAILLE, label=trial[:6])
-        plot.set_xlabel("step")
-        plot.set_ylabel(self._curve_name)
+            sign, style = plot.line(points, i)
+            row = labels.get(trial)
+            said = f"{cut(printable(row['label']), 24)} seed {row['seed']}" if row else trial[:8]
+            legend.append(f"{sign} ", style).append(said if points else f"{said} (none)").append("  ")
+        every = [p for points in found.values() for p in points]
+        plot.fit([x for x, _ in every], [y for _, y in every])
+        self.query_one("#legend-line", Static).update(legend)
 
 
-def _orderable(cell: Any) -> tuple[int, float, str]:
-    """Numbers by size, before texts."""
-    try:
-        return 0, float(str(cell).removesuffix(" %")), ""
-    except ValueError:
-        return 1, 0.0, str(cell)
+def _text(t: Row) -> str:
+    """What the filter looks in."""
+    said = STATES.get(t["state"], (t["state"], ""))[0]
+    return f"{t['id']} {t['label']} {t['stage']} seed {t['seed']} {said} {t['state']} {t['device'] or ''}".lower()
+
+
+def _orderable(t: Row, column: str, marked: bool) -> tuple[float, str]:
+    """Numbers by size, the rest by its text; what is not there yet comes first."""
+    numbers = {
+        "✓": 0.0 if marked else 1.0, "seed": t["seed"], "steps %": t["samples"] / t["horizon"],
+        "seconds": -1.0 if t["seconds"] is None else t["seconds"],
+    }  # fmt: skip
+    texts = {"id": t["id"], "pool": t["label"], "stage": t["stage"], "state": t["state"], "device": t["device"] or ""}
+    return numbers.get(column, 0.0), texts.get(column, "")
 
 
 def _detail(row: Row) -> Text:
     """Metrics, then the configuration."""
-    text = Text(f"{row['id']} {printable(row['label'])}\n", "bold")
-    text = Text.assemble(text, f"{row['state']}, seed {row['seed']}, {row['samples']} of {row['horizon']} samples\n")
+    text = Text.assemble((f"{printable(row['label'])}\n", "title"))
+    text.append(
+        f"trial {row['id']}\n{row['state']}, seed {row['seed']}, {row['samples']} of {row['horizon']} samples\n"
+    )
     if row["error"]:
-        text.append(f"{printable(row['error'])}\n", "bold red")
+        text.append(f"✗ {printable(row['error'])}\n", "bad")
     for name, value in row["metrics"].items():
-        text.append(f"{name:20} {'–' if value is None else f'{value:.4g}'}\n")
+        text.append(f"{printable(name):20} {'–' if value is None else f'{value:.4g}'}\n")
     for layer in row["content"]["layers"]:
         for part in layer["slices"]:
-            text.append(f"{part['statistic']} in {part['low']} … {part['high']}\n", "dim")
-    text.append(printable(json.dumps({k: row["content"][k] for k in ("size", "repetition", "seed")})), "dim")
+            text.append(f"{printable(part['statistic'])} in {part['low']} … {part['high']}\n", "faint")
+    content = row["content"]
+    text.append(f"{content['size']} rows × {content['repetition']}, pool seed {content['seed']}", "faint")
     return text
