@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
 from textual import work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.screen import Screen
 
+from app.printable import printable
 from app.tui.base import Pane
 from app.tui.dialogs import AskLine, Help
 from app.tui.feed import Feed
@@ -27,7 +27,8 @@ from app.tui.screens.proposals import Proposals
 from app.tui.screens.recipes import Recipes
 from app.tui.screens.trials import Trials
 from app.tui.snapshot import Snapshot
-from engine.errors import DjsbError
+from engine.errors import DjsbError, StudyError
+from engine.open_study import OpenStudy, view_study
 from engine.slots import ENTRY
 from engine.store import DATABASE, Store
 from engine.study import STATE_FOLDER
@@ -158,24 +159,24 @@ class DjsbApp(App[None]):
 
     # -- requests and decisions ----------------------------------------------------------------
 
-    def _written(self, work: Callable[[Store], Any]) -> bool:
-        """Do a small write; False, with the reason shown, when it fails."""
-        try:
-            with Store(self.folder / STATE_FOLDER / DATABASE, readonly=True) as store:
-                work(store)
-        except DjsbError as error:
-            self.notify(str(error), severity="error", timeout=10)
-            return False
-        return True
-
     def request(self, kind: Any, argument: str | None = None) -> None:
         """Ask the running engine for something."""
+        if self.snapshot and self.snapshot.engine:
+            self._ask(kind, argument)
+        else:
+            self.notify("no engine runs", severity="warning")
+
+    @work(thread=True)
+    def _ask(self, kind: Any, argument: str | None) -> None:
         from app.reviewing import person
         from engine.requests import ask
 
-        if not (self.snapshot and self.snapshot.engine):
-            self.notify("no engine runs", severity="warning")
-        elif self._written(lambda store: ask(store, kind, person(), argument)):
+        try:
+            with Store(self.folder / STATE_FOLDER / DATABASE, readonly=True) as store:
+                ask(store, kind, person(), argument)
+        except DjsbError as error:
+            self.notify(str(error), severity="error", timeout=10)
+        else:
             self.notify(f"asked the engine to {kind}")
 
     def action_start_engine(self) -> None:
@@ -221,52 +222,62 @@ class DjsbApp(App[None]):
         if text:
             self.request("budget", text)
 
+    @work(thread=True)
     def decide(self, proposals: list[str], verdict: str, why: str) -> None:
         """Record a decision on each."""
         from app.reviewing import person
         from engine.decisions import decide
-        from engine.open_study import view_study
 
+        self._each(proposals, verdict, lambda view, one: decide(view, one, verdict, person(), why))  # type: ignore[arg-type]
+
+    @work(thread=True)
+    def undo(self, proposals: list[str]) -> None:
+        """Take decisions back while nothing of them has started."""
+        from app.reviewing import person
+        from engine.decisions import undo
+
+        self._each(proposals, "undo", lambda view, one: undo(view, one, person()))
+
+    def _each(self, proposals: list[str], what: str, work: Callable[[OpenStudy, str], None]) -> None:
+        """Do something to each proposal, and say for how many it went well; one that fails keeps none of the others."""
+        done = 0
         try:
             with (view := view_study(self.folder)).store:
                 for one in proposals:
-                    decide(view, one, verdict, person(), why)  # type: ignore[arg-type]
-        except DjsbError as error:
+                    try:
+                        work(view, one)
+                        done += 1
+                    except StudyError as error:  # decided on meanwhile, or started
+                        self.notify(str(error), severity="error", timeout=10)
+        except (DjsbError, OSError) as error:
             self.notify(str(error), severity="error", timeout=10)
-
-    def undo(self, proposal: str) -> None:
-        """Take a decision back while nothing of it has started."""
-        from app.reviewing import person
-        from engine.decisions import undo
-        from engine.open_study import view_study
-
-        try:
-            with (view := view_study(self.folder)).store:
-                undo(view, proposal, person())
-        except DjsbError as error:
-            self.notify(str(error), severity="error", timeout=10)
+        if done:
+            idle = what == "approve" and self.snapshot is not None and not self.snapshot.engine
+            self.notify(f"{what}: {done} proposal(s)" + ("; no engine runs, s starts it" if idle else ""))
 
     @work(thread=True)
-    def suggest(self, text: str) -> None:
+    def suggest(self, content: Any) -> None:
         """Put a person's proposal to the gate and queue it; this reads the data, so it takes a moment."""
         from app.reviewing import suggest
 
-        self._gated(lambda: suggest(self.folder, yaml.safe_load(text)))
+        self._gated(lambda: suggest(self.folder, content))
 
     @work(thread=True)
-    def edit(self, proposal: str, text: str) -> None:
+    def edit(self, proposal: str, content: Any) -> None:
         """Put an edited version in a proposal's place."""
         from app.reviewing import replace_by
 
-        self._gated(lambda: replace_by(self.folder, proposal, yaml.safe_load(text), False, "edited in the UI"))
+        self._gated(lambda: f"{replace_by(self.folder, proposal, content, False, 'edited in the UI')} is queued")
 
     def _gated(self, work: Callable[[], Any]) -> None:
         try:
-            found = work()
-        except DjsbError as error:
-            self.call_from_thread(self.notify, str(error), severity="error", timeout=10)
-        else:
-            self.call_from_thread(self.notify, f"queued: {found}")
+            self.notify(str(work()))
+        except (DjsbError, OSError) as error:
+            self.notify(str(error), severity="error", timeout=10)
+
+    def notify(self, message: str, *, markup: bool = False, **more: Any) -> None:
+        """Tell something in a toast. What is told may hold a dataset's or a model's words: it is never markup."""
+        super().notify(printable(message), markup=False, **more)
 
 
 def _no_budget(text: str) -> str | None:

@@ -28,7 +28,10 @@ class Head(Static):
             self.update(Text(printable(s.problem), "bold red"))
             return
         share = s.spent / s.limit if s.limit else 0.0
-        state = {"running": "▶ running", "paused": "⏸ paused", "no engine": "■ no engine"}.get(s.state, s.state)
+        state = {
+            "running": "▶ running", "paused": "⏸ paused", "no engine": "■ no engine", "starting": "▶ starting",
+            "not started": "□ not started: s on the overview (1) starts the engine",
+        }.get(s.state, s.state)  # fmt: skip
         parts: list[str | tuple[str, str]] = [
             (f" {title} ", "reverse bold"), f" {printable(s.name)} ", f"· {state} · {s.stage} · ",
             meter(share, 10), f" {format_seconds(s.spent)} of {format_seconds(s.limit)}",

@@ -116,8 +116,8 @@ class _Reader:
             if self.view is not None:
                 self.view.store.close()
             self.view, self._version = None, None
-            if self.shown is None or self.shown.problem != str(error):
-                self._send(reading.unreadable(self.folder, error))
+            if (found := reading.unreadable(self.folder, error)) != self.shown:
+                self._send(found)
             time.sleep(0.5)
 
     def _changed(self) -> bool:

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from app.tui import drafting
 from engine.budget import parse_budget
 from engine.errors import DjsbError
-from engine.open_study import OpenStudy, engine_pid, view_study
+from engine.open_study import NotStarted, OpenStudy, engine_pid, view_study
 from engine.outcome import insights
 from engine.pools import BUCKETS
 from engine.ranking import FRESH, leaderboard
-from engine.store import Row
-from engine.study import STAGES, STATE_FOLDER
+from engine.store import DATABASE, Row
+from engine.study import STAGES, STATE_FOLDER, STUDY_FILE, read_study
 
 EVENTS = 1000  # latest, that the log shows
 BURN = 120  # points of the budget's curve
@@ -102,8 +103,19 @@ def opened(folder: Path) -> OpenStudy:
 
 
 def unreadable(folder: Path, error: DjsbError) -> Snapshot:
-    """A snapshot that only says what is wrong."""
-    return Snapshot(folder, problem=str(error))
+    """A snapshot of a study that no engine has recorded yet; else one that only says what is wrong."""
+    state = folder / STATE_FOLDER
+    if not (folder / STUDY_FILE).exists() or ((state / DATABASE).exists() and not isinstance(error, NotStarted)):
+        return Snapshot(folder, problem=str(error))
+    try:
+        study = read_study(folder)
+    except DjsbError as wrong:
+        return Snapshot(folder, problem=str(wrong))
+    pid = engine_pid(state)
+    return Snapshot(
+        folder, study.name, engine=pid, state="starting" if pid else "not started",
+        stages=tuple({"stage": s} for s in STAGES), limit=parse_budget(study.budget),
+    )  # fmt: skip
 
 
 def _stage(stages: Sequence[Row]) -> str:
@@ -233,4 +245,7 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "trial": trial_details,
     "statistic": statistic,
     "recipe": recipe_yaml,
+    "choices": drafting.choices,
+    "tried": drafting.tried,
+    "pool": drafting.pool,
 }  # what the UI may ask for by name
