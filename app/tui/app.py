@@ -19,6 +19,7 @@ from app.printable import printable
 from app.tui.base import Pane
 from app.tui.dialogs import AskLine, Help
 from app.tui.feed import Feed
+from app.tui.screens.chat import Chat
 from app.tui.screens.correlations import Correlations
 from app.tui.screens.log import Log
 from app.tui.screens.ops import Ops
@@ -27,15 +28,16 @@ from app.tui.screens.proposals import Proposals
 from app.tui.screens.recipes import Recipes
 from app.tui.screens.trials import Trials
 from app.tui.snapshot import Snapshot
+from app.tui.wizard import Wizard
 from engine.errors import DjsbError, StudyError
 from engine.open_study import OpenStudy, view_study
 from engine.slots import ENTRY
 from engine.store import DATABASE, Store
-from engine.study import STATE_FOLDER
+from engine.study import STATE_FOLDER, STUDY_FILE
 
 KEYS: dict[str, tuple[str, type[Pane]]] = {
     "overview": ("1", Overview), "ops": ("2", Ops), "correlations": ("3", Correlations), "proposals": ("4", Proposals),
-    "trials": ("5", Trials), "recipes": ("6", Recipes), "log": ("7", Log),
+    "trials": ("5", Trials), "recipes": ("6", Recipes), "log": ("7", Log), "chat": ("8", Chat),
 }  # fmt: skip
 EXITS = {0: "done", 1: "an error", 3: "a decision is awaited", 4: "the budget is spent", 130: "stopped"}
 
@@ -85,10 +87,25 @@ class DjsbApp(App[None]):
     # -- data ----------------------------------------------------------------------------------
 
     def on_mount(self) -> None:
-        """Start listening."""
+        """Start listening; without a study, make one first."""
+        if (self.folder / STUDY_FILE).exists() or (self.folder / STATE_FOLDER / DATABASE).exists():
+            self._listen()
+        else:
+            self.push_screen(Wizard(self.folder))
+
+    def _listen(self) -> None:
         self.feed = Feed(
             self.folder, lambda s: self._post(Came(s)), lambda number, content: self._post(Answered(number, content))
         )
+
+    def begin(self, trains: bool) -> None:
+        """The first study is written: watch it, and start its engine where there is something to train."""
+        self.pop_screen()
+        self._listen()
+        if trains:
+            self.action_start_engine()
+        else:
+            self.notify("the study has no task: djsb pools computes its statistics; nothing is trained", timeout=15)
 
     def _post(self, message: Message) -> None:
         if self.is_running:

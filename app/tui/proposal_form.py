@@ -243,7 +243,7 @@ class ProposalForm(ModalScreen[Row | None]):
         try:
             content = self.suggestion()
         except yaml.YAMLError:
-            content = None
+            content = {}
         if not fits(content):
             self.query_one("#tabs", TabbedContent).active = "as-yaml"
             self.notify("the form cannot show this text; mend it first", severity="warning")

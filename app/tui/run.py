@@ -7,16 +7,26 @@ import sys
 from pathlib import Path
 
 from engine.errors import StudyError
-from engine.open_study import view_study
+from engine.store import DATABASE, Store
+from engine.study import STATE_FOLDER, STUDY_FILE, read_study
 
 
 def run_tui(folder: Path, bell: bool) -> None:
-    """Run the terminal UI on a study. Raises: StudyError and StoreError before the screen is taken."""
+    """Run the terminal UI on a study, or on a folder that is to hold one.
+
+    Raises: StudyError and StoreError before the screen is taken.
+    """
     if importlib.util.find_spec("textual") is None or importlib.util.find_spec("textual_plot") is None:
         raise StudyError("the terminal UI needs textual and textual-plot: pip install 'djsb[tui]'")
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise StudyError("djsb tui needs a terminal; djsb status and djsb rank print the same for scripts")
-    view_study(folder).store.close()
+    if folder.exists() and not folder.is_dir():
+        raise StudyError(f"{folder} is a file; name the folder of a study, or one that is to hold it")
+    database = folder / STATE_FOLDER / DATABASE
+    if database.exists():
+        Store(database, readonly=True).close()
+    elif (folder / STUDY_FILE).exists():
+        read_study(folder)
     from app.tui.app import DjsbApp
 
     DjsbApp(folder, bell).run()

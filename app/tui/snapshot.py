@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from app.printable import printable
 from app.tui import drafting
 from engine.budget import parse_budget
 from engine.errors import DjsbError
@@ -114,8 +115,18 @@ def unreadable(folder: Path, error: DjsbError) -> Snapshot:
     pid = engine_pid(state)
     return Snapshot(
         folder, study.name, engine=pid, state="starting" if pid else "not started",
+        stage=_last_said(state) if pid else "–",
         stages=tuple({"stage": s} for s in STAGES), limit=parse_budget(study.budget),
     )  # fmt: skip
+
+
+def _last_said(state: Path) -> str:
+    """The last line of an engine that was started from the UI: how far it is with looking at the data."""
+    try:
+        lines = (state / "logs" / "engine.log").read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return "–"
+    return printable(lines[-1])[:60] if lines else "–"
 
 
 def _stage(stages: Sequence[Row]) -> str:
