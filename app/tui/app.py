@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
 from textual.app import App, SystemCommand
@@ -30,10 +30,12 @@ from app.tui.screens.trials import Trials
 from app.tui.snapshot import Snapshot
 from app.tui.wizard import Wizard
 from engine.errors import DjsbError, StudyError
-from engine.open_study import OpenStudy, view_study
 from engine.slots import ENTRY
 from engine.store import DATABASE, Store
 from engine.study import STATE_FOLDER, STUDY_FILE
+
+if TYPE_CHECKING:
+    from engine.open_study import OpenStudy
 
 KEYS: dict[str, tuple[str, type[Pane]]] = {
     "overview": ("1", Overview), "ops": ("2", Ops), "correlations": ("3", Correlations), "proposals": ("4", Proposals),
@@ -257,6 +259,8 @@ class DjsbApp(App[None]):
 
     def _each(self, proposals: list[str], what: str, work: Callable[[OpenStudy, str], None]) -> None:
         """Do something to each proposal, and say for how many it went well; one that fails keeps none of the others."""
+        from engine.open_study import view_study
+
         done = 0
         try:
             with (view := view_study(self.folder)).store:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import ValidationError
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
@@ -16,8 +15,9 @@ from textual.widgets import Button, Input, Label, Select, TextArea
 
 from app.printable import printable
 from app.tui.marks import percent
-from engine.experiments import Suggestion
-from engine.store import Row
+
+if TYPE_CHECKING:
+    from engine.store import Row
 
 OWN = "bounds"
 # kind → its fields in order: (name, what stands in it)
@@ -241,6 +241,10 @@ def gathered(parts: list[Field], kind: str, before: Row) -> Row:
 
 def problems(content: Any) -> dict[str, str]:
     """Path of a field → what is wrong with it; nothing for a valid suggestion."""
+    from pydantic import ValidationError
+
+    from engine.experiments import Suggestion
+
     try:
         Suggestion.model_validate_json(json.dumps(content))
     except ValidationError as error:

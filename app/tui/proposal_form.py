@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import yaml
 from textual import on
@@ -15,16 +15,18 @@ from textual.widgets import Button, Input, Label, Select, TabbedContent, TabPane
 
 from app.printable import printable
 from app.tui.proposal_fields import KINDS, Field, SliceField, empty, fields, gathered, problems
-from app.tui.snapshot import Snapshot
 from engine.budget import format_seconds
 from engine.errors import DjsbError
-from engine.store import Row
+
+if TYPE_CHECKING:
+    from app.tui.snapshot import Snapshot
+    from engine.store import Row
 
 PAUSE = 0.3  # seconds without a change after which the study is asked what a suggestion would come to
 NEW: Row = {"experiment": empty("combine")}
 
 
-class ProposalForm(ModalScreen[Row | None]):
+class ProposalForm(ModalScreen[dict[str, Any] | None]):
     """A suggestion, as `engine.experiments.Suggestion` takes it; None when it was left.
 
     old: id of the proposal that is edited. It can be accepted only while it is valid and would pass the gate.

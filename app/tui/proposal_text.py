@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -11,7 +11,9 @@ from app.printable import printable
 from app.tui.marks import percent
 from app.tui.snapshot import Snapshot
 from engine.budget import format_seconds
-from engine.store import Row
+
+if TYPE_CHECKING:
+    from engine.store import Row
 
 MOST = 8  # pools of a proposal that are compared with the best recipe
 

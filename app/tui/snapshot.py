@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from app.printable import printable
-from app.tui import drafting
 from engine.budget import parse_budget
 from engine.errors import DjsbError
 from engine.open_study import NotStarted, OpenStudy, engine_pid, view_study
@@ -251,12 +250,23 @@ def recipe_yaml(view: OpenStudy, pool: str | None) -> str:
     return recipe(view.folder, pool)
 
 
+def _drafting(name: str) -> Callable[..., Any]:
+    """A question of the proposal form; what answers it is imported in the feed's process only."""
+
+    def answer(view: OpenStudy, *arguments: Any) -> Any:
+        from app.tui import drafting
+
+        return getattr(drafting, name)(view, *arguments)
+
+    return answer
+
+
 QUESTIONS: dict[str, Callable[..., Any]] = {
     "curves": curves,
     "trial": trial_details,
     "statistic": statistic,
     "recipe": recipe_yaml,
-    "choices": drafting.choices,
-    "tried": drafting.tried,
-    "pool": drafting.pool,
+    "choices": _drafting("choices"),
+    "tried": _drafting("tried"),
+    "pool": _drafting("pool"),
 }  # what the UI may ask for by name

@@ -258,6 +258,16 @@ class Wizard(ModalScreen[None]):
         self._tasks([found.task, NO_TASK] if found.task else [NO_TASK])
         self.go("ops")
 
+    @on(SelectionList.SelectedChanged)
+    def _mark_out(self) -> None:
+        """What is left out says so in words: the list itself shows it by colour only."""
+        ops = self.query_one("#op-list", SelectionList)
+        for i in range(ops.option_count):
+            name = ops.get_option_at_index(i).value
+            told = name if name in ops.selected else f"{name}  (out)"
+            if str(ops.get_option_at_index(i).prompt) != told:
+                ops.replace_option_prompt_at_index(i, told)
+
     def _tasks(self, names: list[str]) -> None:
         select = self.query_one("#task", Select)
         select.set_options([(n, n) for n in names])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 from textual import on, work
@@ -20,7 +20,9 @@ from app.tui.base import Pane
 from app.tui.screens.proposals import Proposals
 from engine.errors import DjsbError
 from engine.secrets import redact
-from engine.store import Row
+
+if TYPE_CHECKING:
+    from engine.store import Row
 
 NOBODY = "No model is asked: {problem}. Everything else works without one."
 UNKNOWN = "⚠ not in this study"

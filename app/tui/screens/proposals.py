@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
-from pydantic import ValidationError
 from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
@@ -24,9 +23,9 @@ from app.tui.snapshot import Snapshot
 from app.tui.table import KeyedTable
 from engine.budget import format_seconds
 from engine.errors import DjsbError
-from engine.proposals import Proposal
-from engine.store import Row
-from engine.study import explain
+
+if TYPE_CHECKING:
+    from engine.store import Row
 
 WAITS = ("queued", "held")
 UNDOES = ("approved", "rejected", "held")
@@ -39,8 +38,8 @@ class Proposals(Pane):
     title_text = "Proposals"
     help_text = """\
 Everything that runs was proposed and decided on. ○ waits, ◐ is held, ● approved, ✗ rejected, ✎
-replaced by an edited version, ⊘ refused by the gate. Space marks several; a approves, r rejects
-with a reason, h holds what is marked (or the row under the cursor), u takes decisions back while
+replaced by an edited version, ⊘ refused by the gate. Space marks several, ctrl+a all that wait; a
+approves, r rejects with a reason, h holds what is marked (or the row under the cursor), u takes decisions back while
 nothing of them has started. The line above the details says what all marked ones cost together.
 e edits and n writes a proposal in a form that is checked as you type; t shows those that wait only.
 The details compare each pool with the best recipe so far: + a slice more, − one less, ~ other
@@ -55,6 +54,7 @@ bounds, repetition or size. s starts the engine, which runs what was approved.
         Binding("n", "write", "New", id="proposals.new"),
         Binding("u", "undo", "Undo", id="proposals.undo"),
         Binding("t", "waiting", "Waiting only", id="proposals.waiting"),
+        Binding("ctrl+a", "mark_waiting", "Mark all that wait", show=False, id="proposals.mark_waiting"),
         Binding("s", "app.start_engine", "Start engine", show=False, id="proposals.start"),
     ]
 
@@ -151,6 +151,12 @@ bounds, repetition or size. s starts the engine, which runs what was approved.
             self.refresh_data(force=True)
             self.query_one("#queue", KeyedTable).action_cursor_down()
 
+    def action_mark_waiting(self) -> None:
+        """Mark all that wait for a decision, or unmark everything."""
+        waiting = {p["id"] for p in (self.ui.snapshot.queued if self.ui.snapshot else ())}
+        self.marked = set() if self.marked >= waiting else waiting
+        self.refresh_data(force=True)
+
     def action_waiting(self) -> None:
         """Show those that wait only, or all."""
         self.only_waiting = not self.only_waiting
@@ -208,6 +214,11 @@ NOTHING = Text("nothing is proposed here; n writes a proposal, t shows all or th
 
 def problem_with_edit(text: str, before: Row) -> str | None:
     """What is wrong with the edited version of a procedure's proposal, or None."""
+    from pydantic import ValidationError
+
+    from engine.proposals import Proposal
+    from engine.study import explain
+
     try:
         edited = yaml.safe_load(text)
         if not isinstance(edited, dict) or set(edited) != set(CHANGES):
