@@ -252,6 +252,7 @@ class Wizard(ModalScreen[None]):
         ops = self.query_one("#op-list", SelectionList)
         ops.clear_options()
         ops.add_options([(name, name, True) for name in found.ops])
+        ops.highlighted = 0
         left = "\n".join(f"left out: {name}: {reason}" for name, reason in found.left)
         self.query_one("#left-text", Static).update(printable(left))
         self.query_one("#left").display = bool(left)
