@@ -10,19 +10,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import yaml
 from textual import work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.screen import Screen
 
+from app.printable import printable
 from app.tui import config, keymap, themes
 from app.tui.base import Pane
 from app.tui.dialogs import AskLine, Help, keys_of
 from app.tui.feed import Child, Feed
+from app.tui.screens.chat import Chat
 from app.tui.screens.correlations import Correlations
 from app.tui.screens.log import Log
 from app.tui.screens.ops import Ops
@@ -31,13 +32,16 @@ from app.tui.screens.proposals import Proposals
 from app.tui.screens.recipes import Recipes
 from app.tui.screens.trials import Trials
 from app.tui.snapshot import Snapshot
-from engine.errors import DjsbError
-from engine.paths import DATABASE, ENTRY, STATE_FOLDER
+from engine.errors import DjsbError, StudyError
+from engine.paths import DATABASE, ENTRY, STATE_FOLDER, STUDY_FILE
 from engine.store import Store
+
+if TYPE_CHECKING:
+    from engine.open_study import OpenStudy
 
 KEYS: dict[str, tuple[str, type[Pane]]] = {
     "overview": ("1", Overview), "ops": ("2", Ops), "correlations": ("3", Correlations), "proposals": ("4", Proposals),
-    "trials": ("5", Trials), "recipes": ("6", Recipes), "log": ("7", Log),
+    "trials": ("5", Trials), "recipes": ("6", Recipes), "log": ("7", Log), "chat": ("8", Chat),
 }  # fmt: skip
 BINDINGS: dict[str, Any] = {}  # screen → its bindings; "": the app's, which hold on every screen
 EXITS = {0: "done", 1: "an error", 3: "a decision is awaited", 4: "the budget is spent", 130: "stopped"}
@@ -128,13 +132,30 @@ class DjsbApp(App[None]):
     # -- data ----------------------------------------------------------------------------------
 
     def on_mount(self) -> None:
-        """Start listening."""
+        """Start listening; without a study, make one first."""
         for text in self._said:
-            self.notify(text, severity="warning", timeout=10, markup=False)
+            self.notify(text, severity="warning", timeout=10)
+        if (self.folder / STUDY_FILE).exists() or (self.folder / STATE_FOLDER / DATABASE).exists():
+            self._listen()
+        else:
+            from app.tui.wizard import Wizard
+
+            self.push_screen(Wizard(self.folder))
+
+    def _listen(self) -> None:
         self.feed = Feed(
             self.folder, lambda s: self._post(Came(s)), lambda number, content: self._post(Answered(number, content)),
             self._child,
         )  # fmt: skip
+
+    def begin(self, trains: bool) -> None:
+        """The first study is written: watch it, and start its engine where there is something to train."""
+        self.pop_screen()
+        self._listen()
+        if trains:
+            self.action_start_engine()
+        else:
+            self.notify("the study has no task: djsb pools computes its statistics; nothing is trained", timeout=15)
 
     def _post(self, message: Message) -> None:
         if self.is_running:
@@ -233,19 +254,28 @@ class DjsbApp(App[None]):
             with Store(self.folder / STATE_FOLDER / DATABASE, readonly=True) as store:
                 work(store)
         except DjsbError as error:
-            self.notify(str(error), severity="error", timeout=10, markup=False)
+            self.notify(str(error), severity="error", timeout=10)
             return False
         return True
 
-    @work(thread=True)
     def request(self, kind: Any, argument: str | None = None) -> None:
         """Ask the running engine for something."""
+        if self.snapshot and self.snapshot.engine:
+            self._ask(kind, argument)
+        else:
+            self.notify("no engine runs", severity="warning")
+
+    @work(thread=True)
+    def _ask(self, kind: Any, argument: str | None) -> None:
         from app.reviewing import person
         from engine.requests import ask
 
-        if not (self.snapshot and self.snapshot.engine):
-            self.notify("no engine runs", severity="warning")
-        elif self._written(lambda store: ask(store, kind, person(), argument)):
+        try:
+            with Store(self.folder / STATE_FOLDER / DATABASE, readonly=True) as store:
+                ask(store, kind, person(), argument)
+        except DjsbError as error:
+            self.notify(str(error), severity="error", timeout=10)
+        else:
             self.notify(f"asked the engine to {kind}")
 
     def action_start_engine(self) -> None:
@@ -294,49 +324,59 @@ class DjsbApp(App[None]):
         """Record a decision on each."""
         from app.reviewing import person
         from engine.decisions import decide
+
+        self._each(proposals, verdict, lambda view, one: decide(view, one, verdict, person(), why))  # type: ignore[arg-type]
+
+    @work(thread=True)
+    def undo(self, proposals: list[str]) -> None:
+        """Take decisions back while nothing of them has started."""
+        from app.reviewing import person
+        from engine.decisions import undo
+
+        self._each(proposals, "undo", lambda view, one: undo(view, one, person()))
+
+    def _each(self, proposals: list[str], what: str, work: Callable[[OpenStudy, str], None]) -> None:
+        """Do something to each proposal, and say for how many it went well; one that fails keeps none of the others."""
         from engine.open_study import view_study
 
+        done = 0
         try:
             with (view := view_study(self.folder)).store:
                 for one in proposals:
-                    decide(view, one, verdict, person(), why)  # type: ignore[arg-type]
-        except DjsbError as error:
-            self.notify(str(error), severity="error", timeout=10, markup=False)
+                    try:
+                        work(view, one)
+                        done += 1
+                    except StudyError as error:  # decided on meanwhile, or started
+                        self.notify(str(error), severity="error", timeout=10)
+        except (DjsbError, OSError) as error:
+            self.notify(str(error), severity="error", timeout=10)
+        if done:
+            idle = what == "approve" and self.snapshot is not None and not self.snapshot.engine
+            self.notify(f"{what}: {done} proposal(s)" + ("; no engine runs, s starts it" if idle else ""))
 
     @work(thread=True)
-    def undo(self, proposal: str) -> None:
-        """Take a decision back while nothing of it has started."""
-        from app.reviewing import person
-        from engine.decisions import undo
-        from engine.open_study import view_study
-
-        try:
-            with (view := view_study(self.folder)).store:
-                undo(view, proposal, person())
-        except DjsbError as error:
-            self.notify(str(error), severity="error", timeout=10, markup=False)
-
-    @work(thread=True)
-    def suggest(self, text: str) -> None:
+    def suggest(self, content: Any) -> None:
         """Put a person's proposal to the gate and queue it; this reads the data, so it takes a moment."""
         from app.reviewing import suggest
 
-        self._gated(lambda: suggest(self.folder, yaml.safe_load(text)))
+        self._gated(lambda: suggest(self.folder, content))
 
     @work(thread=True)
-    def edit(self, proposal: str, text: str) -> None:
+    def edit(self, proposal: str, content: Any) -> None:
         """Put an edited version in a proposal's place."""
         from app.reviewing import replace_by
 
-        self._gated(lambda: replace_by(self.folder, proposal, yaml.safe_load(text), False, "edited in the UI"))
+        self._gated(lambda: f"{replace_by(self.folder, proposal, content, False, 'edited in the UI')} is queued")
 
     def _gated(self, work: Callable[[], Any]) -> None:
         try:
-            found = work()
-        except DjsbError as error:
-            self.call_from_thread(self.notify, str(error), severity="error", timeout=10, markup=False)
-        else:
-            self.call_from_thread(self.notify, f"queued: {found}")
+            self.notify(str(work()))
+        except (DjsbError, OSError) as error:
+            self.notify(str(error), severity="error", timeout=10)
+
+    def notify(self, message: str, *, markup: bool = False, **more: Any) -> None:
+        """Tell something in a toast. What is told may hold a dataset's or a model's words: it is never markup."""
+        super().notify(printable(message), markup=False, **more)
 
 
 def _look(s: Snapshot) -> dict[str, Any]:

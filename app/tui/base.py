@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 SMALLEST = (60, 16)  # columns and lines below which a screen only says that it needs more
 WIDE = 110  # columns from which parts stand side by side
-STATES = {"running": "▶ running", "paused": "⏸ paused", "no engine": "■ no engine"}
+STATES = {
+    "running": "▶ running", "paused": "⏸ paused", "no engine": "■ no engine", "starting": "▶ starting",
+    "not started": "□ not started: s on the overview (1) starts the engine",
+}  # fmt: skip
 
 
 class Told(Static):

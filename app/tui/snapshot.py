@@ -14,10 +14,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.printable import printable
 from app.tui.memory import EVENTS, Memory, in_order
 from engine.budget import parse_budget
 from engine.errors import DjsbError
-from engine.paths import STATE_FOLDER
+from engine.paths import DATABASE, STATE_FOLDER, STUDY_FILE
 
 if TYPE_CHECKING:
     from engine.open_study import OpenStudy
@@ -169,8 +170,32 @@ def opened(folder: Path) -> OpenStudy:
 
 
 def unreadable(folder: Path, error: DjsbError) -> Snapshot:
-    """A snapshot that only says what is wrong."""
-    return Snapshot(folder, problem=str(error))
+    """A snapshot of a study that no engine has recorded yet; else one that only says what is wrong."""
+    from engine.open_study import NotStarted, engine_pid
+    from engine.study import STAGES, read_study
+
+    state = folder / STATE_FOLDER
+    if not (folder / STUDY_FILE).exists() or ((state / DATABASE).exists() and not isinstance(error, NotStarted)):
+        return Snapshot(folder, problem=str(error))
+    try:
+        study = read_study(folder)
+    except DjsbError as wrong:
+        return Snapshot(folder, problem=str(wrong))
+    pid = engine_pid(state)
+    return Snapshot(
+        folder, study.name, engine=pid, state="starting" if pid else "not started",
+        stage=_last_said(state) if pid else "–",
+        stages=tuple({"stage": s} for s in STAGES), limit=parse_budget(study.budget),
+    )  # fmt: skip
+
+
+def _last_said(state: Path) -> str:
+    """The last line of an engine that was started from the UI: how far it is with looking at the data."""
+    try:
+        lines = (state / "logs" / "engine.log").read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return "–"
+    return printable(lines[-1])[:60] if lines else "–"
 
 
 def _stage(stages: Sequence[Row]) -> str:
@@ -314,10 +339,24 @@ def worker_log(view: OpenStudy, name: str) -> Row:
     return {"names": sorted(files), "name": name, "text": text}
 
 
+def _drafting(name: str) -> Callable[..., Any]:
+    """A question of the proposal form; what answers it is imported in the feed's process only."""
+
+    def answer(view: OpenStudy, *arguments: Any) -> Any:
+        from app.tui import drafting
+
+        return getattr(drafting, name)(view, *arguments)
+
+    return answer
+
+
 QUESTIONS: dict[str, Callable[..., Any]] = {
     "curves": curves,
     "trial": trial_details,
     "statistic": statistic,
     "recipe": recipe_yaml,
     "log": worker_log,
+    "choices": _drafting("choices"),
+    "tried": _drafting("tried"),
+    "pool": _drafting("pool"),
 }  # what the UI may ask for by name

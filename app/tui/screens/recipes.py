@@ -23,7 +23,8 @@ from app.tui.dialogs import AskLine
 from app.tui.marks import VERDICTS, percent, style_of
 from app.tui.snapshot import Snapshot
 from engine.errors import DjsbError
-from engine.slots import ENTRY, without_secrets
+from engine.paths import ENTRY
+from engine.secrets import without_secrets
 from engine.store import Row
 
 LEAVES = 100  # combinations that are unfolded at once
