@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from textual.pilot import Pilot
-from textual.widgets import DataTable, Static
+from textual.widgets import Static
 
 from app.tui.app import DjsbApp
+from app.tui.table import KeyedTable
 
 Row = tuple[Any, ...]
 PATIENCE = 60.0  # seconds; other work may hold the cores
@@ -49,8 +50,8 @@ def words(app: Any, selector: str) -> str:
 
 def cells(app: Any, selector: str) -> list[list[str]]:
     """A table's rows as they are shown."""
-    table = app.screen.query_one(selector, DataTable)
-    return [[str(cell) for cell in table.get_row_at(i)] for i in range(table.row_count)]
+    table = app.screen.query_one(selector, KeyedTable)
+    return [[str(cell) for cell in table.get_row(key)] for key in table.keys]
 
 
 def query(study: Path, sql: str) -> list[Row]:
