@@ -42,11 +42,11 @@ def detail(p: Row, s: Snapshot, best: Row | None) -> Text:
             text.append(f"{d['verdict']} by {printable(d['who'])}: {printable(d['why'])} ({d['at'][:19]})\n")
     text.append_text(_differences(content.get("pools", ()), best))
     if content.get("seeds"):
-        text.append(f"seeds {', '.join(map(str, content['seeds']))}\n", "dim")
-    text.append(f"the gate: {printable(content.get('gate', ''))}\n", "dim")
+        text.append(f"seeds {', '.join(map(str, content['seeds']))}\n", "faint")
+    text.append(f"the gate: {printable(content.get('gate', ''))}\n", "faint")
     if content.get("evidence"):
-        text.append(f"rests on {', '.join(content['evidence'])}\n", "dim")
-    return text.append(f"if rejected: {printable(str(content.get('fallback', '')))}\n", "dim")
+        text.append(f"rests on {', '.join(content['evidence'])}\n", "faint")
+    return text.append(f"if rejected: {printable(str(content.get('fallback', '')))}\n", "faint")
 
 
 def left_after(proposals: Sequence[Row], s: Snapshot) -> Text:
@@ -59,7 +59,7 @@ def left_after(proposals: Sequence[Row], s: Snapshot) -> Text:
         text.append(f" and {unknown} more whose cost is not known yet")
     left = s.limit - s.spent - known
     if left < 0:
-        text.append(f"; {format_seconds(-left)} beyond what is left of the budget", "bold red")
+        text.append(f"; {format_seconds(-left)} beyond what is left of the budget", "bad")
     elif unknown < len(costs):
         text.append(f"; {format_seconds(left)} of {format_seconds(s.limit)} would be left")
     return text
@@ -75,12 +75,12 @@ def _differences(requests: Sequence[Row], best: Row | None) -> Text:
         text.append(f"  {printable(r['label'])}", "" if best else "bold")
         lines = difference(r["pool"], best["content"]) if best else []
         if best and not lines:
-            text.append("  is the same pool", "dim")
+            text.append("  is the same pool", "faint")
         text.append("\n")
         for sign, line in lines:
-            text.append(f"    {sign} {printable(line)}\n", {"+": "green", "−": "red"}.get(sign, "yellow"))
+            text.append(f"    {sign} {printable(line)}\n", {"+": "good", "−": "bad"}.get(sign, "warn"))
     if len(wanted) > MOST:
-        text.append(f"  and {len(wanted) - MOST} more pools\n", "dim")
+        text.append(f"  and {len(wanted) - MOST} more pools\n", "faint")
     return text
 
 

@@ -168,7 +168,7 @@ that came of the conversation.
             await self._stream.stop()
         self._stream = self._asking = None
         if message.error:
-            await self._add(Static(Text(printable(message.error), "bold red"), classes="after"))
+            await self._add(Static(Text(printable(message.error), "bad"), classes="after"))
         if found := message.found:
             text = printable(found["answer"])
             for one in found["citations"]["unknown"]:

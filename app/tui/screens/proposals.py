@@ -209,7 +209,7 @@ bounds, repetition or size. s starts the engine, which runs what was approved.
             self.notify("no decision here can be taken back", severity="warning")
 
 
-NOTHING = Text("nothing is proposed here; n writes a proposal, t shows all or those that wait only", "dim")
+NOTHING = Text("nothing is proposed here; n writes a proposal, t shows all or those that wait only", "faint")
 
 
 def problem_with_edit(text: str, before: Row) -> str | None:
