@@ -59,7 +59,7 @@ class DjsbApp(App[None]):
     """One study, watched. seen: id of the last event that was there when the app was last left or opened."""
 
     TITLE = "djsb"
-    CSS_PATH = "djsb.tcss"
+    CSS_PATH = Path(__file__).with_name("djsb.tcss")
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012 (as Textual declares it)
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
@@ -81,15 +81,19 @@ class DjsbApp(App[None]):
         self._child = child
         self.frozen = False
         self.seen = 0
+        self._made = False
 
     # -- data ----------------------------------------------------------------------------------
 
     def on_mount(self) -> None:
         """Start listening."""
-        self.feed = Feed(
-            self.folder, lambda s: self._post(Came(s)), lambda number, content: self._post(Answered(number, content)),
-            self._child,
-        )  # fmt: skip
+        self.feed = self.open_feed(
+            lambda s: self._post(Came(s)), lambda number, content: self._post(Answered(number, content))
+        )
+
+    def open_feed(self, show: Callable[[Snapshot], None], answer: Callable[[int, Any], None]) -> Feed:
+        """Where snapshots and answers come from: both are called from a thread."""
+        return Feed(self.folder, show, answer, self._child)
 
     def _post(self, message: Message) -> None:
         if self.is_running:
@@ -98,9 +102,11 @@ class DjsbApp(App[None]):
     def on_came(self, message: Came) -> None:
         """Show the snapshot on the screen that is up; say what is new in it."""
         before, self.snapshot = self.snapshot, message.snapshot
+        if message.snapshot.board is not None and not self._made:
+            self._made = True
+            self._make_screens()
         if before is None or before.problem:
             self.seen = max((e["id"] for e in message.snapshot.events), default=0)
-            self._warm()
         else:
             self._announce(before, message.snapshot)
         for screen in self.screen_stack:
@@ -108,7 +114,7 @@ class DjsbApp(App[None]):
                 screen.refresh_data()
 
     @work
-    async def _warm(self) -> None:
+    async def _make_screens(self) -> None:
         """Make the other screens while nobody waits for them: the first look at one is then as quick as any."""
         for mode in KEYS:
             await asyncio.sleep(0.05)  # keys go first
