@@ -243,7 +243,7 @@ def main() -> None:
         notes = (
             f"{args.repeats} runs, 160 × 48, 1,000 pools, 10,000 trials, 500,000 curve points, 20 commits a second. "
             f"{load}: above the number of cores, times of the clock say more of the machine's other work than of the "
-            "UI; CPU time is what they would come near with two cores to spare."
+            "UI, whose CPU time depends less on it."
         )
         write_section("tui", "Terminal UI (`make bench-tui`)", f"{table}\n\n{notes}")
 
