@@ -67,7 +67,7 @@ class DjsbApp(App[None]):
     """One study, watched. look: what was there when it was last looked at, as config.last_look."""
 
     TITLE = "djsb"
-    CSS_PATH = "djsb.tcss"
+    CSS_PATH = Path(__file__).with_name("djsb.tcss")
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(key, f"switch_mode('{mode}')", pane.title_text, show=False, id=f"mode.{mode}")
@@ -89,6 +89,7 @@ class DjsbApp(App[None]):
         self.feed: Feed | None = None
         self._child = child
         self.frozen = False
+        self._made = False
         self.look = config.last_look(self.folder)
 
     # -- looks and keys ------------------------------------------------------------------------
@@ -123,7 +124,7 @@ class DjsbApp(App[None]):
         if name != self.config.theme:
             self.config = self.config.model_copy(update={"theme": name})
             if problem := config.remember_theme(name):
-                self.notify(problem, severity="warning", markup=False)
+                self.notify(problem, severity="warning")
 
     def _redraw(self) -> None:
         if isinstance(self.screen_stack[0], Pane):
@@ -143,10 +144,13 @@ class DjsbApp(App[None]):
             self.push_screen(Wizard(self.folder))
 
     def _listen(self) -> None:
-        self.feed = Feed(
-            self.folder, lambda s: self._post(Came(s)), lambda number, content: self._post(Answered(number, content)),
-            self._child,
-        )  # fmt: skip
+        self.feed = self.open_feed(
+            lambda s: self._post(Came(s)), lambda number, content: self._post(Answered(number, content))
+        )
+
+    def open_feed(self, show: Callable[[Snapshot], None], answer: Callable[[int, Any], None]) -> Feed:
+        """Where snapshots and answers come from: both are called from a thread."""
+        return Feed(self.folder, show, answer, self._child)
 
     def begin(self, trains: bool) -> None:
         """The first study is written: watch it, and start its engine where there is something to train."""
@@ -164,8 +168,9 @@ class DjsbApp(App[None]):
     def on_came(self, message: Came) -> None:
         """Show the snapshot on the screen that is up; say what is new in it."""
         before, self.snapshot = self.snapshot, message.snapshot
-        if before is None or before.problem:
-            self._warm()
+        if message.snapshot.board is not None and not self._made:
+            self._made = True
+            self._make_screens()
         if message.snapshot.problem:
             self.snapshot = replace(self.snapshot, engine=before.engine if before else None)
         elif not self.look and message.snapshot.board is not None:
@@ -177,7 +182,7 @@ class DjsbApp(App[None]):
                 screen.refresh_data()
 
     @work
-    async def _warm(self) -> None:
+    async def _make_screens(self) -> None:
         """Make the other screens while nobody waits for them: the first look at one is then as quick as any."""
         for mode in KEYS:
             await asyncio.sleep(0.05)  # keys go first
@@ -194,7 +199,7 @@ class DjsbApp(App[None]):
             died = f"the engine died with {len(now.running)} trial(s) running; start it again (s) to go on from there"
             said.append(died if now.running else "the engine has ended")
         for text in said:
-            self.notify(text, markup=False)
+            self.notify(text)
         if said and self.bell_wanted:
             self.bell()
 

@@ -107,7 +107,7 @@ class KeyedTable(ScrollView, can_focus=True):
         anchor = self._current if self._current in seen else next((k for k in seen if k in self._places), None)
         if self.scroll_offset.y > 0 and anchor is not None:
             line = list(seen).index(anchor)
-            self.scroll_to(y=self._places[anchor] - line, animate=False)
+            self.scroll_to(y=self._places[anchor] - line, animate=False, force=True)
         elif self._current in seen:
             self._bring_into_view()
 
@@ -146,9 +146,9 @@ class KeyedTable(ScrollView, can_focus=True):
     def _bring_into_view(self) -> None:
         top, lines, row = self.scroll_offset.y, max(1, self.size.height - 1), self.cursor_row
         if row < top:
-            self.scroll_to(y=row, animate=False)
+            self.scroll_to(y=row, animate=False, force=True)
         elif row >= top + lines:
-            self.scroll_to(y=row - lines + 1, animate=False)
+            self.scroll_to(y=row - lines + 1, animate=False, force=True)
 
     def _highlight(self, key: str | None) -> None:
         before, self._current = self._current, key
@@ -221,8 +221,9 @@ class KeyedTable(ScrollView, can_focus=True):
         blank = Segment(" " * PAD, style)
         for cell, width in zip(cells, self._widths, strict=False):
             if isinstance(cell, Text):
+                base = self.app.console.get_style(cell.style, default="")
                 own = [s for s in cell.render(self.app.console) if s.text]
-                made = [Segment(s.text, _joined(style, s.style, over)) for s in own]
+                made = [Segment(s.text, _joined(style, base, s.style, over)) for s in own]
             else:
                 made = [Segment(str(cell), style)]
             strip = Strip(made)
@@ -300,5 +301,5 @@ def _looks(cells: Cells) -> tuple[Any, ...]:
     return tuple((c.plain, c.style, c.spans) if isinstance(c, Text) else c for c in cells)
 
 
-def _joined(style: Style, own: Style | None, over: Style | None) -> Style:
-    return Style.combine([s for s in (style, own, over) if s is not None])
+def _joined(*styles: Style | None) -> Style:
+    return Style.combine([s for s in styles if s is not None])
