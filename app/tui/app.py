@@ -18,7 +18,7 @@ from textual.screen import Screen
 
 from app.tui.base import Pane
 from app.tui.dialogs import AskLine, Help
-from app.tui.feed import Feed
+from app.tui.feed import Feed, Source
 from app.tui.screens.correlations import Correlations
 from app.tui.screens.log import Log
 from app.tui.screens.ops import Ops
@@ -73,11 +73,11 @@ class DjsbApp(App[None]):
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {mode: pane for mode, (_, pane) in KEYS.items()}
     DEFAULT_MODE = "overview"
 
-    def __init__(self, folder: Path, bell: bool = False) -> None:
+    def __init__(self, folder: Path, bell: bool = False, record: Path | None = None) -> None:
         super().__init__()
-        self.folder, self.bell_wanted = folder.resolve(), bell
+        self.folder, self.bell_wanted, self.record = folder.resolve(), bell, record
         self.snapshot: Snapshot | None = None
-        self.feed: Feed | None = None
+        self.feed: Source | None = None
         self.frozen = False
         self.seen = 0
 
@@ -85,9 +85,13 @@ class DjsbApp(App[None]):
 
     def on_mount(self) -> None:
         """Start listening."""
-        self.feed = Feed(
-            self.folder, lambda s: self._post(Came(s)), lambda number, content: self._post(Answered(number, content))
+        self.feed = self.opened_feed(
+            lambda s: self._post(Came(s)), lambda number, content: self._post(Answered(number, content))
         )
+
+    def opened_feed(self, show: Callable[[Snapshot], None], answer: Callable[[int, Any], None]) -> Source:
+        """Where the data come from; a recording has another."""
+        return Feed(self.folder, show, answer, self.record)
 
     def _post(self, message: Message) -> None:
         if self.is_running:
@@ -119,6 +123,9 @@ class DjsbApp(App[None]):
 
     def on_answered(self, message: Answered) -> None:
         """Give details to the screen that is up."""
+        if message.number == 0:  # the recorder has ended
+            self.notify(str(message.content), severity="error", timeout=10, markup=False)
+            return
         answered = getattr(self.screen, "answered", None)
         if answered is not None:
             answered(message.number, message.content)

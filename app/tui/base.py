@@ -24,13 +24,14 @@ class Head(Static):
 
     def put(self, s: Snapshot, title: str, frozen: bool) -> None:
         """Show a snapshot's line."""
+        replay = (f" {s.replay} ", "reverse bold") if s.replay else ""
         if s.problem:
-            self.update(Text(printable(s.problem), "bold red"))
+            self.update(Text.assemble(replay, (printable(s.problem), "bold red")))
             return
         share = s.spent / s.limit if s.limit else 0.0
         state = {"running": "▶ running", "paused": "⏸ paused", "no engine": "■ no engine"}.get(s.state, s.state)
         parts: list[str | tuple[str, str]] = [
-            (f" {title} ", "reverse bold"), f" {printable(s.name)} ", f"· {state} · {s.stage} · ",
+            replay, (f" {title} ", "reverse bold"), f" {printable(s.name)} ", f"· {state} · {s.stage} · ",
             meter(share, 10), f" {format_seconds(s.spent)} of {format_seconds(s.limit)}",
         ]  # fmt: skip
         if s.eta is not None and s.eta > 0:

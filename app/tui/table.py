@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rich.text import Text
 from textual.widgets import DataTable
 
 Cells = Sequence[Any]
@@ -39,7 +40,7 @@ class KeyedTable(DataTable[Any]):
 
     def put(self, rows: Sequence[tuple[str, Cells]]) -> None:
         """Show these rows, in this order; what has not changed is not touched."""
-        wanted = {key: tuple(cells) for key, cells in rows}
+        wanted = {key: tuple(map(_shown, cells)) for key, cells in rows}
         if not self.columns or (wanted == self._cells and list(wanted) == list(self._cells)):
             return
         at, offset = self.current, self.scroll_offset
@@ -59,3 +60,8 @@ class KeyedTable(DataTable[Any]):
                     self.move_cursor(row=list(wanted).index(at), animate=False, scroll=False)
                 self.scroll_to(y=offset.y, x=offset.x, animate=False)
         self._cells = wanted
+
+
+def _shown(cell: Any) -> Any:
+    """A text is shown as it is: a table would take brackets in it for markup."""
+    return Text(cell) if isinstance(cell, str) and "[" in cell else cell
