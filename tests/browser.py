@@ -17,7 +17,7 @@ from typing import Any
 MISSING = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1400,860",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1200,800",
 ]  # fmt: skip
 # run before any script of a page: what the server sends to the terminal, which draws on a canvas, can be read here
 LISTEN = """

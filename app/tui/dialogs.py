@@ -29,6 +29,10 @@ class AskLine(ModalScreen[str | None]):
             yield Input(self.value, id="line")
             yield Label("", id="problem", markup=False)
 
+    def on_mount(self) -> None:
+        """The line has the keys, not the box around it."""
+        self.query_one("#line").focus()
+
     @on(Input.Submitted)
     def _done(self, event: Input.Submitted) -> None:
         if problem := self.check(event.value):

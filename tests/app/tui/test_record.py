@@ -221,14 +221,19 @@ HOSTILE: dict[str, Callable[[dict[str, Any], dict[str, Any]], bytes]] = {
     "back in time": lambda h, w: packed([h], [{**w, "t": 5}, {"t": 4}]),
     "NaN": lambda h, w: packed([h], [change(w, spent=float("nan"))]),
     "infinite": lambda h, w: packed([h], [change(w, limit=float("inf"))]),
-    "a huge number": lambda h, w: packed([h], [json.dumps(change(w, waiting=1)).replace('"waiting": 1', '"waiting": ' + "9" * 5000).encode()]),
+    "a huge number": lambda h, w: packed([h], [b'{"t": ' + b"9" * 5000 + b"}"]),
+    "a number out of bounds": lambda h, w: packed([h], [change(w, waiting=10**16)]),
     "a huge text": lambda h, w: packed([h], [change(w, name="x" * 30_000)]),
     "a text for a number": lambda h, w: packed([h], [change(w, spent="much")]),
     "no samples": lambda h, w: packed([h], [change(w, trials=[{**w["set"]["trials"][0], "horizon": 0}])]),
     "a row without fields": lambda h, w: packed([h], [change(w, events=[{"id": 1}])]),
     "an unknown bucket": lambda h, w: packed([h], [change(w, buckets=["low", "low"])]),
-    "a proposal that is none": lambda h, w: packed([h], [change(w, proposals=[{**w["set"]["proposals"][0], "content": {"reason": 3}}])]),
-    "a row nowhere": lambda h, w: packed([h], [w, {"t": 1, "rows": {"events": {"gone": [], "put": [[10**9, w["set"]["events"][0]]]}}}]),
+    "a proposal that is none": lambda h, w: packed(
+        [h], [change(w, proposals=[{**w["set"]["proposals"][0], "content": {"reason": 3}}])]
+    ),
+    "a row nowhere": lambda h, w: packed(
+        [h], [w, {"t": 1, "rows": {"events": {"gone": [], "put": [[10**9, w["set"]["events"][0]]]}}}]
+    ),
     "rubbish behind": lambda h, w: packed([h], [w]) + b"rubbish",
 }  # fmt: skip
 
