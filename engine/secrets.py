@@ -19,3 +19,9 @@ def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
     for name in sorted(secret_names(environment), key=lambda n: -len(environment[n])):
         text = text.replace(environment[name], f"[{name}]")
     return text
+
+
+def without_secrets() -> dict[str, str]:
+    """The environment without keys: neither workers nor the UI's reader need any."""
+    names = secret_names()
+    return {k: v for k, v in os.environ.items() if k not in names}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from textual.screen import Screen
 
 from app.tui.base import Pane
 from app.tui.dialogs import AskLine, Help
-from app.tui.feed import Feed, Source
+from app.tui.feed import Child, Feed, Source
 from app.tui.screens.correlations import Correlations
 from app.tui.screens.log import Log
 from app.tui.screens.ops import Ops
@@ -28,9 +29,8 @@ from app.tui.screens.recipes import Recipes
 from app.tui.screens.trials import Trials
 from app.tui.snapshot import Snapshot
 from engine.errors import DjsbError
-from engine.slots import ENTRY
-from engine.store import DATABASE, Store
-from engine.study import STATE_FOLDER
+from engine.paths import DATABASE, ENTRY, STATE_FOLDER
+from engine.store import Store
 
 KEYS: dict[str, tuple[str, type[Pane]]] = {
     "overview": ("1", Overview), "ops": ("2", Ops), "correlations": ("3", Correlations), "proposals": ("4", Proposals),
@@ -73,11 +73,14 @@ class DjsbApp(App[None]):
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {mode: pane for mode, (_, pane) in KEYS.items()}
     DEFAULT_MODE = "overview"
 
-    def __init__(self, folder: Path, bell: bool = False, record: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, bell: bool = False, child: Child | None = None, record: Path | None = None
+    ) -> None:
         super().__init__()
         self.folder, self.bell_wanted, self.record = folder.resolve(), bell, record
         self.snapshot: Snapshot | None = None
         self.feed: Source | None = None
+        self._child = child
         self.frozen = False
         self.seen = 0
 
@@ -91,7 +94,7 @@ class DjsbApp(App[None]):
 
     def opened_feed(self, show: Callable[[Snapshot], None], answer: Callable[[int, Any], None]) -> Source:
         """Where the data come from; a recording has another."""
-        return Feed(self.folder, show, answer, self.record)
+        return Feed(self.folder, show, answer, self._child, self.record)
 
     def _post(self, message: Message) -> None:
         if self.is_running:
@@ -102,11 +105,20 @@ class DjsbApp(App[None]):
         before, self.snapshot = self.snapshot, message.snapshot
         if before is None or before.problem:
             self.seen = max((e["id"] for e in message.snapshot.events), default=0)
+            self._warm()
         else:
             self._announce(before, message.snapshot)
         for screen in self.screen_stack:
             if isinstance(screen, Pane):
                 screen.refresh_data()
+
+    @work
+    async def _warm(self) -> None:
+        """Make the other screens while nobody waits for them: the first look at one is then as quick as any."""
+        for mode in KEYS:
+            await asyncio.sleep(0.05)  # keys go first
+            await asyncio.to_thread(KEYS[mode][1].prepare)
+            await self._init_mode(mode)  # Textual has no public name for it, and is pinned
 
     def _announce(self, before: Snapshot, now: Snapshot) -> None:
         """Toasts for finished stages, proposals that wait, and an engine that has gone."""
@@ -203,8 +215,6 @@ class DjsbApp(App[None]):
     @work(thread=False, exclusive=True)
     async def _watch_engine(self, process: subprocess.Popen[bytes], log: Path) -> None:
         """Say how an engine that was started here has ended."""
-        import asyncio
-
         while process.poll() is None:
             await asyncio.sleep(0.5)
         how = EXITS.get(process.returncode, f"exit code {process.returncode}")

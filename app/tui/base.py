@@ -19,14 +19,27 @@ if TYPE_CHECKING:
     from app.tui.app import DjsbApp
 
 
-class Head(Static):
+class Told(Static):
+    """A text that is drawn again only when it is another: comparing costs less than laying out and drawing."""
+
+    _shown: tuple[object, ...] = ()
+
+    def tell(self, text: Text) -> None:
+        """Show a text."""
+        looks = (text.plain, text.style, text.spans)
+        if looks != self._shown:
+            self._shown = looks
+            self.update(text)
+
+
+class Head(Told):
     """One line on the study, always up to date."""
 
     def put(self, s: Snapshot, title: str, frozen: bool) -> None:
         """Show a snapshot's line."""
         replay = (f" {s.replay} ", "reverse bold") if s.replay else ""
         if s.problem:
-            self.update(Text.assemble(replay, (printable(s.problem), "bold red")))
+            self.tell(Text.assemble(replay, (printable(s.problem), "bold red")))
             return
         share = s.spent / s.limit if s.limit else 0.0
         state = {"running": "▶ running", "paused": "⏸ paused", "no engine": "■ no engine"}.get(s.state, s.state)
@@ -40,7 +53,7 @@ class Head(Static):
             parts.append((f" · {len(s.queued)} to decide", "bold"))
         if frozen:
             parts.append((" · FROZEN (f)", "reverse"))
-        self.update(Text.assemble(*parts, no_wrap=True, overflow="ellipsis"))
+        self.tell(Text.assemble(*parts, no_wrap=True, overflow="ellipsis"))
 
 
 class Pane(Screen[None]):
@@ -55,6 +68,10 @@ class Pane(Screen[None]):
         with Vertical(id="body"):
             yield from self.content()
         yield Footer()
+
+    @classmethod
+    def prepare(cls) -> None:
+        """Import what the screen needs beyond Textual; called in a thread before the screen is made."""
 
     def content(self) -> ComposeResult:
         """The screen's own widgets."""

@@ -9,10 +9,10 @@ import sys
 import threading
 import time
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 from engine.errors import DjsbError, StudyError
-from engine.open_study import view_study
+from engine.paths import DATABASE, STATE_FOLDER
 
 
 def run_tui(folder: Path, bell: bool, record: Path | None = None, replay: Path | None = None) -> None:
@@ -37,15 +37,21 @@ def run_tui(folder: Path, bell: bool, record: Path | None = None, replay: Path |
 
         ReplayApp(recording, bell).run()
         return
-    view_study(folder).store.close()
+    if not (folder / STATE_FOLDER / DATABASE).exists():
+        from engine.open_study import view_study
+
+        view_study(folder)  # it says what is missing
     if record:
         _new_file(record)
     if record and not terminal:
         _record_only(folder, record)
         return
+    from app.tui.feed import spawn
+
+    child = spawn(folder, record)
     from app.tui.app import DjsbApp
 
-    DjsbApp(folder, bell, record).run()
+    DjsbApp(folder, bell, child, record).run()
 
 
 def in_browser() -> bool:
@@ -67,20 +73,13 @@ def _record_only(folder: Path, file: Path) -> None:
     """Record without a screen until Ctrl-C or SIGTERM. Raises: DjsbError when the recording cannot go on."""
     from app.printable import say
     from app.tui.feed import Feed
-    from app.tui.recording import RecordingError
 
     ended: SimpleQueue[DjsbError | None] = SimpleQueue()  # a signal handler may put into it while it is read
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.put(None))
-    feed = Feed(folder, lambda _: None, lambda _, content: ended.put(content), file)
+    feed = Feed(folder, lambda _: None, lambda _, content: ended.put(content), record=file)
     say(f"recording to {file}; Ctrl-C ends it", err=True)
-    error: DjsbError | None = RecordingError(f"{file}: the process that records has died; the recording ends here")
-    while feed.alive:
-        try:
-            error = ended.get(timeout=1)
-            break
-        except Empty:
-            continue
+    error = ended.get()
     feed.close()
     if error is not None:
         raise error

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from engine.errors import DjsbError, StudyError
 from engine.open_study import view_study
-from engine.slots import ENTRY
+from engine.paths import ENTRY
 
 HOST, PORT = "127.0.0.1", 8321
 PATIENCE = 2.0  # seconds that connections have to end in

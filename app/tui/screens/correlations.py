@@ -29,6 +29,7 @@ combining across clusters adds more.
 """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("m", "other", "Statistics/metrics", id="correlations.other")]
     name_shown = "statistics"
+    _drawn: Row | None = None
 
     def content(self) -> ComposeResult:
         """One scrolling picture."""
@@ -38,6 +39,9 @@ combining across clusters adds more.
     def show(self, s: Snapshot) -> None:
         """The heatmap that was chosen."""
         found = s.results.get(self.name_shown)
+        if found is not None and found is self._drawn:
+            return
+        self._drawn = found
         if not found:
             text = Text(f"no correlations of {self.name_shown} yet: they are computed when the probe ends", "dim")
         else:

@@ -39,9 +39,8 @@ Escape goes back to the table.
     def show(self, s: Snapshot) -> None:
         """The events that fit the search."""
         words = self.query_one("#search", Input).value.lower().split()
-        self.query_one("#events", KeyedTable).put(
-            [(str(e["id"]), _cells(e)) for e in s.events if all(w in _text(e) for w in words)]
-        )
+        shown = {str(e["id"]): e for e in s.events if not words or all(w in _text(e) for w in words)}
+        self.query_one("#events", KeyedTable).follow(list(shown), lambda key: _cells(shown[key]))
 
     def action_search(self) -> None:
         """Go to the search."""

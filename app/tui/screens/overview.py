@@ -8,10 +8,9 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Static
 
 from app.printable import printable
-from app.tui.base import Pane
+from app.tui.base import Pane, Told
 from app.tui.marks import VERDICTS, interval_bar, meter, percent, reach_of, sparkline, style_of
 from app.tui.snapshot import Snapshot
 from app.tui.table import KeyedTable
@@ -42,22 +41,20 @@ stops nothing.
     def content(self) -> ComposeResult:
         """Stages and what runs beside each other, the board below, news at the bottom."""
         with Horizontal(id="top"):
-            yield Static(id="stages")
-            yield Static(id="running")
+            yield Told(id="stages")
+            yield Told(id="running")
         yield KeyedTable(["#", "verdict", "pool", "change %", "interval", "P(best)", "seeds", "steps %"], id="board")
         with Vertical(id="news-box"):
-            yield Static(id="news")
+            yield Told(id="news")
 
     def show(self, s: Snapshot) -> None:
         """All four parts."""
-        self.query_one("#stages", Static).update(_stages(s))
-        self.query_one("#running", Static).update(_running(s))
-        self.query_one("#news", Static).update(_news(s, self.ui.seen))
+        self.query_one("#stages", Told).tell(_stages(s))
+        self.query_one("#running", Told).tell(_running(s))
+        self.query_one("#news", Told).tell(_news(s, self.ui.seen))
         if s.board is not None:
-            reach = reach_of(s.board)
-            self.query_one("#board", KeyedTable).put(
-                [(r["pool"], _cells(i, r, reach)) for i, r in enumerate(s.board, 1)]
-            )
+            reach, rows = reach_of(s.board), {r["pool"]: (i, r) for i, r in enumerate(s.board, 1)}
+            self.query_one("#board", KeyedTable).follow(list(rows), lambda key: _cells(*rows[key], reach))
 
 
 def _cells(place: int, r: Row, reach: float) -> tuple[object, ...]:

@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Static, Tree
+from textual.widgets.tree import TreeNode
 
 from app.printable import printable
 from app.tui.base import Pane
@@ -18,6 +19,8 @@ from app.tui.marks import VERDICTS, percent
 from app.tui.snapshot import Snapshot
 from engine.errors import DjsbError
 from engine.store import Row
+
+LEAVES = 100  # combinations that are unfolded at once
 
 
 class Recipes(Pane):
@@ -41,6 +44,7 @@ in the study's folder.
         self.pool: str | None = None
         self._wanted = -1
         self._told: Any = None
+        self._folded: dict[int, list[Row]] = {}
 
     def content(self) -> ComposeResult:
         """Tree and YAML beside each other."""
@@ -61,6 +65,7 @@ in the study's folder.
         self._told = told
         tree: Tree[str] = self.query_one("#lattice", Tree)
         tree.clear()
+        self._folded.clear()
         tree.show_root = False
         best = s.results.get("recipe")
         lineage = tree.root.add("lineage", expand=True)
@@ -71,15 +76,32 @@ in the study's folder.
             first.add_leaf(Text(s.results.get("unconfirmed") or "no recipe is confirmed yet", "dim"))
         several = [r for r in s.board or () if r["kind"] == "combination" and r["change"] is not None]
         lattice = tree.root.add("combinations, under each of their slices", expand=True)
-        for part in dict.fromkeys(p for r in several for p in r["label"].split(" + ")):
-            single = next((r for r in s.board or () if r["label"] == part), None)
-            node = lattice.add(_line(single) if single else part, data=single["pool"] if single else None, expand=True)
-            for r in several:
-                if part in r["label"].split(" + "):
-                    node.add_leaf(_line(r), data=r["pool"])
+        singles = {r["label"]: r for r in s.board or () if r["kind"] == "single"}
+        below: dict[str, list[Row]] = {}
+        for r in several:
+            for part in r["label"].split(" + "):
+                below.setdefault(part, []).append(r)
+        shown = LEAVES
+        for part, rows in below.items():
+            single = singles.get(part)
+            label = _line(single) if single else part
+            node = lattice.add(Text(label), data=single["pool"] if single else None, expand=shown > 0)
+            self._folded[node.id] = rows
+            if shown > 0:
+                self._unfold(node)
+            shown -= len(rows)
         scale = tree.root.add("repetition, or lower-ranked rows, at equal trained samples", expand=True)
         for r in s.results.get("scale") or ():
-            scale.add_leaf(f"{r['samples']:>8} samples  {_line(r)}", data=r["pool"])
+            scale.add_leaf(Text(f"{r['samples']:>8} samples  {_line(r)}"), data=r["pool"])
+
+    @on(Tree.NodeExpanded)
+    def _open(self, event: Tree.NodeExpanded[str]) -> None:
+        self._unfold(event.node)
+
+    def _unfold(self, node: TreeNode[str]) -> None:
+        """Add a node's leaves when they are first looked at: a large lattice has thousands."""
+        for r in self._folded.pop(node.id, ()):
+            node.add_leaf(Text(_line(r)), data=r["pool"])
 
     @on(Tree.NodeHighlighted)
     def _ask(self, event: Tree.NodeHighlighted[str]) -> None:

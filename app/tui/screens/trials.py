@@ -11,7 +11,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import DataTable, Input, Static
-from textual_plot import HiResMode, PlotWidget
 
 from app.printable import printable
 from app.tui.base import Pane
@@ -48,12 +47,20 @@ again.
         self.order: int | None = None
         self.curve = 0
         self.details: Row = {}
+        self._texts: dict[str, tuple[Row, str]] = {}
         self._wanted = -1
         self._drawn = -1
         self._curve_name = "loss"
 
+    @classmethod
+    def prepare(cls) -> None:
+        """Plots, and with them NumPy."""
+        import textual_plot  # noqa: F401
+
     def content(self) -> ComposeResult:
         """Filter and table; curves and details below."""
+        from textual_plot import PlotWidget
+
         yield Input(placeholder="/ filter: words that must all be there", id="filter")
         yield KeyedTable(COLUMNS, id="trials")
         with Horizontal(id="below"):
@@ -68,12 +75,22 @@ again.
     def show(self, s: Snapshot) -> None:
         """The trials that fit the filter, in the chosen order."""
         words = self.query_one("#filter", Input).value.lower().split()
-        rows = [(t["id"], self._cells(t)) for t in s.trials]
-        rows = [r for r in rows if all(w in " ".join(map(str, r[1])).lower() for w in words)]
+        rows = {t["id"]: t for t in s.trials}
+        keys = list(rows)
+        if words:
+            keys = [k for k in keys if all(w in self._text(rows[k]) for w in words)]
         if self.order is not None:
-            rows.sort(key=lambda r: _orderable(r[1][self.order or 0]))
-        self.query_one("#trials", KeyedTable).put(rows)
+            column = self.order
+            keys.sort(key=lambda k: _orderable(self._cells(rows[k])[column]))
+        self.query_one("#trials", KeyedTable).follow(keys, lambda key: self._cells(rows[key]))
         self._ask()
+
+    def _text(self, t: Row) -> str:
+        """What the filter searches; made once for each row as it is."""
+        known = self._texts.get(t["id"])
+        if known is None or known[0] is not t:
+            known = self._texts[t["id"]] = t, " ".join(map(str, self._cells(t)[1:])).lower()
+        return known[1]
 
     def _cells(self, t: Row) -> tuple[Any, ...]:
         seconds = "" if t["seconds"] is None else f"{t['seconds']:.1f}"
@@ -142,6 +159,8 @@ again.
             self._draw(content)
 
     def _draw(self, found: dict[str, list[tuple[int, float]]]) -> None:
+        from textual_plot import HiResMode, PlotWidget
+
         plot = self.query_one("#plot", PlotWidget)
         plot.clear()
         for i, (trial, points) in enumerate(found.items()):
