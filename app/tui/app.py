@@ -22,7 +22,7 @@ from app.printable import printable
 from app.tui import config, keymap, themes
 from app.tui.base import Pane
 from app.tui.dialogs import AskLine, Help, keys_of
-from app.tui.feed import Child, Feed
+from app.tui.feed import Child, Feed, Source
 from app.tui.screens.chat import Chat
 from app.tui.screens.correlations import Correlations
 from app.tui.screens.log import Log
@@ -80,13 +80,15 @@ class DjsbApp(App[None]):
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {mode: pane for mode, (_, pane) in KEYS.items()}
     DEFAULT_MODE = "overview"
 
-    def __init__(self, folder: Path, bell: bool = False, child: Child | None = None) -> None:
+    def __init__(
+        self, folder: Path, bell: bool = False, child: Child | None = None, record: Path | None = None
+    ) -> None:
         super().__init__()
         self.config, problem = config.read_config()
-        self.folder, self.bell_wanted = folder.resolve(), bell or self.config.bell
+        self.folder, self.bell_wanted, self.record = folder.resolve(), bell or self.config.bell, record
         self._dress(problem)
         self.snapshot: Snapshot | None = None
-        self.feed: Feed | None = None
+        self.feed: Source | None = None
         self._child = child
         self.frozen = False
         self._made = False
@@ -136,21 +138,25 @@ class DjsbApp(App[None]):
         """Start listening; without a study, make one first."""
         for text in self._said:
             self.notify(text, severity="warning", timeout=10)
-        if (self.folder / STUDY_FILE).exists() or (self.folder / STATE_FOLDER / DATABASE).exists():
+        if self.has_study():
             self._listen()
         else:
             from app.tui.wizard import Wizard
 
             self.push_screen(Wizard(self.folder))
 
+    def has_study(self) -> bool:
+        """Whether there is something to show."""
+        return (self.folder / STUDY_FILE).exists() or (self.folder / STATE_FOLDER / DATABASE).exists()
+
     def _listen(self) -> None:
         self.feed = self.open_feed(
             lambda s: self._post(Came(s)), lambda number, content: self._post(Answered(number, content))
         )
 
-    def open_feed(self, show: Callable[[Snapshot], None], answer: Callable[[int, Any], None]) -> Feed:
-        """Where snapshots and answers come from: both are called from a thread."""
-        return Feed(self.folder, show, answer, self._child)
+    def open_feed(self, show: Callable[[Snapshot], None], answer: Callable[[int, Any], None]) -> Source:
+        """Where snapshots and answers come from: both are called from a thread. A recording has another."""
+        return Feed(self.folder, show, answer, self._child, self.record)
 
     def begin(self, trains: bool) -> None:
         """The first study is written: watch it, and start its engine where there is something to train."""
@@ -205,6 +211,9 @@ class DjsbApp(App[None]):
 
     def on_answered(self, message: Answered) -> None:
         """Give details to the screen that is up."""
+        if message.number == 0:  # the recorder has ended
+            self.notify(str(message.content), severity="error", timeout=10, markup=False)
+            return
         answered = getattr(self.screen, "answered", None)
         if answered is not None:
             answered(message.number, message.content)

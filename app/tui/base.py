@@ -45,13 +45,15 @@ class Head(Told):
 
     def put(self, s: Snapshot, title: str, frozen: bool, width: int) -> None:
         """Show a snapshot's line."""
+        replay = (f" {s.replay} ", "reverse bold") if s.replay else ""
         if s.problem:
-            self.tell(Text.assemble((f" {title} ", "reverse bold"), (" ✗ the study cannot be read now", "bad")))
+            said = (" ✗ the study cannot be read now", "bad")
+            self.tell(Text.assemble(replay, (f" {title} ", "reverse bold"), said))
             return
         wide = width >= WIDE
         share = s.spent / s.limit if s.limit else 0.0
         parts: list[str | tuple[str, str]] = [
-            (f" {title} ", "reverse bold"), f" {cut(printable(s.name), 40 if wide else 16)}",
+            replay, (f" {title} ", "reverse bold"), f" {cut(printable(s.name), 40 if wide else 16)}",
             f" · {STATES.get(s.state, s.state)}",
         ]  # fmt: skip
         if frozen:

@@ -6,6 +6,7 @@ The child polls SQLite's data version, and sends what has changed; the UI asks i
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -16,14 +17,17 @@ from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from app.tui import snapshot as reading
 from app.tui.memory import Memory
 from app.tui.snapshot import Snapshot
 from engine.errors import DjsbError, StoreError
 from engine.paths import ENTRY
-from engine.secrets import without_secrets
+from engine.secrets import secret_names, without_secrets
+
+if TYPE_CHECKING:
+    from app.tui.recording import Recorder
 
 POLL = 0.05  # seconds between looks at the data version
 OFTEN = 0.25  # seconds at least between two snapshots
@@ -37,22 +41,37 @@ Ask = tuple[int, str, tuple[Any, ...]]
 Child = tuple[subprocess.Popen[bytes], Connection]
 
 
-def spawn(folder: Path) -> Child:
-    """Start the child; it reads while the UI's own modules are still being imported."""
+def spawn(folder: Path, record: Path | None = None) -> Child:
+    """Start the child; it reads while the UI's own modules are still being imported. record: file to record to."""
     here, there = Pipe()
     process = subprocess.Popen(
-        [sys.executable, str(ENTRY), "feed", str(folder), str(there.fileno())],
+        [sys.executable, str(ENTRY), "feed", str(folder), str(there.fileno()), *([str(record)] if record else [])],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         pass_fds=[there.fileno()], env=without_secrets(),
     )  # fmt: skip
     there.close()
+    if record:  # the child has no keys in its environment; it must know what to leave out of the file
+        here.send({name: os.environ[name] for name in secret_names()})
     return process, here
+
+
+class Source(Protocol):
+    """What the UI needs of where its data come from; a recording that is played is one, too."""
+
+    def ask(self, what: str, *arguments: Any) -> int:
+        """Ask for details; the number under which the answer comes."""
+        ...
+
+    def close(self) -> None:
+        """End it at once."""
+        ...
 
 
 class Feed:
     """The UI's end. show: called from a thread with each new snapshot; answer: with the result of `ask`.
 
     child: one that was started before. A child that dies is started again, a few times, and the snapshot says so.
+    record: file that the child writes the snapshots to; why it stops doing so comes as the answer to question 0.
     """
 
     def __init__(
@@ -61,9 +80,10 @@ class Feed:
         show: Callable[[Snapshot], None],
         answer: Callable[[int, Any], None],
         child: Child | None = None,
+        record: Path | None = None,
     ) -> None:
-        self.folder, self.show, self.answer = folder, show, answer
-        self._process, self._here = child or spawn(folder)
+        self.folder, self.show, self.answer, self.record = folder, show, answer, record
+        self._process, self._here = child or spawn(folder, record)
         self._asked = self._deaths = 0
         self._closed = threading.Event()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -76,8 +96,12 @@ class Feed:
         return self._asked
 
     def close(self) -> None:
-        """End the child at once."""
+        """End the child at once; one that records may end its file first."""
         self._closed.set()
+        if self.record:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                self._here.send(None)
+                self._process.wait(1)
         self._process.kill()
         self._process.wait()
 
@@ -109,6 +133,10 @@ class Feed:
                 shown, alive = self._revive(shown)
                 if not alive:
                     return
+                if self.record:
+                    told = f"{self.record}: the process that recorded has died; the recording ends here"
+                    self.record = None
+                    self.answer(0, DjsbError(told))
                 continue
             if self._closed.is_set():
                 return
@@ -119,16 +147,24 @@ class Feed:
                 self.answer(number, content)
 
 
-def serve(folder: Path, descriptor: int) -> None:
-    """The child: send what has changed in the study, answer questions, end with the parent."""
+def serve(folder: Path, descriptor: int, record: Path | None = None) -> None:
+    """The child: send what has changed in the study, answer questions, end with the parent.
+
+    record: file that the snapshots are written to, too.
+    """
     pipe: Connection[Any, Any] = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is a key of the UI's
     reader = _Reader(folder, pipe)
     with contextlib.suppress(EOFError, OSError, BrokenPipeError):
+        if record:
+            reader.record_to(record, pipe.recv())
         while True:
             reader.turn()
             if pipe.poll(POLL):
-                reader.reply(pipe.recv())
+                if (asked := pipe.recv()) is None:
+                    break
+                reader.reply(asked)
+    reader.recorded(lambda r: r.close())
 
 
 class _Ranking:
@@ -179,10 +215,32 @@ class _Reader:
         self._file: tuple[int, int] | None = None
         self._results: object = None
         self._looked = 0.0
+        self._recorder: Recorder | None = None
+
+    def record_to(self, file: Path, secrets: dict[str, str]) -> None:
+        """Record from now on."""
+        from app.tui.recording import Recorder
+
+        try:
+            self._recorder = Recorder(file, secrets)
+        except DjsbError as error:
+            self.pipe.send((0, error))
+
+    def recorded(self, work: Callable[[Recorder], None]) -> None:
+        """Have the recorder, if there is one, do something; where it cannot go on, the UI is told and lives without."""
+        if self._recorder is None:
+            return
+        try:
+            work(self._recorder)
+        except DjsbError as error:
+            self._recorder = None
+            with contextlib.suppress(OSError):
+                self.pipe.send((0, error))
 
     def turn(self) -> None:
         """Look whether there is something new, and send it."""
         now = time.monotonic()
+        self.recorded(lambda r: r.tick())
         if now - self._looked < OFTEN:
             return
         try:
@@ -235,6 +293,7 @@ class _Reader:
         if change := reading.changes(self.shown, found):
             self.pipe.send((None, change))
         self.shown = found
+        self.recorded(lambda r: r.take(found))
 
     def reply(self, asked: Ask) -> None:
         """Answer a question for details."""

@@ -57,6 +57,7 @@ class Snapshot:
     board: tuple[Row, ...] | None = None
     buckets: tuple[str, ...] = ()
     problem: str = ""
+    replay: str = ""  # of a recording: when this was, and how it is played
 
     @property
     def queued(self) -> list[Row]:

@@ -78,7 +78,7 @@ TRIALS = (
     *(_trial(30 + n, n, "combine", "WAITING") for n in range(4)),
 )
 RUNNING = tuple(
-    {**t, "resumed": 0, "estimate": 4.0, "seconds": 2.0, "step": 60 + 20 * i,
+    {**t, "resumed": 0, "estimate": 4.0, "seconds": 2.0, "step": 60 + 20 * i, "progress": 0.4 + 0.2 * i,
      "loss": [3.0 * math.exp(-k / 9) + 0.1 * (k % 3) for k in range(24 + 8 * i)]}
     for i, t in enumerate(t for t in TRIALS if t["state"] == "RUNNING")
 )  # fmt: skip
@@ -159,7 +159,7 @@ SNAPSHOT = Snapshot(
     spent=1260.0,
     limit=3600.0,
     rate=1.9,
-    burn=tuple(1260.0 * k / 60 for k in range(1, 61)),
+    burn=tuple((12.0 * k, 1260.0 * k / 60) for k in range(1, 61)),
     running=RUNNING,
     waiting=4,
     trials=TRIALS,
@@ -212,7 +212,7 @@ def answer(what: str, *asked: Any) -> Any:
         return {t: [(s, 3 * math.exp(-s / 40) + 0.2) for s in range(0, 150, 2)] for t in asked[0]}
     if what == "statistic":
         counts = [round(900 * math.exp(-(((k - 14) / 8) ** 2))) for k in range(48)]
-        rows = {b: [{"row": i, "value": v + i, "text": f"a small {b} picture, row {i}"} for i in range(3)]
+        rows = {b: [{"row": i, "value": v + i, "text": f"a small {b} picture, row {i}", "picture": None} for i in range(3)]
                 for b, v in (("low", 12.0), ("mid", 48.0), ("high", 96.0))}  # fmt: skip
         return {"name": asked[0], "counts": counts, "edges": [4.0 * k for k in range(49)], "bounds": [40.0, 80.0],
                 "examples": rows}  # fmt: skip
@@ -244,6 +244,10 @@ class SampleApp(DjsbApp):
         super().__init__(folder)
         self.sample = snapshot
         self._made = True  # other screens are made when they are asked for, if at all
+
+    def has_study(self) -> bool:
+        """The sample is all there is."""
+        return True
 
     def open_feed(self, show: Callable[[Snapshot], None], answer: Callable[[int, Any], None]) -> Any:
         """No process."""
