@@ -222,8 +222,9 @@ class DjsbApp(App[None]):
         """Leave nothing behind; the engine goes on."""
         if self.feed:
             self.feed.close()
-        if self.snapshot and not self.snapshot.problem and self.snapshot.board is not None:
-            config.remember_look(self.folder, _look(self.snapshot))
+        shown = self.snapshot
+        if shown and not (shown.problem or shown.replay) and shown.board is not None:
+            config.remember_look(self.folder, _look(shown))
 
     # -- what every screen can do --------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from textual.widgets import DataTable, Input, Static
 from app.printable import printable
 from app.tui.base import Pane
 from app.tui.marks import cut
+from app.tui.proposal_text import bounds
 from app.tui.snapshot import Snapshot
 from app.tui.table import KeyedTable
 from app.tui.windows import Compare, LogTail
@@ -253,7 +254,7 @@ def _detail(row: Row) -> Text:
         text.append(f"{printable(name):20} {'–' if value is None else f'{value:.4g}'}\n")
     for layer in row["content"]["layers"]:
         for part in layer["slices"]:
-            text.append(f"{printable(part['statistic'])} in {part['low']} … {part['high']}\n", "faint")
+            text.append(f"{printable(part['statistic'])} {bounds(part)}\n", "faint")
     content = row["content"]
     text.append(f"{content['size']} rows × {content['repetition']}, pool seed {content['seed']}", "faint")
     return text

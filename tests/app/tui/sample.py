@@ -84,8 +84,19 @@ RUNNING = tuple(
 )  # fmt: skip
 
 
+def _content(label: str) -> Row:
+    """A pool's description; the bounds of a bucket are the same in every pool."""
+    slices = []
+    for part in label.split(" + "):
+        name, bucket = part.rsplit(" ", 1)
+        low, high = {"low": (None, 40.0), "mid": (40.0, 80.0), "high": (80.0, None)}[bucket]
+        slices.append({"op": f"{OPS[NAMES.index(name)]}_filter", "statistic": name, "low": low, "high": high})
+    return {"layers": [{"slices": slices, "weight": None}], "size": 1200, "repetition": 1, "seed": 0}
+
+
 def _proposal(n: int, origin: str, kind: str, status: str, reason: str, places: tuple[int, ...], **more: Any) -> Row:
-    pools = [{"label": BOARD[p]["label"], "kind": BOARD[p]["kind"], "samples": 4800, "pool": {}} for p in places]
+    pools = [{"label": BOARD[p]["label"], "kind": BOARD[p]["kind"], "samples": 4800,
+              "pool": _content(BOARD[p]["label"])} for p in places]  # fmt: skip
     content = {
         "version": 1, "origin": origin, "kind": kind, "stage": "combine", "pools": pools, "seeds": [0, 1],
         "reason": reason, "evidence": [BOARD[p]["pool"] for p in places], "expected": None, "suggestion": None,
@@ -201,6 +212,10 @@ process:
 """
 
 
+def _example(bucket: str, value: float, row: int) -> Row:
+    return {"row": row, "value": value + row, "text": f"a small {bucket} picture, row {row}", "picture": None}
+
+
 def answer(what: str, *asked: Any) -> Any:
     """Details as the reading process would send them."""
     if what == "trial":
@@ -212,10 +227,14 @@ def answer(what: str, *asked: Any) -> Any:
         return {t: [(s, 3 * math.exp(-s / 40) + 0.2) for s in range(0, 150, 2)] for t in asked[0]}
     if what == "statistic":
         counts = [round(900 * math.exp(-(((k - 14) / 8) ** 2))) for k in range(48)]
-        rows = {b: [{"row": i, "value": v + i, "text": f"a small {b} picture, row {i}", "picture": None} for i in range(3)]
-                for b, v in (("low", 12.0), ("mid", 48.0), ("high", 96.0))}  # fmt: skip
+        rows = {b: [_example(b, v, i) for i in range(3)] for b, v in (("low", 12.0), ("mid", 48.0), ("high", 96.0))}
         return {"name": asked[0], "counts": counts, "edges": [4.0 * k for k in range(49)], "bounds": [40.0, 80.0],
                 "examples": rows}  # fmt: skip
+    if what == "pool":
+        entry = next(r for r in BOARD if r["pool"] == asked[0])
+        return {"id": entry["pool"], "label": entry["label"], "content": _content(entry["label"])}
+    if what == "log":
+        return {"names": ["engine.log", "worker-cpu0.log"], "name": "engine.log", "text": "probe: 20/20\n"}
     return YAML
 
 

@@ -104,15 +104,15 @@ def test_a_reading_process_that_dies_is_started_again(stopped: Tiny) -> None:
     assert not psutil.pid_exists(feed._process.pid)
 
 
-def test_a_study_that_cannot_be_read_is_said_until_it_can(stopped: Tiny) -> None:
+def test_a_study_without_a_database_has_not_started_until_it_has_one(stopped: Tiny) -> None:
     seen: list[Snapshot] = []
     away = stopped.database.with_suffix(".away")
     stopped.database.rename(away)
     feed = Feed(stopped.study, seen.append, lambda *_: None)
     try:
-        wait(lambda: seen and "does not exist" in seen[-1].problem)
+        wait(lambda: seen and seen[-1].state == "not started")
         away.rename(stopped.database)
-        wait(lambda: not seen[-1].problem)
-        assert seen[-1].name == "tiny"
+        wait(lambda: seen[-1].state == "no engine")
+        assert seen[-1].name == "tiny" and seen[-1].trials
     finally:
         feed.close()

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Static, Tree
+from textual.widgets import DataTable, Input, Static, Tree
 
 from app.tui.app import KEYS
 from app.tui.base import Pane
 from app.tui.table import KeyedTable
-from tests.app.tui.sample import BOARD, EVENTS, PROPOSALS, TRIALS, YAML, SampleApp
+from tests.app.tui.sample import BOARD, EVENTS, NAMES, PROPOSALS, TRIALS, YAML, SampleApp
 
 SIZES = [(80, 24), (160, 48)]
 
@@ -21,6 +21,13 @@ SIZES = [(80, 24), (160, 48)]
 def text(screen: Pane, selector: str) -> str:
     """What a text widget shows."""
     return str(screen.query_one(selector, Static).render())
+
+
+def drawn(screen: Pane, selector: str) -> str:
+    """What a widget shows of something that is more than a text."""
+    with screen.app.console.capture() as found:
+        screen.app.console.print(screen.query_one(selector, Static).content)
+    return found.get()
 
 
 def rows(screen: Pane, selector: str) -> list[str]:
@@ -41,11 +48,11 @@ async def shown(pilot: Pilot[None], mode: str) -> Pane:
 
 def check_overview(screen: Pane) -> None:
     assert "combine" in text(screen, "#stages") and "1 failed" in text(screen, "#stages")
-    assert "21 min of 60 min" in text(screen, "#stages")
+    assert "39 min left of 60 min" in text(screen, "#stages")
     assert text(screen, "#running").count("seed") == 2
     board = rows(screen, "#board")
-    assert len(board) == 12 and "char_rep_ratio low + num_words mid" in board[0] and "▲ helps" in board[0]
-    assert "(dropped)" in board[10] and "× degenerate" in board[11]
+    assert len(board) == 12 and "char_rep_ratio low + num_wor" in board[0] and "▲" in board[0]
+    assert "(dropped)" in board[10] and "×" in board[11]
     assert "Repetition and words" in text(screen, "#news")
 
 
@@ -54,11 +61,13 @@ def check_ops(screen: Pane) -> None:
         "char_rep_ratio", "num_words", "text_len", "special_char_ratio", "aspect_ratio", "image_height",
     ]  # fmt: skip
     assert "bounds: 40, 80" in text(screen, "#histogram")
-    assert "a small mid picture" in text(screen, "#rows")
+    assert "a small mid picture" in drawn(screen, "#rows")
 
 
 def check_correlations(screen: Pane) -> None:
-    assert "cluster 3: aspect_ratio, image_height" in text(screen, "#heat")
+    heat = screen.query_one("#heat", DataTable)
+    assert [str(heat.get_row_at(i)[0]).split()[1] for i in range(heat.row_count)] == list(NAMES)
+    assert "C · aspect_ratio (2): image_height" in text(screen, "#cluster-names")
 
 
 def check_proposals(screen: Pane) -> None:
@@ -85,9 +94,14 @@ def check_log(screen: Pane) -> None:
     assert "the worker on cpu0 died" in rows(screen, "#events")[3]
 
 
+def check_chat(screen: Pane) -> None:
+    assert screen.query_one("#ask", Input).disabled
+    assert "Everything else works without one" in text(screen, "#talk Static")
+
+
 CHECKS = {
     "overview": check_overview, "ops": check_ops, "correlations": check_correlations, "proposals": check_proposals,
-    "trials": check_trials, "recipes": check_recipes, "log": check_log,
+    "trials": check_trials, "recipes": check_recipes, "log": check_log, "chat": check_chat,
 }  # fmt: skip
 
 
