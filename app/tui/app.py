@@ -408,4 +408,4 @@ def _no_budget(text: str) -> str | None:
     return None
 
 
-BINDINGS.update({"": DjsbApp.BINDINGS, **{mode: pane.BINDINGS for mode, (_, pane) in KEYS.items()}})
+BINDINGS.update({"": DjsbApp.BINDINGS, **{mode: vars(pane).get("BINDINGS", []) for mode, (_, pane) in KEYS.items()}})

@@ -70,7 +70,8 @@ stops nothing.
         """All parts."""
         width = self.app.size.width
         self.query_one("#stages", Told).tell(_stages(s, self.wide))
-        self.query_one("#running", Told).tell(_running(s, max(36, (width - 44) // 2 - 2) if self.wide else width - 2))
+        room = max(36, min(width // 3, (width - 44) // 2) - 2) if self.wide else width - 2
+        self.query_one("#running", Told).tell(_running(s, room))
         self._burn_down(s)
         self.query_one("#news", Told).tell(_news(s, self.ui.look))
         if s.board is not None:

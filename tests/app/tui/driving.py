@@ -43,6 +43,11 @@ def told(app: Any, part: str) -> bool:
     return any(part in text for text in toasts(app))
 
 
+def screen(app: Any) -> str:
+    """The characters on the screen, as a person sees them."""
+    return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
+
+
 def words(app: Any, selector: str) -> str:
     """The text of a widget on the screen that is up."""
     return str(app.screen.query_one(selector, Static).content)
