@@ -104,7 +104,8 @@ class LmTask:
             if not held_rows:
                 raise DataError(f"{evaluation.data.path} has no text to judge by; give rows with text")
         for name, asked in questions.items():
-            np.savez(target / f"choices-{name}.npz", **encode_questions(asked, encode, meta["bos"], length))
+            arrays: dict[str, Any] = encode_questions(asked, encode, meta["bos"], length)
+            np.savez(target / f"choices-{name}.npz", **arrays)
         meta |= {"length": length, "tokens_per_row": tokens / max(1, rows), "held_out": evaluation is not None}
         scratch = target / "meta.tmp"
         scratch.write_text(json.dumps(meta))
@@ -184,7 +185,8 @@ def _tokenizer(study: Study, checkpoint: Path | None, train: Rows, target: Path)
         if not file.exists():
             train_tokenizer(train.data, train.good, PRESETS[study.model.preset].vocabulary, file, lower=False)
         names = dict(zip(("pad_token", "bos_token", "unk_token", "eos_token"), SPECIAL_TOKENS, strict=True))
-        found: Any = PreTrainedTokenizerFast(tokenizer_file=str(file), **names)
+        build: Any = PreTrainedTokenizerFast
+        found = build(tokenizer_file=str(file), **names)
     else:
         try:
             found = AutoTokenizer.from_pretrained(str(checkpoint), local_files_only=True, trust_remote_code=False)

@@ -93,7 +93,7 @@ def pack_rows(prepared: Path, rows: NDArray[np.int64], length: int, seed: int) -
 
 def sequences(meta: dict[str, Any], samples: int) -> int:
     """Sequences that so many rows are worth: of rows of the average length, so that all pools train on equal tokens."""
-    return max(1, round(samples * meta["tokens_per_row"] / meta["length"]))
+    return max(1, round(samples * float(meta["tokens_per_row"]) / int(meta["length"])))
 
 
 def train(
@@ -122,8 +122,10 @@ def train(
 
 def _backward(model: Any, micro: int, ids: torch.Tensor) -> float:
     """Gradients of the mean loss of the next token over a batch (batch, length), `micro` sequences at once."""
+    import torch
+
     total = 0.0
-    for part in ids.split(micro):
+    for part in torch.split(ids, micro):
         with autocast(ids.device):
             loss = model(input_ids=part, labels=part, use_cache=False).loss * (len(part) / len(ids))
         loss.backward()
