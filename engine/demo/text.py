@@ -3,17 +3,18 @@
     make_demo(Path("demo"))     # 4000 training rows, 200 test rows, 24 questions, a second, no download
 
 Every town has one shape of one colour, size and material; these facts are drawn once, from the seed. A training row is
-two to four sentences about one town, with each of the defects of DEFECTS drawn on its own, so that about 37 % of the
+two to four sentences about one town, with each of the defects of DEFECTS drawn on its own, so that about 44 % of the
 rows are clean. The test rows are clean, and the questions ask for the facts: what a model learns is judged by the
 perplexity of the first and by the likelihood of the right choice of the second.
 
-Defects: boilerplate (menus, prices and buttons of web pages; the text is lost in 60 %), repeated (a sentence or a shop
-phrase, many times), truncated (its first two to five words), shuffled (its words in another order), wrong (another
-colour, shape, size and material; fluent, and no statistic of the text shows it).
+Defects: boilerplate (menus, shop words and buttons of web pages among sentences about any town, made up, so mostly
+false; the text is lost in 80 %), repeated (its first sentence or a made-up phrase, many times), truncated (its first
+two to five words), shuffled (its words in another order), wrong (another colour, shape, size and material; fluent, and no
+statistic of the text shows it).
 
 What is right to find, if the method works (low, mid and high are the thirds of a statistic's values):
-- special_characters_filter: high hurts (boilerplate); alphanumeric_filter is its mirror image: low hurts.
-- text_length_filter, words_num_filter: low hurts (truncated texts), high hurts (repetition, boilerplate), mid helps.
+- special_characters_filter: high hurts most (boilerplate), mid helps; alphanumeric_filter is its mirror image: low hurts.
+- text_length_filter, words_num_filter: high hurts (boilerplate, repetition); low says little, but nothing that is false.
 - word_repetition_filter, character_repetition_filter: high hurts (repeated).
 - Shuffled and wrong rows lie in every third of every statistic; they cap what a recipe of these can reach.
 This text is for people: no code reads it.
@@ -36,7 +37,7 @@ VERSION = 1
 TOWNS = tuple(a + b for a in ("Ar", "Bel", "Cor", "Dun") for b in ("len", "mar"))
 SIZES = ("small", "tall", "huge", "tiny")
 MATERIALS = ("stone", "wood", "glass", "iron")
-DEFECTS = {"boilerplate": 0.24, "repeated": 0.16, "truncated": 0.20, "shuffled": 0.10, "wrong": 0.12}
+DEFECTS = {"boilerplate": 0.32, "repeated": 0.14, "truncated": 0.14, "shuffled": 0.06, "wrong": 0.06}
 """Probability of each defect, drawn independently and applied from the last to the first."""
 
 SENTENCES = (
@@ -146,16 +147,26 @@ def web_text(town: Town, rng: Rng) -> tuple[str, list[str]]:
     return text, defects
 
 
+def rumour(rng: Rng) -> str:
+    """A town with a shape and a colour that are anybody's guess, as a shop would write it."""
+    return f"{pick(rng, TOWNS)} {pick(rng, tuple(COLOURS))} {pick(rng, SHAPES)}"
+
+
 def repeated(text: str, rng: Rng) -> str:
-    """Many times one phrase: the text's first sentence (60 %) or three shop words."""
-    phrase = text.split(". ")[0] if rng.random() < 0.6 else " ".join(pick(rng, SHOP_WORDS) for _ in range(3))
+    """Many times one phrase: the text's first sentence (40 %) or a rumour."""
+    phrase = text.split(". ")[0] if rng.random() < 0.4 else f"The {rumour(rng)}"
     return " ".join([phrase] * int(rng.integers(5, 10)))
 
 
 def boilerplate(text: str, rng: Rng) -> str:
-    """Buttons and shop words; the text is lost (60 %) or stands among them."""
+    """Buttons, shop words and sentences about any town; the text is lost (80 %) or stands among them."""
     separator = pick(rng, SEPARATORS)
-    words = [pick(rng, BUTTONS if rng.random() < 0.4 else SHOP_WORDS) for _ in range(int(rng.integers(14, 27)))]
-    if rng.random() > 0.6:
+    words = [pick(rng, BUTTONS if rng.random() < 0.5 else SHOP_WORDS) for _ in range(int(rng.integers(6, 13)))]
+    for _ in range(int(rng.integers(2, 5))):
+        false = Town(
+            pick(rng, TOWNS), pick(rng, SHAPES), pick(rng, tuple(COLOURS)), pick(rng, SIZES), pick(rng, MATERIALS)
+        )
+        words.insert(int(rng.integers(len(words) + 1)), pick(rng, SENTENCES).format(**vars(false)))
+    if rng.random() > 0.8:
         words.insert(int(rng.integers(len(words) + 1)), text)
     return separator.join(words)
