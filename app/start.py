@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import yaml
+from pydantic import ValidationError
 
 import engine
 from engine.catalogue import missing_needs, ops_for
 from engine.dataset import BROKEN, open_reader
 from engine.errors import DataError, StudyError
-from engine.study import STUDY_FILE, Study, study_yaml
+from engine.study import STUDY_FILE, Study, explain, study_yaml
+from engine.tasks import TASKS
 
 LOOK = 200  # rows that are looked at
 TEXT_NAMES = ("text", "caption", "content", "TEXT", "prompt")
@@ -23,6 +25,7 @@ IMAGE_NAMES = ("images", "image", "image_path", "img", "jpg")
 VIDEO_NAMES = ("videos", "video", "video_path")
 ID_NAMES = ("id", "uid", "key", "__key__")
 LABEL_NAMES = ("label", "class", "class_name", "category")
+GUESS = {frozenset({"text", "images"}): "clip", frozenset({"text", "videos"}): "t2v", frozenset({"text"}): "lm"}
 
 
 def template(name: str) -> dict[str, Any]:
@@ -68,8 +71,7 @@ def look_at(data: Path, evaluation: Path | None) -> Found:
     fields = _fields(rows)
     ops, left = _ops(rows, fields)
     label = None if evaluation is None else _label(evaluation)
-    task = "clip" if fields["text"] and fields["images"] and evaluation else None
-    return Found(data, evaluation, fields, label, ops, left, task)
+    return Found(data, evaluation, fields, label, ops, left, _guess(fields, evaluation))
 
 
 def write_study(
@@ -80,20 +82,15 @@ def write_study(
     Raises: StudyError, DataError.
     """
     file = _free(folder, force)
-    if task not in (None, "clip", "null", "none"):
-        raise StudyError(f"unknown task {task!r}; clip is known, or leave it out")
+    if task not in (None, *TASKS, "null", "none"):
+        raise StudyError(f"unknown task {task!r}; {', '.join(TASKS)} are known, or leave it out")
     found = look_at(data, evaluation)
-    if task == "clip" and found.task != "clip":
-        need = "--eval" if found.fields["text"] and found.fields["images"] else "text and images in the data"
-        raise StudyError(f"task clip needs {need}; give it, or leave --task out")
-    chosen = None if task in ("null", "none") else found.task
+    chosen = found.task if task is None else None if task in ("null", "none") else task
     write_found(folder, found, chosen, found.ops, {}, force)
+    none = "none (with --eval, text makes it lm, text and images clip, text and videos t2v)"
     notes = [f"{data}: fields {found.fields_text}"]
     notes += [f"left out: {name}: {reason}" for name, reason in found.left]
-    notes.append(
-        f"task: {chosen or 'none (clip needs text, images and --eval)'}; {len(found.ops)} OPs; "
-        f"budget and more in {file}"
-    )
+    notes.append(f"task: {chosen or none}; {len(found.ops)} OPs; budget and more in {file}")
     return file, notes
 
 
@@ -102,11 +99,11 @@ def write_found(
 ) -> Path:
     """Write `folder/study.yaml` for what was found; the file. change: fields that differ from the task's template.
 
-    Raises: StudyError when there is one already.
+    Raises: StudyError when there is one already, or what the data lacks for the task.
     """
     file = _free(folder, force)
-    raw = {
-        **(template("clip") if task else {}),
+    raw: dict[str, Any] = {
+        **(template(task) if task else {}),
         "name": folder.resolve().name,
         "dataset": {"path": _relative(found.data, folder), **found.fields},
         "task": task,
@@ -114,8 +111,10 @@ def write_found(
         **change,
     }
     if found.evaluation is not None:
-        raw["evaluation"] = {"path": _relative(found.evaluation, folder), "label": found.label}
-    text = study_yaml(Study.model_validate(raw))
+        label = found.label if task in (None, "clip") else None
+        path = _relative(found.evaluation, folder)
+        raw["evaluation"] = {**raw.get("evaluation", {}), "path": path, "label": label}
+    text = study_yaml(_valid(raw, task))
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
     return file
@@ -127,6 +126,29 @@ def _free(folder: Path, force: bool) -> Path:
     if file.exists() and not force:
         raise StudyError(f"{file} is there already; edit it, or replace it with --force")
     return file
+
+
+def _guess(fields: Mapping[str, str | None], evaluation: Path | None) -> str | None:
+    """The task that suits the fields, when there is something to judge by."""
+    there = frozenset(name for name in ("text", "images", "videos") if fields[name])
+    return GUESS.get(there) if evaluation else None
+
+
+def _valid(raw: dict[str, Any], task: str | None) -> Study:
+    """The study of those fields.
+
+    Raises: StudyError that says what the data lacks for the task.
+    """
+    try:
+        return Study.model_validate(raw)
+    except ValidationError as error:
+        problem = explain(error).removeprefix("study: ")
+        if "needs evaluation.path" in problem:
+            problem = f"task {task} needs --eval: rows that are never trained on"
+        elif "needs dataset." in problem:
+            field = problem.split("dataset.")[1].split(";")[0]
+            problem = f"task {task} needs {field} in the data"
+        raise StudyError(f"{problem}; give it, or leave --task out") from None
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -203,20 +225,17 @@ def _params(op: str, rows: list[dict[str, Any]], text: str | None) -> dict[str, 
     return {}
 
 
-def write_demo(folder: Path, change: Mapping[str, Any] | None = None) -> Path:
-    """Make the demo's data and study, or find them; the study's folder. change: what differs from the template."""
+def write_demo(folder: Path, task: str = "clip", change: Mapping[str, Any] | None = None) -> Path:
+    """Make the demo's data and study, or find them; the study's folder. change: what differs from the template.
+
+    The template recipes/demo-TASK.yaml is the study, and names OPs only if they are not to be those that fit the data.
+    """
     from engine.demo import make_demo
 
-    files = make_demo(folder / "data")
+    files = make_demo(folder / "data", task)
     if not (folder / STUDY_FILE).exists():
         rows = _look(files.train)
-        fields = _fields(rows)
-        raw = {
-            **template("demo"),
-            "dataset": {"path": _relative(files.train, folder), **fields},
-            "evaluation": {"path": _relative(files.test, folder), "label": _label(files.test)},
-            "ops": _ops(rows, fields)[0],
-            **(change or {}),
-        }
+        raw = {**template(f"demo-{task}"), **(change or {})}
+        raw.setdefault("ops", _ops(rows, _fields(rows))[0])
         (folder / STUDY_FILE).write_text(study_yaml(Study.model_validate(raw)), encoding="utf-8")
     return folder

@@ -205,7 +205,7 @@ class Wizard(ModalScreen[None]):
         else:
             from app.start import template
 
-            usual = template("demo")
+            usual = template("demo-clip")
             self.found = None
             self._tasks([usual["task"]])
             self.query_one("#budget", Input).value = str(usual["budget"])
@@ -306,7 +306,7 @@ class Wizard(ModalScreen[None]):
 
         def write() -> Message:
             if found is None:
-                write_demo(self.folder, change)
+                write_demo(self.folder, change=change)
             else:
                 chosen = set(self.query_one("#op-list", SelectionList).selected)
                 ops = {name: params for name, params in found.ops.items() if name in chosen}
