@@ -52,6 +52,14 @@ class Accounts:
         found = self.calibration
         return found["fixed"] + found["per_sample"] * samples if found else None
 
+    def expect(self, seconds: float | None, rows: int) -> None:
+        """Take the user's word, until a trial has run: device-seconds of a trial on a pool of so many rows."""
+        if seconds is not None:
+            each = seconds / (rows * self.opened.study.train.epochs)
+            content = {"per_sample": each, "fixed": 0.0, "packs": {1: each}, "fastest_pack": 1, "device": "expected"}
+            with self.store.transaction():
+                self.store.put_result(self.opened.context, "calibration", content)
+
     def charge(self, trial: Row, device: str, seconds: float) -> None:
         """What this attempt has used so far, in place of what it had used before."""
         trial["charged"] = seconds

@@ -21,8 +21,7 @@ from engine.proposals import Origin, PoolRequest, Proposal
 from engine.ranking import FRESH, Ranked, rank
 from engine.search.paper import PoolKind, control, fewest_rows, ordered, repeat, request
 from engine.store import Row, now
-from engine.study import Study, digest
-from engine.tasks import get_task
+from engine.study import digest
 
 
 class Refused(DjsbError):
@@ -71,7 +70,7 @@ def draft(opened: OpenStudy, suggestion: Suggestion, origin: Origin, parent: str
         catalogue.check_mapper(wanted.op, wanted.params, opened.folder)
     if isinstance(wanted, Scale) and wanted.dataset is not None:
         catalogue.inside(opened.folder, wanted.dataset)
-    runs = get_task(opened.study).runs
+    runs = opened.task.runs
     if wanted.kind not in runs:
         raise Refused(f"task {opened.study.task} runs no {wanted.kind} proposals; it runs {', '.join(sorted(runs))}")
     if isinstance(wanted, Combine | Bucket):
@@ -93,9 +92,10 @@ def draft(opened: OpenStudy, suggestion: Suggestion, origin: Origin, parent: str
 Drafted = tuple[str, list[PoolRequest], Sequence[int]]
 
 
-def last_rung(study: Study) -> tuple[float, int]:
+def last_rung(opened: OpenStudy) -> tuple[float, int]:
     """(share of a training's steps, seeds) that pools have at the end of the search."""
-    return study.search.rungs[-1] if study.search.strategy == "race" else (1.0, study.search.seeds)
+    search = opened.study.search
+    return opened.rungs[-1] if search.strategy == "race" else (1.0, search.seeds)
 
 
 def _slices(opened: OpenStudy, wanted: Combine | Bucket) -> Drafted:
@@ -111,7 +111,7 @@ def _slices(opened: OpenStudy, wanted: Combine | Bucket) -> Drafted:
         pool = replace(pool, size=size)
     if kept < floor:
         raise Refused(f"{name} keeps {kept} rows, and a pool needs {floor}; widen it")
-    share, seeds = last_rung(opened.study)
+    share, seeds = last_rung(opened)
     for other in rank(opened, ("single", "combination"), ("probe", "combine")):
         if set(other.pool.slices) == set(slices) and other.share >= share and other.effect.seeds >= seeds:
             raise Refused(f"a repetition: pool {other.pool.id} ran with these slices ({_told(other)})")

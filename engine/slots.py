@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -18,7 +18,7 @@ from typing import IO, Any, Protocol
 import engine
 from engine.secrets import secret_names
 from engine.store import Row
-from engine.study import ExecutorSection
+from engine.study_sections import ExecutorSection
 
 ENTRY = Path(engine.__file__).resolve().parents[1] / "djsb.py"
 Events = queue.Queue[tuple["Slot", dict[str, Any] | None]]
@@ -98,14 +98,16 @@ def worker_env(device: str) -> dict[str, str]:
     visible = device[3:] if device.startswith("gpu") else ""
     return {
         "PYTHONUNBUFFERED": "1", "DJSB_THREADS": threads, "OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": visible,
+        "DJSB_DEVICE": device,
     }  # fmt: skip
 
 
 class LocalSlot:
     """A device of this machine and the worker process on it."""
 
-    def __init__(self, device: str, log: Path, events: Events) -> None:
-        self.device, self.log, self.events = device, log, events
+    def __init__(self, device: str, log: Path, events: Events, extra: Mapping[str, str] | None = None) -> None:
+        """extra: what the worker's environment holds besides."""
+        self.device, self.log, self.events, self.extra = device, log, events, extra or {}
         self.ready, self.heard, self.lost = False, 0.0, False
         self.trials: dict[str, Row] = {}
         self.seconds = 0.0
@@ -124,7 +126,7 @@ class LocalSlot:
         self._process = subprocess.Popen(
             [sys.executable, str(ENTRY), "worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True,
-            env={**without_secrets(), **worker_env(self.device)}, start_new_session=True,
+            env={**without_secrets(), **self.extra, **worker_env(self.device)}, start_new_session=True,
         )  # fmt: skip
         cores = sorted(os.sched_getaffinity(0))
         if self.device.startswith("cpu") and int(self.device[3:]) < len(cores):
@@ -166,15 +168,20 @@ class LocalSlot:
 
 
 @contextmanager
-def open_slots(executor: ExecutorSection, workers: int | None, logs: Path, events: Events) -> Iterator[list[Slot]]:
-    """The slots of a study's executor; their workers end with the block."""
+def open_slots(
+    executor: ExecutorSection, workers: int | None, logs: Path, events: Events, extra: Mapping[str, str] | None = None
+) -> Iterator[list[Slot]]:
+    """The slots of a study's executor; their workers end with the block.
+
+    extra: what the environment of local workers holds besides; those of a Ray node have the node's own.
+    """
     if executor.kind == "ray":
         from engine.ray_slots import ray_slots
 
         with ray_slots(executor.address, workers, logs, events) as found:
             yield list(found)
         return
-    slots: list[Slot] = [LocalSlot(d, logs / f"worker-{d}.log", events) for d in devices(workers)]
+    slots: list[Slot] = [LocalSlot(d, logs / f"worker-{d}.log", events, extra) for d in devices(workers)]
     try:
         yield slots
     finally:
