@@ -147,9 +147,7 @@ def _pair(scene: world.Scene, subtask: str, rng: Rng) -> list[tuple[str, str]]:
     """MME's two questions about an image, one to be answered yes and one no."""
     question, kind = PAIRS[subtask]
     wrong = pick(rng, [option for option in OPTIONS[kind] if option != right(scene, kind)])
-    return [
-        (question.format(word) + YES_NO, answer) for word, answer in ((right(scene, kind), "Yes"), (wrong, "No"))
-    ]
+    return [(question.format(word) + YES_NO, answer) for word, answer in ((right(scene, kind), "Yes"), (wrong, "No"))]
 
 
 def _write_mme(folder: Path, scenes: Scenes, seed: int) -> None:

@@ -41,7 +41,9 @@ def check_model(study: Study, folder: Path) -> None:
     if study.vlm.vision is not None and study.vlm.language is not None:
         read_config(resolve(folder, study.vlm.vision), "vlm.vision", ("clip", "clip_vision_model"))
         if not (resolve(folder, study.vlm.language) / "config.json").exists():
-            raise StudyError(f"vlm.language: {study.vlm.language} is no transformers checkpoint; give the folder of one")
+            raise StudyError(
+                f"vlm.language: {study.vlm.language} is no transformers checkpoint; give the folder of one"
+            )
 
 
 def prepare(
@@ -137,9 +139,7 @@ def _cache_questions(asked: list[Question], side: int, target: Path, name: str) 
     (target / f"{name}.json").write_text(json.dumps([asdict(q) for q in kept]))
 
 
-def _cache_instructions(
-    told: list[Question], encoder: Encoder, length: int, side: int, target: Path
-) -> dict[str, Any]:
+def _cache_instructions(told: list[Question], encoder: Encoder, length: int, side: int, target: Path) -> dict[str, Any]:
     """Write instructions to train on; their head, and where each answer begins.
 
     Raises: DataError when a question leaves no room for its answer.

@@ -24,7 +24,6 @@ KINDS = ("llava", "internvl")
 IMAGE_ID, IMAGE_TOKEN = 4, "<image>"
 NO_LABEL = -100
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-INITIAL_RANGE = 0.02
 BASE = "base"
 
 
@@ -76,6 +75,7 @@ def llava_config(preset: Preset) -> dict[str, Any]:
             "pad_token_id": PAD,
             "bos_token_id": BOS,
             "eos_token_id": EOS,
+            "initializer_range": preset.text_width**-0.5,  # 0.02 is for thousands of features
         },
         "image_token_index": IMAGE_ID,
         "image_seq_length": (preset.image // preset.patch) ** 2,
@@ -181,7 +181,7 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
     elif init is None and study.task == "vlm" and study.vlm.trains == "projector":
         for module in model.model.multi_modal_projector.modules():
             if isinstance(module, torch.nn.Linear):
-                torch.nn.init.normal_(module.weight, std=INITIAL_RANGE)
+                torch.nn.init.normal_(module.weight, std=module.in_features**-0.5)
                 if module.bias is not None:
                     torch.nn.init.zeros_(module.bias)
     return model.to(the_device())
