@@ -190,7 +190,7 @@ def _tokenizer(study: Study, checkpoint: Path | None, train: Rows, target: Path)
     else:
         try:
             found = AutoTokenizer.from_pretrained(str(checkpoint), local_files_only=True, trust_remote_code=False)
-            empty = not found.get_vocab()
+            empty = set(found.get_vocab()) <= set(found.all_special_tokens)  # made up without its files
         except Exception as error:  # a border: each kind of tokenizer fails in its own way when a file is missing
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise StudyError(
@@ -198,7 +198,10 @@ def _tokenizer(study: Study, checkpoint: Path | None, train: Rows, target: Path)
                 "tokenizer_config.json beside its weights"
             ) from error
         if empty:
-            raise StudyError(f"model.checkpoint: the tokenizer of {checkpoint} is empty; put its tokenizer.json there")
+            raise StudyError(
+                f"model.checkpoint: {checkpoint} has no tokenizer that can be read (no words in it); put "
+                "tokenizer.json and tokenizer_config.json beside its weights"
+            )
     found.save_pretrained(str(target / "tokenizer"))
     return found
 
