@@ -1,6 +1,6 @@
-"""The demo world of tasks `vlm` and `caption`: the shapes of engine/demo/images.py, with questions that have one answer.
+"""The demo world of tasks `vlm` and `caption`: the shapes of engine/demo/images.py, with questions and answers.
 
-    make_demo(Path("demo"))     # 2400 training rows, 240 instruction images, 160 test images, no download
+    make_demo(Path("demo"))     # 2400 training rows, 160 instruction images, 96 test images, no download
 
 The training rows are those of the world of task `clip`, defects and all: web captions of one shape on a background.
 What it says there on what is right to find holds here too, as a model that learns to say what a caption says suffers
@@ -30,7 +30,7 @@ from engine.demo.files import DemoFiles, Rng, build, pick, write_lines
 VERSION = 1
 """Raised whenever the same arguments give other bytes than before."""
 
-ROWS, INSTRUCTED, TESTED, REFERENCES = 2400, 240, 160, 3
+ROWS, INSTRUCTED, TESTED, REFERENCES = 2400, 160, 96, 3
 _INSTRUCTIONS, _QUESTIONS = 2, 3
 SHORT = "\nAnswer the question using a single word or phrase."
 CHOOSE = "\nAnswer with the option's letter from the given choices directly."
@@ -81,7 +81,7 @@ def _scenes(folder: Path, name: str, count: int, stream: int, seed: int) -> Iter
 
 
 def _write_instructions(folder: Path, seed: int) -> None:
-    lines = []
+    lines: list[dict[str, str]] = []
     for path, scene, rng in _scenes(folder, "instructions", INSTRUCTED, _INSTRUCTIONS, seed):
         kind = pick(rng, tuple(ASK))
         asked = [(ASK[kind] + SHORT, right(scene, kind)), _choice(scene, pick(rng, tuple(ASK)), rng)]

@@ -23,6 +23,8 @@ from engine.tasks.vlm_model import BASE, KINDS, LENGTH, PRESETS, image_mean_std,
 from engine.tasks.vlm_text import NONE, Encoder, train_base_tokenizer
 from engine.tasks.vqa_files import Question, read_benchmark, read_instructions
 
+VERSION = 2  # of what lies in the caches
+
 
 def shared_content(study: Study, folder: Path) -> list[Any]:
     """What results hang on beside data, model and training: the section, and what its paths hold."""
@@ -52,10 +54,11 @@ def prepare(
     """The folder of the caches, made unless it is there. Raises: StudyError, DataError."""
     check_model(study, folder)
     files = {n: content_hash(resolve(folder, p)) for n, p in study.evaluation.benchmarks.items()}
+    held = evaluation.data.fingerprint if evaluation else None
+    rows = [train.data.fingerprint, train.data.fields.model_dump(), held]
     key = digest(
-        [train.data.fingerprint, train.data.fields.model_dump(), study.task, study.seed, study.model.model_dump(), files,
-         evaluation.data.fingerprint if evaluation else None, shared_content(study, folder)]
-    )  # fmt: skip
+        [VERSION, rows, study.task, study.seed, study.model.model_dump(), files, shared_content(study, folder)]
+    )
     target = folder / ".djsb" / "cache" / f"{study.task}-{key}"
     if (target / "meta.json").exists():
         return target

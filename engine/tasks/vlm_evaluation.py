@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,11 +56,11 @@ class Judge:
         device: torch.device = next(self.model.parameters()).device
         return device
 
-    def _asked(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(ids, mask) of the questions up to where the answers begin, padded on the left."""
+    def _asked(self, texts: list[str], begun: Sequence[int] = ()) -> tuple[torch.Tensor, torch.Tensor]:
+        """(ids, mask) of the questions up to where the answers begin, and `begun` of these; padded on the left."""
         import torch
 
-        rows = [[*self.encoder.head, *self.encoder.question(text)] for text in texts]
+        rows = [[*self.encoder.head, *self.encoder.question(text), *begun] for text in texts]
         width = max(map(len, rows))
         ids = np.full((len(rows), width), self.encoder.pad, np.int64)
         mask = np.zeros_like(ids)
@@ -81,14 +81,17 @@ class Judge:
         return [text.strip() for text in said]
 
     def choose(self, texts: list[str], images: NDArray[np.uint8], options: tuple[str, ...]) -> NDArray[np.float64]:
-        """(texts, options) probability of each option's first token among those of the options.
+        """(texts, options) probability of each option among them, by the first token in which they differ.
 
-        Raises: StudyError when two options begin alike.
+        Raises: StudyError when two options have that token in common.
         """
-        first = [self.encoder.answer(option)[0] for option in options]
+        ids_of = [self.encoder.answer(option) for option in options]
+        same = next((at for at, ids in enumerate(zip(*ids_of, strict=False)) if len(set(ids)) > 1), None)
+        begun = ids_of[0][: min(map(len, ids_of)) if same is None else same]
+        first = [ids[len(begun)] if len(ids) > len(begun) else self.encoder.end for ids in ids_of]
         if len(set(first)) < len(first):
             raise StudyError(f"the tokenizer begins two of the answers {', '.join(options)} alike; give another model")
-        ids, mask = self._asked(texts)
+        ids, mask = self._asked(texts, begun)
         pixels = normalised(images, self.device, self.normal)
         with autocast(self.device):
             logits = self.model(

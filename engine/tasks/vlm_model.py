@@ -8,6 +8,7 @@ which a LoRA checkpoint is loaded onto.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ class Preset:
 
 
 PRESETS = {
-    "tiny": Preset(32, 8, 64, 2, 2, 64, 2, 2, 64, 1024),
+    "tiny": Preset(32, 16, 64, 2, 2, 64, 2, 2, 64, 1024),
     "small": Preset(112, 14, 384, 6, 6, 384, 6, 6, 128, 8192),
 }
 LENGTH = 256  # text tokens of a checkpoint's rows
@@ -115,12 +116,15 @@ def make_base(study: Study, folder: Path, target: Path, seed: int) -> None:
     if study.vlm.vision is None:
         model = LlavaForConditionalGeneration(LlavaConfig(**llava_config(PRESETS[study.model.preset])))
     else:
-        model = _joined(study, folder)
+        model = _joined(study, folder, target.with_name("tokenizer"))
     save(model, target, [target.with_name("tokenizer") / name for name in TOKENIZER_FILES])
 
 
-def _joined(study: Study, folder: Path) -> Any:
-    """A vision tower and a language model with a new projector between them, as LLaVA starts."""
+def _joined(study: Study, folder: Path, words: Path) -> Any:
+    """A vision tower and a language model with a new projector between them, as LLaVA starts.
+
+    words: folder that the language model's tokenizer is written to, with a token for images.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPVisionModel, LlavaConfig
     from transformers import LlavaForConditionalGeneration as Llava
 
@@ -128,16 +132,17 @@ def _joined(study: Study, folder: Path) -> Any:
     vision, language = resolve(folder, study.vlm.vision), resolve(folder, study.vlm.language)
     local: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
     tower = CLIPVisionModel.from_pretrained(str(vision), **local)
-    text = AutoModelForCausalLM.from_pretrained(str(language), trust_remote_code=False, **local)
+    text: Any = AutoModelForCausalLM.from_pretrained(str(language), trust_remote_code=False, **local)
+    seen: dict[str, Any] = tower.config.to_dict()
     tokenizer = AutoTokenizer.from_pretrained(str(language), local_files_only=True, trust_remote_code=False)
-    image = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-    if image in (None, tokenizer.unk_token_id):
-        image = len(tokenizer)  # the tokenizer that is saved beside the base gets it as well
-        text.resize_token_embeddings(max(image + 1, text.config.vocab_size))
-    seen = tower.config
+    tokenizer.add_tokens([IMAGE_TOKEN], special_tokens=True)  # none is added where it is known
+    tokenizer.save_pretrained(words)
+    image: Any = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    if image >= text.config.vocab_size:
+        text.resize_token_embeddings(image + 1)
     config = LlavaConfig(
-        vision_config=seen.to_dict(), text_config=text.config.to_dict(), image_token_index=image,
-        image_seq_length=(seen.image_size // seen.patch_size) ** 2,
+        vision_config=seen, text_config=text.config.to_dict(), image_token_index=image,
+        image_seq_length=(seen["image_size"] // seen["patch_size"]) ** 2,
     )  # fmt: skip
     model = Llava(config)
     model.model.vision_tower.load_state_dict(tower.state_dict())
@@ -195,9 +200,16 @@ def _with_lora(model: Any, study: Study, init: str | None) -> Any:
         return PeftModel.from_pretrained(model, init, is_trainable=True, local_files_only=True)
     lora = study.lora
     # inside the language model only: the vision tower has layers of the same names
-    targets = r".*language_model.*\.(" + "|".join(lora.targets or LORA_TARGETS) + ")"
+    targets = r".*language_model.*\.(" + "|".join(map(re.escape, lora.targets or LORA_TARGETS)) + ")"
     try:
-        return get_peft_model(model, LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets))
+        return get_peft_model(
+            model,
+            LoraConfig(
+                r=lora.rank,
+                lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a float does as well
+                target_modules=targets,
+            ),
+        )
     except ValueError as error:
         raise StudyError(f"lora.targets {lora.targets} name no layer of the language model ({error})") from error
 

@@ -52,7 +52,8 @@ def train_base_tokenizer(texts: Iterator[str], vocabulary: int, folder: Path) ->
     )
     known = (text for text, _ in zip(filter(None, texts), range(TRAINING_TEXTS), strict=False))
     tokenizer.train_from_iterator(known, trainer)
-    fast = PreTrainedTokenizerFast(
+    made: Any = PreTrainedTokenizerFast
+    fast = made(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>",
         chat_template=TINY_TEMPLATE,
     )  # fmt: skip
@@ -86,7 +87,7 @@ class Encoder:
     """From texts to ids, as one checkpoint wants them.
 
     head: ids before a question's own text, the image's tokens among them. caption_head: the same before a bare caption.
-    before: the rendered text that every question has behind its own.
+    mark: the image token as text, as the chat template writes it.
     """
 
     tokenizer: Any
@@ -104,10 +105,15 @@ class Encoder:
             raise StudyError(f"{source}: its tokenizer does not know the image token {image} of config.json")
         if tokenizer.chat_template is None:
             tokenizer.chat_template = LLAVA_TEMPLATE
-        tokens = [image] * image_shape(config)[1]
+        assert image is not None
+        tokens: list[int] = [image] * image_shape(config)[1]
         if config["model_type"] == "internvl":  # as its processor does
-            first, last = (tokenizer.convert_tokens_to_ids(t) for t in ("<img>", "</img>"))
-            tokens = [first, *tokens, last]
+            around = tokenizer.convert_tokens_to_ids(["<img>", "</img>"])
+            if None in around or tokenizer.unk_token_id in around:
+                raise StudyError(
+                    f"{source}: its tokenizer lacks <img> or </img>; copy InternVL's tokenizer files there"
+                )
+            tokens = [around[0], *tokens, around[1]]
         start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
         draft = cls(tokenizer, (), (*start, *tokens), mark)
         before, _ = draft._split("x")
@@ -115,14 +121,19 @@ class Encoder:
 
     def _split(self, question: str) -> tuple[str, str]:
         """What the template puts before and after the image."""
-        content = [{"type": "image"}, {"type": "text", "text": question.replace(self.mark, "")}]
+        question = question.replace(self.mark, "").strip()
+        content: Any = [{"type": "image"}, {"type": "text", "text": question}]
         asked = [{"role": "user", "content": content}]
         text = self.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
         if text.count(self.mark) != 1:  # a template for text only: the image goes first, as LLaVA has it
-            asked[0]["content"] = question.replace(self.mark, "")  # type: ignore[assignment]
+            asked = [{"role": "user", "content": question}]
             text = self.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-            at = text.index(question.replace(self.mark, ""))
-            return text[:at], "\n" + text[at:]
+            before, found, after = text.partition(question)
+            if not found:
+                raise StudyError(
+                    "the tokenizer's chat template drops the question; give the model's own tokenizer files"
+                )
+            return before, f"\n{found}{after}"
         before, after = text.split(self.mark)
         return before, after
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from engine.tasks.vqa_scores import (
-    circular_accuracy, mme_totals, normalise_answer, pair_scores, parse_yes_no, soft_accuracy,
+    circular_accuracy,
+    mme_totals,
+    normalise_answer,
+    pair_scores,
+    parse_yes_no,
+    soft_accuracy,
 )  # fmt: skip
 
 
