@@ -91,7 +91,8 @@ def _write_instructions(folder: Path, seed: int) -> None:
 
 
 def _write_test(folder: Path, seed: int) -> Scenes:
-    scenes, lines = [], []
+    scenes: Scenes = []
+    lines: list[dict[str, Any]] = []
     for path, scene, rng in _scenes(folder, "test", TESTED, _QUESTIONS, seed):
         scenes.append((path, scene))
         said = [world.clean_caption(scene, rng) for _ in range(REFERENCES)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,13 @@ def shared_content(study: Study, folder: Path) -> list[Any]:
 
 
 def check_model(study: Study, folder: Path) -> None:
-    """That the checkpoints which the study names are of the right kind, before anything is decoded.
+    """That packages are there and the checkpoints which the study names are of the right kind, before all else.
 
     Raises: StudyError.
     """
+    needed = {"pycocoevalcap": study.task == "caption", "peft": study.lora.rank > 0}
+    if missing := [name for name, wanted in needed.items() if wanted and find_spec(name) is None]:
+        raise StudyError(f"task {study.task} needs {' and '.join(missing)}; install with: pip install 'djsb[vlm]'")
     if study.model.checkpoint is not None:
         read_config(resolve(folder, study.model.checkpoint), "model.checkpoint", KINDS)
     if study.vlm.vision is not None and study.vlm.language is not None:

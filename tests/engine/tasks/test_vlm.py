@@ -273,6 +273,14 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_package_that_is_missing_is_named_with_its_remedy(shown: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.tasks.vlm_data.find_spec", lambda _: None)
+    shown.set({**CAPTION, "lora": {"rank": 4}})
+    with (study := open_study(shown.study, 1)).store, pytest.raises(StudyError) as caught:
+        _ = study.prepared
+    assert "needs pycocoevalcap and peft; install with: pip install 'djsb[vlm]'" in str(caught.value)
+
+
 def test_a_benchmark_whose_image_is_missing_stops_before_training(shown: Tiny) -> None:
     (shown.root / "data" / "mme" / "color" / "0002.png").unlink()
     with (study := open_study(shown.study, 1)).store, pytest.raises(DataError, match=r"color\.txt, line 5: the image"):
