@@ -404,6 +404,6 @@ def scheduler(opened: OpenStudy, limit: float, workers: int | None) -> Iterator[
         raise BudgetError("the budget must be above 0")
     events: Events = queue.Queue()
     task = opened.task if opened.study.task else None
-    extra = task.environment(opened.study) if isinstance(task, Outside) else {}
+    extra = task.environment(opened.study) if isinstance(task, Outside) else None
     with open_slots(opened.study.executor, workers, opened.state / "logs", events, extra) as slots:
         yield Scheduler(opened, limit, slots, events)
