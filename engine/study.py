@@ -32,11 +32,12 @@ from engine.study_sections import (
     SearchSection,
     Section,
     TrainSection,
+    VlmSection,
     amount_of_time,
 )
 
 STAGES = ("probe", "combine", "scale", "confirm")
-RARE = ("lora", "command")  # sections that are written only where they say something
+RARE = ("lora", "vlm", "command")  # sections that are written only where they say something
 
 
 class Study(Section):
@@ -51,6 +52,7 @@ class Study(Section):
     )
     model: ModelSection = ModelSection()
     lora: LoraSection = LoraSection()
+    vlm: VlmSection = VlmSection()
     command: CommandSection = CommandSection()
     train: TrainSection = TrainSection()
     ops: dict[str, dict[str, Any]] = Field(

@@ -94,6 +94,37 @@ class LoraSection(Section):
     )
 
 
+class VlmSection(Section):
+    """Image-to-text models (tasks vlm and caption)."""
+
+    vision: str | None = Field(
+        None, description="local folder of a CLIP vision checkpoint; with language it replaces the preset"
+    )
+    language: str | None = Field(
+        None, description="local folder of a causal language model, joined to vision by a new projector"
+    )
+    trains: Literal["projector", "all"] = Field(
+        "projector",
+        description="vlm: what the pool trains without lora; the preset tiny knows nothing yet and needs all",
+    )
+    instructions: str | None = Field(
+        None, description="vlm: question–answer rows of the second stage, the same for all trials; null: no such stage"
+    )
+    instruction_epochs: float = Field(1.0, gt=0, description="vlm: passes over the instructions")
+    instruction_rate: float | None = Field(
+        None, gt=0, description="vlm: peak learning rate of the second stage; null: train.learning_rate"
+    )
+    prompt: str = Field(
+        "Provide a one-sentence caption for the provided image.",
+        min_length=1,
+        description="caption: what the model is asked (the paper's baseline prompt, Table 16)",
+    )
+    java: bool = Field(
+        False, description="caption: words by the PTB tokenizer, and METEOR, as published; both need java"
+    )
+    answer_tokens: int = Field(24, ge=1, description="tokens of a generated answer or caption at most")
+
+
 class TrainSection(Section):
     """How every trial is trained; the same for all pools."""
 

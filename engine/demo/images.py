@@ -127,7 +127,7 @@ def make_demo(folder: Path, rows: int = 3000, test_rows: int = 600, seed: int = 
     """Write the demo into `folder`, or reuse the one of the same arguments that is there; see `files.build`."""
 
     def write(draft: Path) -> None:
-        _write_train(draft, rows, seed)
+        write_train(draft, rows, seed)
         _write_test(draft, test_rows, seed)
 
     arguments = {"version": VERSION, "rows": rows, "test_rows": test_rows, "seed": seed}
@@ -135,7 +135,8 @@ def make_demo(folder: Path, rows: int = 3000, test_rows: int = 600, seed: int = 
     return DemoFiles(folder / "train.jsonl", folder / "test.jsonl", folder / "truth.jsonl")
 
 
-def _write_train(folder: Path, rows: int, seed: int) -> None:
+def write_train(folder: Path, rows: int, seed: int) -> None:
+    """The training rows, their images and what is wrong with them, below `folder`."""
     (folder / "images" / "train").mkdir(parents=True)
     samples, truths = [], []
     for row in range(rows):

@@ -28,7 +28,7 @@ TASKS = {
     "command": "engine.tasks.command:CommandTask",
 }
 # fields that some tasks use; one that the study's task does not use may not be set
-SOME = ("lora", "command", "evaluation.benchmarks", "evaluation.label", "evaluation.prompts", "model.checkpoint")
+SOME = ("lora", "vlm", "command", "evaluation.benchmarks", "evaluation.label", "evaluation.prompts", "model.checkpoint")
 
 Progress = Callable[[int, int], None]
 BARE = "DJSB_BARE"
