@@ -52,6 +52,17 @@ class Accounts:
         found = self.calibration
         return found["fixed"] + found["per_sample"] * samples if found else None
 
+    def allowance(self, share: float) -> float:
+        """Device-seconds that may be spent in all once a stage of this cycle has taken its share, 0 … 1.
+
+        What was left when the cycle began is divided evenly over it and the cycles that may follow.
+        """
+        opened = self.opened
+        row = self.store.one("SELECT spent FROM cycles WHERE context = ?", (opened.context,))
+        began = row["spent"] if row else 0.0
+        cycles = 1 + max(0, opened.study.cycles.max - opened.cycle)
+        return float(began + share * max(0.0, self.limit - began) / cycles)
+
     def charge(self, trial: Row, device: str, seconds: float) -> None:
         """What this attempt has used so far, in place of what it had used before."""
         trial["charged"] = seconds

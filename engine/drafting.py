@@ -13,7 +13,8 @@ from dataclasses import replace
 from engine import catalogue
 from engine.accounts import Accounts
 from engine.errors import DjsbError
-from engine.experiments import Bucket, Combine, Interval, Mapper, Repeat, Scale, Seeds, Suggestion
+from engine.cycles import chain_of
+from engine.experiments import Bucket, Combine, Cycle, Interval, Mapper, Repeat, Scale, Seeds, Suggestion
 from engine.open_study import OpenStudy
 from engine.pools import Layer, Pool, Slice
 from engine.proposal_queue import stored_id, submit, trial_id
@@ -71,7 +72,7 @@ def draft(opened: OpenStudy, suggestion: Suggestion, origin: Origin, parent: str
         catalogue.check_mapper(wanted.op, wanted.params, opened.folder)
     if isinstance(wanted, Scale) and wanted.dataset is not None:
         catalogue.inside(opened.folder, wanted.dataset)
-    runs = get_task(opened.study).runs
+    runs = runnable(opened.study)
     if wanted.kind not in runs:
         raise Refused(f"task {opened.study.task} runs no {wanted.kind} proposals; it runs {', '.join(sorted(runs))}")
     if isinstance(wanted, Combine | Bucket):
@@ -80,14 +81,22 @@ def draft(opened: OpenStudy, suggestion: Suggestion, origin: Origin, parent: str
         stage, pools, seeds = _repetition(opened, wanted)
     elif isinstance(wanted, Seeds):
         stage, pools, seeds = _more_seeds(opened, wanted)
+    elif isinstance(wanted, Cycle):
+        stage, pools, seeds = _probes(opened, wanted)
     else:
         raise Refused(f"no way is known to run {wanted.kind}")
-    _refuse_repetition(opened, pools, seeds)
+    init = wanted.checkpoint if isinstance(wanted, Cycle) else None
+    _refuse_repetition(opened.following(init) if init else opened, pools, seeds)
     return Proposal(
         origin=origin, kind=wanted.kind, stage=stage, pools=tuple(pools), seeds=tuple(seeds), reason=suggestion.reason,
         evidence=suggestion.evidence, expected=suggestion.expected, fallback=suggestion.fallback,
-        suggestion=suggestion, parent=parent,
+        suggestion=suggestion, parent=parent, init=init,
     )  # fmt: skip
+
+
+def runnable(study: Study) -> frozenset[str]:
+    """Kinds of proposals that can run: those of the task, and cycles, as every task goes on from a checkpoint."""
+    return get_task(study).runs | {"cycle"}
 
 
 Drafted = tuple[str, list[PoolRequest], Sequence[int]]
@@ -177,6 +186,23 @@ def _more_seeds(opened: OpenStudy, wanted: Seeds) -> Drafted:
     had = {t["seed"] for t in trials if (t["samples"], t["horizon"]) == (at["samples"], at["horizon"])}
     seeds = [s for s in range(len(had) + wanted.seeds) if s not in had][: wanted.seeds]
     return at["stage"], [_request_of(control_row), _request_of(at)], seeds
+
+
+def _probes(opened: OpenStudy, wanted: Cycle) -> Drafted:
+    """The first round of a next cycle: all buckets and the control, going on from a trial's checkpoint."""
+    held = opened.store.one(
+        "SELECT 1 FROM checkpoints c JOIN trials t ON t.id = c.trial WHERE c.trial = ? AND c.kept = 1 AND t.context IN "
+        "(SELECT ? UNION SELECT context FROM cycles WHERE root = ?)",
+        (wanted.checkpoint, opened.root, opened.root),
+    )
+    if held is None:
+        raise Refused(f"no checkpoint of trial {wanted.checkpoint} is kept here; djsb show lineage names those that are")
+    if opened.following(wanted.checkpoint).context in {link["context"] for link in chain_of(opened)}:
+        raise Refused(f"a repetition: a cycle started from the checkpoint of trial {wanted.checkpoint} before")
+    share = last_rung(opened.study)[0] if opened.study.search.strategy == "grid" else opened.study.search.rungs[0][0]
+    wholes = [request(opened, control(opened, opened.pool_size), "control", "control")]
+    wholes += [request(opened, c.pool, c.label, "single") for c in opened.cuts if c.reason is None]
+    return "probe", [r.part(share) for r in wholes], (0,)
 
 
 def _request_of(row: Row) -> PoolRequest:

@@ -64,10 +64,15 @@ class Scheduler:
 
     def __post_init__(self) -> None:
         self.store = self.opened.store
-        self.accounts = Accounts(self.opened, self.limit)
-        self.book = TrialBook(self.opened)
-        self.paused = Paused(self.opened)
+        self.enter(self.opened)
         self.inbox = Inbox(self)
+
+    def enter(self, opened: OpenStudy) -> None:
+        """Go on with another cycle of the study, on the same workers."""
+        self.opened = opened
+        self.accounts = Accounts(opened, self.limit)
+        self.book = TrialBook(opened)
+        self.paused = Paused(opened)
 
     def ledger(self) -> Ledger:
         """What is spent, what runs, what is left."""
@@ -221,10 +226,11 @@ class Scheduler:
         output = self.opened.state / "checkpoints" / trial["id"]
         output.parent.mkdir(exist_ok=True)
         shutil.rmtree(output, ignore_errors=True)
-        keep = self.opened.study.train.keep_checkpoints > 0 and trial["samples"] == trial["horizon"]
+        init = str(output.with_name(trial["init"])) if trial["init"] else None
+        keep = self.book.wants_checkpoint(trial)
         return Job(
-            trial["id"], str(file), trial["samples"], trial["seed"], trial["init"], str(output) if keep else "",
-            self._micro, trial["horizon"], self.paused.before(trial), self.paused.after(trial),
+            trial["id"], str(file), trial["samples"], trial["seed"], init, str(output) if keep else "", self._micro,
+            trial["horizon"], self.paused.before(trial), self.paused.after(trial),
         )  # fmt: skip
 
     def _message(self, do: str, **content: Any) -> dict[str, Any]:

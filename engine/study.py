@@ -165,6 +165,14 @@ class ConfirmSection(Section):
     seeds: int = Field(5, ge=2, description="fresh seeds, of each candidate and of the control")
 
 
+class CyclesSection(Section):
+    """Cycles: the whole search again, from the best checkpoint (Appendix E.10)."""
+
+    max: int = Field(
+        1, ge=1, le=100, description="cycles at most; each goes on from the confirmed recipe's best checkpoint"
+    )
+
+
 class ExecutorSection(Section):
     """Where trials run."""
 
@@ -242,6 +250,7 @@ class Study(Section):
     combine: CombineSection = CombineSection()
     scale: ScaleSection = ScaleSection()
     confirm: ConfirmSection = ConfirmSection()
+    cycles: CyclesSection = CyclesSection()
     executor: ExecutorSection = ExecutorSection()
     budget: str = Field("8gpu-hours", description="device time that may be spent: 8gpu-days, 6gpu-hours, 30min")
     approve: Literal["auto", "hold"] = Field(
@@ -256,12 +265,12 @@ class Study(Section):
     def _is_budget(cls, budget: str) -> str:
         return _amount(budget)
 
-    @field_validator("search", "executor", mode="before")
+    @field_validator("search", "executor", "cycles", mode="before")
     @classmethod
     def _section_from_name(cls, value: Any, info: ValidationInfo) -> Any:
-        """`search: grid` and `executor: ray` say all that most people want to."""
-        key = {"search": "strategy", "executor": "kind"}[str(info.field_name)]
-        return {key: value} if isinstance(value, str) else value
+        """`search: grid`, `executor: ray` and `cycles: 3` say all that most people want to."""
+        key = {"search": "strategy", "executor": "kind", "cycles": "max"}[str(info.field_name)]
+        return {key: value} if isinstance(value, str | int) else value
 
     @field_validator("ops", mode="before")
     @classmethod
