@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install test check demo bench-data bench-search bench-pack bench-agent wheel-test clean
+.PHONY: install test check demo bench-data bench-search bench-pack bench-agent bench-cycles wheel-test clean
 
 install: $(READY)
 $(READY): pyproject.toml constraints.txt
@@ -37,6 +37,9 @@ bench-pack: $(READY)
 
 bench-agent: $(READY)
 	$(BIN)/python benchmarks/agent.py --write
+
+bench-cycles: $(READY)
+	$(BIN)/python benchmarks/cycles.py --write
 
 wheel-test: $(READY)
 	$(BIN)/python -m pytest tests/test_wheel.py -m slow

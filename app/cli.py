@@ -240,7 +240,7 @@ def rank(
 @app.command()
 def show(
     id_: Annotated[
-        str, typer.Argument(metavar="ID", help="a pool, trial or proposal (a unique beginning will do), or recipe, lineage")
+        str, typer.Argument(metavar="ID", help="a pool, trial or proposal (or its beginning), recipe, or lineage")
     ],
     folder: Folder = HERE,
     json: Json = False,

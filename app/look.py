@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from app.lineage import show_lineage
 from app.printable import say, say_table
 from engine.budget import format_seconds, parse_budget
 from engine.errors import DjsbError, StudyError
@@ -237,7 +238,7 @@ def show_status(found: Row) -> None:
     if found["recipe"]:
         say(f"recipe   {_recipe_line(found['recipe'])}")
     if len(found["lineage"]) > 1:
-        show_lineage(found)
+        show_lineage(found["lineage"])
     if found["last"]:
         say(f"last     {found['last']['at']}  {found['last']['text']}")
 
@@ -363,42 +364,10 @@ def show_one(found: Row) -> None:
     import yaml
 
     if found["what"] == "lineage":
-        show_lineage(found)
+        show_lineage(found["lineage"])
         return
 
     say(yaml.safe_dump(json.loads(json.dumps(found)), sort_keys=False, allow_unicode=True).rstrip())
-
-
-def show_lineage(found: Row) -> None:
-    """The cycles, one a line, and how the ranking moved between them."""
-    rows = []
-    for c in found["lineage"]:
-        recipe, gain = c["recipe"], c["against_first"]
-        rows.append([
-            str(c["cycle"]), c["init"] or "the study's model", recipe["label"] if recipe else c["unconfirmed"] or "–",
-            _percent(recipe["change"]) if recipe else "–", _interval(recipe), _percent(gain["change"]) if gain else "–",
-            _interval(gain), c["checkpoint"] or "–", c["path"] or "–",
-        ])  # fmt: skip
-    say_table(
-        rows,
-        ["cycle", "starts from", "recipe", "change %", "interval", "against cycle 1 %", "interval", "trial", "checkpoint"],
-    )
-    for c in found["lineage"]:
-        if m := c["moves"]:
-            say(f"cycle {c['cycle']}: {moves_text(m)}")
-
-
-def moves_text(m: Row) -> str:
-    """How the ranking changed since the cycle before, in a sentence (Table 14)."""
-    up, down = (
-        f"{len(m[way])} {verb}" + (f" by {m['mean_' + way]:.2f} places on average" if m[way] else "")
-        for way, verb in (("up", "rose"), ("down", "fell"))
-    )
-    return f"{len(m['both'])} of the top {m['top']} statistics were there before; {up}, {down}"
-
-
-def _interval(r: Row | None) -> str:
-    return "–" if r is None or r["ci_low"] is None else f"[{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]"
 
 
 def ending(folder: Path, ended: Any) -> Row:
@@ -420,7 +389,7 @@ def show_ending(found: Row) -> None:
     show_rank([r for r in found["leaderboard"] if r["verdict"] != "degenerate"])
     say("")
     if len(found["lineage"]) > 1:
-        show_lineage(found)
+        show_lineage(found["lineage"])
         say("")
     recipe = f"{found['folder']}/recipe.yaml"
     if found["recipe"]:

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from engine import catalogue
 from engine.accounts import Accounts
-from engine.errors import DjsbError
 from engine.cycles import chain_of
+from engine.errors import DjsbError
 from engine.experiments import Bucket, Combine, Cycle, Interval, Mapper, Repeat, Scale, Seeds, Suggestion
 from engine.open_study import OpenStudy
 from engine.pools import Layer, Pool, Slice
@@ -196,7 +196,7 @@ def _probes(opened: OpenStudy, wanted: Cycle) -> Drafted:
         (wanted.checkpoint, opened.root, opened.root),
     )
     if held is None:
-        raise Refused(f"no checkpoint of trial {wanted.checkpoint} is kept here; djsb show lineage names those that are")
+        raise Refused(f"no checkpoint of trial {wanted.checkpoint} is kept here; djsb show lineage names some")
     if opened.following(wanted.checkpoint).context in {link["context"] for link in chain_of(opened)}:
         raise Refused(f"a repetition: a cycle started from the checkpoint of trial {wanted.checkpoint} before")
     share = last_rung(opened.study)[0] if opened.study.search.strategy == "grid" else opened.study.search.rungs[0][0]

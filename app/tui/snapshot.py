@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from engine.budget import parse_budget
+from engine.cycles import lineage
 from engine.errors import DjsbError
 from engine.open_study import OpenStudy, engine_pid, view_study
 from engine.outcome import insights
@@ -87,7 +88,7 @@ def light(view: OpenStudy) -> dict[str, Any]:
         "proposals": tuple(_proposals(view)), "decisions": tuple(_decisions(view)),
         "events": tuple(store.query(f"SELECT * FROM events ORDER BY id DESC LIMIT {EVENTS}")),
         "buckets": BUCKETS[view.study.pools.buckets], "insights": insights(view),
-        "results": {n: store.result(context, n) for n in names},
+        "results": {**{n: store.result(context, n) for n in names}, "lineage": lineage(view)},
     }  # fmt: skip
 
 
