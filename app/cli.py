@@ -240,12 +240,12 @@ def rank(
 @app.command()
 def show(
     id_: Annotated[
-        str, typer.Argument(metavar="ID", help="a pool, trial or proposal (or its beginning), recipe, or lineage")
+        str, typer.Argument(metavar="ID", help="a pool, trial or proposal (or its beginning), recipe, lineage, scaling")
     ],
     folder: Folder = HERE,
     json: Json = False,
 ) -> None:
-    """Show one pool, trial or proposal, the recipe, or the cycles and their checkpoints."""
+    """Show one pool, trial or proposal, the recipe, the cycles and their checkpoints, or the recipe at other scales."""
     from app import look
 
     _print(look.show(folder, id_), json, look.show_one)

@@ -36,9 +36,11 @@ def recipe(folder: Path, wanted: str | None) -> str:
 
     opened = view_study(folder)
     best = last_recipe(opened)
-    if wanted is None and best is None:
-        raise StudyError("no recipe is confirmed yet; run djsb auto to its last stage, or name a pool with --pool")
-    pool, label = find_pool(opened, wanted or best["pool"])
+    if wanted is None:
+        if best is None:
+            raise StudyError("no recipe is confirmed yet; run djsb auto to its last stage, or name a pool with --pool")
+        wanted = str(best["pool"])
+    pool, label = find_pool(opened, wanted)
     if len(pool.layers) > 1:
         raise StudyError(f"pool {pool.id} is a union of layers, which no single recipe keeps; export its rows instead")
     header = [f"djsb study {opened.study.name}, pool {pool.id}: {label}"]

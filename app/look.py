@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from app.lineage import show_lineage
+from app.lineage import show_lineage, show_scaling
 from app.printable import say, say_table
 from engine.budget import format_seconds, parse_budget
 from engine.errors import DjsbError, StudyError
@@ -299,11 +299,14 @@ def show_log(found: list[Row]) -> None:
 
 
 def show(folder: Path, wanted: str) -> Row:
-    """One pool, trial or proposal by the beginning of its id, or `recipe`, or `lineage`."""
+    """One pool, trial or proposal by the beginning of its id, or `recipe`, `lineage` or `scaling`."""
     from engine.cycles import last_recipe, lineage
+    from engine.scaling import scaling_law
 
     opened = view_study(folder)
     store = opened.store
+    if wanted == "scaling":
+        return {"what": "scaling", **(scaling_law(opened) or {"points": [], "lines": {}})}
     if wanted == "lineage":
         return {"what": "lineage", "lineage": lineage(opened)}
     if wanted == "recipe":
@@ -365,6 +368,9 @@ def show_one(found: Row) -> None:
 
     if found["what"] == "lineage":
         show_lineage(found["lineage"])
+        return
+    if found["what"] == "scaling":
+        show_scaling(found)
         return
 
     say(yaml.safe_dump(json.loads(json.dumps(found)), sort_keys=False, allow_unicode=True).rstrip())

@@ -75,10 +75,10 @@ class Accounts:
             },
         )  # fmt: skip
 
-    def charge_calibration(self, device: str, seconds: float) -> None:
-        """The time that the calibration took."""
+    def charge_calibration(self, device: str, seconds: float, again: bool = False) -> None:
+        """The time that the calibration took. again: it is the second in this context, which counted FLOPs."""
         self.store.put(
             "costs",
-            {"id": f"calibration:{self.opened.context}", "kind": "calibration", "trial": None, "stage": None,
+            {"id": f"calibration:{self.opened.context}{':flops' * again}", "kind": "calibration", "trial": None, "stage": None,
              "device": device, "samples": None, "seconds": seconds, "at": now()},
         )  # fmt: skip

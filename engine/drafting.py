@@ -16,10 +16,12 @@ from engine.cycles import chain_of
 from engine.errors import DjsbError
 from engine.experiments import Bucket, Combine, Cycle, Interval, Mapper, Repeat, Scale, Seeds, Suggestion
 from engine.open_study import OpenStudy
-from engine.pools import Layer, Pool, Slice
-from engine.proposal_queue import stored_id, submit, trial_id
+from engine.pools import Layer, Pool, Slice, pool_from_json
+from engine.proposal_queue import stored_id, submit, trial_id, where
 from engine.proposals import Origin, PoolRequest, Proposal
 from engine.ranking import FRESH, Ranked, rank
+from engine.scaling import STAGE as TRANSFER
+from engine.scaling import elsewhere
 from engine.search.paper import PoolKind, control, fewest_rows, ordered, repeat, request
 from engine.store import Row, now
 from engine.study import Study, digest
@@ -83,20 +85,22 @@ def draft(opened: OpenStudy, suggestion: Suggestion, origin: Origin, parent: str
         stage, pools, seeds = _more_seeds(opened, wanted)
     elif isinstance(wanted, Cycle):
         stage, pools, seeds = _probes(opened, wanted)
+    elif isinstance(wanted, Scale):
+        stage, pools, seeds = _elsewhere(opened, wanted)
     else:
         raise Refused(f"no way is known to run {wanted.kind}")
-    init = wanted.checkpoint if isinstance(wanted, Cycle) else None
-    _refuse_repetition(opened.following(init) if init else opened, pools, seeds)
-    return Proposal(
+    found = Proposal(
         origin=origin, kind=wanted.kind, stage=stage, pools=tuple(pools), seeds=tuple(seeds), reason=suggestion.reason,
         evidence=suggestion.evidence, expected=suggestion.expected, fallback=suggestion.fallback,
-        suggestion=suggestion, parent=parent, init=init,
+        suggestion=suggestion, parent=parent, init=wanted.checkpoint if isinstance(wanted, Cycle) else None,
     )  # fmt: skip
+    _refuse_repetition(where(opened, found), pools, seeds)
+    return found
 
 
 def runnable(study: Study) -> frozenset[str]:
-    """Kinds of proposals that can run: those of the task, and cycles, as every task goes on from a checkpoint."""
-    return get_task(study).runs | {"cycle"}
+    """Kinds of proposals that can run: those of the task, and those that ask nothing of it but to train."""
+    return get_task(study).runs | {"cycle", "scale"}
 
 
 Drafted = tuple[str, list[PoolRequest], Sequence[int]]
@@ -203,6 +207,24 @@ def _probes(opened: OpenStudy, wanted: Cycle) -> Drafted:
     wholes = [request(opened, control(opened, opened.pool_size), "control", "control")]
     wholes += [request(opened, c.pool, c.label, "single") for c in opened.cuts if c.reason is None]
     return "probe", [r.part(share) for r in wholes], (0,)
+
+
+def _elsewhere(opened: OpenStudy, wanted: Scale) -> Drafted:
+    """A recipe and the control on fresh seeds, on another model, dataset or amount of training."""
+    row = opened.store.one("SELECT * FROM pools WHERE id = ? AND kind IN ('single', 'combination')", (wanted.pool,))
+    if row is None:
+        raise Refused(f"pool {wanted.pool} is no bucket or combination of this study; djsb rank names them")
+    pool, other = pool_from_json(json.loads(row["content"])), elsewhere(opened, wanted)
+    if wanted.dataset is not None:
+        pool = replace(pool, size=min(other.pool_size, other.kept(pool)))
+    if pool.size < (batch := opened.study.train.batch_size):
+        raise Refused(f"{row['label']} keeps {pool.size} rows there, fewer than a batch of {batch}")
+    epochs = opened.study.train.epochs * wanted.compute
+    asked = [
+        request(other, control(other, pool.size), "control", "control", epochs),
+        request(other, pool, row["label"], row["kind"], epochs),
+    ]
+    return TRANSFER, asked, tuple(FRESH + seed for seed in range(opened.study.confirm.seeds))
 
 
 def _request_of(row: Row) -> PoolRequest:

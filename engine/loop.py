@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine import cycles, decisions, outcome, proposal_queue
+from engine import cycles, decisions, outcome, proposal_queue, scaling
 from engine.budget import parse_budget
 from engine.errors import Awaited
 from engine.open_study import EngineLock, OpenStudy
@@ -73,7 +73,8 @@ def run_loop(
             ended.append(_cycle(cycle, until, policy, at_work, adviser))
             if ended[-1].how in ("stopped", "failed"):
                 break
-        return _joined(ended, cycle, at_work)
+        transferred = scaling.run(cycle, at_work) if until == STAGES[-1] and ended[-1].how != "stopped" else "done"
+        return _joined(ended, cycle, transferred, at_work)
 
 
 def _cycle(opened: OpenStudy, until: str, policy: Policy, at_work: Scheduler, adviser: Adviser | None) -> Ended:
@@ -100,13 +101,13 @@ def _cycle(opened: OpenStudy, until: str, policy: Policy, at_work: Scheduler, ad
     return Ended("budget" if notes else "done", stage, "; ".join(notes), awaiting)
 
 
-def _joined(ended: list[Ended], opened: OpenStudy, at_work: Scheduler) -> Ended:
+def _joined(ended: list[Ended], opened: OpenStudy, transferred: str, at_work: Scheduler) -> Ended:
     """How all cycles together ended: as the last one, but the budget that ended an earlier one is told as well."""
     last = ended[-1]
     notes = [f"cycle {n}: {e.note}" if len(ended) > 1 else e.note for n, e in enumerate(ended, 1) if e.note]
     how = last.how
-    if how == "done" and at_work.stopping and cycles.next_start(opened):
-        how = "stopped"  # between two cycles
+    if how == "done" and at_work.stopping and (transferred == "stopped" or cycles.next_start(opened)):
+        how = "stopped"  # between two cycles, or after the last
     elif how == "done" and (notes or at_work.note):
         how, notes = "budget", notes or [at_work.note]
     return Ended(how, last.stage, "; ".join(notes), sum(e.awaiting for e in ended))

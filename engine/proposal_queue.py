@@ -12,9 +12,11 @@ from functools import cache
 
 from engine import gate
 from engine.accounts import Accounts
+from engine.experiments import Scale
 from engine.open_study import OpenStudy
 from engine.pools import Pool
 from engine.proposals import PoolRequest, Proposal
+from engine.scaling import elsewhere
 from engine.store import now
 from engine.study import digest
 
@@ -51,9 +53,9 @@ def submit(opened: OpenStudy, proposal: Proposal, accounts: Accounts, approved: 
         return str(known["status"]), str(before["gate"])
     if known and known["status"] == "refused" and before["gate"].startswith("budget") and before["limit"] >= limit:
         return "refused", str(before["gate"])
-    at = _where(opened, proposal)
+    at = where(opened, proposal)
     new = [t for t in _trials(at, proposal) if not store.one("SELECT 1 FROM trials WHERE id = ?", (t[0],))]
-    estimate = cache(accounts.estimate)
+    estimate = cache(Accounts(at, limit).estimate)
     costs = [estimate(request.samples - _had(at, request, seed)) for _, request, seed in new]
     cost = sum(c for c in costs if c is not None) if all(c is not None for c in costs) else None
     marks = ", ".join("?" * len(approved))
@@ -67,7 +69,7 @@ def submit(opened: OpenStudy, proposal: Proposal, accounts: Accounts, approved: 
     )
     first = proposal.seeds[0] == 0 and is_first_round(opened, proposal.stage, [key])
     cap = limit if first else accounts.allowance(_share(proposal))
-    passed = gate.check(proposal, opened, cost, max(0.0, cap - accounts.spent() - outstanding), len(new))
+    passed = gate.check(proposal, at, cost, max(0.0, cap - accounts.spent() - outstanding), len(new))
     # a stage whose every trial an earlier stage ran has nothing left to ask for, and is no failure
     status = "queued" if passed.ok else "approved" if not new else "refused"
     with store.transaction():
@@ -120,8 +122,11 @@ def _had(opened: OpenStudy, request: PoolRequest, seed: int) -> int:
     return int(row["n"] or 0) if row and opened.study.search.pause_gb > 0 else 0
 
 
-def _where(opened: OpenStudy, proposal: Proposal) -> OpenStudy:
-    """The cycle whose trials a proposal asks for."""
+def where(opened: OpenStudy, proposal: Proposal) -> OpenStudy:
+    """The study as a proposal's trials see it: in this cycle, in a next one, or on another model or dataset."""
+    wanted = proposal.suggestion and proposal.suggestion.experiment
+    if isinstance(wanted, Scale):
+        return elsewhere(opened, wanted)
     return opened.following(proposal.init) if proposal.init else opened
 
 
@@ -151,7 +156,7 @@ def ensure_trials(opened: OpenStudy, proposal: Proposal, key: str | None = None)
 
     key: its id in the store, where it was asked for in another cycle.
     """
-    store, key, at = opened.store, key or stored_id(opened, proposal), _where(opened, proposal)
+    store, key, at = opened.store, key or stored_id(opened, proposal), where(opened, proposal)
     with store.transaction():
         for trial, request, seed in _trials(at, proposal):
             pool = request.to_pool()

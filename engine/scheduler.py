@@ -83,27 +83,35 @@ class Scheduler:
         """Trials that run or wait."""
         return len(self._waiting) + sum(len(s.trials) for s in self.slots)
 
-    def calibrate(self, charge: bool = True) -> None:
-        """Measure a few steps on the first device, once per study; the time is charged, unless only a plan is made."""
-        if self.accounts.calibration is not None:
+    def calibrate(self, charge: bool = True, flops: bool = False) -> None:
+        """Measure a few steps on the first device, once per context; the time is charged, unless only a plan is made.
+
+        flops: count those of a trained sample, too.
+        """
+        known = self.accounts.calibration or {}
+        if known and not (flops and "flops" not in known):
             return
         slot = self.slots[0]
-        slot.start()
+        if slot.ready:
+            slot.send(self._message("calibrate", flops=flops))
+        elif not slot.started:
+            slot.start()
         while True:
             event = self.events.get(timeout=START)[1]
             if event is None:
                 raise TrialError(f"the calibration failed: {slot.died() or 'the worker is gone'}; see {slot.log}")
             if event["event"] == "ready":
                 slot.ready = True
-                slot.send(self._message("calibrate"))
+                slot.send(self._message("calibrate", flops=flops))
             elif event["event"] == "failed":
                 raise TrialError(f"the calibration failed: {event['error']}; see {slot.log}")
             elif event["event"] == "done":
                 break
         with self.store.transaction():
-            self.store.put_result(self.opened.context, "calibration", {**event["calibration"], "device": slot.device})
+            measured = {**event["calibration"], "device": slot.device, **known}
+            self.store.put_result(self.opened.context, "calibration", measured)
             if charge:
-                self.accounts.charge_calibration(slot.device, event["seconds"])
+                self.accounts.charge_calibration(slot.device, event["seconds"], again=bool(known))
 
     def run(self, stage: str, proposals: list[str], cap: float) -> str:
         """Run the waiting trials of the given proposals; why it ended: `done`, `budget` or `stopped`.

@@ -128,8 +128,9 @@ def _calibrate(job: dict[str, Any]) -> dict[str, Any]:
     per_sample, fixed = task.calibrate(study, prepared)
     packs = task.calibrate_pack(study, prepared) if task.can_pack(study) is None else {1: per_sample}
     fastest = best_pack(packs)
-    return {
-        "calibration": {
-            "per_sample": packs[fastest], "fixed": fixed, "packs": packs, "fastest_pack": fastest,
-        }
-    }  # fmt: skip
+    found = {"per_sample": packs[fastest], "fixed": fixed, "packs": packs, "fastest_pack": fastest}
+    if job["flops"]:
+        from engine.scaling import count_flops
+
+        found["flops"] = count_flops(task, study, prepared)
+    return {"calibration": found}
