@@ -17,7 +17,7 @@ from agent.ledger import Ledger, Metered
 from agent.tools import Tools, safely
 from engine.open_study import OpenStudy
 from engine.secrets import redact
-from engine.study import AgentSection
+from engine.study_sections import AgentSection
 
 LOOKS = 8  # calls that may go to tools, beyond one for each try
 Reply = TypeVar("Reply", bound=BaseModel)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.errors import DjsbError
 from engine.secrets import redact
-from engine.study import AgentSection
+from engine.study_sections import AgentSection
 
 if TYPE_CHECKING:
     from langchain_openai import ChatOpenAI

@@ -18,7 +18,6 @@ from engine.insight import effect_text
 from engine.open_study import OpenStudy
 from engine.pools import overlap
 from engine.ranking import FRESH, Ranked, rank
-from engine.tasks import get_task
 
 MAX = 14_000  # characters, about 5,000 tokens
 SHOWN = 12  # pools of the leaderboard, best first
@@ -38,7 +37,7 @@ def digest_text(opened: OpenStudy, limit: float) -> str:
 
 def _study(opened: OpenStudy) -> str:
     study = opened.study
-    share, seeds = last_rung(study)
+    share, seeds = last_rung(opened)
     done = opened.store.query(
         "SELECT stage, count(*) AS n FROM trials WHERE context = ? AND state = 'COMPLETE' AND seed < ? GROUP BY stage",
         (opened.context, FRESH),
@@ -52,14 +51,14 @@ def _study(opened: OpenStudy) -> str:
             f"metrics that count: {', '.join(m.name for m in opened.main_metrics)}; changes are percent of the control",
             f"a proposed pool and its control run with {seeds} seed(s) at {100 * share:g} % of a whole training",
             f"finished trials: {finished}",
-            f"kinds that can run here: {', '.join(sorted(get_task(study).runs))}",
+            f"kinds that can run here: {', '.join(sorted(opened.task.runs))}",
         ]
     )
 
 
 def _budget(opened: OpenStudy, limit: float) -> str:
     accounts = Accounts(opened, limit)
-    share, _ = last_rung(opened.study)
+    share, _ = last_rung(opened)
     spent = accounts.spent()
     cost = accounts.estimate(max(1, int(opened.pool_size * opened.study.train.epochs * share)))
     return (

@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage
 
 from agent.connection import ModelError, told
 from engine.store import Row, Store, now
-from engine.study import AgentSection
+from engine.study_sections import AgentSection
 
 CHARACTERS = 3  # of a token, at least: for servers that count nothing, and to keep the cap before a call
 

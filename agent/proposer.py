@@ -20,7 +20,7 @@ from engine.experiments import Id, Suggestion
 from engine.insight import Sentence
 from engine.open_study import OpenStudy
 from engine.proposals import Origin, Proposal, stored_proposal
-from engine.study import AgentSection
+from engine.study_sections import AgentSection
 
 
 class Proposals(BaseModel):

@@ -114,7 +114,9 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder that the study is made in")],
     data: Annotated[Path, typer.Option("--data", help="JSONL or Parquet file, or Hugging Face dataset folder")],
     evaluation: Annotated[Path | None, typer.Option("--eval", help="rows to judge on, never trained on")] = None,
-    task: Annotated[str | None, typer.Option("--task", help="clip; left out: chosen by the data")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="what is trained, see docs/tasks.md; left out: chosen by the data")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace a study.yaml that is there")] = False,
 ) -> None:
     """Look at the data and write a commented study.yaml with the OPs that fit it."""
@@ -165,8 +167,11 @@ def pools(folder: Folder = HERE, json: Json = False, workers: Workers = None) ->
 def auto(
     folder: Folder = HERE,
     demo: Annotated[
-        bool, typer.Option("--demo", help="make a small demo study first (in djsb-demo by default)")
+        bool, typer.Option("--demo", help="make a small demo study first (in djsb-demo or djsb-demo-TASK by default)")
     ] = False,
+    task: Annotated[
+        str | None, typer.Option("--task", help="with --demo: clip, vlm, caption, t2v or lm; clip by default")
+    ] = None,
     budget: Annotated[str | None, typer.Option("--budget", help="8gpu-days, 6gpu-hours, 30min of device time")] = None,
     until: Annotated[Stage, typer.Option("--until", help="last stage to run")] = Stage.confirm,
     approve: Annotated[
@@ -179,10 +184,13 @@ def auto(
     from app import look
     from app.run import run
 
+    if task is not None and not demo:
+        raise typer.BadParameter("--task goes with --demo; a study names its own")
     if demo:
         from app.start import write_demo
 
-        folder = write_demo(Path("djsb-demo") if folder == HERE else folder)
+        usual = Path("djsb-demo" if task in (None, "clip") else f"djsb-demo-{task}")
+        folder = write_demo(usual if folder == HERE else folder, task or "clip")
     ended = run(folder, budget, until.value, approve.value if approve else None, workers)
     _print(look.ending(folder, ended), json, look.show_ending)
     if ended.how == "failed":

@@ -32,7 +32,7 @@ def check(folder: Path, workers: int | None, notice: Notice) -> Row:
     opened = open_study(folder, workers, notice)
     with opened.store, EngineLock(opened.state):
         _check_rows(opened, found, "data")
-        if opened.study.task is not None:
+        if opened.has_evaluation_rows:
             _check_rows(opened, found, "evaluation")
         if not found["problems"]:
             _check_ops_and_task(opened, found)
@@ -112,7 +112,7 @@ def show_plan(found: Row) -> None:
     ]
     say_table(rows, ["stage", "trials", "what", "device time"])
     if found["seconds"] is None:
-        say("\nno task, so no device time: statistics and pools only")
+        say(f"\n{found.get('note', 'no task, so no device time: statistics and pools only')}")
         return
     say(
         f"\nin all at most {format_seconds(found['seconds'])} of device time, about "

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import yaml
+from pydantic import ValidationError
 
 import engine
 from engine.catalogue import missing_needs, ops_for
 from engine.dataset import BROKEN, open_reader
 from engine.errors import DataError, StudyError
-from engine.study import STUDY_FILE, Study, study_yaml
+from engine.study import STUDY_FILE, Study, explain, study_yaml
+from engine.tasks import TASKS
 
 LOOK = 200  # rows that are looked at
 TEXT_NAMES = ("text", "caption", "content", "TEXT", "prompt")
@@ -22,6 +24,7 @@ IMAGE_NAMES = ("images", "image", "image_path", "img", "jpg")
 VIDEO_NAMES = ("videos", "video", "video_path")
 ID_NAMES = ("id", "uid", "key", "__key__")
 LABEL_NAMES = ("label", "class", "class_name", "category")
+GUESS = {frozenset({"text", "images"}): "clip", frozenset({"text", "videos"}): "t2v", frozenset({"text"}): "lm"}
 
 
 def template(name: str) -> dict[str, Any]:
@@ -46,37 +49,55 @@ def write_study(
     file = folder / STUDY_FILE
     if file.exists() and not force:
         raise StudyError(f"{file} is there already; edit it, or replace it with --force")
-    if task not in (None, "clip", "null", "none"):
-        raise StudyError(f"unknown task {task!r}; clip is known, or leave it out")
+    if task not in (None, *TASKS, "null", "none"):
+        raise StudyError(f"unknown task {task!r}; {', '.join(TASKS)} are known, or leave it out")
     if evaluation is not None and evaluation.resolve() == data.resolve():
         raise StudyError("--eval is the training data itself; hold some rows out")
     rows = _look(data)
     fields = _fields(rows)
     notes = [f"{data}: fields " + ", ".join(f"{k}={v}" for k, v in fields.items() if v)]
-    can_clip = bool(fields["text"] and fields["images"] and evaluation)
-    if task == "clip" and not can_clip:
-        need = "--eval" if fields["text"] and fields["images"] else "text and images in the data"
-        raise StudyError(f"task clip needs {need}; give it, or leave --task out")
-    chosen = "clip" if can_clip and task not in ("null", "none") else None
+    chosen = _guess(fields, evaluation) if task is None else None if task in ("null", "none") else task
     ops, left = _ops(rows, fields)
     notes += [f"left out: {name}: {reason}" for name, reason in left]
-    notes.append(
-        f"task: {chosen or 'none (clip needs text, images and --eval)'}; {len(ops)} OPs; budget and more in {file}"
-    )
-    base = template("clip") if chosen else {}
-    raw = {
-        **base,
+    none = "none (with --eval, text makes it lm, text and images clip, text and videos t2v)"
+    notes.append(f"task: {chosen or none}; {len(ops)} OPs; budget and more in {file}")
+    raw: dict[str, Any] = {
+        **(template(chosen) if chosen else {}),
         "name": folder.resolve().name,
         "dataset": {"path": _relative(data, folder), **fields},
         "task": chosen,
         "ops": ops,
     }
     if evaluation is not None:
-        raw["evaluation"] = {"path": _relative(evaluation, folder), "label": _label(evaluation)}
-    study = Study.model_validate(raw)
+        label = _label(evaluation) if chosen in (None, "clip") else None
+        raw["evaluation"] = {**raw.get("evaluation", {}), "path": _relative(evaluation, folder), "label": label}
+    study = _valid(raw, chosen)
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(study_yaml(study), encoding="utf-8")
     return file, notes
+
+
+def _guess(fields: Mapping[str, str | None], evaluation: Path | None) -> str | None:
+    """The task that suits the fields, when there is something to judge by."""
+    there = frozenset(name for name in ("text", "images", "videos") if fields[name])
+    return GUESS.get(there) if evaluation else None
+
+
+def _valid(raw: dict[str, Any], task: str | None) -> Study:
+    """The study of those fields.
+
+    Raises: StudyError that says what the data lacks for the task.
+    """
+    try:
+        return Study.model_validate(raw)
+    except ValidationError as error:
+        problem = explain(error).removeprefix("study: ")
+        if "needs evaluation.path" in problem:
+            problem = f"task {task} needs --eval: rows that are never trained on"
+        elif "needs dataset." in problem:
+            field = problem.split("dataset.")[1].split(";")[0]
+            problem = f"task {task} needs {field} in the data"
+        raise StudyError(f"{problem}; give it, or leave --task out") from None
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -153,19 +174,17 @@ def _params(op: str, rows: list[dict[str, Any]], text: str | None) -> dict[str, 
     return {}
 
 
-def write_demo(folder: Path) -> Path:
-    """Make the demo's data and study, or find them; the study's folder."""
+def write_demo(folder: Path, task: str = "clip") -> Path:
+    """Make the demo's data and study, or find them; the study's folder.
+
+    The template recipes/demo-TASK.yaml is the study, and names OPs only if they are not to be those that fit the data.
+    """
     from engine.demo import make_demo
 
-    files = make_demo(folder / "data")
+    files = make_demo(folder / "data", task)
     if not (folder / STUDY_FILE).exists():
         rows = _look(files.train)
-        fields = _fields(rows)
-        raw = {
-            **template("demo"),
-            "dataset": {"path": _relative(files.train, folder), **fields},
-            "evaluation": {"path": _relative(files.test, folder), "label": _label(files.test)},
-            "ops": _ops(rows, fields)[0],
-        }
+        raw = template(f"demo-{task}")
+        raw.setdefault("ops", _ops(rows, _fields(rows))[0])
         (folder / STUDY_FILE).write_text(study_yaml(Study.model_validate(raw)), encoding="utf-8")
     return folder

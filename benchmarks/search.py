@@ -33,7 +33,7 @@ from benchmarks.oracle.table import METRICS, SHARES, Oracle, load, null_world  #
 from benchmarks.write import write_section  # noqa: E402
 from engine.evidence import Effect, effects  # noqa: E402
 from engine.search.race import CONTROL_SEEDS, Rung, judge, standing  # noqa: E402
-from engine.study import SearchSection  # noqa: E402
+from engine.study_sections import SearchSection  # noqa: E402
 
 GRID_SEEDS, TOP = 3, 5
 SEARCH = SearchSection()

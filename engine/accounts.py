@@ -63,6 +63,14 @@ class Accounts:
         cycles = 1 + max(0, opened.study.cycles.max - opened.cycle)
         return float(began + share * max(0.0, self.limit - began) / cycles)
 
+    def expect(self, seconds: float | None, rows: int) -> None:
+        """Take the user's word, until a trial has run: device-seconds of a trial on a pool of so many rows."""
+        if seconds is not None:
+            each = seconds / (rows * self.opened.study.train.epochs)
+            content = {"per_sample": each, "fixed": 0.0, "packs": {1: each}, "fastest_pack": 1, "device": "expected"}
+            with self.store.transaction():
+                self.store.put_result(self.opened.context, "calibration", content)
+
     def charge(self, trial: Row, device: str, seconds: float) -> None:
         """What this attempt has used so far, in place of what it had used before."""
         trial["charged"] = seconds
@@ -79,6 +87,8 @@ class Accounts:
         """The time that the calibration took. again: it is the second in this context, which counted FLOPs."""
         self.store.put(
             "costs",
-            {"id": f"calibration:{self.opened.context}{':flops' * again}", "kind": "calibration", "trial": None, "stage": None,
-             "device": device, "samples": None, "seconds": seconds, "at": now()},
+            {
+                "id": f"calibration:{self.opened.context}{':flops' * again}", "kind": "calibration", "trial": None,
+                "stage": None, "device": device, "samples": None, "seconds": seconds, "at": now(),
+            },
         )  # fmt: skip

@@ -31,7 +31,7 @@ from engine.media import locate, media_root
 from engine.parallel import run_chunks
 from engine.recipes import Recipe, one_line, read_recipe
 from engine.scan import inspect
-from engine.study import DatasetSection
+from engine.study_sections import DatasetSection
 
 CHUNK = 1_000
 BLOCK = 4_096

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import DataError
-from engine.study import DatasetSection
+from engine.study_sections import DatasetSection
 
 Rows = list[dict[str, Any]]
 
@@ -231,12 +231,23 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """Content hash of the data file(s); media files count by their paths in the rows."""
-        parts = sorted(p for p in self.path.rglob("*") if p.is_file()) if self.path.is_dir() else [self.path]
-        total = hashlib.blake2b(digest_size=8)
-        for part in parts:
+        return content_hash(self.path)
+
+
+def content_hash(path: Path) -> str:
+    """Hash of what a file, or all files of a folder, hold.
+
+    Raises: DataError when there is no such file.
+    """
+    parts = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    total = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        try:
             with part.open("rb") as f:
                 total.update(hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=16)).digest())
-        return total.hexdigest()
+        except OSError as error:
+            raise DataError(f"{part} cannot be read ({error.strerror}); check the path in the study") from error
+    return total.hexdigest()
 
 
 def as_list(value: Any) -> list[Any]:

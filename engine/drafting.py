@@ -24,8 +24,8 @@ from engine.scaling import STAGE as TRANSFER
 from engine.scaling import elsewhere
 from engine.search.paper import PoolKind, control, fewest_rows, ordered, repeat, request
 from engine.store import Row, now
-from engine.study import Study, digest
-from engine.tasks import get_task
+from engine.study import digest
+from engine.tasks import Task
 
 
 class Refused(DjsbError):
@@ -74,7 +74,7 @@ def draft(opened: OpenStudy, suggestion: Suggestion, origin: Origin, parent: str
         catalogue.check_mapper(wanted.op, wanted.params, opened.folder)
     if isinstance(wanted, Scale) and wanted.dataset is not None:
         catalogue.inside(opened.folder, wanted.dataset)
-    runs = runnable(opened.study)
+    runs = runnable(opened.task)
     if wanted.kind not in runs:
         raise Refused(f"task {opened.study.task} runs no {wanted.kind} proposals; it runs {', '.join(sorted(runs))}")
     if isinstance(wanted, Combine | Bucket):
@@ -98,17 +98,18 @@ def draft(opened: OpenStudy, suggestion: Suggestion, origin: Origin, parent: str
     return found
 
 
-def runnable(study: Study) -> frozenset[str]:
+def runnable(task: Task) -> frozenset[str]:
     """Kinds of proposals that can run: those of the task, and those that ask nothing of it but to train."""
-    return get_task(study).runs | {"cycle", "scale"}
+    return task.runs | {"cycle", "scale"}
 
 
 Drafted = tuple[str, list[PoolRequest], Sequence[int]]
 
 
-def last_rung(study: Study) -> tuple[float, int]:
+def last_rung(opened: OpenStudy) -> tuple[float, int]:
     """(share of a training's steps, seeds) that pools have at the end of the search."""
-    return study.search.rungs[-1] if study.search.strategy == "race" else (1.0, study.search.seeds)
+    search = opened.study.search
+    return opened.rungs[-1] if search.strategy == "race" else (1.0, search.seeds)
 
 
 def _slices(opened: OpenStudy, wanted: Combine | Bucket) -> Drafted:
@@ -124,7 +125,7 @@ def _slices(opened: OpenStudy, wanted: Combine | Bucket) -> Drafted:
         pool = replace(pool, size=size)
     if kept < floor:
         raise Refused(f"{name} keeps {kept} rows, and a pool needs {floor}; widen it")
-    share, seeds = last_rung(opened.study)
+    share, seeds = last_rung(opened)
     for other in rank(opened, ("single", "combination"), ("probe", "combine")):
         if set(other.pool.slices) == set(slices) and other.share >= share and other.effect.seeds >= seeds:
             raise Refused(f"a repetition: pool {other.pool.id} ran with these slices ({_told(other)})")
@@ -203,7 +204,7 @@ def _probes(opened: OpenStudy, wanted: Cycle) -> Drafted:
         raise Refused(f"no checkpoint of trial {wanted.checkpoint} is kept here; djsb show lineage names some")
     if opened.following(wanted.checkpoint).context in {link["context"] for link in chain_of(opened)}:
         raise Refused(f"a repetition: a cycle started from the checkpoint of trial {wanted.checkpoint} before")
-    share = last_rung(opened.study)[0] if opened.study.search.strategy == "grid" else opened.study.search.rungs[0][0]
+    share = opened.rungs[0][0] if opened.study.search.strategy == "race" else 1.0
     wholes = [request(opened, control(opened, opened.pool_size), "control", "control")]
     wholes += [request(opened, c.pool, c.label, "single") for c in opened.cuts if c.reason is None]
     return "probe", [r.part(share) for r in wholes], (0,)

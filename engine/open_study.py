@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 from engine import pools as pool_cuts
 from engine import statistics
-from engine.dataset import Dataset
+from engine.dataset import Dataset, content_hash
 from engine.errors import LockedError, StudyError
 from engine.media import media_root
 from engine.pools import Column, Cut, Pool, StatisticColumn
 from engine.scan import Scan, scan
 from engine.store import DATABASE, Store, now
-from engine.study import STATE_FOLDER, DatasetSection, Study, digest, read_study, resolve
-from engine.tasks import Metric, get_task
+from engine.study import STATE_FOLDER, Study, digest, read_study, resolve
+from engine.study_sections import DatasetSection, shared
+from engine.tasks import Metric, Rows, Task, get_task
 
 # (what is done, rows done, rows in all)
 Notice = Callable[[str, int, int], None]
@@ -58,19 +59,56 @@ class OpenStudy:
         return Dataset(resolve(self.folder, self.study.dataset.path), self.study.dataset)
 
     @cached_property
-    def evaluation(self) -> Dataset:
-        """The evaluation rows; fields are named as in the dataset, ids and text may be absent."""
+    def task(self) -> Task:
+        """The study's task.
+
+        Raises: StudyError when it has none.
+        """
+        return get_task(self.study)
+
+    @property
+    def has_evaluation_rows(self) -> bool:
+        """True when the task reads evaluation.path as rows, and it is set."""
+        named = self.study.task is not None and self.study.evaluation.path is not None
+        return named and self.task.reads_evaluation is not None
+
+    @property
+    def rungs(self) -> tuple[tuple[float, int], ...]:
+        """The race's rungs; a task that always trains whole has those of their seeds only."""
+        if self.study.task is None or self.task.can_shorten(self.study):
+            return self.study.search.rungs
+        return tuple((1.0, seeds) for seeds in dict.fromkeys(seeds for _, seeds in self.study.search.rungs))
+
+    @cached_property
+    def can_pause(self) -> bool:
+        """True when a longer trial may go on from a shorter one."""
+        return self.study.search.pause_gb > 0 and self.task.can_pause(self.study)
+
+    @property
+    def fewest_rows(self) -> int:
+        """Rows that a pool must have."""
+        return self.task.fewest_rows(self.study) if self.study.task else 2
+
+    @property
+    def _evaluation_file(self) -> Path:
         path = self.study.evaluation.path
         if path is None:
             raise StudyError("evaluation.path is not set; name rows that are never trained on")
         file = resolve(self.folder, path)
         if file == self.data.path:
             raise StudyError("evaluation.path is the training data itself; hold some rows out")
-        head = Dataset(file, self.study.dataset).reader.read(0, 100)
+        return file
+
+    @cached_property
+    def evaluation(self) -> Dataset:
+        """The evaluation rows; fields are named as in the dataset, and may be absent where the task does without."""
+        path, file, fields = str(self.study.evaluation.path), self._evaluation_file, self.study.dataset
+        head = Dataset(file, fields).reader.read(0, 100)
         present = {key for row in head for key in row}
+        wanted = self.task.reads_evaluation or frozenset()
         names: dict[str, Any] = {
-            name: value if value in present or name == "images" else None
-            for name, value in (("text", self.study.dataset.text), ("images", self.study.dataset.images))
+            name: value if value in present or name in wanted else None
+            for name, value in (("text", fields.text), ("images", fields.images), ("videos", fields.videos))
         }
         found = Dataset(file, DatasetSection(path=path, id=None, max_bad=self.study.dataset.max_bad, **names))
         if found.fingerprint == self.data.fingerprint:
@@ -119,9 +157,8 @@ class OpenStudy:
     @cached_property
     def pool_size(self) -> int:
         """Rows of every probed pool."""
-        floor = self.study.train.batch_size if self.study.task else 2
         good = int(self.scan.good.sum())
-        return pool_cuts.common_size(good, self.study.pools.buckets, self.study.pools.size, floor)
+        return pool_cuts.common_size(good, self.study.pools.buckets, self.study.pools.size, self.fewest_rows)
 
     @cached_property
     def cuts(self) -> list[Cut]:
@@ -165,18 +202,28 @@ class OpenStudy:
         s = self.study
         parts = [
             self.data.fingerprint,
-            s.dataset.model_dump(exclude={"path", "max_bad"}),
+            shared(s.dataset, {"path", "max_bad"}),
             s.seed,
             s.task,
-            s.model.model_dump(),
+            shared(s.model),
             self._checkpoint_content(),
             hashlib.blake2b(np.packbits(self.scan.good).tobytes(), digest_size=8).hexdigest(),
-            s.train.model_dump(exclude={"keep_checkpoints", "micro_batch"}),
+            shared(s.train, {"keep_checkpoints", "micro_batch"}),
         ]
         if s.task:
-            shape = s.evaluation.model_dump(exclude={"path", "metrics", "aggregate"})
-            parts += [self.evaluation.fingerprint, shape, get_task(s).version]
+            shape = shared(s.evaluation, {"path", "metrics", "aggregate", "benchmarks"})
+            parts += [self.evaluation_fingerprint, shape, self.task.version]
+            files = {n: content_hash(resolve(self.folder, p)) for n, p in s.evaluation.benchmarks.items()}
+            lora = s.lora.model_dump() if s.lora.rank else None
+            parts += [x for x in (files, lora, self.task.shares(s, self.folder)) if x]
         return digest(parts, 12)
+
+    @property
+    def evaluation_fingerprint(self) -> str | None:
+        """Content hash of what evaluation.path names; None without one."""
+        if self.study.task is None or self.study.evaluation.path is None:
+            return None
+        return self.evaluation.fingerprint if self.has_evaluation_rows else content_hash(self._evaluation_file)
 
     def _checkpoint_content(self) -> list[str]:
         """Hashes of the checkpoint that replaces the preset: new weights at the same path are another model."""
@@ -196,7 +243,7 @@ class OpenStudy:
             "context": self.context,
             "name": self.study.name,
             "dataset": self.data.fingerprint,
-            "evaluation": self.evaluation.fingerprint if self.study.task else None,
+            "evaluation": self.evaluation_fingerprint,
             "config": self.study.model_dump_json(),
             "version": version("djsb"),
             "at": now(),
@@ -209,17 +256,18 @@ class OpenStudy:
     @cached_property
     def prepared(self) -> Path:
         """The folder of the task's shared caches."""
-        _ = self.scan, self.evaluation_scan
-        return get_task(self.study).prepare(
-            self.study, self.folder, self.data, self.evaluation,
-            (media_root(self.data.path, self.state), media_root(self.evaluation.path, self.state)),
-            (self.scan.good, self.evaluation_scan.good), self.workers, self._progress("image cache"),
-        )  # fmt: skip
+        train = self._rows(self.data, self.scan)
+        held = self._rows(self.evaluation, self.evaluation_scan) if self.has_evaluation_rows else None
+        notice = self._progress(f"caches of task {self.study.task}")
+        return self.task.prepare(self.study, self.folder, train, held, self.workers, notice)
+
+    def _rows(self, data: Dataset, found: Scan) -> Rows:
+        return Rows(data, media_root(data.path, self.state), found.good)
 
     @cached_property
     def metrics(self) -> list[Metric]:
         """All metrics that the task measures on this evaluation."""
-        return get_task(self.study).metrics(self.study, self.prepared)
+        return self.task.metrics(self.study, self.prepared)
 
     @cached_property
     def main_metrics(self) -> list[Metric]:

@@ -18,7 +18,7 @@ class Paused:
     def __init__(self, opened: OpenStudy) -> None:
         self.folder = opened.state / "paused"
         self.context = opened.context
-        self.limit = opened.study.search.pause_gb * 1e9
+        self.limit = opened.study.search.pause_gb * 1e9 if opened.can_pause else 0.0
 
     def _key(self, trial: Row) -> str:
         """What all parts of one training have in common."""

@@ -11,6 +11,7 @@ from engine.open_study import OpenStudy
 from engine.scheduler import scheduler
 from engine.search.race import bound
 from engine.store import Row
+from engine.tasks import Outside
 
 
 def make_plan(opened: OpenStudy, workers: int | None) -> Row:
@@ -22,6 +23,10 @@ def make_plan(opened: OpenStudy, workers: int | None) -> Row:
     units = _units(opened)
     if study.task is None:
         return {"stages": [{"stage": "pools", "trials": 0, "what": units[0].what, "seconds": None}], "seconds": None}
+    if isinstance(opened.task, Outside) and opened.task.expected(study) is None:
+        rows: list[Row] = [{"stage": u.stage, "trials": u.trials, "what": u.what, "seconds": None} for u in units]
+        note = "device time is not known before a trial has run; set command.expected to what one takes"
+        return {"stages": rows, "seconds": None, "note": note}
     limit = parse_budget(study.budget)
     with scheduler(opened, limit, workers) as timer:
         timer.calibrate(charge=False)
@@ -80,8 +85,8 @@ def _units(opened: OpenStudy) -> list[_Unit]:
 
     def stage(name: str, arms: int, best: int, what: str) -> _Unit:
         if search.strategy == "race":
-            trials, length = bound(search.rungs, arms, best, search.keep)
-            return _Unit(name, trials, length, f"{what} in {len(search.rungs)} rungs")
+            trials, length = bound(opened.rungs, arms, best, search.keep)
+            return _Unit(name, trials, length, f"{what} in {len(opened.rungs)} rungs")
         trials = (arms + 1) * search.seeds
         return _Unit(name, trials, trials, f"{what} × {search.seeds} seeds")
 

@@ -119,7 +119,7 @@ def _had(opened: OpenStudy, request: PoolRequest, seed: int) -> int:
         "AND samples < ? AND state = 'COMPLETE'",
         (opened.context, request.key[0], request.key[2], seed, request.samples),
     )
-    return int(row["n"] or 0) if row and opened.study.search.pause_gb > 0 else 0
+    return int(row["n"] or 0) if row and opened.can_pause else 0
 
 
 def where(opened: OpenStudy, proposal: Proposal) -> OpenStudy:

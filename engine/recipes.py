@@ -20,7 +20,7 @@ import yaml
 from engine.catalogue import IMAGE_TOKEN, NATURAL_MAX, VIDEO_TOKEN, Bounds, Number, Op, check_params, get_op
 from engine.errors import OpError, StudyError
 from engine.pools import Slice
-from engine.study import DatasetSection
+from engine.study_sections import DatasetSection
 
 Entry = tuple[str, Mapping[str, Any]]
 FLAGS = ("min_closed_interval", "max_closed_interval", "reversed_range")

@@ -29,7 +29,7 @@ from engine.pools import pool_from_json
 from engine.requests import Inbox
 from engine.slots import Events, Slot, open_slots
 from engine.store import Row
-from engine.tasks import Job
+from engine.tasks import Job, Outside
 from engine.trial_book import TrialBook
 
 SILENCE = 300.0  # seconds without a heartbeat after which a worker counts as lost
@@ -88,6 +88,10 @@ class Scheduler:
 
         flops: count those of a trained sample, too.
         """
+        task = self.opened.task
+        if isinstance(task, Outside):
+            self.accounts.expect(task.expected(self.opened.study), self.opened.pool_size)
+            return
         known = self.accounts.calibration or {}
         if known and not (flops and "flops" not in known):
             return
@@ -156,6 +160,11 @@ class Scheduler:
         self.limit = self.accounts.limit = seconds
         self.accounts.cap = share * seconds
         self.store.put_result(self.opened.context, "budget", seconds)
+
+    @property
+    def _retries(self) -> int:
+        task = self.opened.task
+        return task.retries(self.opened.study) if isinstance(task, Outside) else RETRIES
 
     def _running(self) -> list[Slot]:
         return [s for s in self.slots if s.trials]
@@ -301,7 +310,7 @@ class Scheduler:
         with self.store.transaction():
             self._charge(slot, seconds)
         estimate = sum(t["estimate"] or SILENCE for t in slot.trials.values())
-        if seconds > max(SILENCE, HUNG * estimate):
+        if seconds > max(SILENCE, HUNG * estimate) and not isinstance(self.opened.task, Outside):
             self._lost(slot, f"the trial hangs: {seconds:.0f} s, estimated {estimate:.0f} s")
         elif self.accounts.spent() > self.limit:
             self.note = f"the budget of {format_seconds(self.limit)} is spent"
@@ -362,7 +371,7 @@ class Scheduler:
             raise TrialError(f"{why} before its first trial; see {slot.log}")
 
     def _retry(self, slot: Slot, error: str) -> None:
-        """One retry for each trial of the job; a pack's are not to blame yet, so they are tried alone.
+        """Try each trial again, as often as the task allows; a pack's are not to blame yet, so they are tried alone.
 
         That a device was lost is no trial's fault.
         """
@@ -375,10 +384,10 @@ class Scheduler:
                     continue
                 self._failures[trial["id"]] += 1
                 self.paused.forget(trial)  # should its state be to blame
-                if alone and self._failures[trial["id"]] > RETRIES:
+                if alone and self._failures[trial["id"]] > self._retries:
                     self.book.fail(trial["id"], error)
         for trial in reversed(trials):
-            if not alone or self._failures[trial["id"]] <= RETRIES:
+            if not alone or self._failures[trial["id"]] <= self._retries:
                 self._again(trial)
 
     def _again(self, trial: Row) -> None:
@@ -408,5 +417,7 @@ def scheduler(opened: OpenStudy, limit: float, workers: int | None) -> Iterator[
     if limit <= 0:
         raise BudgetError("the budget must be above 0")
     events: Events = queue.Queue()
-    with open_slots(opened.study.executor, workers, opened.state / "logs", events) as slots:
+    task = opened.task if opened.study.task else None
+    keys = task.may_see(opened.study) if isinstance(task, Outside) else ()
+    with open_slots(opened.study.executor, workers, opened.state / "logs", events, keys) as slots:
         yield Scheduler(opened, limit, slots, events)

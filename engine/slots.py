@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -18,7 +18,7 @@ from typing import IO, Any, Protocol
 import engine
 from engine.secrets import secret_names
 from engine.store import Row
-from engine.study import ExecutorSection
+from engine.study_sections import ExecutorSection
 
 ENTRY = Path(engine.__file__).resolve().parents[1] / "djsb.py"
 Events = queue.Queue[tuple["Slot", dict[str, Any] | None]]
@@ -86,9 +86,9 @@ def devices(workers: int | None) -> list[str]:
     return found[:workers] if workers else found
 
 
-def without_secrets() -> dict[str, str]:
-    """The environment without keys: a worker needs none."""
-    names = secret_names()
+def without_secrets(but: Sequence[str] = ()) -> dict[str, str]:
+    """The environment without keys: a worker needs none. but: names of those that it is to have all the same."""
+    names = {n for n in secret_names() if n not in but}
     return {k: v for k, v in os.environ.items() if k not in names}
 
 
@@ -104,8 +104,9 @@ def worker_env(device: str) -> dict[str, str]:
 class LocalSlot:
     """A device of this machine and the worker process on it."""
 
-    def __init__(self, device: str, log: Path, events: Events) -> None:
-        self.device, self.log, self.events = device, log, events
+    def __init__(self, device: str, log: Path, events: Events, keys: Sequence[str] = ()) -> None:
+        """keys: variables with keys that the worker may see."""
+        self.device, self.log, self.events, self.keys = device, log, events, keys
         self.ready, self.heard, self.lost = False, 0.0, False
         self.trials: dict[str, Row] = {}
         self.seconds = 0.0
@@ -124,7 +125,7 @@ class LocalSlot:
         self._process = subprocess.Popen(
             [sys.executable, str(ENTRY), "worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True,
-            env={**without_secrets(), **worker_env(self.device)}, start_new_session=True,
+            env={**without_secrets(self.keys), **worker_env(self.device)}, start_new_session=True,
         )  # fmt: skip
         cores = sorted(os.sched_getaffinity(0))
         if self.device.startswith("cpu") and int(self.device[3:]) < len(cores):
@@ -166,15 +167,20 @@ class LocalSlot:
 
 
 @contextmanager
-def open_slots(executor: ExecutorSection, workers: int | None, logs: Path, events: Events) -> Iterator[list[Slot]]:
-    """The slots of a study's executor; their workers end with the block."""
+def open_slots(
+    executor: ExecutorSection, workers: int | None, logs: Path, events: Events, keys: Sequence[str] = ()
+) -> Iterator[list[Slot]]:
+    """The slots of a study's executor; their workers end with the block.
+
+    keys: variables with keys that local workers may see; a Ray node's workers have the node's own environment.
+    """
     if executor.kind == "ray":
         from engine.ray_slots import ray_slots
 
         with ray_slots(executor.address, workers, logs, events) as found:
             yield list(found)
         return
-    slots: list[Slot] = [LocalSlot(d, logs / f"worker-{d}.log", events) for d in devices(workers)]
+    slots: list[Slot] = [LocalSlot(d, logs / f"worker-{d}.log", events, keys) for d in devices(workers)]
     try:
         yield slots
     finally:

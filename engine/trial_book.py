@@ -105,7 +105,7 @@ class TrialBook:
         path = self.opened.state / "checkpoints" / trial
         if not path.exists():
             return
-        size = sum(f.stat().st_size for f in path.iterdir())
+        size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
         self.store.put(
             "checkpoints",
             {

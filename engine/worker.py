@@ -16,6 +16,8 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
+from engine.errors import DjsbError
+
 BEAT = 1.0  # seconds between two heartbeats
 
 
@@ -93,13 +95,14 @@ def _serve(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> None:
     except Exception as error:  # the process border: the engine records it
         stop.set()
         traceback.print_exc()
-        text = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+        text = str(error) if isinstance(error, DjsbError) else f"{type(error).__name__}: {error}"
+        text = (text.splitlines() or [type(error).__name__])[0][:2000]
         channel.send("failed", seconds=time.monotonic() - began, error=text, memory=_is_memory(error))
 
 
 def _is_memory(error: BaseException) -> bool:
-    """True for out-of-memory on a GPU or in the CPU allocator."""
-    return (
+    """True for out-of-memory on a GPU or in the CPU allocator, when a smaller batch may help."""
+    return not isinstance(error, DjsbError) and (
         isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate memory" in str(error)
     )
 
@@ -107,26 +110,27 @@ def _is_memory(error: BaseException) -> bool:
 def _trials(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> dict[str, Any]:
     """Train one trial, or several as a pack; metrics by trial, without those that were dropped on the way."""
     from engine.study import Study
-    from engine.tasks import Job, Report, get_task
+    from engine.tasks import Job, Report, get_task, packing
 
     study, prepared = Study.model_validate(job["study"]), Path(job["prepared"])
     report = Report(lambda kind, content: channel.send(kind, **content), lambda: dropped)
     jobs = [Job(**j) for j in job["jobs"]]
     task = get_task(study)
     # one trial alone is a pack too, so that no result hangs on which trials happened to run together
-    whole = task.can_pack(study) is None and all(j.micro_batch is None for j in jobs)
-    found = task.pack(study, prepared, jobs, report) if whole else task.run(study, prepared, jobs[0], report)
+    packs = packing(study, task) if all(j.micro_batch is None for j in jobs) else None
+    found = packs.pack(study, prepared, jobs, report) if packs else task.run(study, prepared, jobs[0], report)
     return {"results": {t: {name: float(value) for name, value in m.items()} for t, m in found.items()}}
 
 
 def _calibrate(job: dict[str, Any]) -> dict[str, Any]:
     from engine.study import Study
-    from engine.tasks import best_pack, get_task
+    from engine.tasks import best_pack, get_task, packing
 
     study, prepared = Study.model_validate(job["study"]), Path(job["prepared"])
     task = get_task(study)
     per_sample, fixed = task.calibrate(study, prepared)
-    packs = task.calibrate_pack(study, prepared) if task.can_pack(study) is None else {1: per_sample}
+    packable = packing(study, task)
+    packs = packable.calibrate_pack(study, prepared) if packable else {1: per_sample}
     fastest = best_pack(packs)
     found = {"per_sample": packs[fastest], "fixed": fixed, "packs": packs, "fastest_pack": fastest}
     if job["flops"]:

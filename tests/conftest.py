@@ -24,7 +24,7 @@ from PIL import Image
 from engine.loop import run_loop
 from engine.open_study import OpenStudy, open_study
 from engine.scheduler import Scheduler
-from engine.study import DatasetSection
+from engine.study_sections import DatasetSection
 
 # one thread each: several tests and workers share the cores
 os.environ["OMP_NUM_THREADS"] = "1"

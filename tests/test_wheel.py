@@ -31,7 +31,7 @@ def test_the_wheel_carries_templates_and_no_other_top_level_names(wheel: Path) -
     top = {n.split("/")[0] for n in names if ".dist-info" not in n}
     assert top == {"djsb.py", "app", "agent", "engine"}
     assert "engine/_recipes/clip.yaml" in names
-    assert "engine/_recipes/demo.yaml" in names
+    assert "engine/_recipes/demo-clip.yaml" in names
     assert "app/report.html.j2" in names
     assert "agent/_prompts/propose.md" in names
     assert "agent/papers.jsonl" in names

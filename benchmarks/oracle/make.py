@@ -28,7 +28,7 @@ import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
 from app.start import write_demo  # noqa: E402
-from engine.demo import CAPTION_DEFECTS  # noqa: E402
+from engine.demo.images import CAPTION_DEFECTS  # noqa: E402
 from engine.open_study import OpenStudy, open_study  # noqa: E402
 from engine.pools import Column, Cut, Layer, Pool, StatisticColumn, realise, single_op_cuts  # noqa: E402
 from engine.study import Study  # noqa: E402

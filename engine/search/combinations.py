@@ -39,7 +39,7 @@ def arms(opened: OpenStudy) -> tuple[int, list[PoolRequest]]:
     space = {s.label: (False, True) for s in slices}
     while len(asked) - len(singles) < opened.study.combine.max:
         requests = [combined(opened, c, size) for c in asked]
-        share, seeds = opened.study.search.rungs[0]
+        share, seeds = opened.rungs[0]
         if not ended(opened, [r.part(share) for r in requests], range(seeds)):
             break
         values = _values(opened, size, requests)
@@ -68,7 +68,7 @@ def _subset(slices: Sequence[Ranked], choice: Choice) -> tuple[Ranked, ...]:
 
 def _values(opened: OpenStudy, size: int, requests: Sequence[PoolRequest]) -> list[float | None]:
     """Each pool's change on the first rung; None while there is none."""
-    share, seeds = opened.study.search.rungs[0]
+    share, seeds = opened.rungs[0]
     table = scores(opened.store, opened.context, False, ("probe", "combine"))
     runners = [r.part(share) for r in [request(opened, control(opened, size), "control", "control"), *requests]]
     runs = {r.key[0]: {s: v for s, v in table.get(r.key, {}).items() if s < seeds} for r in runners}

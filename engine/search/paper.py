@@ -165,7 +165,7 @@ def combine(opened: OpenStudy) -> list[Proposal]:
 
 def fewest_rows(opened: OpenStudy) -> int:
     """Rows below which a combination is left out."""
-    return max(int(opened.study.combine.floor * opened.pool_size), opened.study.train.batch_size)
+    return max(int(opened.study.combine.floor * opened.pool_size), opened.fewest_rows)
 
 
 def recipes(opened: OpenStudy) -> list[Ranked]:

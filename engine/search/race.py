@@ -134,7 +134,7 @@ def _next_rung(opened: OpenStudy, stage: str, size: int, arms: list[PoolRequest]
     reference = request(opened, control(opened, size), "control", "control")
     table = scores(opened.store, opened.context, False, ("probe", stage))
     alive = {a.to_pool().id: a for a in arms}
-    for number, rung in enumerate(Rung(share, seeds) for share, seeds in search.rungs):
+    for number, rung in enumerate(Rung(share, seeds) for share, seeds in opened.rungs):
         if not alive:
             break
         runners = [a.part(rung.share) for a in [reference, *alive.values()]]
@@ -155,7 +155,7 @@ def _next_rung(opened: OpenStudy, stage: str, size: int, arms: list[PoolRequest]
             opened.main_metrics, rung=rung, top=top, keep=search.keep, least=search.drop,
             aggregate=opened.study.evaluation.aggregate,
         )  # fmt: skip
-        if number + 1 < len(search.rungs):
+        if number + 1 < len(opened.rungs):
             dropped = _record(opened, stage, rung, found)
             alive = {k: a for k, a in alive.items() if k not in dropped}
     return []
@@ -187,7 +187,7 @@ def _proposals(
     opened: OpenStudy, stage: str, number: int, rung: Rung, missing: list[tuple[int, PoolRequest]], arms: int, top: int
 ) -> list[Proposal]:
     """One proposal a seed, so that a budget that ends leaves whole rounds."""
-    ahead = f"rung {number + 1} of {len(opened.study.search.rungs)}, {100 * rung.share:g} % of the steps: "
+    ahead = f"rung {number + 1} of {len(opened.rungs)}, {100 * rung.share:g} % of the steps: "
     found = []
     for seed in dict.fromkeys(s for s, _ in missing):
         pools = tuple(r for s, r in missing if s == seed)

@@ -1,14 +1,16 @@
 """Tasks: what is trained and how it is judged. One file per task, one contract.
 
-`prepare` runs once per study in the engine's process; `run` runs in a worker, once per trial.
+`prepare` runs once per study in the engine's process; `run` runs in a worker, once per trial. A task's module imports
+torch inside its functions only, so that a study can be read without it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,17 @@ from numpy.typing import NDArray
 from engine.dataset import Dataset
 from engine.errors import StudyError
 from engine.study import Study
+
+TASKS = {
+    "clip": "engine.tasks.clip:ClipTask",
+    "vlm": "engine.tasks.vlm:VlmTask",
+    "caption": "engine.tasks.caption:CaptionTask",
+    "t2v": "engine.tasks.t2v:T2vTask",
+    "lm": "engine.tasks.lm:LmTask",
+    "command": "engine.tasks.command:CommandTask",
+}
+# fields that some tasks use; one that the study's task does not use may not be set
+SOME = ("lora", "command", "evaluation.benchmarks", "evaluation.label", "evaluation.prompts", "model.checkpoint")
 
 Progress = Callable[[int, int], None]
 WORTH = 0.05  # share by which a larger pack must be faster
@@ -34,6 +47,15 @@ class Metric:
     low: float
     high: float
     main: bool = True
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that a task reads: root: folder of their relative media paths. good: (rows,) those not quarantined."""
+
+    data: Dataset
+    root: Path
+    good: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -80,30 +102,56 @@ def best_pack(seconds: Mapping[int, float]) -> int:
 
 
 class Task(Protocol):
-    """The contract. A task is built from a study and its prepared data.
+    """The contract. Its classes are made without arguments and hold no state.
 
-    runs: kinds of proposals that it can run.
+    version: part of every trial's id; raised when training or evaluation changes. runs: kinds of proposals that it
+    can run. presets: names of its reference models. needs: study fields that must be set. uses: those
+    of `SOME` that it reads. reads_evaluation: fields that the rows of evaluation.path must have, of text, images and
+    videos; None: evaluation.path is no rows to the task, and is neither opened nor scanned.
     """
 
     version: int
     runs: frozenset[str]
+    presets: tuple[str, ...]
+    needs: tuple[str, ...]
+    uses: frozenset[str]
+    reads_evaluation: frozenset[str] | None
+
+    def lacks(self, study: Study) -> str | None:
+        """What else the study must set, in one line, or None."""
+        ...
+
+    def shares(self, study: Study, folder: Path) -> list[Any]:
+        """What else its results hang on, as JSON: part of every trial's id.
+
+        Data, model, lora, train, evaluation and the content of checkpoint and benchmarks count anyway.
+        """
+        ...
+
+    def can_shorten(self, study: Study) -> bool:
+        """True when a trial may be the beginning of a longer one, so that the race's rungs apply."""
+        ...
+
+    def can_pause(self, study: Study) -> bool:
+        """True when a longer trial may go on from a shorter one's state (`Job.pause`, `Job.resume`)."""
+        ...
+
+    def fewest_rows(self, study: Study) -> int:
+        """Rows that a pool must have for one step."""
+        ...
 
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """What `run` returns, with directions and scales."""
         ...
 
     def prepare(
-        self,
-        study: Study,
-        folder: Path,
-        data: Dataset,
-        evaluation: Dataset,
-        roots: tuple[Path, Path],
-        good: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-        workers: int,
-        progress: Progress | None,
+        self, study: Study, folder: Path, train: Rows, evaluation: Rows | None, workers: int, progress: Progress | None
     ) -> Path:
-        """Make (or find) the shared caches; the folder that holds them."""
+        """Make (or find) the shared caches; their folder, `folder/.djsb/cache/NAME-DIGEST`.
+
+        folder: the study's. evaluation: None without evaluation.path, or when it is no rows.
+        Raises: StudyError, DataError in one line that names file and remedy.
+        """
         ...
 
     def run(self, study: Study, prepared: Path, job: Job, report: Report) -> dict[str, dict[str, float]]:
@@ -116,6 +164,11 @@ class Task(Protocol):
     def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
         """(seconds per trained sample, seconds of the fixed part) measured on this device."""
         ...
+
+
+@runtime_checkable
+class Packing(Protocol):
+    """A task that may train several trials at once in one process."""
 
     def can_pack(self, study: Study) -> str | None:
         """Why trials of the study cannot be trained as a pack, or None."""
@@ -133,13 +186,70 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class Outside(Protocol):
+    """A task whose training is another program: its steps cannot be timed beforehand, and it minds the clock itself.
+
+    `calibrate` is never called, and no trial counts as hung.
+    """
+
+    def expected(self, study: Study) -> float | None:
+        """Device-seconds of a trial of the common size, as the user puts it, or None."""
+        ...
+
+    def retries(self, study: Study) -> int:
+        """How often a failed trial is tried again."""
+        ...
+
+    def may_see(self, study: Study) -> tuple[str, ...]:
+        """Variables of the environment that hold keys and that the program is to have all the same."""
+        ...
+
+
+def packing(study: Study, task: Task) -> Packing | None:
+    """The task, if it trains the study's trials as packs."""
+    return task if isinstance(task, Packing) and task.can_pack(study) is None else None
+
+
 def get_task(study: Study) -> Task:
     """The study's task.
 
     Raises: StudyError when it has none.
     """
-    if study.task == "clip":
-        from engine.tasks.clip import ClipTask
+    if study.task is None:
+        raise StudyError(
+            f"the study has no task, so nothing can be trained; set task to one of {', '.join(TASKS)} (docs/tasks.md)"
+        )
+    module, name = TASKS[study.task].split(":")
+    found: Task = getattr(import_module(module), name)()
+    return found
 
-        return ClipTask()
-    raise StudyError("the study has no task, so nothing can be trained; set task: clip (it needs text and images)")
+
+def misfit(study: Study, task: Task) -> str | None:
+    """Why the study's fields do not suit its task, in one line, or None."""
+    for field in task.needs:
+        if not _value(study, field):
+            if field == "evaluation.path":
+                return f"task {study.task} needs evaluation.path: rows that are never trained on"
+            return f"task {study.task} needs {field}; name the field, or set task: null"
+    if study.model.preset not in task.presets:
+        return f"model.preset: task {study.task} has {', '.join(task.presets)} (it is {study.model.preset!r})"
+    for field in SOME:
+        if field not in task.uses and _value(study, field) != _default(study, field):
+            return f"task {study.task} does not use {field}; remove it"
+    return task.lacks(study)
+
+
+def _value(study: Study, field: str) -> Any:
+    """A field by its dotted name."""
+    found: Any = study
+    for name in field.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _default(study: Study, field: str) -> Any:
+    """What the field is when the study does not say."""
+    section, _, name = field.rpartition(".")
+    owner = _value(study, section) if section else study
+    return type(owner).model_fields[name].get_default()

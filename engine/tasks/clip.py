@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from engine.dataset import Dataset
 from engine.errors import DataError, StudyError
 from engine.study import Study, digest, resolve
-from engine.tasks import Job, Metric, Progress, Report
-from engine.tasks.clip_model import PRESETS, build_model, image_features, save, text_features, train
+from engine.tasks import Job, Metric, Progress, Report, Rows
+from engine.tasks.clip_model import PRESETS, build_model, image_features, text_features, train
 from engine.tasks.feed import to_pixels
 from engine.tasks.images import cache_images
 from engine.tasks.text import cache_tokens, load_encoder, train_tokenizer
+from engine.tasks.training import save
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +60,30 @@ class ClipTask:
 
     version = 2
     runs = frozenset({"combine", "bucket", "repeat", "seeds"})
+    presets = tuple(PRESETS)
+    needs = ("dataset.text", "dataset.images", "evaluation.path")
+    uses = frozenset({"evaluation.label", "evaluation.prompts", "model.checkpoint"})
+    reads_evaluation = frozenset({"images"})
+
+    def lacks(self, _study: Study) -> str | None:
+        """See Task."""
+        return None
+
+    def shares(self, _study: Study, _folder: Path) -> list[Any]:
+        """See Task."""
+        return []
+
+    def can_shorten(self, _study: Study) -> bool:
+        """See Task."""
+        return True
+
+    def can_pause(self, _study: Study) -> bool:
+        """See Task."""
+        return True
+
+    def fewest_rows(self, study: Study) -> int:
+        """A batch, whose pairs are contrasted with each other."""
+        return study.train.batch_size
 
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """Accuracy and likelihood with a label field, recalls with captions that tell rows apart."""
@@ -74,41 +99,32 @@ class ClipTask:
         return found
 
     def prepare(
-        self,
-        study: Study,
-        folder: Path,
-        data: Dataset,
-        evaluation: Dataset,
-        roots: tuple[Path, Path],
-        good: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-        workers: int,
-        progress: Progress | None,
+        self, study: Study, folder: Path, train: Rows, evaluation: Rows | None, workers: int, progress: Progress | None
     ) -> Path:
         """Decode images and encode captions of both datasets, once per study."""
+        assert evaluation is not None
+        data, held = train.data, evaluation.data
         side, length, checkpoint = _shape(study, folder)
         vocabulary = 0 if checkpoint else PRESETS[study.model.preset].vocabulary
         key = digest(
-            [data.fingerprint, evaluation.fingerprint, side, length, vocabulary, str(checkpoint or ""),
-             study.evaluation.label, study.evaluation.prompts, data.fields.model_dump(), evaluation.fields.model_dump()]
+            [data.fingerprint, held.fingerprint, side, length, vocabulary, str(checkpoint or ""),
+             study.evaluation.label, study.evaluation.prompts, data.fields.model_dump(), held.fields.model_dump()]
         )  # fmt: skip
         target = folder / ".djsb" / "cache" / f"clip-{key}"
         if (target / "meta.json").exists():
             return target
         target.mkdir(parents=True, exist_ok=True)
-        total = len(data) + len(evaluation)
-        for name, source, root, mask, before in (
-            ("train", data, roots[0], good[0], 0),
-            ("eval", evaluation, roots[1], good[1], len(data)),
-        ):
+        total = len(data) + len(held)
+        for name, rows, before in (("train", train, 0), ("eval", evaluation, len(data))):
             cache_images(
-                source, root, mask, side, target / f"{name}-images.npy", workers,
+                rows.data, rows.root, rows.good, side, target / f"{name}-images.npy", workers,
                 _shifted(progress, before, total),
             )  # fmt: skip
         if checkpoint is None and not (target / "tokenizer.json").exists():
-            train_tokenizer(data, good[0], vocabulary, target / "tokenizer.json")
+            train_tokenizer(data, train.good, vocabulary, target / "tokenizer.json")
         encode = load_encoder(target, checkpoint, length)
-        cache_tokens(data, good[0], encode, length, target / "train-tokens.npy")
-        meta = _prepare_evaluation(study, evaluation, good[1], encode, target)
+        cache_tokens(data, train.good, encode, length, target / "train-tokens.npy")
+        meta = _prepare_evaluation(study, held, evaluation.good, encode, target)
         scratch = target / "meta.tmp"
         scratch.write_text(json.dumps({**meta, "length": length, "side": side}))
         scratch.replace(target / "meta.json")
@@ -125,7 +141,7 @@ class ClipTask:
         with torch.inference_mode():
             scores = evaluate(model, device, study, prepared)
         if job.output:
-            save(model, prepared, Path(job.output))
+            save(model, Path(job.output), [prepared / "tokenizer.json"])
         return {job.trial: scores}
 
     def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
@@ -178,7 +194,7 @@ class ClipTask:
             scores = evaluate_pack(pack, study, prepared)
         for place, job in enumerate(left):
             if job.output:
-                save(pack.member(place), prepared, Path(job.output))
+                save(pack.member(place), Path(job.output), [prepared / "tokenizer.json"])
         return {job.trial: s for job, s in zip(left, scores, strict=True)}
 
     def calibrate_pack(self, study: Study, prepared: Path, candidates: Sequence[int] | None = None) -> dict[int, float]:

@@ -1,12 +1,10 @@
-"""The CLIP model of task `clip`: presets, features, the contrastive loss and the training loop."""
+"""The CLIP model of task `clip`: presets, features, the contrastive loss and the training."""
 
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +14,13 @@ from numpy.typing import NDArray
 from engine.study import Study, resolve
 from engine.tasks import Job, Report
 from engine.tasks.feed import feed
-from engine.tasks.state import pause, resume
 from engine.tasks.text import BOS, EOS, PAD
+from engine.tasks.training import autocast, batches, extent, fit, the_device
 
 if TYPE_CHECKING:
     import torch
 
 MAX_LOGIT_SCALE = math.log(100)  # as in CLIP, Section 2.5
-POINTS = 40  # about so many points has a curve
 
 
 @dataclass(frozen=True)
@@ -89,18 +86,8 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
         model = CLIPModel.from_pretrained(source, local_files_only=True, use_safetensors=True)
     else:
         model = CLIPModel(CLIPConfig(**clip_config(PRESETS[study.model.preset])))
-    device: Any = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device: Any = the_device()
     return model.to(device)
-
-
-def save(model: Any, prepared: Path, folder: Path) -> None:
-    """A transformers checkpoint (safetensors) with its tokenizer, complete or absent."""
-    scratch = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(scratch, safe_serialization=True)
-    if (prepared / "tokenizer.json").exists():
-        (scratch / "tokenizer.json").write_bytes((prepared / "tokenizer.json").read_bytes())
-    scratch.replace(folder)
 
 
 def _unit(features: torch.Tensor) -> torch.Tensor:
@@ -132,23 +119,6 @@ def contrastive_loss(images: torch.Tensor, texts: torch.Tensor, scale: torch.Ten
     return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
 
 
-def extent(study: Study, rows: int, samples: int) -> tuple[int, int]:
-    """(rows of a batch, steps) of a training on so many rows for so many samples."""
-    batch = min(study.train.batch_size, rows)
-    return batch, max(1, samples // batch)
-
-
-def batches(rows: NDArray[np.int64], samples: int, batch: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Row numbers, batch by batch: seeded permutations of `rows`, one after the other, until `samples`."""
-    order = np.random.default_rng(seed)
-    queue = np.array([], np.int64)
-    for _ in range(max(1, samples // batch)):
-        while len(queue) < batch:
-            queue = np.concatenate([queue, order.permutation(rows)])
-        yield np.sort(queue[:batch])
-        queue = queue[batch:]
-
-
 def train(
     model: Any,
     device: torch.device,
@@ -158,56 +128,22 @@ def train(
     job: Job,
     report: Report,
 ) -> bool:
-    """AdamW with linear warm-up, cosine decay, clipped gradients; bf16 autocast on GPU.
-
-    True, or False when the trial was dropped.
-    """
+    """Train on those rows; bf16 autocast on GPU. True, or False when the trial was dropped."""
     import torch
 
-    train = study.train
     batch, steps = extent(study, len(rows), job.samples)
-    report.total = steps
-    every = max(1, steps // POINTS)
-    _, whole = extent(study, len(rows), job.horizon or job.samples)
-    optimizer = torch.optim.AdamW(model.parameters(), **adamw(study))
-    model.train()
-    running: list[float] = []
-    parameters = dict(model.named_parameters())
-    done = resume([job.resume], parameters, optimizer) if job.resume else 0
-    source = islice(batches(rows, job.samples, batch, job.seed), done, None)
-    for step, (pixels, ids) in enumerate(feed(prepared, device, source), done + 1):
-        rate = train.learning_rate * schedule(step, whole, train.warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
-        loss = _backward(model, pixels, ids, job.micro_batch or train.micro_batch or batch)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), train.clip_norm)
-        optimizer.step()
+    micro = job.micro_batch or study.train.micro_batch or batch
+
+    def clamp() -> None:
         with torch.no_grad():
             model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-        running.append(loss)
-        if step % every == 0 or step == steps:
-            report.curve(job.trial, step, loss=sum(running) / len(running), learning_rate=rate)
-            running.clear()
-            if job.trial in report.dropped():
-                return False
-    if job.pause:
-        pause(job.pause, steps, parameters, optimizer)
-    return True
 
-
-def adamw(study: Study) -> dict[str, Any]:
-    """The keyword arguments of AdamW: CLIP's betas and eps."""
-    train = study.train
-    return {"lr": train.learning_rate, "betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": train.weight_decay}
-
-
-def schedule(step: int, steps: int, warmup: float) -> float:
-    """Share of the peak learning rate at a step (1 … steps)."""
-    warm = max(1, round(steps * warmup))
-    if step <= warm:
-        return step / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+    return fit(
+        model, study, job, report,
+        steps=steps, whole=extent(study, len(rows), job.horizon or job.samples)[1],
+        order=batches(rows, job.samples, batch, job.seed), inputs=partial(feed, prepared, device),
+        backward=lambda made: _backward(model, *made, micro), after=clamp,
+    )  # fmt: skip
 
 
 def _backward(model: Any, pixels: torch.Tensor, ids: torch.Tensor, micro: int) -> float:
@@ -219,7 +155,7 @@ def _backward(model: Any, pixels: torch.Tensor, ids: torch.Tensor, micro: int) -
     """
     import torch
 
-    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.device.type == "cuda"):
+    with autocast(pixels.device):
         if micro >= len(pixels):
             loss = contrastive_loss(image_features(model, pixels), text_features(model, ids), model.logit_scale)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -27,19 +27,15 @@ from engine.study import Study
 from engine.tasks import WORTH, Job, Report
 from engine.tasks.clip_model import (
     MAX_LOGIT_SCALE,
-    POINTS,
-    adamw,
-    batches,
     build_model,
     contrastive_loss,
-    extent,
     image_features,
-    schedule,
     text_features,
     train,
 )
 from engine.tasks.feed import feed
 from engine.tasks.state import pause, resume
+from engine.tasks.training import POINTS, adamw, autocast, batches, extent, schedule
 
 WARM, TIMED = 2, 6  # steps of a calibration
 POWERS = [2**i for i in range(9)]
@@ -213,7 +209,7 @@ def _step(
 ) -> torch.Tensor:
     """One step of every member; their losses (K,), left on the device so that nothing waits for it."""
     optimizer.zero_grad()
-    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.device.type == "cuda"):
+    with autocast(pixels.device):
         losses = pack.losses(pixels, ids)
     losses.sum().backward()  # type: ignore[no-untyped-call]
     clip_members([p.grad for p in pack.parameters.values() if p.grad is not None], clip_norm)

@@ -36,7 +36,8 @@ def pause(
 
     content = {f"weight.{name}": own(p) for name, p in parameters.items()}
     for name, p in parameters.items():
-        content |= {f"{kind}.{name}": own(optimizer.state[p][key]) for kind, key in MOMENTS.items()}
+        if p in optimizer.state:  # one that no loss has reached has no moments
+            content |= {f"{kind}.{name}": own(optimizer.state[p][key]) for kind, key in MOMENTS.items()}
     scratch = Path(file).with_suffix(".tmp")
     try:
         save_file(content, scratch, metadata={"step": str(step)})
@@ -59,6 +60,7 @@ def resume(files: Sequence[str], parameters: Mapping[str, torch.Tensor], optimiz
     if len(steps) != 1:
         raise ValueError(f"the states of a pack must be equally far, not {sorted(steps)} steps")
     (step,) = steps
+    there = [set(f.keys()) for f in opened]  # type: ignore[no-untyped-call]
 
     def read(kind: str, name: str, like: torch.Tensor) -> torch.Tensor:
         found = [f.get_tensor(f"{kind}.{name}") for f in opened]  # type: ignore[no-untyped-call]
@@ -67,6 +69,8 @@ def resume(files: Sequence[str], parameters: Mapping[str, torch.Tensor], optimiz
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(read("weight", name, p))
+            if any(f"mean.{name}" not in names for names in there):
+                continue
             optimizer.state[p] = {key: read(kind, name, p) for kind, key in MOMENTS.items()}
             # as torch keeps it: beside the parameter where the optimizer is fused, else on the host
             where = p.device if optimizer.param_groups[0].get("fused") else torch.device("cpu")

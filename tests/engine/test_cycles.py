@@ -10,7 +10,6 @@ import time
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,34 +18,10 @@ from engine import cycles, loop
 from engine.cycles import chain_of, lineage, moves
 from engine.open_study import open_study, view_study
 from engine.proposal_queue import trial_id
-from engine.scheduler import Scheduler
 from engine.search.paper import control, request
 from engine.store import Store
-from tests.conftest import COLOURS, DJSB, Row, Tiny, make_tiny, run_djsb, write_jsonl
-
-SETTINGS: dict[str, Any] = {
-    "ops": {"text_length_filter": {}},
-    "train": {"epochs": 3, "keep_checkpoints": 1},
-    "combine": {"top": 1, "clusters": 0},
-    "scale": {"rates": []},
-    "confirm": {"seeds": 3, "candidates": 1},
-    "evaluation": {"metrics": ["likelihood"]},
-}
-
-
-def planted(root: Path) -> Tiny:
-    """Long captions name a wrong colour, so that short ones help in every cycle."""
-    made = make_tiny(root, 300)
-    rng = np.random.default_rng(3)
-    for i, row in enumerate(made.rows):
-        own = list(COLOURS)[i % 3]
-        others = [c for c in COLOURS if c != own]
-        long = rng.random() < 0.6
-        told = (rng.choice(others), "thing " * int(rng.integers(5, 9))) if long else (own, "a" + "b" * (i % 7))
-        row["text"] = " ".join(told)
-    write_jsonl(made.train_file, made.rows)
-    made.set(SETTINGS)
-    return made
+from tests.conftest import DJSB, Row, Tiny, run_djsb
+from tests.engine.conftest import CYCLES, planted
 
 
 def finished(tiny: Tiny) -> list[Row]:
@@ -62,34 +37,23 @@ def the_lineage(tiny: Tiny) -> list[Row]:
     return [{k: v for k, v in c.items() if k != "seconds"} for c in json.loads(done.stdout)["lineage"]]
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """A study of two cycles, run to its end; not to be changed."""
-    made = planted(tmp_path_factory.mktemp("cycles"))
-    made.set({**SETTINGS, "cycles": 2})
-    done = run_djsb("auto", made.study)
-    assert done.returncode == 0, done.stderr
-    assert "rose" in done.stdout
-    return made
-
-
 @pytest.fixture
-def two(template: Tiny, tmp_path: Path) -> Tiny:
+def two(two_cycles: Tiny, tmp_path: Path) -> Tiny:
     """A copy of the study of two cycles."""
-    copy = replace(template, root=tmp_path / "copy")
-    shutil.copytree(template.root, copy.root)
+    copy = replace(two_cycles, root=tmp_path / "copy")
+    shutil.copytree(two_cycles.root, copy.root)
     return copy
 
 
-def test_the_second_cycle_goes_on_from_the_best_checkpoint_and_so_does_its_control(template: Tiny) -> None:
-    first, second = the_lineage(template)
+def test_the_second_cycle_goes_on_from_the_best_checkpoint_and_so_does_its_control(two_cycles: Tiny) -> None:
+    first, second = the_lineage(two_cycles)
     assert (first["cycle"], first["init"], second["cycle"], second["init"]) == (1, None, 2, first["checkpoint"])
     assert first["recipe"]["label"] == second["recipe"]["label"] == "text_len low"
-    starts = {t["context"]: set() for t in finished(template)}
-    for t in finished(template):
+    starts = {t["context"]: set() for t in finished(two_cycles)}
+    for t in finished(two_cycles):
         starts[t["context"]].add(t["init"])
     assert starts == {first["context"]: {None}, second["context"]: {first["checkpoint"]}}
-    with (view := view_study(template.study)).store:
+    with (view := view_study(two_cycles.study)).store:
         scored = view.store.query(
             "SELECT t.id, m.value FROM trials t JOIN metrics m ON m.trial = t.id AND m.name = 'likelihood' "
             "WHERE t.context = ? AND t.pool = ? AND t.stage = 'confirm' ORDER BY m.value DESC",
@@ -105,19 +69,19 @@ def test_the_second_cycle_goes_on_from_the_best_checkpoint_and_so_does_its_contr
     assert controls == [{"init": first["checkpoint"]}]
 
 
-def test_the_checkpoints_of_the_cycles_are_kept_and_load_by_themselves(template: Tiny) -> None:
+def test_the_checkpoints_of_the_cycles_are_kept_and_load_by_themselves(two_cycles: Tiny) -> None:
     from transformers import CLIPModel
 
-    for cycle in the_lineage(template):
-        folder = template.study / cycle["path"]
+    for cycle in the_lineage(two_cycles):
+        folder = two_cycles.study / cycle["path"]
         assert (folder / "model.safetensors").exists()
         CLIPModel.from_pretrained(folder, local_files_only=True)
-    kept = list((template.study / ".djsb" / "checkpoints").iterdir())
+    kept = list((two_cycles.study / ".djsb" / "checkpoints").iterdir())
     assert len(kept) <= 4  # one of each cycle's end and, by keep_checkpoints: 1, the best of each
 
 
-def test_the_lineage_compares_the_checkpoints_and_the_rankings(template: Tiny) -> None:
-    first, second = the_lineage(template)
+def test_the_lineage_compares_the_checkpoints_and_the_rankings(two_cycles: Tiny) -> None:
+    first, second = the_lineage(two_cycles)
     assert first["against_first"] is first["moves"] is None
     gain = second["against_first"]
     assert gain["seeds"] == 3
@@ -128,22 +92,22 @@ def test_the_lineage_compares_the_checkpoints_and_the_rankings(template: Tiny) -
     assert [s["label"] for s in second["standing"]] == ["text_len low"]
 
 
-def test_every_cycle_has_a_leaderboard_of_its_own(template: Tiny) -> None:
-    boards = [run_djsb("rank", template.study, "--json", *which) for which in ((), ("--cycle", 1), ("--cycle", 2))]
+def test_every_cycle_has_a_leaderboard_of_its_own(two_cycles: Tiny) -> None:
+    boards = [run_djsb("rank", two_cycles.study, "--json", *which) for which in ((), ("--cycle", 1), ("--cycle", 2))]
     last, first, second = (json.loads(b.stdout) for b in boards)
     assert last == second != first
-    beyond = run_djsb("rank", template.study, "--cycle", 3)
+    beyond = run_djsb("rank", two_cycles.study, "--cycle", 3)
     assert beyond.returncode == 1
     assert "there is no cycle 3; the study has 2" in beyond.stderr
 
 
-def test_status_report_and_recipe_tell_of_the_cycles(template: Tiny) -> None:
-    status = json.loads(run_djsb("status", template.study, "--json").stdout)
+def test_status_report_and_recipe_tell_of_the_cycles(two_cycles: Tiny) -> None:
+    status = json.loads(run_djsb("status", two_cycles.study, "--json").stdout)
     assert (status["cycle"], status["cycles"], len(status["lineage"])) == (2, 2, 2)
-    page = (template.study / "report" / "report.html").read_text(encoding="utf-8")
+    page = (two_cycles.study / "report" / "report.html").read_text(encoding="utf-8")
     assert '<section id="cycles">' in page
-    assert all(c["checkpoint"] in page for c in the_lineage(template))
-    assert "of cycle 2" in (template.study / "recipe.yaml").read_text(encoding="utf-8")
+    assert all(c["checkpoint"] in page for c in the_lineage(two_cycles))
+    assert "of cycle 2" in (two_cycles.study / "recipe.yaml").read_text(encoding="utf-8")
 
 
 def test_running_again_changes_nothing(two: Tiny) -> None:
@@ -153,17 +117,17 @@ def test_running_again_changes_nothing(two: Tiny) -> None:
     assert (finished(two), the_lineage(two)) == before
 
 
-def test_ids_of_the_first_cycle_are_those_of_a_study_without_cycles(template: Tiny, tmp_path: Path) -> None:
+def test_ids_of_the_first_cycle_are_those_of_a_study_without_cycles(two_cycles: Tiny, tmp_path: Path) -> None:
     plain = planted(tmp_path)
     with (opened := open_study(plain.study, 1)).store:
         asked = request(opened, control(opened, opened.pool_size), "control", "control")
         known = {trial_id(opened, asked, seed) for seed in (0, 1000, 1001, 1002)}
         after = {trial_id(opened.following("0" * 16), asked, seed) for seed in (0, 1000)}
-    assert known <= {t["id"] for t in finished(template)}
+    assert known <= {t["id"] for t in finished(two_cycles)}
     assert not known & after
 
 
-def test_a_checkpoint_that_was_not_kept_is_trained_again_to_the_bit(two: Tiny, template: Tiny) -> None:
+def test_a_checkpoint_that_was_not_kept_is_trained_again_to_the_bit(two: Tiny, two_cycles: Tiny) -> None:
     """As when cycles are asked for after a study of one has ended."""
     first, second = the_lineage(two)
     with (opened := open_study(two.study, 1)).store:
@@ -176,39 +140,20 @@ def test_a_checkpoint_that_was_not_kept_is_trained_again_to_the_bit(two: Tiny, t
         shutil.rmtree(two.study / ".djsb" / "checkpoints")
         store.execute("DELETE FROM checkpoints")
         assert loop.run_loop(opened, workers=1).how == "done"
-    assert the_lineage(two) == the_lineage(template)
+    assert the_lineage(two) == the_lineage(two_cycles)
     again = {t["id"]: t["attempts"] for t in finished(two)}
     assert again[first["checkpoint"]] == 2
-    before, after = (t.study / first["path"] / "model.safetensors" for t in (template, two))
+    before, after = (t.study / first["path"] / "model.safetensors" for t in (two_cycles, two))
     assert before.read_bytes() == after.read_bytes()
-
-
-def test_a_stop_between_stages_goes_on_in_the_cycle_where_it_was(two: Tiny) -> None:
-    first, second = the_lineage(two)
-    seen: list[int] = []
-    with (opened := open_study(two.study, 1)).store:
-        opened.store.execute("UPDATE trials SET state = 'WAITING' WHERE context = ?", (second["context"],))
-
-        def attach(scheduler: Scheduler) -> None:
-            def watch(s: Scheduler) -> None:
-                seen.append(s.opened.cycle)
-                s.stopping = s.stopping or s.opened.cycle == 2
-
-            scheduler.watch = watch
-
-        assert loop.run_loop(opened, workers=1, started=attach).how == "stopped"
-    assert seen[-1] == 2
-    assert run_djsb("auto", two.study).returncode == 0
-    assert {t["state"] for t in finished(two)} == {"COMPLETE"}
-    assert [c["checkpoint"] for c in the_lineage(two)] == [first["checkpoint"], second["checkpoint"]]
 
 
 def test_a_person_may_have_a_cycle_start_from_another_checkpoint(two: Tiny, tmp_path: Path) -> None:
     first, second = the_lineage(two)
-    file = tmp_path / "wanted.yaml"
+    file = tmp_path / "wanted.json"
 
     def suggest(checkpoint: str) -> Row:
-        file.write_text(f"experiment: {{kind: cycle, checkpoint: {checkpoint}}}\nreason: try it from there\n")
+        asked = {"experiment": {"kind": "cycle", "checkpoint": checkpoint}, "reason": "try it from there"}
+        file.write_text(json.dumps(asked))
         done = run_djsb("propose", two.study, "--by", "person", "--from", file, "--json")
         assert done.returncode == 0, done.stderr
         found: Row = json.loads(done.stdout)["proposals"][0]
@@ -277,19 +222,19 @@ MOMENTS = (  # where an engine is killed
 
 
 @pytest.mark.timeout(600)
-def test_killed_in_either_cycle_and_between_them_it_ends_the_same(template: Tiny, tmp_path: Path) -> None:
+def test_killed_in_either_cycle_and_between_them_it_ends_the_same(two_cycles: Tiny, tmp_path: Path) -> None:
     killed = planted(tmp_path)
-    killed.set({**SETTINGS, "cycles": 2})
+    killed.set({**CYCLES, "cycles": 2})
     for moment in MOMENTS:
         before = {tuple(r.items()) for r in ended(killed)}
         kill_when(killed, moment)
         assert before <= {tuple(r.items()) for r in ended(killed)}, "a finished trial was lost or ran again"
     assert run_djsb("auto", killed.study).returncode == 0
-    assert the_lineage(killed) == the_lineage(template)
+    assert the_lineage(killed) == the_lineage(two_cycles)
     same = ("id", "context", "init", "state")
-    assert [[t[k] for k in same] for t in finished(killed)] == [[t[k] for k in same] for t in finished(template)]
+    assert [[t[k] for k in same] for t in finished(killed)] == [[t[k] for k in same] for t in finished(two_cycles)]
     for which in (1, 2):
-        boards = [run_djsb("rank", t.study, "--cycle", which, "--json").stdout for t in (killed, template)]
+        boards = [run_djsb("rank", t.study, "--cycle", which, "--json").stdout for t in (killed, two_cycles)]
         assert boards[0] == boards[1]
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from engine.dataset import BROKEN, Dataset, JsonlReader, as_list, open_reader
 from engine.errors import DataError
 from engine.media import locate, open_image
-from engine.study import DatasetSection
+from engine.study_sections import DatasetSection
 from tests.conftest import write_jsonl
 
 ROWS: list[dict[str, Any]] = [{"id": i, "text": f"row {i} – 数据\t{'x' * (i % 7)}", "n": [i, i + 1]} for i in range(25)]

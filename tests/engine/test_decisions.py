@@ -15,7 +15,7 @@ from engine.loop import run_loop
 from engine.open_study import OpenStudy
 from engine.proposals import Origin
 from engine.ranking import rank
-from engine.study import GuardSection
+from engine.study_sections import GuardSection
 
 
 def queue(opened: OpenStudy, origin: Origin = "model", **experiment: Any) -> str:

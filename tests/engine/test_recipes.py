@@ -24,7 +24,7 @@ from engine.catalogue import IMAGE_TOKEN, OPS
 from engine.errors import DataError, DjsbError, OpError, StudyError
 from engine.pools import Column, Slice
 from engine.recipes import Recipe, check_entry, read_recipe, recipe_yaml, slice_entries
-from engine.study import DatasetSection
+from engine.study_sections import DatasetSection
 
 FIELDS = DatasetSection(path="rows.jsonl", text="text", images="images", videos="videos", id=None, max_bad=1)
 TEXT = DatasetSection(path="rows.jsonl", text="text", images=None, videos=None, id=None, max_bad=1)

@@ -13,24 +13,13 @@ import pytest
 
 from engine.scaling import fit
 from tests.conftest import Row, Tiny, run_djsb, write_jsonl
-from tests.engine.test_cycles import SETTINGS, planted
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """A study whose probe has ended; not to be changed."""
-    made = planted(tmp_path_factory.mktemp("scaling"))
-    made.set({**SETTINGS, "confirm": {"seeds": 2, "candidates": 1}})
-    done = run_djsb("auto", made.study)
-    assert done.returncode == 0, done.stderr
-    return made
 
 
 @pytest.fixture
-def one(template: Tiny, tmp_path: Path) -> Tiny:
-    """A copy of it."""
-    copy = replace(template, root=tmp_path / "copy")
-    shutil.copytree(template.root, copy.root)
+def one(two_cycles: Tiny, tmp_path: Path) -> Tiny:
+    """A copy of a study of two cycles, whose recipes are confirmed at three seeds."""
+    copy = replace(two_cycles, root=tmp_path / "copy")
+    shutil.copytree(two_cycles.root, copy.root)
     return copy
 
 
@@ -70,7 +59,7 @@ def test_a_recipe_is_compared_on_more_training_another_model_and_other_data(one:
     found = json.loads(run_djsb("show", "scaling", one.study, "--json").stdout)
     assert [p["proposal"] for p in found["points"]] == [a["id"] for a in asked]
     half, double, small, other = found["points"]
-    assert all(p["seeds"] == 2 and p["ci_low"] < p["change"] < p["ci_high"] for p in found["points"])
+    assert all(p["seeds"] == 3 and p["ci_low"] < p["change"] < p["ci_high"] for p in found["points"])
     assert (half["samples"], double["samples"], half["preset"]) == (112, 450, "tiny")
     assert double["flops"] / half["flops"] == pytest.approx(450 / 112)
     assert small["flops_per_sample"] > 10 * half["flops_per_sample"]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import StudyError
-from engine.study import Study, digest, parse_study, read_study, resolve, study_yaml
+from engine.study import RARE, Study, digest, parse_study, read_study, resolve, study_yaml
 
 LEAST: dict[str, Any] = {"name": "s", "dataset": {"path": "rows.jsonl"}, "ops": {"text_length_filter": {}}}
 FULL: dict[str, Any] = {
@@ -53,9 +53,9 @@ def test_a_default_that_is_written_out_is_the_same_study() -> None:
 
 def test_every_field_stands_in_the_file_with_its_meaning() -> None:
     text = study_yaml(Study.model_validate(LEAST))
-    for section in (Study, *(f.annotation for f in Study.model_fields.values())):
+    for section in (Study, *(f.annotation for n, f in Study.model_fields.items() if n not in RARE)):
         for name, info in getattr(section, "model_fields", {}).items():
-            assert f"{name}:" in text
+            assert name in RARE or f"{name}:" in text
             assert info.description is None or info.description in text
 
 

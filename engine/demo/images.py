@@ -1,4 +1,4 @@
-"""The demo world: images of shapes with web-like captions, whose defects and right answers are known.
+"""The demo world of task `clip`: images of shapes with web-like captions, whose defects and right answers are known.
 
     make_demo(Path("demo"))     # 3000 training rows, 600 test rows, a few seconds, no download
 
@@ -32,20 +32,16 @@ This text is for people: no code reads it.
 """
 
 import io
-import json
 import math
 import re
-import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from engine.errors import DataError
+from engine.demo.files import DemoFiles, Rng, build, drawn, pick, write_lines
 
 VERSION = 1
 """Raised whenever the same arguments give other bytes than before."""
@@ -95,21 +91,6 @@ STUBS = ("a", "photo of", "image", "the")
 _CLASS_WORD = re.compile(r"\b(" + "|".join((*COLOURS, *SHAPES)) + r")\b")
 _TRAIN, _TEST = 0, 1
 
-Rng = np.random.Generator
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class DemoFiles:
-    """Where the demo lies. Image paths inside are relative to the folder of these files."""
-
-    train: Path
-    """{"id", "text", "images"} per line."""
-    test: Path
-    """The same and "label", the class name; ids start at 0 again."""
-    truth: Path
-    """{"id", "label", "defects"} of each training row: for looking, never for training."""
-
 
 @dataclass(frozen=True)
 class Scene:
@@ -143,51 +124,15 @@ class Scene:
 
 
 def make_demo(folder: Path, rows: int = 3000, test_rows: int = 600, seed: int = 0) -> DemoFiles:
-    """Write the demo into `folder`, or reuse the one of the same arguments that is there.
+    """Write the demo into `folder`, or reuse the one of the same arguments that is there; see `files.build`."""
 
-    The bytes depend on the arguments only, row i on (seed, i) only. The folder appears whole or not at all.
-
-    Raises: DataError if an argument is out of range or the folder holds anything else.
-    """
-    if rows < 1 or test_rows < 1 or seed < 0:
-        raise DataError(
-            f"a demo of rows={rows}, test_rows={test_rows}, seed={seed} cannot be made; "
-            "use at least 1 row of each and a seed of 0 or more"
-        )
-    arguments = {"version": VERSION, "rows": rows, "test_rows": test_rows, "seed": seed}
-    files = DemoFiles(folder / "train.jsonl", folder / "test.jsonl", folder / "truth.jsonl")
-    if _is_finished(folder, arguments):
-        return files
-    target = folder.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as building:
-        draft = Path(building) / "demo"
+    def write(draft: Path) -> None:
         _write_train(draft, rows, seed)
         _write_test(draft, test_rows, seed)
-        (draft / "demo.json").write_text(json.dumps(arguments) + "\n", encoding="utf-8")
-        try:
-            draft.rename(target)  # an empty folder is replaced, a filled one never
-        except OSError:
-            if not _is_finished(folder, arguments):  # else another process made the same demo meanwhile
-                raise
-    return files
 
-
-def _is_finished(folder: Path, arguments: dict[str, int]) -> bool:
-    """True if the folder holds this demo, False if it is free; raises DataError if it holds anything else."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    remedy = "name another folder, or remove this one yourself"
-    try:
-        found = json.loads((folder / "demo.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise DataError(f"{folder} exists and is not a demo; {remedy}") from None
-    if found != arguments:
-        raise DataError(f"{folder} holds a demo of other arguments ({found}, not {arguments}); {remedy}")
-    missing = [name for name in ("train.jsonl", "test.jsonl", "truth.jsonl", "images") if not (folder / name).exists()]
-    if missing:
-        raise DataError(f"{folder} holds a demo without its {', '.join(missing)}; {remedy}")
-    return True
+    arguments = {"version": VERSION, "rows": rows, "test_rows": test_rows, "seed": seed}
+    build(folder, arguments, write, ["train.jsonl", "test.jsonl", "truth.jsonl", "images"])
+    return DemoFiles(folder / "train.jsonl", folder / "test.jsonl", folder / "truth.jsonl")
 
 
 def _write_train(folder: Path, rows: int, seed: int) -> None:
@@ -201,8 +146,8 @@ def _write_train(folder: Path, rows: int, seed: int) -> None:
         name = _save(image, folder, f"images/train/{row:06d}", rng, noisy="noisy" in image_defects)
         samples.append({"id": row, "text": text, "images": [name]})
         truths.append({"id": row, "label": scene.label, "defects": caption_defects + image_defects})
-    _write_lines(folder / "train.jsonl", samples)
-    _write_lines(folder / "truth.jsonl", truths)
+    write_lines(folder / "train.jsonl", samples)
+    write_lines(folder / "truth.jsonl", truths)
 
 
 def _write_test(folder: Path, rows: int, seed: int) -> None:
@@ -214,21 +159,7 @@ def _write_test(folder: Path, rows: int, seed: int) -> None:
         text = clean_caption(scene, rng)
         name = _save(render(scene), folder, f"images/test/{row:06d}", rng, noisy=False)
         samples.append({"id": row, "text": text, "images": [name], "label": scene.label})
-    _write_lines(folder / "test.jsonl", samples)
-
-
-def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    path.write_text(text, encoding="utf-8", newline="\n")
-
-
-def _pick(rng: Rng, options: Sequence[T]) -> T:
-    return options[int(rng.integers(len(options)))]
-
-
-def _drawn(rates: dict[str, float], rng: Rng) -> list[str]:
-    """The defects that a row gets, each drawn on its own."""
-    return [name for name, rate in rates.items() if rng.random() < rate]
+    write_lines(folder / "test.jsonl", samples)
 
 
 # Scenes
@@ -246,7 +177,7 @@ def draw_scene(label: str, rng: Rng) -> Scene:
         y=float(rng.uniform(0.3, 0.7)),
         size=float(rng.uniform(0.35, 0.8)),
         angle=float(rng.uniform(0, 2 * math.pi)),
-        background=_pick(rng, BACKGROUNDS),
+        background=pick(rng, BACKGROUNDS),
         background_seed=int(rng.integers(2**31)),
         width=int(rng.integers(28, 41)),
         height=int(rng.integers(28, 41)),
@@ -302,16 +233,16 @@ def _background(scene: Scene, rng: Rng) -> NDArray[np.uint8]:
 def clean_caption(scene: Scene, rng: Rng, label: str | None = None) -> str:
     """A caption that names the scene's class, or the class `label` in its place."""
     colour, shape = (label or scene.label).split()
-    template = _pick(rng, TEMPLATES)
+    template = pick(rng, TEMPLATES)
     return template.format(colour=colour, shape=shape, size=scene.size_word, background=scene.background)
 
 
 def web_caption(scene: Scene, rng: Rng) -> tuple[str, list[str]]:
     """A caption as the web has it, and its defects in order of application."""
-    defects = _drawn(CAPTION_DEFECTS, rng)
+    defects = drawn(CAPTION_DEFECTS, rng)
     label = scene.label
     if "mismatched" in defects:
-        label = _pick(rng, [other for other in CLASSES if other != scene.label])
+        label = pick(rng, [other for other in CLASSES if other != scene.label])
     text = file_name(label, rng) if "file_name" in defects else clean_caption(scene, rng, label)
     if "truncated" in defects:
         text = truncated(text, rng)
@@ -326,13 +257,13 @@ def file_name(label: str, rng: Rng) -> str:
     """A file name or URL; one of the four kinds holds the class."""
     colour, shape = label.split()
     number, copy = int(rng.integers(100_000)), int(rng.integers(1, 10))
-    return _pick(rng, FILE_NAMES).format(colour=colour, shape=shape, n=number, k=copy)
+    return pick(rng, FILE_NAMES).format(colour=colour, shape=shape, n=number, k=copy)
 
 
 def truncated(text: str, rng: Rng) -> str:
     """The text up to its first class word, or a stub if that leaves nothing; half of a text without one."""
     found = _CLASS_WORD.search(text)
-    return text[: found.start() if found else len(text) // 2].rstrip() or _pick(rng, STUBS)
+    return text[: found.start() if found else len(text) // 2].rstrip() or pick(rng, STUBS)
 
 
 def repeated(text: str, rng: Rng) -> str:
@@ -340,15 +271,15 @@ def repeated(text: str, rng: Rng) -> str:
     kind = rng.random()
     if kind < 0.4:
         return " ".join([text] * int(rng.integers(3, 7)))
-    phrase = _pick(rng, CLASSES) if kind < 0.7 else _pick(rng, SHOP_WORDS)
+    phrase = pick(rng, CLASSES) if kind < 0.7 else pick(rng, SHOP_WORDS)
     return " ".join([phrase] * int(rng.integers(8, 17)))
 
 
 def spammed(text: str, rng: Rng) -> str:
     """Shop keywords, a third of them class words; the text is lost (70 %) or stands before or behind them."""
-    separator = _pick(rng, SEPARATORS)
+    separator = pick(rng, SEPARATORS)
     class_words = (*COLOURS, *SHAPES)
-    words = [_pick(rng, class_words if rng.random() < 1 / 3 else SHOP_WORDS) for _ in range(rng.integers(8, 21))]
+    words = [pick(rng, class_words if rng.random() < 1 / 3 else SHOP_WORDS) for _ in range(rng.integers(8, 21))]
     place = rng.random()
     if place < 0.15:
         words.insert(0, text)
@@ -362,7 +293,7 @@ def spammed(text: str, rng: Rng) -> str:
 
 def web_image(image: Image.Image, rng: Rng) -> tuple[Image.Image, list[str]]:
     """The image as the web has it, and its defects in order of application."""
-    defects = _drawn(IMAGE_DEFECTS, rng)
+    defects = drawn(IMAGE_DEFECTS, rng)
     if "blurred" in defects:
         image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(2.5, 4.5))))
     if "tiny" in defects:

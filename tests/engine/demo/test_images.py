@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import demo
-from engine.demo import CAPTION_DEFECTS, CLASSES, IMAGE_DEFECTS, DemoFiles, make_demo
+from engine.demo import images as demo
+from engine.demo.files import DemoFiles
+from engine.demo.images import CAPTION_DEFECTS, CLASSES, IMAGE_DEFECTS, make_demo
 from engine.errors import DjsbError
 
 ROWS, TEST_ROWS = 1200, 160
