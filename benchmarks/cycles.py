@@ -24,9 +24,9 @@ from engine.budget import format_seconds
 
 DJSB = Path(__file__).resolve().parents[1] / "djsb.py"
 CYCLES = 3
-# longer trainings and more fresh seeds than the demo has: what helps in a later cycle helps less
+# shorter trainings, so that a cycle leaves something to learn to the next, and more fresh seeds
 SETTINGS: dict[str, dict[str, Any]] = {
-    "train": {"epochs": 10},
+    "train": {"epochs": 1.5},
     "search": {"top": 3},
     "combine": {"clusters": 0, "max": 4},
     "scale": {"rates": []},
