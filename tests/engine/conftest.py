@@ -40,7 +40,7 @@ def two_cycles(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """A study of two cycles, run to its end; not to be changed."""
     made = planted(tmp_path_factory.mktemp("cycles"))
     made.set({**CYCLES, "cycles": 2})
-    done = run_djsb("auto", made.study)
+    done = run_djsb("auto", made.study, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "rose" in done.stdout
     return made

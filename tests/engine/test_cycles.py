@@ -165,7 +165,7 @@ def test_a_person_may_have_a_cycle_start_from_another_checkpoint(two: Tiny, tmp_
     assert wanted["status"] == "queued", wanted
     done = run_djsb("review", wanted["id"], "--dir", two.study, "--approve", "--why", "once more")
     assert done.returncode == 0, done.stderr
-    assert run_djsb("auto", two.study).returncode == 0
+    assert run_djsb("auto", two.study, timeout=600).returncode == 0
     third = the_lineage(two)[2]
     assert (third["cycle"], third["init"], third["proposal"]) == (3, second["checkpoint"], wanted["id"])
     assert third["trials"] > 0
@@ -229,7 +229,7 @@ def test_killed_in_either_cycle_and_between_them_it_ends_the_same(two_cycles: Ti
         before = {tuple(r.items()) for r in ended(killed)}
         kill_when(killed, moment)
         assert before <= {tuple(r.items()) for r in ended(killed)}, "a finished trial was lost or ran again"
-    assert run_djsb("auto", killed.study).returncode == 0
+    assert run_djsb("auto", killed.study, timeout=600).returncode == 0
     assert the_lineage(killed) == the_lineage(two_cycles)
     same = ("id", "context", "init", "state")
     assert [[t[k] for k in same] for t in finished(killed)] == [[t[k] for k in same] for t in finished(two_cycles)]

@@ -52,7 +52,7 @@ def test_a_recipe_is_compared_on_more_training_another_model_and_other_data(one:
     assert [a["status"] for a in asked] == ["queued"] * 4
     assert run_djsb("review", "--all", "--dir", one.study, "--approve", "--why", "does it hold?").returncode == 0
     board = run_djsb("rank", one.study, "--json").stdout
-    done = run_djsb("auto", one.study)
+    done = run_djsb("auto", one.study, timeout=600)
     assert done.returncode == 0, done.stderr
     assert run_djsb("rank", one.study, "--json").stdout == board  # the study's own ranking is none the wiser
 
@@ -69,7 +69,7 @@ def test_a_recipe_is_compared_on_more_training_another_model_and_other_data(one:
     assert line["points"] == 3  # other data are another line
     assert line["ahead"]["extrapolated"]
     assert "extrapolated to" in run_djsb("show", "scaling", one.study).stdout
-    again = run_djsb("auto", one.study)
+    again = run_djsb("auto", one.study, timeout=600)
     assert again.returncode == 0
     assert json.loads(run_djsb("show", "scaling", one.study, "--json").stdout) == found
 
