@@ -96,10 +96,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         lineage = run((options.study or Path(scratch) / "demo").resolve())
     last = lineage[-1]["against_first"]
+    changed = ", ".join(f"{s}.{k}: {v}" for s, change in SETTINGS.items() for k, v in change.items())
     lines = [
         *table(lineage),
         "",
-        f"The demo with {len(OPS)} OPs and {', '.join(f'{s}.{k}: {v}' for s, change in SETTINGS.items() for k, v in change.items())}. "
+        f"The demo with {len(OPS)} OPs and {changed}. "
         "Scores are means of the recipe's checkpoints over the fresh seeds. Each cycle's control goes on from the same "
         "checkpoint as its pools; the change against cycle 1 includes what the longer training does by itself. The "
         "second table is Table 14's: statistics by their best bucket, as far as the race compared them.",

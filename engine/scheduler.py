@@ -86,33 +86,41 @@ class Scheduler:
     def calibrate(self, charge: bool = True, flops: bool = False) -> None:
         """Measure a few steps on the first device, once per context; the time is charged, unless only a plan is made.
 
-        flops: count those of a trained sample, too.
+        flops: count those of a trained sample, too; packs are not timed then, as few trials follow.
         """
         task = self.opened.task
         if isinstance(task, Outside):
             self.accounts.expect(task.expected(self.opened.study), self.opened.pool_size)
             return
         known = self.accounts.calibration or {}
-        if known and not (flops and "flops" not in known):
+        timed = not known or (known.get("alone", False) and not flops)
+        counted = flops and "flops" not in known
+        if not timed and not counted:
             return
+        message = self._message("calibrate", timed=timed, packs=not flops, flops=counted)
         slot = self.slots[0]
         if slot.ready:
-            slot.send(self._message("calibrate", flops=flops))
+            slot.send(message)
         elif not slot.started:
             slot.start()
         while True:
-            event = self.events.get(timeout=START)[1]
-            if event is None:
+            origin, event = self.events.get(timeout=START)
+            if origin is not slot:  # a worker that was started for trials before
+                origin.ready = origin.ready or (event is not None and event["event"] == "ready")
+            elif event is None:
+                time.sleep(0.5)  # until the system knows that the process has ended
+                if slot.started and not slot.died():
+                    continue  # that was the end of an earlier worker
                 raise TrialError(f"the calibration failed: {slot.died() or 'the worker is gone'}; see {slot.log}")
-            if event["event"] == "ready":
+            elif event["event"] == "ready":
                 slot.ready = True
-                slot.send(self._message("calibrate", flops=flops))
+                slot.send(message)
             elif event["event"] == "failed":
                 raise TrialError(f"the calibration failed: {event['error']}; see {slot.log}")
             elif event["event"] == "done":
                 break
         with self.store.transaction():
-            measured = {**event["calibration"], "device": slot.device, **known}
+            measured = {**known, **event["calibration"], "device": slot.device}
             self.store.put_result(self.opened.context, "calibration", measured)
             if charge:
                 self.accounts.charge_calibration(slot.device, event["seconds"], again=bool(known))
