@@ -24,10 +24,11 @@ from engine.budget import format_seconds
 
 DJSB = Path(__file__).resolve().parents[1] / "djsb.py"
 CYCLES = 3
-# a later cycle's recipe adds less, so fewer pools are probed and the one recipe is confirmed on more seeds
+# a short training leaves the next cycle something to learn; few pools, and more seeds for the one recipe
 OPS = ("text_length_filter", "word_repetition_filter", "special_characters_filter")
 SETTINGS: dict[str, dict[str, Any]] = {
     "evaluation": {"metrics": ["likelihood"]},
+    "train": {"epochs": 2},
     "search": {"top": 2},
     "combine": {"clusters": 0, "max": 4},
     "scale": {"rates": []},
