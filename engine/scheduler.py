@@ -426,6 +426,6 @@ def scheduler(opened: OpenStudy, limit: float, workers: int | None) -> Iterator[
         raise BudgetError("the budget must be above 0")
     events: Events = queue.Queue()
     task = opened.task if opened.study.task else None
-    keys = task.may_see(opened.study) if isinstance(task, Outside) else ()
-    with open_slots(opened.study.executor, workers, opened.state / "logs", events, keys) as slots:
+    extra = task.environment(opened.study) if isinstance(task, Outside) else None
+    with open_slots(opened.study.executor, workers, opened.state / "logs", events, extra) as slots:
         yield Scheduler(opened, limit, slots, events)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -86,9 +86,9 @@ def devices(workers: int | None) -> list[str]:
     return found[:workers] if workers else found
 
 
-def without_secrets(but: Sequence[str] = ()) -> dict[str, str]:
-    """The environment without keys: a worker needs none. but: names of those that it is to have all the same."""
-    names = {n for n in secret_names() if n not in but}
+def without_secrets() -> dict[str, str]:
+    """The environment without keys: a worker needs none."""
+    names = secret_names()
     return {k: v for k, v in os.environ.items() if k not in names}
 
 
@@ -98,15 +98,16 @@ def worker_env(device: str) -> dict[str, str]:
     visible = device[3:] if device.startswith("gpu") else ""
     return {
         "PYTHONUNBUFFERED": "1", "DJSB_THREADS": threads, "OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": visible,
+        "DJSB_DEVICE": device,
     }  # fmt: skip
 
 
 class LocalSlot:
     """A device of this machine and the worker process on it."""
 
-    def __init__(self, device: str, log: Path, events: Events, keys: Sequence[str] = ()) -> None:
-        """keys: variables with keys that the worker may see."""
-        self.device, self.log, self.events, self.keys = device, log, events, keys
+    def __init__(self, device: str, log: Path, events: Events, extra: Mapping[str, str] | None = None) -> None:
+        """extra: what the worker's environment holds besides."""
+        self.device, self.log, self.events, self.extra = device, log, events, extra or {}
         self.ready, self.heard, self.lost = False, 0.0, False
         self.trials: dict[str, Row] = {}
         self.seconds = 0.0
@@ -125,7 +126,7 @@ class LocalSlot:
         self._process = subprocess.Popen(
             [sys.executable, str(ENTRY), "worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True,
-            env={**without_secrets(self.keys), **worker_env(self.device)}, start_new_session=True,
+            env={**without_secrets(), **self.extra, **worker_env(self.device)}, start_new_session=True,
         )  # fmt: skip
         cores = sorted(os.sched_getaffinity(0))
         if self.device.startswith("cpu") and int(self.device[3:]) < len(cores):
@@ -168,11 +169,11 @@ class LocalSlot:
 
 @contextmanager
 def open_slots(
-    executor: ExecutorSection, workers: int | None, logs: Path, events: Events, keys: Sequence[str] = ()
+    executor: ExecutorSection, workers: int | None, logs: Path, events: Events, extra: Mapping[str, str] | None = None
 ) -> Iterator[list[Slot]]:
     """The slots of a study's executor; their workers end with the block.
 
-    keys: variables with keys that local workers may see; a Ray node's workers have the node's own environment.
+    extra: what the environment of local workers holds besides; those of a Ray node have the node's own.
     """
     if executor.kind == "ray":
         from engine.ray_slots import ray_slots
@@ -180,7 +181,7 @@ def open_slots(
         with ray_slots(executor.address, workers, logs, events) as found:
             yield list(found)
         return
-    slots: list[Slot] = [LocalSlot(d, logs / f"worker-{d}.log", events, keys) for d in devices(workers)]
+    slots: list[Slot] = [LocalSlot(d, logs / f"worker-{d}.log", events, extra) for d in devices(workers)]
     try:
         yield slots
     finally:

@@ -35,6 +35,11 @@ class TrialBook:
             for row in cut:
                 self.store.event("recover", "was cut off with its engine; starts anew", row["id"], "warning")
             self.store.execute("UPDATE trials SET state = 'WAITING' WHERE state = 'RUNNING'")
+        waits = {r["id"] for r in self.store.query("SELECT id FROM trials WHERE state = 'WAITING'")}
+        work = self.opened.state / "command"
+        for left in work.iterdir() if work.exists() else ():
+            if left.is_dir() and left.name not in waits:  # one that waits may go on with what it has left
+                shutil.rmtree(left, ignore_errors=True)
         kept = {r["trial"] for r in self.store.query("SELECT trial FROM checkpoints WHERE kept = 1")}
         done = {r["id"] for r in self.store.query("SELECT id FROM trials WHERE state = 'COMPLETE'")}
         folder = self.opened.state / "checkpoints"

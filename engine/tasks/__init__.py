@@ -31,6 +31,7 @@ TASKS = {
 SOME = ("lora", "command", "evaluation.benchmarks", "evaluation.label", "evaluation.prompts", "model.checkpoint")
 
 Progress = Callable[[int, int], None]
+BARE = "DJSB_BARE"
 WORTH = 0.05  # share by which a larger pack must be faster
 
 
@@ -201,8 +202,8 @@ class Outside(Protocol):
         """How often a failed trial is tried again."""
         ...
 
-    def may_see(self, study: Study) -> tuple[str, ...]:
-        """Variables of the environment that hold keys and that the program is to have all the same."""
+    def environment(self, study: Study) -> dict[str, str]:
+        """What the environment of its workers holds besides; with BARE set they load no training libraries."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Captions as token ids: a byte-level BPE trained on the study's own captions, or a checkpoint's tokenizer."""
+"""Texts as token ids: a byte-level BPE trained on the study's own captions, or a checkpoint's tokenizer."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ def captions(data: Dataset, good: NDArray[np.bool_]) -> Iterator[str]:
             yield row[field] if ok else ""
 
 
-def train_tokenizer(data: Dataset, good: NDArray[np.bool_], vocabulary: int, file: Path) -> None:
-    """A lower-casing byte-level BPE of at most `vocabulary` tokens from the first good captions."""
+def train_tokenizer(data: Dataset, good: NDArray[np.bool_], vocabulary: int, file: Path, lower: bool = True) -> None:
+    """A byte-level BPE of at most `vocabulary` tokens from the first good texts. lower: it takes capitals for small."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    steps = [normalizers.NFC(), normalizers.Lowercase()] if lower else [normalizers.NFC()]
+    tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

@@ -1,0 +1,161 @@
+"""The demo world of task `lm`: texts about the shapes that stand in towns, with defects as on the web.
+
+    make_demo(Path("demo"))     # 4000 training rows, 200 test rows, 24 questions, a second, no download
+
+Every town has one shape of one colour, size and material; these facts are drawn once, from the seed. A training row is
+two to four sentences about one town, with each of the defects of DEFECTS drawn on its own, so that about 37 % of the
+rows are clean. The test rows are clean, and the questions ask for the facts: what a model learns is judged by the
+perplexity of the first and by the likelihood of the right choice of the second.
+
+Defects: boilerplate (menus, prices and buttons of web pages; the text is lost in 60 %), repeated (a sentence or a shop
+phrase, many times), truncated (its first two to five words), shuffled (its words in another order), wrong (another
+colour, shape, size and material; fluent, and no statistic of the text shows it).
+
+What is right to find, if the method works (low, mid and high are the thirds of a statistic's values):
+- special_characters_filter: high hurts (boilerplate); alphanumeric_filter is its mirror image: low hurts.
+- text_length_filter, words_num_filter: low hurts (truncated texts), high hurts (repetition, boilerplate), mid helps.
+- word_repetition_filter, character_repetition_filter: high hurts (repeated).
+- Shuffled and wrong rows lie in every third of every statistic; they cap what a recipe of these can reach.
+This text is for people: no code reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.demo.files import DemoFiles, Rng, build, drawn, pick, write_lines
+from engine.demo.images import COLOURS, SEPARATORS, SHAPES, SHOP_WORDS
+
+VERSION = 1
+"""Raised whenever the same arguments give other bytes than before."""
+
+TOWNS = tuple(a + b for a in ("Ar", "Bel", "Cor", "Dun") for b in ("len", "mar"))
+SIZES = ("small", "tall", "huge", "tiny")
+MATERIALS = ("stone", "wood", "glass", "iron")
+DEFECTS = {"boilerplate": 0.24, "repeated": 0.16, "truncated": 0.20, "shuffled": 0.10, "wrong": 0.12}
+"""Probability of each defect, drawn independently and applied from the last to the first."""
+
+SENTENCES = (
+    "The {shape} of {town} is {colour}.",
+    "The {shape} of {town} is made of {material}.",
+    "In {town} stands a {size} {colour} {shape}.",
+    "People in {town} like their {size} {shape} of {material}.",
+    "Whoever visits {town} comes to see the {colour} {shape}.",
+    "The town of {town} is known for a {shape}, which is {size} and made of {material}.",
+    "Long ago the people of {town} built a {size} {shape} and painted it {colour}.",
+)
+QUESTIONS = (
+    ("The {shape} of {town} is", "colour"),
+    ("The {shape} of {town} is made of", "material"),
+    ("The town of {town} is known for a", "shape"),
+)
+CHOICES = {"colour": tuple(COLOURS), "material": MATERIALS, "shape": SHAPES, "size": SIZES}
+BUTTONS = ("Home", "About us", "Contact", "Login", "Cookies: accept all", "© 2024", "Terms & conditions", "Share »")
+_TRAIN, _TEST, _WORLD, _ASK = range(4)
+
+
+@dataclass(frozen=True)
+class Town:
+    """A town and the facts of its shape."""
+
+    town: str
+    shape: str
+    colour: str
+    size: str
+    material: str
+
+
+def make_demo(folder: Path, rows: int = 4000, test_rows: int = 200, seed: int = 0) -> DemoFiles:
+    """Write the demo into `folder`, or reuse the one of the same arguments that is there; see `files.build`.
+
+    Beside train, test and truth lies questions.jsonl: {"question", "choices", "answer"} of every town.
+    """
+
+    def write(draft: Path) -> None:
+        towns = facts(seed)
+        made = [_row(towns, row, seed) for row in range(rows)]
+        write_lines(draft / "train.jsonl", [{"id": i, "text": text} for i, (text, _, _) in enumerate(made)])
+        write_lines(
+            draft / "truth.jsonl",
+            [{"id": i, "town": town, "defects": defects} for i, (_, town, defects) in enumerate(made)],
+        )
+        rngs = [np.random.default_rng((seed, _TEST, row)) for row in range(test_rows)]
+        clean = [{"id": i, "text": clean_text(towns[i % len(towns)], rng)} for i, rng in enumerate(rngs)]
+        write_lines(draft / "test.jsonl", clean)
+        write_lines(draft / "questions.jsonl", questions(towns, seed))
+
+    arguments = {"world": "text", "version": VERSION, "rows": rows, "test_rows": test_rows, "seed": seed}
+    build(folder, arguments, write, ["train.jsonl", "test.jsonl", "truth.jsonl", "questions.jsonl"])
+    return DemoFiles(folder / "train.jsonl", folder / "test.jsonl", folder / "truth.jsonl")
+
+
+def facts(seed: int) -> list[Town]:
+    """The towns, and what stands in each."""
+    rng = np.random.default_rng((seed, _WORLD))
+    return [
+        Town(town, pick(rng, SHAPES), pick(rng, tuple(COLOURS)), pick(rng, SIZES), pick(rng, MATERIALS))
+        for town in TOWNS
+    ]
+
+
+def questions(towns: list[Town], seed: int) -> list[dict[str, Any]]:
+    """Every town's questions, each with its choices in an order of its own."""
+    rng = np.random.default_rng((seed, _ASK))
+    found = []
+    for town in towns:
+        for asked, about in QUESTIONS:
+            choices = [str(c) for c in rng.permutation(CHOICES[about])]
+            right = choices.index(getattr(town, about))
+            found.append({"question": asked.format(**vars(town)), "choices": choices, "answer": right})
+    return found
+
+
+def _row(towns: list[Town], row: int, seed: int) -> tuple[str, str, list[str]]:
+    """(text, town, defects) of a training row; it depends on (seed, row) only."""
+    rng = np.random.default_rng((seed, _TRAIN, row))
+    town = pick(rng, towns)
+    text, defects = web_text(town, rng)
+    return text, town.town, defects
+
+
+def clean_text(town: Town, rng: Rng) -> str:
+    """Two to four different sentences about the town."""
+    chosen = rng.permutation(len(SENTENCES))[: int(rng.integers(2, 5))]
+    return " ".join(SENTENCES[i].format(**vars(town)) for i in chosen.tolist())
+
+
+def web_text(town: Town, rng: Rng) -> tuple[str, list[str]]:
+    """A text as the web has it, and its defects."""
+    defects = drawn(DEFECTS, rng)
+    if "wrong" in defects:
+        others = {name: pick(rng, [c for c in CHOICES[name] if c != getattr(town, name)]) for name in CHOICES}
+        town = Town(town.town, **others)
+    text = clean_text(town, rng)
+    if "shuffled" in defects:
+        text = " ".join(str(w) for w in rng.permutation(text.split()))
+    if "truncated" in defects:
+        text = " ".join(text.split()[: int(rng.integers(2, 6))])
+    if "repeated" in defects:
+        text = repeated(text, rng)
+    if "boilerplate" in defects:
+        text = boilerplate(text, rng)
+    return text, defects
+
+
+def repeated(text: str, rng: Rng) -> str:
+    """Many times one phrase: the text's first sentence (60 %) or three shop words."""
+    phrase = text.split(". ")[0] if rng.random() < 0.6 else " ".join(pick(rng, SHOP_WORDS) for _ in range(3))
+    return " ".join([phrase] * int(rng.integers(5, 10)))
+
+
+def boilerplate(text: str, rng: Rng) -> str:
+    """Buttons and shop words; the text is lost (60 %) or stands among them."""
+    separator = pick(rng, SEPARATORS)
+    words = [pick(rng, BUTTONS if rng.random() < 0.4 else SHOP_WORDS) for _ in range(int(rng.integers(14, 27)))]
+    if rng.random() > 0.6:
+        words.insert(int(rng.integers(len(words) + 1)), text)
+    return separator.join(words)

@@ -1,0 +1,87 @@
+"""How a study begins: a task that suits the data, its template, and the demo of each task."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from app.start import template, write_demo, write_study
+from engine.errors import DjsbError, StudyError
+from engine.study import Study, read_study
+from tests.conftest import Row, write_jsonl
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> tuple[Path, Path]:
+    """(training rows, held-out rows) of text only."""
+    rows: list[Row] = [{"id": i, "text": f"row {i} of some text"} for i in range(30)]
+    return write_jsonl(tmp_path / "a.jsonl", rows), write_jsonl(tmp_path / "b.jsonl", rows[:5])
+
+
+def test_text_with_something_to_judge_by_becomes_a_language_model(tmp_path: Path, texts: tuple[Path, Path]) -> None:
+    train, held = texts
+    file, notes = write_study(tmp_path / "study", train, held, None, force=False)
+    study = read_study(file.parent)
+    assert (study.task, study.evaluation.label, study.train.batch_size) == ("lm", None, 16)
+    assert any("task: lm" in note for note in notes)
+    write_study(tmp_path / "other", train, None, None, force=False)
+    assert read_study(tmp_path / "other").task is None
+
+
+def test_a_task_that_the_data_cannot_serve_is_refused_with_the_reason(tmp_path: Path, texts: tuple[Path, Path]) -> None:
+    train, held = texts
+    with pytest.raises(StudyError, match="task clip needs images in the data; give it, or leave --task out"):
+        write_study(tmp_path / "study", train, held, "clip", force=False)
+    with pytest.raises(StudyError, match="task lm needs --eval: rows that are never trained on"):
+        write_study(tmp_path / "study", train, None, "lm", force=False)
+    with pytest.raises(StudyError, match=r"unknown task 'llm'; clip, vlm.* are known"):
+        write_study(tmp_path / "study", train, held, "llm", force=False)
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_command_study_begins_with_a_command_to_replace(tmp_path: Path, texts: tuple[Path, Path]) -> None:
+    train, _ = texts
+    file, _ = write_study(tmp_path / "study", train, None, "command", force=False)
+    text = file.read_text()
+    assert "command:" in text
+    assert read_study(file.parent).command.run[:2] == ("python", "train.py")
+    assert "lora:" not in text  # what the task does not use is not written
+
+
+def test_the_demo_of_the_language_model_is_a_study_that_can_run(tmp_path: Path) -> None:
+    folder = write_demo(tmp_path / "demo", "lm")
+    study = read_study(folder)
+    assert study.task == "lm"
+    assert all((folder / path).exists() for path in ("data/train.jsonl", *study.evaluation.benchmarks.values()))
+    assert {"text_length_filter", "word_repetition_filter", "special_characters_filter"} <= set(study.ops)
+    before = (folder / "study.yaml").read_text()
+    assert write_demo(folder, "lm") == folder
+    assert (folder / "study.yaml").read_text() == before
+    with pytest.raises(DjsbError, match="holds a demo of other arguments"):
+        write_demo(folder, "clip")
+
+
+def test_a_task_without_a_demo_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DjsbError, match="task command has no demo; clip, vlm"):
+        write_demo(tmp_path / "demo", "command")
+
+
+@pytest.mark.parametrize("name", sorted(f.stem for f in (ROOT / "recipes").glob("demo-*.yaml")))
+def test_every_demo_template_is_a_study(name: str) -> None:
+    raw = {"ops": {}, **template(name)}
+    assert name == f"demo-{Study.model_validate(raw).task}"
+
+
+def test_the_command_of_the_docs_is_one() -> None:
+    text = (ROOT / "docs" / "tasks.md").read_text()
+    blocks = [yaml.safe_load(part.split("```")[0]) for part in text.split("```yaml\n")[1:]]
+    asked = [b for b in blocks if "command" in b]
+    assert asked
+    for block in asked:
+        raw = {"name": "a", "dataset": {"path": "x"}, "ops": {}, "task": "command", **block}
+        assert json.dumps(Study.model_validate(raw).model_dump(mode="json"))
