@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install test check demo bench-data bench-search bench-pack bench-agent bench-tui wheel-test clean
+.PHONY: install test check demo bench-data bench-search bench-pack bench-agent bench-tui bench-cycles wheel-test clean
 
 install: $(READY)
 $(READY): pyproject.toml constraints.txt
@@ -40,6 +40,9 @@ bench-agent: $(READY)
 
 bench-tui: $(READY)
 	$(BIN)/python benchmarks/tui.py --write
+
+bench-cycles: $(READY)
+	$(BIN)/python benchmarks/cycles.py --write
 
 wheel-test: $(READY)
 	$(BIN)/python -m pytest tests/test_wheel.py -m slow

@@ -225,6 +225,9 @@ def rank(
     confidence: Annotated[
         float | None, typer.Option("--confidence", help="with --from: of all intervals together; 0.95 by default")
     ] = None,
+    cycle: Annotated[
+        int | None, typer.Option("--cycle", min=1, help="of a study with cycles: which; the last by default")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Print the leaderboard of pools, best first, with intervals."""
@@ -233,7 +236,7 @@ def rank(
     if results is None:
         if aggregate or lower or confidence is not None:
             raise typer.BadParameter("--aggregate, --lower and --confidence go with --from; a study has its own")
-        found = look.rank(folder)
+        found = look.rank(folder, cycle)
     else:
         if confidence is not None and not 0.5 < confidence < 1:
             raise typer.BadParameter("--confidence lies between 0.5 and 1, e.g. 0.95")
@@ -245,12 +248,12 @@ def rank(
 @app.command()
 def show(
     id_: Annotated[
-        str, typer.Argument(metavar="ID", help="a pool, trial or proposal (a unique beginning is enough), or recipe")
+        str, typer.Argument(metavar="ID", help="a pool, trial or proposal (or its beginning), recipe, lineage, scaling")
     ],
     folder: Folder = HERE,
     json: Json = False,
 ) -> None:
-    """Show one pool, trial, proposal or the recipe."""
+    """Show one pool, trial or proposal, the recipe, the cycles and their checkpoints, or the recipe at other scales."""
     from app import look
 
     _print(look.show(folder, id_), json, look.show_one)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from engine.cycles import last_recipe
 from engine.errors import StudyError
 from engine.open_study import EngineLock, Notice, OpenStudy, open_study, view_study
 from engine.pools import Pool, pool_from_json
@@ -34,15 +35,18 @@ def recipe(folder: Path, wanted: str | None) -> str:
     from engine.recipes import recipe_yaml
 
     opened = view_study(folder)
-    best = opened.store.result(opened.context, "recipe")
-    if wanted is None and best is None:
-        raise StudyError("no recipe is confirmed yet; run djsb auto to its last stage, or name a pool with --pool")
-    pool, label = find_pool(opened, wanted or best["pool"])
+    best = last_recipe(opened)
+    if wanted is None:
+        if best is None:
+            raise StudyError("no recipe is confirmed yet; run djsb auto to its last stage, or name a pool with --pool")
+        wanted = str(best["pool"])
+    pool, label = find_pool(opened, wanted)
     if len(pool.layers) > 1:
         raise StudyError(f"pool {pool.id} is a union of layers, which no single recipe keeps; export its rows instead")
     header = [f"djsb study {opened.study.name}, pool {pool.id}: {label}"]
     if best is not None and pool.id == best["pool"]:
         header += [
+            *([f"of cycle {best['cycle']}, whose trials started from a checkpoint"] if best["cycle"] > 1 else []),
             f"change against the control: {best['change']:+.1f} % [{best['ci_low']:+.1f}, {best['ci_high']:+.1f}] "
             f"on {best['seeds']} fresh seeds",
             *(f"  {name}: {change:+.1f} %" for name, change in best["metrics"].items()),
@@ -61,7 +65,7 @@ def write_recipe(folder: Path) -> Path | None:
     ours = not file.exists() or file.read_text(encoding="utf-8", errors="replace").startswith(OURS)
     if not ours:
         raise StudyError(f"{file} was not written by djsb; move it away, or export elsewhere with djsb export recipe")
-    if opened.store.result(opened.context, "recipe") is None:
+    if last_recipe(opened) is None:
         file.unlink(missing_ok=True)  # a recipe that no longer holds must not lie about
         return None
     file.write_text(recipe(folder, None), encoding="utf-8")

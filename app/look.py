@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from app.lineage import show_lineage, show_scaling
 from app.printable import say, say_table
 from engine.budget import format_seconds, parse_budget
 from engine.errors import DjsbError, StudyError
@@ -184,6 +185,7 @@ def show_pools(found: Row) -> None:
 
 def status(folder: Path) -> Row:
     """Where the study stands; reads the database only."""
+    from engine.cycles import last_recipe, lineage
     from engine.outcome import insights
 
     opened = view_study(folder)
@@ -208,7 +210,8 @@ def status(folder: Path) -> Row:
     return {
         "name": opened.study.name, "engine": engine_pid(folder.resolve() / STATE_FOLDER), "stages": stages,
         "running": running, "spent": spent["s"] if spent else 0.0, "limit": limit, "awaiting": waiting,
-        "recipe": store.result(context, "recipe"), "insights": insights(opened),
+        "recipe": last_recipe(opened), "insights": insights(opened),
+        "cycle": opened.cycle, "cycles": opened.study.cycles.max, "lineage": lineage(opened),
         "last": store.one("SELECT at, kind, text FROM events ORDER BY id DESC LIMIT 1"),
     }  # fmt: skip
 
@@ -216,7 +219,8 @@ def status(folder: Path) -> Row:
 def show_status(found: Row) -> None:
     """As people read it."""
     engine = f"engine runs (process {found['engine']})" if found["engine"] else "no engine runs"
-    say(f"{found['name']}: {engine}; {format_seconds(found['spent'])} of {format_seconds(found['limit'])} spent")
+    cycle = f"; cycle {found['cycle']}" if found["cycle"] > 1 or found["cycles"] > 1 else ""
+    say(f"{found['name']}: {engine}{cycle}; {format_seconds(found['spent'])} of {format_seconds(found['limit'])} spent")
     say_table(
         [
             [s["stage"], *(str(s["trials"].get(state, 0)) for state in ("COMPLETE", "RUNNING", "WAITING", "FAIL"))]
@@ -233,6 +237,8 @@ def show_status(found: Row) -> None:
             say(f"{stage:8} {sentence['text']} [{', '.join(sentence['evidence'][:3])}]")
     if found["recipe"]:
         say(f"recipe   {_recipe_line(found['recipe'])}")
+    if len(found["lineage"]) > 1:
+        show_lineage(found["lineage"])
     if found["last"]:
         say(f"last     {found['last']['at']}  {found['last']['text']}")
 
@@ -245,11 +251,12 @@ def _recipe_line(best: Row) -> str:
     )
 
 
-def rank(folder: Path) -> list[Row]:
-    """The leaderboard."""
+def rank(folder: Path, cycle: int | None = None) -> list[Row]:
+    """The leaderboard of a cycle; None: of the one that the engine was in last."""
+    from engine.cycles import view_cycle
     from engine.ranking import leaderboard
 
-    opened = view_study(folder)
+    opened = view_cycle(folder, cycle)
     found = leaderboard(opened)
     if not found:
         raise StudyError(f"no pool was cut yet in {folder}; start with: djsb auto {folder}")
@@ -292,11 +299,18 @@ def show_log(found: list[Row]) -> None:
 
 
 def show(folder: Path, wanted: str) -> Row:
-    """One pool, trial or proposal by the beginning of its id, or `recipe`."""
+    """One pool, trial or proposal by the beginning of its id, or `recipe`, `lineage` or `scaling`."""
+    from engine.cycles import last_recipe, lineage
+    from engine.scaling import scaling_law
+
     opened = view_study(folder)
     store = opened.store
+    if wanted == "scaling":
+        return {"what": "scaling", **(scaling_law(opened) or {"points": [], "lines": {}})}
+    if wanted == "lineage":
+        return {"what": "lineage", "lineage": lineage(opened)}
     if wanted == "recipe":
-        best = store.result(opened.context, "recipe")
+        best = last_recipe(opened)
         if best is None:
             raise StudyError("no recipe is confirmed yet; run djsb auto to its last stage")
         return {"what": "recipe", **best}
@@ -352,17 +366,25 @@ def show_one(found: Row) -> None:
     """As people read it: a field a line, nested ones as YAML."""
     import yaml
 
+    if found["what"] == "lineage":
+        show_lineage(found["lineage"])
+        return
+    if found["what"] == "scaling":
+        show_scaling(found)
+        return
+
     say(yaml.safe_dump(json.loads(json.dumps(found)), sort_keys=False, allow_unicode=True).rstrip())
 
 
 def ending(folder: Path, ended: Any) -> Row:
     """What a run came to."""
+    from engine.cycles import last_recipe, lineage
     from engine.ranking import leaderboard
 
     opened = view_study(folder)
     return {
         "ended": ended.how, "stage": ended.stage, "note": ended.note, "awaiting": ended.awaiting,
-        "recipe": opened.store.result(opened.context, "recipe"), "leaderboard": leaderboard(opened),
+        "recipe": last_recipe(opened), "leaderboard": leaderboard(opened), "lineage": lineage(opened),
         "unconfirmed": opened.store.result(opened.context, "unconfirmed"),
         "folder": str(folder.resolve()),
     }  # fmt: skip
@@ -372,6 +394,9 @@ def show_ending(found: Row) -> None:
     """As people read it."""
     show_rank([r for r in found["leaderboard"] if r["verdict"] != "degenerate"])
     say("")
+    if len(found["lineage"]) > 1:
+        show_lineage(found["lineage"])
+        say("")
     recipe = f"{found['folder']}/recipe.yaml"
     if found["recipe"]:
         say(f"recipe: {_recipe_line(found['recipe'])}")

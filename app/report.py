@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from app import charts_course, charts_evidence, charts_structure, report_data
 from app.figures import PALETTE, SYMBOLS, Picture, clean, interval, percent, picture, share
+from app.lineage import flops_text, line_text, moves_text
 from engine.budget import format_seconds
+from engine.cycles import lineage
 from engine.errors import DjsbError
 from engine.open_study import OpenStudy, view_study
 from engine.outcome import insights
 from engine.ranking import Ranked, degenerate, rank
+from engine.scaling import scaling_law
 from engine.store import Row
 
 if TYPE_CHECKING:
@@ -68,7 +71,8 @@ def render(content: Row, pictures: Mapping[str, Picture]) -> str:
         plural=lambda n, one, many=None: f"{n:,} {one if n == 1 else many or one + 's'}",
     )  # fmt: skip
     environment.globals.update(
-        interval=interval, symbols=SYMBOLS, palette=PALETTE, svg=lambda drawn: Markup(drawn.svg), number=number
+        interval=interval, symbols=SYMBOLS, palette=PALETTE, svg=lambda drawn: Markup(drawn.svg), number=number,
+        moves_text=moves_text, places=report_data.places, flops_text=flops_text, line_text=line_text,
     )  # fmt: skip
     return environment.get_template("report.html.j2").render(content, pictures=pictures)
 
@@ -106,6 +110,8 @@ def gather(opened: OpenStudy) -> Row:
         "scale": report_data.scaled(store.result(context, "scale") or ()),
         "candidates": report_data.confirmed(opened),
         "recipe": store.result(context, "recipe"),
+        "lineage": lineage(opened),
+        "scaling": scaling_law(opened),
         "confirmed": store.one("SELECT at FROM results WHERE context = ? AND name = 'recipe'", (context,)) is not None,
         "spent": report_data.spent(opened),
         "progress": report_data.progress(opened),

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
 from string import ascii_uppercase
 
 from engine.evidence import Effect, paired_changes
@@ -352,3 +353,10 @@ def failed(opened: OpenStudy) -> list[Row]:
         "WHERE t.context = ? AND t.state = 'FAIL' ORDER BY t.id",
         (opened.context,),
     )
+
+
+def places(lineage: Sequence[Row], cycle: Row) -> list[tuple[Row | None, Row | None]]:
+    """The first places of a cycle's ranking beside those of the cycle before (Table 14)."""
+    before = lineage[cycle["cycle"] - 2]
+    top = cycle["moves"]["top"]
+    return list(zip_longest(before["standing"][:top], cycle["standing"][:top]))

@@ -13,6 +13,7 @@ from app.look import like
 from app.printable import say, say_table
 from engine.accounts import Accounts
 from engine.budget import format_seconds, parse_budget
+from engine.cycles import current
 from engine.errors import StudyError
 from engine.open_study import OpenStudy, open_study, view_study
 from engine.store import Row
@@ -21,7 +22,7 @@ from engine.study import STAGES, explain
 
 def opened_study(folder: Path) -> tuple[OpenStudy, Accounts]:
     """A study that was looked at before, with its data, and its accounts."""
-    opened = open_study(folder)
+    opened = current(open_study(folder))
     if opened.store.one("SELECT 1 FROM pool_cuts WHERE context = ?", (opened.context,)) is None:
         raise StudyError(f"no pool was cut yet in {folder}; run djsb pools {folder} or djsb auto {folder} first")
     limit = opened.store.result(opened.context, "budget") or parse_budget(opened.study.budget)

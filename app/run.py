@@ -56,7 +56,8 @@ def _attach(scheduler: Scheduler, display: Display, adviser: ModelProposer | Non
     def watch(s: Scheduler) -> None:
         ledger = s.ledger()
         detail = f"{format_seconds(ledger.spent)} of {format_seconds(s.limit)} spent"
-        display.notice(f"trials of {s.stage}", s.finished, s.finished + s.unfinished, detail)
+        cycle = f", cycle {s.opened.cycle}" if s.opened.cycle > 1 else ""
+        display.notice(f"trials of {s.stage}{cycle}", s.finished, s.finished + s.unfinished, detail)
 
     def stop(number: int, _frame: FrameType | None) -> None:
         if scheduler.stopping or number == signal.SIGTERM:

@@ -52,6 +52,17 @@ class Accounts:
         found = self.calibration
         return found["fixed"] + found["per_sample"] * samples if found else None
 
+    def allowance(self, share: float) -> float:
+        """Device-seconds that may be spent in all once a stage of this cycle has taken its share, 0 … 1.
+
+        What was left when the cycle began is divided evenly over it and the cycles that may follow.
+        """
+        opened = self.opened
+        row = self.store.one("SELECT spent FROM cycles WHERE context = ?", (opened.context,))
+        began = row["spent"] if row else 0.0
+        cycles = 1 + max(0, opened.study.cycles.max - opened.cycle)
+        return float(began + share * max(0.0, self.limit - began) / cycles)
+
     def expect(self, seconds: float | None, rows: int) -> None:
         """Take the user's word, until a trial has run: device-seconds of a trial on a pool of so many rows."""
         if seconds is not None:
@@ -72,10 +83,12 @@ class Accounts:
             },
         )  # fmt: skip
 
-    def charge_calibration(self, device: str, seconds: float) -> None:
-        """The time that the calibration took."""
+    def charge_calibration(self, device: str, seconds: float, again: bool = False) -> None:
+        """The time that the calibration took. again: it is the second in this context, which counted FLOPs."""
         self.store.put(
             "costs",
-            {"id": f"calibration:{self.opened.context}", "kind": "calibration", "trial": None, "stage": None,
-             "device": device, "samples": None, "seconds": seconds, "at": now()},
+            {
+                "id": f"calibration:{self.opened.context}{':flops' * again}", "kind": "calibration", "trial": None,
+                "stage": None, "device": device, "samples": None, "seconds": seconds, "at": now(),
+            },
         )  # fmt: skip

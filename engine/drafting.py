@@ -12,16 +12,20 @@ from dataclasses import replace
 
 from engine import catalogue
 from engine.accounts import Accounts
+from engine.cycles import chain_of
 from engine.errors import DjsbError
-from engine.experiments import Bucket, Combine, Interval, Mapper, Repeat, Scale, Seeds, Suggestion
+from engine.experiments import Bucket, Combine, Cycle, Interval, Mapper, Repeat, Scale, Seeds, Suggestion
 from engine.open_study import OpenStudy
-from engine.pools import Layer, Pool, Slice
-from engine.proposal_queue import stored_id, submit, trial_id
+from engine.pools import Layer, Pool, Slice, pool_from_json
+from engine.proposal_queue import stored_id, submit, trial_id, where
 from engine.proposals import Origin, PoolRequest, Proposal
 from engine.ranking import FRESH, Ranked, rank
+from engine.scaling import STAGE as TRANSFER
+from engine.scaling import elsewhere
 from engine.search.paper import PoolKind, control, fewest_rows, ordered, repeat, request
 from engine.store import Row, now
 from engine.study import digest
+from engine.tasks import Task
 
 
 class Refused(DjsbError):
@@ -70,7 +74,7 @@ def draft(opened: OpenStudy, suggestion: Suggestion, origin: Origin, parent: str
         catalogue.check_mapper(wanted.op, wanted.params, opened.folder)
     if isinstance(wanted, Scale) and wanted.dataset is not None:
         catalogue.inside(opened.folder, wanted.dataset)
-    runs = opened.task.runs
+    runs = runnable(opened.task)
     if wanted.kind not in runs:
         raise Refused(f"task {opened.study.task} runs no {wanted.kind} proposals; it runs {', '.join(sorted(runs))}")
     if isinstance(wanted, Combine | Bucket):
@@ -79,14 +83,24 @@ def draft(opened: OpenStudy, suggestion: Suggestion, origin: Origin, parent: str
         stage, pools, seeds = _repetition(opened, wanted)
     elif isinstance(wanted, Seeds):
         stage, pools, seeds = _more_seeds(opened, wanted)
+    elif isinstance(wanted, Cycle):
+        stage, pools, seeds = _probes(opened, wanted)
+    elif isinstance(wanted, Scale):
+        stage, pools, seeds = _elsewhere(opened, wanted)
     else:
         raise Refused(f"no way is known to run {wanted.kind}")
-    _refuse_repetition(opened, pools, seeds)
-    return Proposal(
+    found = Proposal(
         origin=origin, kind=wanted.kind, stage=stage, pools=tuple(pools), seeds=tuple(seeds), reason=suggestion.reason,
         evidence=suggestion.evidence, expected=suggestion.expected, fallback=suggestion.fallback,
-        suggestion=suggestion, parent=parent,
+        suggestion=suggestion, parent=parent, init=wanted.checkpoint if isinstance(wanted, Cycle) else None,
     )  # fmt: skip
+    _refuse_repetition(where(opened, found), pools, seeds)
+    return found
+
+
+def runnable(task: Task) -> frozenset[str]:
+    """Kinds of proposals that can run: those of the task, and those that ask nothing of it but to train."""
+    return task.runs | {"cycle", "scale"}
 
 
 Drafted = tuple[str, list[PoolRequest], Sequence[int]]
@@ -177,6 +191,41 @@ def _more_seeds(opened: OpenStudy, wanted: Seeds) -> Drafted:
     had = {t["seed"] for t in trials if (t["samples"], t["horizon"]) == (at["samples"], at["horizon"])}
     seeds = [s for s in range(len(had) + wanted.seeds) if s not in had][: wanted.seeds]
     return at["stage"], [_request_of(control_row), _request_of(at)], seeds
+
+
+def _probes(opened: OpenStudy, wanted: Cycle) -> Drafted:
+    """The first round of a next cycle: all buckets and the control, going on from a trial's checkpoint."""
+    held = opened.store.one(
+        "SELECT 1 FROM checkpoints c JOIN trials t ON t.id = c.trial WHERE c.trial = ? AND c.kept = 1 AND t.context IN "
+        "(SELECT ? UNION SELECT context FROM cycles WHERE root = ?)",
+        (wanted.checkpoint, opened.root, opened.root),
+    )
+    if held is None:
+        raise Refused(f"no checkpoint of trial {wanted.checkpoint} is kept here; djsb show lineage names some")
+    if opened.following(wanted.checkpoint).context in {link["context"] for link in chain_of(opened)}:
+        raise Refused(f"a repetition: a cycle started from the checkpoint of trial {wanted.checkpoint} before")
+    share = opened.rungs[0][0] if opened.study.search.strategy == "race" else 1.0
+    wholes = [request(opened, control(opened, opened.pool_size), "control", "control")]
+    wholes += [request(opened, c.pool, c.label, "single") for c in opened.cuts if c.reason is None]
+    return "probe", [r.part(share) for r in wholes], (0,)
+
+
+def _elsewhere(opened: OpenStudy, wanted: Scale) -> Drafted:
+    """A recipe and the control on fresh seeds, on another model, dataset or amount of training."""
+    row = opened.store.one("SELECT * FROM pools WHERE id = ? AND kind IN ('single', 'combination')", (wanted.pool,))
+    if row is None:
+        raise Refused(f"pool {wanted.pool} is no bucket or combination of this study; djsb rank names them")
+    pool, other = pool_from_json(json.loads(row["content"])), elsewhere(opened, wanted)
+    if wanted.dataset is not None:
+        pool = replace(pool, size=min(other.pool_size, other.kept(pool)))
+    if pool.size < (batch := opened.study.train.batch_size):
+        raise Refused(f"{row['label']} keeps {pool.size} rows there, fewer than a batch of {batch}")
+    epochs = opened.study.train.epochs * wanted.compute
+    asked = [
+        request(other, control(other, pool.size), "control", "control", epochs),
+        request(other, pool, row["label"], row["kind"], epochs),
+    ]
+    return TRANSFER, asked, tuple(FRESH + seed for seed in range(opened.study.confirm.seeds))
 
 
 def _request_of(row: Row) -> PoolRequest:

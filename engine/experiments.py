@@ -100,12 +100,22 @@ class Prompt(Frozen):
 
 
 class Scale(Frozen):
-    """A pool against the control on a larger model, or on other data inside the study's folder (Section 4.4)."""
+    """A pool against the control on another model, on other data inside the study's folder, or trained for longer.
+
+    compute: times the study's epochs (Sections 4.4 and 4.5).
+    """
 
     kind: Literal["scale"]
     pool: Id
-    preset: Name | None = None
+    preset: Annotated[str, Field(pattern=r"^[a-z][a-z0-9._-]{0,63}$")] | None = None
     dataset: Annotated[str, Field(max_length=300)] | None = None
+    compute: Annotated[float, Field(ge=1 / 64, le=64, allow_inf_nan=False)] = 1.0
+
+    @model_validator(mode="after")
+    def _differs(self) -> Scale:
+        if self.preset is None and self.dataset is None and self.compute == 1:
+            raise ValueError("name a preset, a dataset, or a compute other than 1")
+        return self
 
 
 class Cycle(Frozen):

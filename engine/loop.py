@@ -1,4 +1,4 @@
-"""The loop: proposal → gate → decision → trials → evidence, round after round, stage after stage.
+"""The loop: proposal → gate → decision → trials → evidence, round after round, stage after stage, cycle after cycle.
 
 Every round decides on what was there before it only, and all it does is in the database, so that a
 killed run goes on where it was and ends with the same ranking.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine import decisions, outcome, proposal_queue
+from engine import cycles, decisions, outcome, proposal_queue, scaling
 from engine.budget import parse_budget
 from engine.errors import Awaited
 from engine.open_study import EngineLock, OpenStudy
@@ -54,7 +54,7 @@ def run_loop(
     started: Callable[[Scheduler], None] = lambda _: None,
     adviser: Adviser | None = None,
 ) -> Ended:
-    """Run the stages up to `until` within the budget; the same call goes on where it ended.
+    """Run the stages up to `until`, and cycles of them, within the budget; the same call goes on where it ended.
 
     started: called with the scheduler before the first trial, for progress and stopping. adviser: asked for proposals
     and a summary after each stage.
@@ -64,29 +64,53 @@ def run_loop(
     policy = Policy(approve or opened.study.approve, guard=approve == "auto")
     with EngineLock(opened.state), scheduler(opened, limit, workers) as at_work:
         _ = opened.pool_size, opened.main_metrics  # what is wrong with data or evaluation is told first
-        opened.record()
-        opened.store.put_result(opened.context, "budget", limit)
         at_work.book.recover()
-        proposal_queue.record_cuts(opened)
+        opened.record()
         at_work.calibrate()
         started(at_work)
-        notes: list[str] = []
-        for stage in STAGES[: STAGES.index(until) + 1]:
-            how, note = _stage(opened, stage, policy, at_work, adviser)
-            if how == "stopped":
-                return Ended(how, stage, "stopped on request; the same command goes on")
-            if note:
-                notes.append(f"{stage}: {note}")
-                opened.store.event("budget", note, stage, "warning")
-            outcome.analyse(opened, stage)
-            if adviser is not None:
-                outcome.summarise(opened, stage, adviser)
-            if not note:
-                at_work.paused.clear()  # no later stage goes on with these
+        ended: list[Ended] = []
+        for cycle in cycles.each(opened, at_work, whole=until == STAGES[-1]):
+            ended.append(_cycle(cycle, until, policy, at_work, adviser))
+            if ended[-1].how in ("stopped", "failed"):
+                break
+        transferred = scaling.run(cycle, at_work) if until == STAGES[-1] and ended[-1].how != "stopped" else "done"
+        return _joined(ended, cycle, transferred, at_work)
+
+
+def _cycle(opened: OpenStudy, until: str, policy: Policy, at_work: Scheduler, adviser: Adviser | None) -> Ended:
+    """All stages of one cycle, up to `until`."""
+    opened.record()
+    opened.store.put_result(opened.context, "budget", at_work.limit)
+    proposal_queue.record_cuts(opened)
+    notes: list[str] = []
+    for stage in STAGES[: STAGES.index(until) + 1]:
+        how, note = _stage(opened, stage, policy, at_work, adviser)
+        if how == "stopped":
+            return Ended(how, stage, "stopped on request; the same command goes on")
+        if note:
+            notes.append(f"{stage}: {note}")
+            opened.store.event("budget", note, stage, "warning")
+        outcome.analyse(opened, stage)
+        if adviser is not None:
+            outcome.summarise(opened, stage, adviser)
+        if not note:
+            at_work.paused.clear()  # no later stage goes on with these
     awaiting = len(decisions.waiting_proposals(opened, ("queued",)))
     if failed := _failures(opened):
         return Ended("failed", stage, "; ".join([failed, *notes]), awaiting)
     return Ended("budget" if notes else "done", stage, "; ".join(notes), awaiting)
+
+
+def _joined(ended: list[Ended], opened: OpenStudy, transferred: str, at_work: Scheduler) -> Ended:
+    """How all cycles together ended: as the last one, but the budget that ended an earlier one is told as well."""
+    last = ended[-1]
+    notes = [f"cycle {n}: {e.note}" if len(ended) > 1 else e.note for n, e in enumerate(ended, 1) if e.note]
+    how = last.how
+    if how == "done" and at_work.stopping and (transferred == "stopped" or cycles.next_start(opened)):
+        how = "stopped"  # between two cycles, or after the last
+    elif how == "done" and (notes or at_work.note):
+        how, notes = "budget", notes or [at_work.note]
+    return Ended(how, last.stage, "; ".join(notes), sum(e.awaiting for e in ended))
 
 
 def _stage(
@@ -105,7 +129,7 @@ def _stage(
             _ask(opened, stage, adviser)
             continue
         alone = len(approved) == 1 and is_first_round(opened, stage, approved)
-        how = at_work.run(stage, approved, at_work.limit * (1.0 if alone else STAGE_CAP[stage]))
+        how = at_work.run(stage, approved, at_work.limit if alone else at_work.accounts.allowance(STAGE_CAP[stage]))
         if how != "done" or refusals:
             return how, at_work.note or (refusals[0] if refusals else "")
 
@@ -128,7 +152,7 @@ def _others(opened: OpenStudy, stage: str, policy: Policy) -> list[str]:
     origins = _origins(opened.study, stage)
     approved = proposal_queue.asked_by_others(opened, origins)
     for row in opened.store.query(f"SELECT * FROM proposals WHERE id IN ({', '.join('?' * len(approved))})", approved):
-        proposal_queue.ensure_trials(opened, stored_proposal(row))
+        proposal_queue.ensure_trials(opened, stored_proposal(row), row["id"])
     if policy.own == "hold":
         rows = opened.store.query(
             "SELECT id, stage FROM proposals WHERE context = ? AND status = 'queued'", (opened.context,)

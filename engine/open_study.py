@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import hashlib
 import os
@@ -44,6 +45,8 @@ class OpenStudy:
     store: Store
     workers: int = 1
     notice: Notice = field(default=silent)
+    cycle: int = 1
+    init: str | None = None  # trial whose checkpoint this cycle's trials go on from
 
     @property
     def state(self) -> Path:
@@ -179,7 +182,23 @@ class OpenStudy:
 
     @cached_property
     def context(self) -> str:
-        """What all trials of the study share, as a hash; trials of another context are not compared."""
+        """What all trials of the cycle share, as a hash; trials of another context are not compared."""
+        return self.root
+
+    def following(self, init: str) -> OpenStudy:
+        """The cycle after this one, on the same data and pools, from the checkpoint of trial `init`."""
+        return self.at(digest([self.root, init], 12), init, self.cycle + 1)
+
+    def at(self, context: str, init: str | None, cycle: int) -> OpenStudy:
+        """The study in another cycle; what was computed is shared."""
+        _ = self.root
+        other = copy.copy(self)
+        other.context, other.init, other.cycle = context, init, cycle
+        return other
+
+    @cached_property
+    def root(self) -> str:
+        """The context of the first cycle."""
         s = self.study
         parts = [
             self.data.fingerprint,
@@ -295,7 +314,9 @@ def view_study(folder: Path) -> OpenStudy:
         store.close()
         raise NotStarted(f"nothing was run yet in {folder}; start with: djsb auto {folder}")
     opened = OpenStudy(folder, Study.model_validate_json(last["config"]), store)
-    opened.context = last["context"]
+    opened.context = opened.root = last["context"]
+    if started := store.one("SELECT * FROM cycles WHERE context = ?", (opened.context,)):
+        opened.root, opened.init, opened.cycle = started["root"], started["init"], started["cycle"]
     opened.metrics = [Metric(**m) for m in store.result(opened.context, "metric_scales") or ()]
     return opened
 

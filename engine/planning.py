@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.budget import parse_budget
@@ -41,15 +42,27 @@ def make_plan(opened: OpenStudy, workers: int | None) -> Row:
              "seconds": u.trials * seconds(per_trial * u.length / u.trials) if u.trials else 0.0}
             for u in units
         ]  # fmt: skip
+        if study.cycles.max > 1:
+            stages.append(_further(study.cycles.max, stages))
         devices = len(timer.slots)
         t_full = seconds(int(opened.scan.good.sum()) * study.train.epochs)
     total = sum(float(s["seconds"]) for s in stages)
-    m = sum(u.trials for u in units)
+    m = sum(int(s["trials"]) for s in stages)
     r = total / m / t_full
     return {
         "stages": stages, "seconds": total, "wall_seconds": total / devices, "devices": devices,
         "budget": study.budget, "fits": total <= limit, "pool_size": size, "t_full": t_full, "m": m, "r": r,
         "with_sandbox": (1 + m * r) * t_full, "break_even": math.floor(1 + m * r) + 1,
+    }  # fmt: skip
+
+
+def _further(cycles: int, stages: Sequence[Row]) -> Row:
+    """What the cycles after the first take at most, in one line."""
+    last = f" to {cycles}" if cycles > 2 else ""
+    return {
+        "stage": "cycles", "trials": (cycles - 1) * sum(s["trials"] for s in stages),
+        "what": f"cycle 2{last}: all stages again, from the best checkpoint, while a recipe is confirmed",
+        "seconds": (cycles - 1) * sum(s["seconds"] for s in stages),
     }  # fmt: skip
 
 

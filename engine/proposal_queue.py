@@ -12,9 +12,11 @@ from functools import cache
 
 from engine import gate
 from engine.accounts import Accounts
+from engine.experiments import Scale
 from engine.open_study import OpenStudy
 from engine.pools import Pool
 from engine.proposals import PoolRequest, Proposal
+from engine.scaling import elsewhere
 from engine.store import now
 from engine.study import digest
 
@@ -72,9 +74,10 @@ def examine(
 ) -> tuple[gate.Passed, int]:
     """What the gate says of a proposal, and how many of its trials are new; nothing is written."""
     store, key, limit = opened.store, stored_id(opened, proposal), accounts.limit
-    new = [t for t in _trials(opened, proposal) if not store.one("SELECT 1 FROM trials WHERE id = ?", (t[0],))]
-    estimate = cache(accounts.estimate)
-    costs = [estimate(request.samples - _had(opened, request, seed)) for _, request, seed in new]
+    at = where(opened, proposal)
+    new = [t for t in _trials(at, proposal) if not store.one("SELECT 1 FROM trials WHERE id = ?", (t[0],))]
+    estimate = cache(Accounts(at, limit).estimate)
+    costs = [estimate(request.samples - _had(at, request, seed)) for _, request, seed in new]
     cost = sum(c for c in costs if c is not None) if all(c is not None for c in costs) else None
     marks = ", ".join("?" * len(approved))
     outstanding = sum(
@@ -86,9 +89,9 @@ def examine(
         )
     )
     first = proposal.seeds[0] == 0 and is_first_round(opened, proposal.stage, [key])
-    cap = limit * (1.0 if first else _share(proposal))
+    cap = limit if first else accounts.allowance(_share(proposal))
     available = max(0.0, cap - accounts.spent() - outstanding)
-    return gate.check(proposal, opened, cost, available, len(new)), len(new)
+    return gate.check(proposal, at, cost, available, len(new)), len(new)
 
 
 def _share(proposal: Proposal) -> float:
@@ -102,8 +105,9 @@ def asked_by_others(opened: OpenStudy, stages: Mapping[str, str]) -> list[str]:
     stages: stage → the origin of what the loop itself asks there.
     """
     rows = opened.store.query(
-        "SELECT id, stage, origin FROM proposals WHERE context = ? AND status = 'approved' ORDER BY at, id",
-        (opened.context,),
+        "SELECT id, stage, origin FROM proposals WHERE status = 'approved' AND ((context = ? AND kind != 'cycle') "
+        "OR id = (SELECT proposal FROM cycles WHERE context = ?)) ORDER BY at, id",
+        (opened.context, opened.context),
     )
     return [r["id"] for r in rows if r["stage"] in stages and r["origin"] != stages[r["stage"]]]
 
@@ -128,9 +132,17 @@ def _had(opened: OpenStudy, request: PoolRequest, seed: int) -> int:
     return int(row["n"] or 0) if row and opened.can_pause else 0
 
 
+def where(opened: OpenStudy, proposal: Proposal) -> OpenStudy:
+    """The study as a proposal's trials see it: in this cycle, in a next one, or on another model or dataset."""
+    wanted = proposal.suggestion and proposal.suggestion.experiment
+    if isinstance(wanted, Scale):
+        return elsewhere(opened, wanted)
+    return opened.following(proposal.init) if proposal.init else opened
+
+
 def trial_id(opened: OpenStudy, request: PoolRequest, seed: int) -> str:
     """The trial's content hash: equal requests are one trial, whoever asks."""
-    parts = [opened.context, request.to_pool().id, request.samples, seed, None]
+    parts = [opened.context, request.to_pool().id, request.samples, seed, opened.init]
     return digest([*parts, request.horizon] if request.horizon else parts)
 
 
@@ -149,27 +161,24 @@ def _trials(opened: OpenStudy, proposal: Proposal) -> list[tuple[str, PoolReques
     return [(trial_id(opened, r, seed), r, seed) for seed in proposal.seeds for r in proposal.pools]
 
 
-def ensure_trials(opened: OpenStudy, proposal: Proposal) -> None:
-    """Write the proposal's pools and trials; what is there already stays as it is."""
-    store, key = opened.store, stored_id(opened, proposal)
+def ensure_trials(opened: OpenStudy, proposal: Proposal, key: str | None = None) -> None:
+    """Write the proposal's pools and trials; what is there already stays as it is.
+
+    key: its id in the store, where it was asked for in another cycle.
+    """
+    store, key, at = opened.store, key or stored_id(opened, proposal), where(opened, proposal)
     with store.transaction():
-        for trial, request, seed in _trials(opened, proposal):
+        for trial, request, seed in _trials(at, proposal):
             pool = request.to_pool()
             put_pool(opened, pool, request.label, request.kind)
             store.execute(
                 "INSERT OR IGNORE INTO trials(id, context, pool, seed, init, samples, horizon, stage, proposal, state) "
-                "VALUES(?, ?, ?, ?, NULL, ?, ?, ?, ?, 'WAITING')",
+                "VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, 'WAITING')",
                 (
-                    trial,
-                    opened.context,
-                    pool.id,
-                    seed,
-                    request.samples,
-                    request.horizon or request.samples,
-                    proposal.stage,
-                    key,
+                    trial, at.context, pool.id, seed, at.init, request.samples, request.horizon or request.samples,
+                    proposal.stage, key,
                 ),
-            )
+            )  # fmt: skip
             store.put("proposal_trials", {"proposal": key, "trial": trial})
 
 

@@ -66,7 +66,7 @@ class Proposal(BaseModel):
 
     evidence: ids of the pools, trials or proposals that it rests on. expected: change in percent, or None.
     fallback: what happens when it is rejected. suggestion: what a person or a model wrote, of which this is the draft.
-    parent: id of the proposal that this is an edited version of.
+    parent: id of the proposal that this is an edited version of. init: the trial whose checkpoint a cycle starts from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -82,12 +82,14 @@ class Proposal(BaseModel):
     fallback: str = "the stage goes on without it"
     suggestion: Suggestion | None = None
     parent: str | None = None
+    init: str | None = None
 
     @property
     def id(self) -> str:
         """Content hash of what is asked for; the same request is the same proposal."""
         asked = [p.model_dump(include={"pool", "samples", "horizon"}, exclude_none=True) for p in self.pools]
-        return digest([self.version, self.kind, self.stage, asked, list(self.seeds)], 12)
+        start = [self.init] if self.init else []
+        return digest([self.version, self.kind, self.stage, asked, list(self.seeds), *start], 12)
 
 
 def stored_proposal(row: Mapping[str, Any]) -> Proposal:

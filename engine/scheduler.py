@@ -64,10 +64,15 @@ class Scheduler:
 
     def __post_init__(self) -> None:
         self.store = self.opened.store
-        self.accounts = Accounts(self.opened, self.limit)
-        self.book = TrialBook(self.opened)
-        self.paused = Paused(self.opened)
+        self.enter(self.opened)
         self.inbox = Inbox(self)
+
+    def enter(self, opened: OpenStudy) -> None:
+        """Go on with another cycle of the study, on the same workers."""
+        self.opened = opened
+        self.accounts = Accounts(opened, self.limit)
+        self.book = TrialBook(opened)
+        self.paused = Paused(opened)
 
     def ledger(self) -> Ledger:
         """What is spent, what runs, what is left."""
@@ -78,31 +83,47 @@ class Scheduler:
         """Trials that run or wait."""
         return len(self._waiting) + sum(len(s.trials) for s in self.slots)
 
-    def calibrate(self, charge: bool = True) -> None:
-        """Measure a few steps on the first device, once per study; the time is charged, unless only a plan is made."""
+    def calibrate(self, charge: bool = True, flops: bool = False) -> None:
+        """Measure a few steps on the first device, once per context; the time is charged, unless only a plan is made.
+
+        flops: count those of a trained sample, too; packs are not timed then, as few trials follow.
+        """
         task = self.opened.task
         if isinstance(task, Outside):
             self.accounts.expect(task.expected(self.opened.study), self.opened.pool_size)
             return
-        if self.accounts.calibration is not None:
+        known = self.accounts.calibration or {}
+        timed = not known or (known.get("alone", False) and not flops)
+        counted = flops and "flops" not in known
+        if not timed and not counted:
             return
+        message = self._message("calibrate", timed=timed, packs=not flops, flops=counted)
         slot = self.slots[0]
-        slot.start()
+        if slot.ready:
+            slot.send(message)
+        elif not slot.started:
+            slot.start()
         while True:
-            event = self.events.get(timeout=START)[1]
-            if event is None:
+            origin, event = self.events.get(timeout=START)
+            if origin is not slot:  # a worker that was started for trials before
+                origin.ready = origin.ready or (event is not None and event["event"] == "ready")
+            elif event is None:
+                time.sleep(0.5)  # until the system knows that the process has ended
+                if slot.started and not slot.died():
+                    continue  # that was the end of an earlier worker
                 raise TrialError(f"the calibration failed: {slot.died() or 'the worker is gone'}; see {slot.log}")
-            if event["event"] == "ready":
+            elif event["event"] == "ready":
                 slot.ready = True
-                slot.send(self._message("calibrate"))
+                slot.send(message)
             elif event["event"] == "failed":
                 raise TrialError(f"the calibration failed: {event['error']}; see {slot.log}")
             elif event["event"] == "done":
                 break
         with self.store.transaction():
-            self.store.put_result(self.opened.context, "calibration", {**event["calibration"], "device": slot.device})
+            measured = {**known, **event["calibration"], "device": slot.device}
+            self.store.put_result(self.opened.context, "calibration", measured)
             if charge:
-                self.accounts.charge_calibration(slot.device, event["seconds"])
+                self.accounts.charge_calibration(slot.device, event["seconds"], again=bool(known))
 
     def run(self, stage: str, proposals: list[str], cap: float) -> str:
         """Run the waiting trials of the given proposals; why it ended: `done`, `budget` or `stopped`.
@@ -230,10 +251,11 @@ class Scheduler:
         output = self.opened.state / "checkpoints" / trial["id"]
         output.parent.mkdir(exist_ok=True)
         shutil.rmtree(output, ignore_errors=True)
-        keep = self.opened.study.train.keep_checkpoints > 0 and trial["samples"] == trial["horizon"]
+        init = str(output.with_name(trial["init"])) if trial["init"] else None
+        keep = self.book.wants_checkpoint(trial)
         return Job(
-            trial["id"], str(file), trial["samples"], trial["seed"], trial["init"], str(output) if keep else "",
-            self._micro, trial["horizon"], self.paused.before(trial), self.paused.after(trial),
+            trial["id"], str(file), trial["samples"], trial["seed"], init, str(output) if keep else "", self._micro,
+            trial["horizon"], self.paused.before(trial), self.paused.after(trial),
         )  # fmt: skip
 
     def _message(self, do: str, **content: Any) -> dict[str, Any]:

@@ -141,6 +141,15 @@ def m004_requests(db: Database) -> None:
     """)
 
 
+@migrations()
+def m005_cycles(db: Database) -> None:
+    """Cycles after the first, each with the checkpoint that it starts from."""
+    db.executescript("""
+    CREATE TABLE cycles(context TEXT PRIMARY KEY, root TEXT NOT NULL, cycle INTEGER NOT NULL, parent TEXT NOT NULL,
+        init TEXT NOT NULL, proposal TEXT, spent REAL NOT NULL, at TEXT NOT NULL);
+    """)
+
+
 def now() -> str:
     """The time, UTC, ISO 8601 to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -21,6 +21,7 @@ from engine.study_sections import (
     CombineSection,
     CommandSection,
     ConfirmSection,
+    CyclesSection,
     DatasetSection,
     EvaluationSection,
     ExecutorSection,
@@ -63,6 +64,7 @@ class Study(Section):
     combine: CombineSection = CombineSection()
     scale: ScaleSection = ScaleSection()
     confirm: ConfirmSection = ConfirmSection()
+    cycles: CyclesSection = CyclesSection()
     executor: ExecutorSection = ExecutorSection()
     budget: str = Field("8gpu-hours", description="device time that may be spent: 8gpu-days, 6gpu-hours, 30min")
     approve: Literal["auto", "hold"] = Field(
@@ -77,12 +79,12 @@ class Study(Section):
     def _is_budget(cls, budget: str) -> str:
         return amount_of_time(budget)
 
-    @field_validator("search", "executor", mode="before")
+    @field_validator("search", "executor", "cycles", mode="before")
     @classmethod
     def _section_from_name(cls, value: Any, info: ValidationInfo) -> Any:
-        """`search: grid` and `executor: ray` say all that most people want to."""
-        key = {"search": "strategy", "executor": "kind"}[str(info.field_name)]
-        return {key: value} if isinstance(value, str) else value
+        """`search: grid`, `executor: ray` and `cycles: 3` say all that most people want to."""
+        key = {"search": "strategy", "executor": "kind", "cycles": "max"}[str(info.field_name)]
+        return {key: value} if isinstance(value, str | int) else value
 
     @field_validator("ops", mode="before")
     @classmethod

@@ -216,6 +216,14 @@ class ConfirmSection(Section):
 PLACES = ("pool", "init", "seed", "out", "samples", "epochs", "eval", "trial")
 
 
+class CyclesSection(Section):
+    """Cycles: the whole search again, from the best checkpoint (Appendix E.10)."""
+
+    max: int = Field(
+        1, ge=1, le=100, description="cycles at most; each goes on from the confirmed recipe's best checkpoint"
+    )
+
+
 class CommandMetric(Section):
     """One number that the command reports."""
 

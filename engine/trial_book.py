@@ -7,8 +7,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from engine.cycles import in_cycles
 from engine.open_study import OpenStudy
 from engine.store import Row, now
+
+# trials whose checkpoints cycles start from, end with, or are asked to start from
+STARTS = (
+    "SELECT init FROM cycles "
+    "UNION SELECT json_extract(content, '$.pinned') FROM results WHERE name = 'cycle' "
+    "AND json_extract(content, '$.pinned') IS NOT NULL "
+    "UNION SELECT json_extract(content, '$.init') FROM proposals WHERE kind = 'cycle' "
+    "AND status IN ('queued', 'held', 'approved') AND json_extract(content, '$.init') IS NOT NULL"
+)
 
 
 class TrialBook:
@@ -31,9 +41,12 @@ class TrialBook:
             if left.is_dir() and left.name not in waits:  # one that waits may go on with what it has left
                 shutil.rmtree(left, ignore_errors=True)
         kept = {r["trial"] for r in self.store.query("SELECT trial FROM checkpoints WHERE kept = 1")}
+        done = {r["id"] for r in self.store.query("SELECT id FROM trials WHERE state = 'COMPLETE'")}
         folder = self.opened.state / "checkpoints"
         for left in folder.iterdir() if folder.exists() else ():
-            if left.name not in kept:
+            if left.name in done - kept:
+                self.keep_best(left.name)  # the engine ended between the trial's end and this
+            elif left.name not in kept:
                 shutil.rmtree(left, ignore_errors=True)
 
     def waiting(self, proposals: Sequence[str]) -> list[Row]:
@@ -70,6 +83,14 @@ class TrialBook:
             if m["value"] is None:
                 self.store.event("metric", f"{m['name']} is not a number; left out", trial["id"], "warning")
 
+    def wants_checkpoint(self, trial: Row) -> bool:
+        """True for a whole training whose checkpoint is kept or that a cycle may start from."""
+        if trial["samples"] != trial["horizon"]:
+            return False
+        if self.opened.study.train.keep_checkpoints > 0 or (trial["stage"] == "confirm" and in_cycles(self.opened)):
+            return True
+        return self.store.one(f"SELECT 1 WHERE ? IN ({STARTS})", (trial["id"],)) is not None
+
     def wait_again(self, trial: str) -> None:
         """It will be run anew."""
         self.store.execute("UPDATE trials SET state = 'WAITING' WHERE id = ?", (trial,))
@@ -86,8 +107,7 @@ class TrialBook:
 
     def keep_best(self, trial: str) -> None:
         """Keep the checkpoints of the best trials by their first main metric; delete the others."""
-        folder = self.opened.state / "checkpoints"
-        path = folder / trial
+        path = self.opened.state / "checkpoints" / trial
         if not path.exists():
             return
         size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
@@ -101,13 +121,22 @@ class TrialBook:
                 "at": now(),
             },
         )
+        self.prune(candidates=in_cycles(self.opened))
+
+    def prune(self, candidates: bool = False) -> None:
+        """Delete the cycle's checkpoints beyond the best, but those that cycles start from or end with.
+
+        candidates: those that this cycle may end with stay, too.
+        """
+        folder = self.opened.state / "checkpoints"
         metric = self.opened.main_metrics[0]
         order = "DESC" if metric.higher_is_better else "ASC"
         ranked = self.store.query(
             "SELECT c.trial FROM checkpoints c JOIN trials t ON t.id = c.trial "
             "JOIN metrics m ON m.trial = c.trial AND m.name = ? "
-            f"WHERE c.kept = 1 AND t.context = ? ORDER BY m.value {order}, c.trial",
-            (metric.name, self.opened.context),
+            f"WHERE c.kept = 1 AND t.context = ? AND NOT (? AND t.stage = 'confirm') AND c.trial NOT IN ({STARTS}) "
+            f"ORDER BY m.value {order}, c.trial",
+            (metric.name, self.opened.context, candidates),
         )
         for row in ranked[self.opened.study.train.keep_checkpoints :]:
             shutil.rmtree(folder / row["trial"], ignore_errors=True)

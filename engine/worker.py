@@ -125,17 +125,22 @@ def _trials(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> dict[s
 
 
 def _calibrate(job: dict[str, Any]) -> dict[str, Any]:
+    """Time a few steps (`timed`), alone and in packs (`packs`), and count FLOPs (`flops`), as the job says."""
     from engine.study import Study
     from engine.tasks import best_pack, get_task, packing
 
     study, prepared = Study.model_validate(job["study"]), Path(job["prepared"])
     task = get_task(study)
-    per_sample, fixed = task.calibrate(study, prepared)
-    packable = packing(study, task)
-    packs = packable.calibrate_pack(study, prepared) if packable else {1: per_sample}
-    fastest = best_pack(packs)
-    return {
-        "calibration": {
-            "per_sample": packs[fastest], "fixed": fixed, "packs": packs, "fastest_pack": fastest,
-        }
-    }  # fmt: skip
+    found: dict[str, Any] = {}
+    if job.get("timed", True):
+        per_sample, fixed = task.calibrate(study, prepared)
+        packable = packing(study, task) if job.get("packs", True) else None
+        packs = packable.calibrate_pack(study, prepared) if packable else {1: per_sample}
+        fastest = best_pack(packs)
+        found = {"per_sample": packs[fastest], "fixed": fixed, "packs": packs, "fastest_pack": fastest}
+        found["alone"] = not job.get("packs", True)
+    if job.get("flops"):
+        from engine.scaling import count_flops
+
+        found["flops"] = count_flops(task, study, prepared)
+    return {"calibration": found}

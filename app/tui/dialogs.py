@@ -120,7 +120,7 @@ def keys_of(screen: Screen[Any]) -> str:
         b = found.binding
         if b.id and b.description and b.id.split(".")[0].islower():
             lines.setdefault(b.description, []).append(screen.app.get_key_display(b.with_key(key)))
-    for b in screen.BINDINGS:  # those whose key the focused table takes first, and answers alike
-        if isinstance(b, Binding) and b.id and b.description not in lines:
-            lines[b.description] = [screen.app.get_key_display(b)]
+    for one in screen.BINDINGS:  # those whose key the focused table takes first, and answers alike
+        if isinstance(one, Binding) and one.id and one.description not in lines:
+            lines[one.description] = [screen.app.get_key_display(one)]
     return "\n".join(f"{', '.join(keys):14} {said}" for said, keys in lines.items())

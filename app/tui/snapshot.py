@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from app.printable import printable
 from app.tui.memory import EVENTS, Memory, in_order
 from engine.budget import parse_budget
+from engine.cycles import lineage
 from engine.errors import DjsbError
 from engine.paths import DATABASE, STATE_FOLDER, STUDY_FILE
 
@@ -143,7 +144,7 @@ def light(view: OpenStudy, memory: Memory) -> dict[str, Any]:
         "proposals": memory.proposals(view), "decisions": tuple(_decisions(view)),
         "events": memory.events(view),
         "buckets": BUCKETS[view.study.pools.buckets], "insights": insights(view),
-        "results": {n: store.result(context, n) for n in names},
+        "results": {**{n: store.result(context, n) for n in names}, "lineage": lineage(view)},
     }  # fmt: skip
 
 

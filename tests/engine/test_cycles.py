@@ -1,0 +1,264 @@
+"""Cycles: each goes on from the best checkpoint of the one before, is judged against it, and can be killed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import time
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine import cycles, loop
+from engine.cycles import chain_of, lineage, moves
+from engine.open_study import open_study, view_study
+from engine.proposal_queue import trial_id
+from engine.search.paper import control, request
+from engine.store import Store
+from tests.conftest import DJSB, Row, Tiny, run_djsb
+from tests.engine.conftest import CYCLES, planted
+
+
+def finished(tiny: Tiny) -> list[Row]:
+    """Every trial, as it ended."""
+    with (view := view_study(tiny.study)).store:
+        return view.store.query("SELECT id, context, init, attempts, state FROM trials ORDER BY id")
+
+
+def the_lineage(tiny: Tiny) -> list[Row]:
+    """The lineage as the command line prints it, without the time it took."""
+    done = run_djsb("show", "lineage", tiny.study, "--json")
+    assert done.returncode == 0, done.stderr
+    return [{k: v for k, v in c.items() if k != "seconds"} for c in json.loads(done.stdout)["lineage"]]
+
+
+@pytest.fixture
+def two(two_cycles: Tiny, tmp_path: Path) -> Tiny:
+    """A copy of the study of two cycles."""
+    copy = replace(two_cycles, root=tmp_path / "copy")
+    shutil.copytree(two_cycles.root, copy.root)
+    return copy
+
+
+def test_the_second_cycle_goes_on_from_the_best_checkpoint_and_so_does_its_control(two_cycles: Tiny) -> None:
+    first, second = the_lineage(two_cycles)
+    assert (first["cycle"], first["init"], second["cycle"], second["init"]) == (1, None, 2, first["checkpoint"])
+    assert first["recipe"]["label"] == second["recipe"]["label"] == "text_len low"
+    starts = {t["context"]: set() for t in finished(two_cycles)}
+    for t in finished(two_cycles):
+        starts[t["context"]].add(t["init"])
+    assert starts == {first["context"]: {None}, second["context"]: {first["checkpoint"]}}
+    with (view := view_study(two_cycles.study)).store:
+        scored = view.store.query(
+            "SELECT t.id, m.value FROM trials t JOIN metrics m ON m.trial = t.id AND m.name = 'likelihood' "
+            "WHERE t.context = ? AND t.pool = ? AND t.stage = 'confirm' ORDER BY m.value DESC",
+            (first["context"], first["recipe"]["pool"]),
+        )
+        controls = view.store.query(
+            "SELECT DISTINCT t.init FROM trials t JOIN pools p ON p.id = t.pool WHERE p.kind = 'control' "
+            "AND t.context = ?",
+            (second["context"],),
+        )
+    assert len(scored) == 3
+    assert scored[0]["id"] == first["checkpoint"]
+    assert controls == [{"init": first["checkpoint"]}]
+
+
+def test_the_checkpoints_of_the_cycles_are_kept_and_load_by_themselves(two_cycles: Tiny) -> None:
+    from transformers import CLIPModel
+
+    for cycle in the_lineage(two_cycles):
+        folder = two_cycles.study / cycle["path"]
+        assert (folder / "model.safetensors").exists()
+        CLIPModel.from_pretrained(folder, local_files_only=True)
+    kept = list((two_cycles.study / ".djsb" / "checkpoints").iterdir())
+    assert len(kept) <= 4  # one of each cycle's end and, by keep_checkpoints: 1, the best of each
+
+
+def test_the_lineage_compares_the_checkpoints_and_the_rankings(two_cycles: Tiny) -> None:
+    first, second = the_lineage(two_cycles)
+    assert first["against_first"] is first["moves"] is None
+    gain = second["against_first"]
+    assert gain["seeds"] == 3
+    assert gain["ci_low"] < gain["change"] < gain["ci_high"]
+    scores = [c["scores"]["likelihood"] for c in (first, second)]
+    assert gain["change"] == pytest.approx(100 * (scores[1] / scores[0] - 1))
+    assert second["moves"]["both"] == ["text_len"]
+    assert [s["label"] for s in second["standing"]] == ["text_len low"]
+
+
+def test_every_cycle_has_a_leaderboard_of_its_own(two_cycles: Tiny) -> None:
+    boards = [run_djsb("rank", two_cycles.study, "--json", *which) for which in ((), ("--cycle", 1), ("--cycle", 2))]
+    last, first, second = (json.loads(b.stdout) for b in boards)
+    assert last == second != first
+    beyond = run_djsb("rank", two_cycles.study, "--cycle", 3)
+    assert beyond.returncode == 1
+    assert "there is no cycle 3; the study has 2" in beyond.stderr
+
+
+def test_status_report_and_recipe_tell_of_the_cycles(two_cycles: Tiny) -> None:
+    status = json.loads(run_djsb("status", two_cycles.study, "--json").stdout)
+    assert (status["cycle"], status["cycles"], len(status["lineage"])) == (2, 2, 2)
+    page = (two_cycles.study / "report" / "report.html").read_text(encoding="utf-8")
+    assert '<section id="cycles">' in page
+    assert all(c["checkpoint"] in page for c in the_lineage(two_cycles))
+    assert "of cycle 2" in (two_cycles.study / "recipe.yaml").read_text(encoding="utf-8")
+
+
+def test_running_again_changes_nothing(two: Tiny) -> None:
+    before = finished(two), the_lineage(two)
+    with (opened := open_study(two.study, 1)).store:
+        assert loop.run_loop(opened, workers=1).how == "done"
+    assert (finished(two), the_lineage(two)) == before
+
+
+def test_ids_of_the_first_cycle_are_those_of_a_study_without_cycles(two_cycles: Tiny, tmp_path: Path) -> None:
+    plain = planted(tmp_path)
+    with (opened := open_study(plain.study, 1)).store:
+        asked = request(opened, control(opened, opened.pool_size), "control", "control")
+        known = {trial_id(opened, asked, seed) for seed in (0, 1000, 1001, 1002)}
+        after = {trial_id(opened.following("0" * 16), asked, seed) for seed in (0, 1000)}
+    assert known <= {t["id"] for t in finished(two_cycles)}
+    assert not known & after
+
+
+def test_a_checkpoint_that_was_not_kept_is_trained_again_to_the_bit(two: Tiny, two_cycles: Tiny) -> None:
+    """As when cycles are asked for after a study of one has ended."""
+    first, second = the_lineage(two)
+    with (opened := open_study(two.study, 1)).store:
+        store = opened.store
+        for table in ("metrics", "curve_points", "proposal_trials", "costs"):
+            store.execute(f"DELETE FROM {table} WHERE trial IN (SELECT id FROM trials WHERE init IS NOT NULL)")
+        store.execute("DELETE FROM trials WHERE init IS NOT NULL")
+        store.execute("DELETE FROM proposals WHERE context = ?", (second["context"],))
+        store.execute("DELETE FROM cycles")
+        shutil.rmtree(two.study / ".djsb" / "checkpoints")
+        store.execute("DELETE FROM checkpoints")
+        assert loop.run_loop(opened, workers=1).how == "done"
+    assert the_lineage(two) == the_lineage(two_cycles)
+    again = {t["id"]: t["attempts"] for t in finished(two)}
+    assert again[first["checkpoint"]] == 2
+    before, after = (t.study / first["path"] / "model.safetensors" for t in (two_cycles, two))
+    assert before.read_bytes() == after.read_bytes()
+
+
+def test_a_person_may_have_a_cycle_start_from_another_checkpoint(two: Tiny, tmp_path: Path) -> None:
+    first, second = the_lineage(two)
+    file = tmp_path / "wanted.json"
+
+    def suggest(checkpoint: str) -> Row:
+        asked = {"experiment": {"kind": "cycle", "checkpoint": checkpoint}, "reason": "try it from there"}
+        file.write_text(json.dumps(asked))
+        done = run_djsb("propose", two.study, "--by", "person", "--from", file, "--json")
+        assert done.returncode == 0, done.stderr
+        found: Row = json.loads(done.stdout)["proposals"][0]
+        return found
+
+    assert "no checkpoint" in suggest("0" * 16)["gate"]
+    assert "a repetition" in suggest(first["checkpoint"])["gate"]
+    wanted = suggest(second["checkpoint"])
+    assert wanted["status"] == "queued", wanted
+    done = run_djsb("review", wanted["id"], "--dir", two.study, "--approve", "--why", "once more")
+    assert done.returncode == 0, done.stderr
+    assert run_djsb("auto", two.study, timeout=600).returncode == 0
+    third = the_lineage(two)[2]
+    assert (third["cycle"], third["init"], third["proposal"]) == (3, second["checkpoint"], wanted["id"])
+    assert third["trials"] > 0
+    shown = json.loads(run_djsb("show", wanted["id"], two.study, "--json").stdout)
+    assert {t["state"] for t in shown["trials"]} == {"COMPLETE"}
+    assert len(shown["trials"]) == 4  # the control and three buckets
+
+
+def test_no_cycle_follows_where_no_recipe_is_confirmed(stopped: Tiny) -> None:
+    stopped.set({"cycles": 3, "train": {"micro_batch": 8}})
+    with (opened := open_study(stopped.study, 1)).store:
+        assert cycles.next_start(opened) is None
+        assert [c["cycle"] for c in chain_of(opened)] == [1]
+        (only,) = lineage(opened)
+    assert only["init"] is only["recipe"] is only["checkpoint"] is None
+
+
+def test_what_is_left_of_the_budget_is_divided_over_the_cycles_to_come(stopped: Tiny) -> None:
+    from engine.accounts import Accounts
+
+    stopped.set({"cycles": 4, "train": {"micro_batch": 8}})
+    with (opened := open_study(stopped.study, 1)).store:
+        assert Accounts(opened, 400).allowance(1) == pytest.approx(100)
+        assert Accounts(opened, 400).allowance(0.6) == pytest.approx(60)
+        after = opened.following("0" * 16)
+        opened.store.execute(
+            "INSERT INTO cycles(context, root, cycle, parent, init, spent, at) VALUES(?, ?, 2, ?, ?, 40, '')",
+            (after.context, after.root, opened.context, after.init),
+        )
+        assert Accounts(after, 400).allowance(0.5) == pytest.approx(40 + 0.5 * 120)
+
+
+@pytest.mark.parametrize(
+    ("second", "both", "up", "down"),
+    [
+        ("abcd", "abc", {}, {}),
+        ("cabd", "cab", {"c": 2}, {"a": 1, "b": 1}),
+        ("xaeb", "a", {"e": 2}, {"a": 1}),
+    ],
+)
+def test_moves_are_places_in_the_earlier_ranking(second: str, both: str, up: Row, down: Row) -> None:
+    found = moves("abcde", second, top=3)
+    assert ("".join(found.both), dict(found.up), dict(found.down)) == (both, up, down)
+    assert set(found.new) == set(second[:3]) - set("abc")
+    assert set(found.gone) == set("abc") - set(second[:3])
+    assert found.mean_up == (pytest.approx(np.mean(list(up.values()))) if up else None)
+
+
+MOMENTS = (  # where an engine is killed
+    "SELECT 1 FROM trials WHERE state = 'RUNNING' AND init IS NULL AND stage = 'confirm'",
+    "SELECT 1 FROM cycles",
+    "SELECT 1 FROM trials WHERE state = 'RUNNING' AND init IS NOT NULL AND stage = 'confirm'",
+)
+
+
+@pytest.mark.timeout(600)
+def test_killed_in_either_cycle_and_between_them_it_ends_the_same(two_cycles: Tiny, tmp_path: Path) -> None:
+    killed = planted(tmp_path)
+    killed.set({**CYCLES, "cycles": 2})
+    for moment in MOMENTS:
+        before = {tuple(r.items()) for r in ended(killed)}
+        kill_when(killed, moment)
+        assert before <= {tuple(r.items()) for r in ended(killed)}, "a finished trial was lost or ran again"
+    assert run_djsb("auto", killed.study, timeout=600).returncode == 0
+    assert the_lineage(killed) == the_lineage(two_cycles)
+    same = ("id", "context", "init", "state")
+    assert [[t[k] for k in same] for t in finished(killed)] == [[t[k] for k in same] for t in finished(two_cycles)]
+    for which in (1, 2):
+        boards = [run_djsb("rank", t.study, "--cycle", which, "--json").stdout for t in (killed, two_cycles)]
+        assert boards[0] == boards[1]
+
+
+def ended(tiny: Tiny) -> list[Row]:
+    """Trials with a result; none before the database is made."""
+    if not tiny.database.exists():
+        return []
+    with Store(tiny.database) as store:
+        return store.query("SELECT id, attempts, seconds, finished FROM trials WHERE state = 'COMPLETE'")
+
+
+def kill_when(tiny: Tiny, moment: str) -> None:
+    """Run the engine and kill it once the query has a row; it must come to that."""
+    process = subprocess.Popen(
+        [str(DJSB), "auto", str(tiny.study), "--workers", "1"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        while process.poll() is None:
+            with suppress(sqlite3.OperationalError), closing(sqlite3.connect(tiny.database, timeout=30)) as db:
+                if db.execute(moment).fetchone():
+                    break
+            time.sleep(0.02)
+        assert process.poll() is None, "it ended before the moment"
+    finally:
+        process.kill()
+        process.wait()
