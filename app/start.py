@@ -25,7 +25,7 @@ IMAGE_NAMES = ("images", "image", "image_path", "img", "jpg")
 VIDEO_NAMES = ("videos", "video", "video_path")
 ID_NAMES = ("id", "uid", "key", "__key__")
 LABEL_NAMES = ("label", "class", "class_name", "category")
-GUESS = {frozenset({"text", "images"}): "clip", frozenset({"text", "videos"}): "t2v", frozenset({"text"}): "lm"}
+GUESS = {frozenset({"text", "images"}): "clip", frozenset({"text"}): "lm"}
 
 
 def template(name: str) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def write_study(
     found = look_at(data, evaluation)
     chosen = found.task if task is None else None if task in ("null", "none") else task
     write_found(folder, found, chosen, found.ops, {}, force)
-    none = "none (with --eval, text makes it lm, text and images clip, text and videos t2v)"
+    none = "none (with --eval, text makes it lm, text and images clip)"
     notes = [f"{data}: fields {found.fields_text}"]
     notes += [f"left out: {name}: {reason}" for name, reason in found.left]
     notes.append(f"task: {chosen or none}; {len(found.ops)} OPs; budget and more in {file}")

@@ -48,8 +48,8 @@ class Study(Section):
     seed: int = Field(0, ge=0, description="seed of every sample that is drawn")
     dataset: DatasetSection
     evaluation: EvaluationSection = EvaluationSection()
-    task: Literal["clip", "vlm", "caption", "t2v", "lm", "command"] | None = Field(
-        None, description="what is trained, see docs/tasks.md: clip, vlm, caption, t2v, lm or command; null: nothing"
+    task: Literal["clip", "vlm", "caption", "lm", "command"] | None = Field(
+        None, description="what is trained, see docs/tasks.md: clip, vlm, caption, lm or command; null: nothing"
     )
     model: ModelSection = ModelSection()
     lora: LoraSection = LoraSection()

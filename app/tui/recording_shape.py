@@ -167,6 +167,27 @@ Correlations = Annotated[Matrix, AfterValidator(_fits)]
 
 
 @with_config(STRICT)
+class Against(TypedDict):
+    """A cycle's checkpoints against the first cycle's."""
+
+    change: Float | None
+    ci_low: Float | None
+    ci_high: Float | None
+    seeds: Int
+    verdict: Verdict
+
+
+@with_config(STRICT)
+class Cycle(TypedDict):
+    """A link of the lineage."""
+
+    cycle: Int
+    recipe: Recipe | None
+    unconfirmed: Str | None
+    against_first: Against | None
+
+
+@with_config(STRICT)
 class Results(TypedDict):
     """Stored results of the stages."""
 
@@ -175,6 +196,7 @@ class Results(TypedDict):
     statistics: Correlations | None
     metrics: Correlations | None
     scale: list[Scaled] | None
+    lineage: list[Cycle]
 
 
 def _bounded(value: Any) -> Any:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from app.printable import printable
 from app.tui.memory import EVENTS, Memory, in_order
 from engine.budget import parse_budget
-from engine.cycles import lineage
 from engine.errors import DjsbError
 from engine.paths import DATABASE, STATE_FOLDER, STUDY_FILE
 
@@ -29,6 +28,7 @@ BURN = 120  # points of the budget's curve
 LOSS = 40  # points of a running trial's sparkline
 BINS = 48  # of a histogram
 EXAMPLES = 3  # rows of each bucket
+LINEAGE = ("cycle", "recipe", "unconfirmed", "against_first")  # of a cycle, what is shown
 TAIL = 32_768  # bytes of a log
 
 
@@ -120,6 +120,7 @@ def merged(before: Snapshot, change: dict[str, Any]) -> Snapshot:
 
 def light(view: OpenStudy, memory: Memory) -> dict[str, Any]:
     """All fields of a snapshot that take no statistics to compute."""
+    from engine.cycles import lineage
     from engine.open_study import engine_pid
     from engine.outcome import insights
     from engine.pools import BUCKETS
@@ -144,7 +145,10 @@ def light(view: OpenStudy, memory: Memory) -> dict[str, Any]:
         "proposals": memory.proposals(view), "decisions": tuple(_decisions(view)),
         "events": memory.events(view),
         "buckets": BUCKETS[view.study.pools.buckets], "insights": insights(view),
-        "results": {**{n: store.result(context, n) for n in names}, "lineage": lineage(view)},
+        "results": {
+            **{n: store.result(context, n) for n in names},
+            "lineage": [{k: link[k] for k in LINEAGE} for link in lineage(view)],
+        },
     }  # fmt: skip
 
 

@@ -15,7 +15,6 @@ WORLDS = {
     "clip": "engine.demo.images",
     "vlm": "engine.demo.questions",
     "caption": "engine.demo.questions",
-    "t2v": "engine.demo.video",
     "lm": "engine.demo.text",
 }
 

@@ -23,7 +23,6 @@ TASKS = {
     "clip": "engine.tasks.clip:ClipTask",
     "vlm": "engine.tasks.vlm:VlmTask",
     "caption": "engine.tasks.caption:CaptionTask",
-    "t2v": "engine.tasks.t2v:T2vTask",
     "lm": "engine.tasks.lm:LmTask",
     "command": "engine.tasks.command:CommandTask",
 }

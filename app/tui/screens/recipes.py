@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -92,7 +92,7 @@ and to the YAML, where there is no room for all.
         """The tree, made anew when its content has changed."""
         told = (
             [(r["pool"], r["change"], r["verdict"]) for r in s.board or ()],
-            s.results.get("recipe"), s.results.get("unconfirmed"), s.results.get("scale"), self.app.theme,
+            s.results.get("lineage"), s.results.get("scale"), self.app.theme,
         )  # fmt: skip
         if told == self._told:
             return
@@ -100,13 +100,7 @@ and to the YAML, where there is no room for all.
         tree: Tree[str] = self.query_one("#lattice", Tree)
         tree.clear()
         self._folded.clear()
-        best = s.results.get("recipe")
-        lineage = tree.root.add(Text("lineage", "title"), expand=True)
-        first = lineage.add("ckpt₀ (the study's model)", expand=True)
-        if best:
-            first.add_leaf(Text("recipe₁ ").append_text(_line(best)).append("  ● confirmed"), data=best["pool"])
-        else:
-            first.add_leaf(Text(printable(s.results.get("unconfirmed") or "no recipe is confirmed yet"), "faint"))
+        _lineage(tree, s.results.get("lineage") or ())
         several = [r for r in s.board or () if r["kind"] == "combination" and r["change"] is not None]
         lattice = tree.root.add(Text(f"combinations ({len(several)}), under their slices", "title"), expand=True)
         singles = {r["label"]: r for r in s.board or () if r["kind"] == "single"}
@@ -253,6 +247,27 @@ def _nodes(node: TreeNode[str]) -> Iterator[TreeNode[str]]:
     yield node
     for child in node.children:
         yield from _nodes(child)
+
+
+def _lineage(tree: Tree[str], cycles: Sequence[Row]) -> None:
+    """ckpt₀ → recipe₁ → ckpt₁ → recipe₂ → …, each under the one that it came from."""
+    node = tree.root.add(Text("lineage", "title"), expand=True)
+    for link in cycles:
+        number, best = link["cycle"], link["recipe"]
+        model = " (the study's model)" if number == 1 else ""
+        node = node.add(f"ckpt{_low(number - 1)}{model}", expand=True)
+        if best:
+            line = Text(f"recipe{_low(number)} ").append_text(_line(best)).append("  ● confirmed")
+            if (against := link.get("against_first")) and against["change"] is not None:
+                line.append(f"  against the first: {percent(against['change'])} %")
+            node = node.add(line, data=best["pool"], expand=True)
+        else:
+            node.add_leaf(Text(printable(link["unconfirmed"] or "no recipe is confirmed yet"), "faint"))
+
+
+def _low(number: int) -> str:
+    """A number as a subscript."""
+    return "".join("₀₁₂₃₄₅₆₇₈₉"[int(d)] for d in str(number))
 
 
 def _line(r: Row) -> Text:

@@ -184,6 +184,11 @@ SNAPSHOT = Snapshot(
     results={
         "recipe": {**BOARD[0], "samples": 4800, "repetition": 2, "kept": 2310, "rows": 12000},
         "unconfirmed": None,
+        "lineage": [
+            {"cycle": 1, "unconfirmed": None, "against_first": None,
+             "recipe": {**BOARD[0], "samples": 4800, "repetition": 2, "kept": 2310, "rows": 12000}},
+            {"cycle": 2, "recipe": None, "unconfirmed": None, "against_first": None},
+        ],
         "statistics": _correlation(NAMES, 3),
         "metrics": _correlation(("zero_shot", "image_retrieval", "text_retrieval"), 2),
         "scale": [
