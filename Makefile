@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install test check demo bench-data bench-search bench-pack bench-agent bench-tui bench-cycles wheel-test clean
+.PHONY: install test check demo bench-data bench-search bench-pack bench-agent bench-tui bench-cycles wheel-test screenshots clean
 
 install: $(READY)
 $(READY): pyproject.toml constraints.txt
@@ -43,6 +43,9 @@ bench-tui: $(READY)
 
 bench-cycles: $(READY)
 	$(BIN)/python benchmarks/cycles.py --write
+
+screenshots: $(READY)
+	$(BIN)/python docs/images/make.py
 
 wheel-test: $(READY)
 	$(BIN)/python -m pytest tests/test_wheel.py -m slow
