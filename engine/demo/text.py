@@ -9,11 +9,12 @@ perplexity of the first and by the likelihood of the right choice of the second.
 
 Defects: boilerplate (menus, shop words and buttons of web pages among sentences about any town, made up, so mostly
 false; the text is lost in 80 %), repeated (its first sentence or a made-up phrase, many times), truncated (its first
-two to five words), shuffled (its words in another order), wrong (another colour, shape, size and material; fluent, and no
-statistic of the text shows it).
+two to five words), shuffled (its words in another order), wrong (another colour, shape, size and material; fluent, and
+no statistic of the text shows it).
 
 What is right to find, if the method works (low, mid and high are the thirds of a statistic's values):
-- special_characters_filter: high hurts most (boilerplate), mid helps; alphanumeric_filter is its mirror image: low hurts.
+- special_characters_filter: high hurts most (boilerplate), mid helps; alphanumeric_filter is its mirror image: low
+  hurts most, mid helps.
 - text_length_filter, words_num_filter: high hurts (boilerplate, repetition); low says little, but nothing that is false.
 - word_repetition_filter, character_repetition_filter: high hurts (repeated).
 - Shuffled and wrong rows lie in every third of every statistic; they cap what a recipe of these can reach.
