@@ -13,7 +13,8 @@ two to five words), shuffled (its words in another order), wrong (another colour
 no statistic of the text shows it).
 
 What is right to find, if the method works (low, mid and high are the thirds of a statistic's values):
-- special_characters_filter: high hurts most (boilerplate), mid helps; alphanumeric_filter is its mirror: low hurts.
+- special_characters_filter: high hurts most (boilerplate), mid helps; alphanumeric_filter is its mirror image: low
+  hurts most, mid helps.
 - text_length_filter, words_num_filter: high hurts (boilerplate, repetition); low says little, but nothing false.
 - word_repetition_filter, character_repetition_filter: high hurts (repeated).
 - Shuffled and wrong rows lie in every third of every statistic; they cap what a recipe of these can reach.
