@@ -50,6 +50,10 @@ def run_tui(folder: Path, bell: bool, record: Path | None = None, replay: Path |
         return
     child = None
     if (folder / STATE_FOLDER / DATABASE).exists() or (folder / STUDY_FILE).exists():
+        if not (folder / STATE_FOLDER / DATABASE).exists():
+            from engine.study import read_study
+
+            read_study(folder)  # it says what is wrong with a study that has never run
         from app.tui.feed import spawn
 
         child = spawn(folder, record)  # what is wrong with the study, it tells the UI

@@ -13,7 +13,7 @@ import yaml
 from textual.pilot import Pilot
 from textual.widgets import Button, Input, OptionList, Select, SelectionList
 
-import engine.demo
+import engine.demo.images
 from app.tui.app import DjsbApp
 from app.tui.run import run_tui
 from app.tui.screens.overview import Overview
@@ -97,8 +97,8 @@ async def test_own_data_become_a_running_study(tiny: Tiny) -> None:
 
 
 async def test_the_demo_is_made_and_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = partial(engine.demo.make_demo, rows=60, test_rows=20)
-    monkeypatch.setattr("engine.demo.make_demo", small)
+    small = partial(engine.demo.images.make_demo, rows=60, test_rows=20)
+    monkeypatch.setattr("engine.demo.images.make_demo", small)
     started: list[Path] = []
     monkeypatch.setattr(DjsbApp, "action_start_engine", lambda self: started.append(self.folder))
     study = tmp_path / "demo"
@@ -170,7 +170,7 @@ async def test_a_study_file_that_is_wrong_is_one_line(tiny: Tiny) -> None:
     app = DjsbApp(tiny.study)
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: app.snapshot and "dataset: is missing" in app.snapshot.problem, "what is wrong")
-        await until(pilot, lambda: "dataset: is missing" in words(app, "#head"), "it on the screen")
+        await until(pilot, lambda: "dataset: is missing" in words(app, "#trouble"), "it on the screen")
 
 
 def test_a_file_is_no_folder_for_a_study(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
