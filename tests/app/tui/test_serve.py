@@ -65,7 +65,8 @@ def serving(study: Path, *options: str, env: dict[str, str] | None = None) -> It
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        _, said = process.communicate(timeout=30)
+        print(said)  # seen when a test fails: what its sessions said
 
 
 @pytest.fixture(scope="module")
