@@ -71,7 +71,7 @@ stops nothing.
         width = self.app.size.width
         self.query_one("#stages", Static).update(_stages(s, self.wide))
         self.query_one("#running", Static).update(
-            _running(s, max(36, (width - 44) // 2 - 2) if self.wide else width - 2)
+            _running(s, max(36, min(width // 3, (width - 44) // 2) - 2) if self.wide else width - 2)
         )
         self._burn_down(s)
         self.query_one("#news", Static).update(_news(s, self.ui.look))
