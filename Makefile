@@ -4,12 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install test check demo bench-data bench-search bench-pack bench-agent wheel-test clean
+.PHONY: install test check demo bench-data bench-search bench-pack bench-agent bench-tui wheel-test clean
 
 install: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt torch==2.13.0 -e ".[dev]"
+	$(BIN)/pip install -q --no-compile -c constraints.txt torch==2.13.0 -e ".[dev]"
 	touch $@
 
 test: $(READY)
@@ -37,6 +37,9 @@ bench-pack: $(READY)
 
 bench-agent: $(READY)
 	$(BIN)/python benchmarks/agent.py --write
+
+bench-tui: $(READY)
+	$(BIN)/python benchmarks/tui.py --write
 
 wheel-test: $(READY)
 	$(BIN)/python -m pytest tests/test_wheel.py -m slow

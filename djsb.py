@@ -23,9 +23,9 @@ if __name__ == "__main__":
         from engine.worker import main as worker_main
 
         worker_main()
-    elif sys.argv[1:2] == ["feed"]:  # the terminal UI's reader: folder, file descriptor of its pipe
+    elif sys.argv[1:2] == ["feed"]:  # the terminal UI's reader: folder, file descriptor of its pipe, file to record to
         from app.tui.feed import serve
 
-        serve(Path(sys.argv[2]), int(sys.argv[3]))
+        serve(Path(sys.argv[2]), int(sys.argv[3]), *map(Path, sys.argv[4:]))
     else:
         main()

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from engine.store import Database
+from engine.store import sqlite_utils
 
 PAPERS = Path(__file__).resolve().parent / "papers.jsonl"
 
@@ -30,7 +30,7 @@ def search(query: str = "", tag: str | None = None, limit: int = 50) -> list[dic
     words = re.findall(r"\w+", query.lower())
     if not words:
         return works[:limit]
-    db = Database(memory=True)
+    db = sqlite_utils().Database(memory=True)
     table: Any = db["papers"]
     table.insert_all({"id": w["id"], "title": w["title"], "tags": " ".join(w["tags"])} for w in works)
     if not works:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from app.printable import printable, say, say_table
 from app.reviewing import opened_study
-from engine.errors import StudyError
+from engine.errors import DjsbError, StudyError
 from engine.store import Row
+from engine.study import read_study
+
+if TYPE_CHECKING:
+    from agent.chat import Chat
 
 
 def papers(query: str, tag: str | None) -> list[Row]:
@@ -51,6 +57,51 @@ def chat(folder: Path, question: str | None, as_json: bool) -> None:
             _answer(talk, line, quiet=False)
 
 
+@dataclass
+class Conversation:
+    """Questions about one study, each from whichever thread: the study is opened anew, what was said before is kept.
+
+    stop: true ends the answer that comes.
+    """
+
+    folder: Path
+    stop: Callable[[], bool] = lambda: False
+    messages: list[Any] = field(default_factory=list)
+
+    def missing(self) -> str | None:
+        """Why no model can be asked, with the remedy, or None."""
+        from agent.connection import missing
+
+        return missing(read_study(self.folder).agent)
+
+    def ask(self, question: str) -> Iterator[str | Row]:
+        """The answer in pieces; at the end a row with `answer`, `citations` and `proposals` that were queued.
+
+        Raises: StudyError, ModelError; what was said before stays said.
+        """
+        opened, accounts = opened_study(self.folder)
+        with opened.store:
+            from agent.chat import Chat
+
+            talk = Chat(opened, accounts.limit, self.stop, self.messages)
+            said: list[str] = []
+            try:
+                for piece in talk.ask(question):
+                    said.append(piece)
+                    yield piece
+            except DjsbError:
+                yield ending(talk, "".join(said), talk.queued)
+                raise
+            yield ending(talk, "".join(said), talk.queued)
+
+
+def ending(talk: Chat, answer: str, queued: list[str]) -> Row:
+    """An answer with the ids that it cites and the proposals that came of it."""
+    from agent.chat import citations
+
+    return {"answer": answer, "citations": citations(talk.opened, answer), "proposals": queued}
+
+
 def _questions() -> Any:
     """Lines that a person types, without blank ones; an empty file, Ctrl-D or `exit` ends them."""
     here = sys.stdin.isatty()
@@ -68,16 +119,13 @@ def _questions() -> Any:
 
 def _answer(talk: Any, question: str, quiet: bool) -> Row:
     """Stream one answer, then say what it cites and what it has put into the queue."""
-    from agent.chat import citations
-
     before, said = len(talk.queued), []
     for piece in talk.ask(question):
         said.append(piece)
         if not quiet:
             typer.echo(printable(piece), nl=False)
             sys.stdout.flush()
-    answer = "".join(said)
-    found = {"answer": answer, "citations": citations(talk.opened, answer), "proposals": talk.queued[before:]}
+    found = ending(talk, "".join(said), talk.queued[before:])
     if not quiet:
         typer.echo("")
         for one in found["citations"]["unknown"]:

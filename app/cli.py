@@ -343,11 +343,32 @@ def readmit(
 def tui(
     folder: Folder = HERE,
     bell: Annotated[bool, typer.Option("--bell", help="ring the terminal's bell with each notice")] = False,
+    record: Annotated[Path | None, typer.Option("--record", help="file to record what is shown to")] = None,
+    replay: Annotated[Path | None, typer.Option("--replay", help="play a recording instead; needs no study")] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="show it in a browser of this machine instead")] = False,
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help="with --serve: 8321 by default; 0: any that is free")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", help="with --serve: address to listen at; 127.0.0.1 by default")
+    ] = None,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="with --serve: let --host be one that other machines can reach")
+    ] = False,
 ) -> None:
     """Watch the study in the terminal, decide on proposals, start and stop the engine. Leaving it stops nothing."""
+    if record and (replay or serve):
+        raise typer.BadParameter("--record goes with neither --replay nor --serve")
+    if not serve and (port is not None or host is not None or allow_remote):
+        raise typer.BadParameter("--port, --host and --allow-remote go with --serve")
+    if serve:
+        from app.tui.serve import serve_tui
+
+        serve_tui(folder, bell, replay, host, port, allow_remote)
+        return
     from app.tui.run import run_tui
 
-    run_tui(folder, bell)
+    run_tui(folder, bell, record, replay)
 
 
 @app.command()

@@ -9,6 +9,8 @@ import typer
 
 def printable(text: str) -> str:
     """The text with control and direction-changing characters written out; line breaks and tabs stay."""
+    if text.isprintable():
+        return text
     return "".join(
         c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else c.encode("unicode_escape").decode()
         for c in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,41 @@ def template(name: str) -> dict[str, Any]:
     raise StudyError(f"the template {name} is missing from the installation; install djsb again")
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a look at the data has found.
+
+    fields: what is in a row → the field that holds it, or None. label: field of the class names in the evaluation.
+    ops: OPs that fit, with parameters. left: OPs that would fit but for what is missing, with the reason. task: the
+    one that suits the data, or None.
+    """
+
+    data: Path
+    evaluation: Path | None
+    fields: dict[str, str | None]
+    label: str | None
+    ops: dict[str, dict[str, Any]]
+    left: list[tuple[str, str]]
+    task: str | None
+
+    @property
+    def fields_text(self) -> str:
+        """`text=caption, images=images`."""
+        return ", ".join(f"{k}={v}" for k, v in self.fields.items() if v)
+
+
+def look_at(data: Path, evaluation: Path | None) -> Found:
+    """Look at the first rows. Raises: StudyError, DataError."""
+    if evaluation is not None and evaluation.resolve() == data.resolve():
+        raise StudyError("--eval is the training data itself; hold some rows out")
+    rows = _look(data)
+    fields = _fields(rows)
+    ops, left = _ops(rows, fields)
+    label = None if evaluation is None else _label(evaluation)
+    task = "clip" if fields["text"] and fields["images"] and evaluation else None
+    return Found(data, evaluation, fields, label, ops, left, task)
+
+
 def write_study(
     folder: Path, data: Path, evaluation: Path | None, task: str | None, force: bool
 ) -> tuple[Path, list[str]]:
@@ -43,40 +79,54 @@ def write_study(
 
     Raises: StudyError, DataError.
     """
+    file = _free(folder, force)
+    if task not in (None, "clip", "null", "none"):
+        raise StudyError(f"unknown task {task!r}; clip is known, or leave it out")
+    found = look_at(data, evaluation)
+    if task == "clip" and found.task != "clip":
+        need = "--eval" if found.fields["text"] and found.fields["images"] else "text and images in the data"
+        raise StudyError(f"task clip needs {need}; give it, or leave --task out")
+    chosen = None if task in ("null", "none") else found.task
+    write_found(folder, found, chosen, found.ops, {}, force)
+    notes = [f"{data}: fields {found.fields_text}"]
+    notes += [f"left out: {name}: {reason}" for name, reason in found.left]
+    notes.append(
+        f"task: {chosen or 'none (clip needs text, images and --eval)'}; {len(found.ops)} OPs; "
+        f"budget and more in {file}"
+    )
+    return file, notes
+
+
+def write_found(
+    folder: Path, found: Found, task: str | None, ops: Mapping[str, Any], change: Mapping[str, Any], force: bool = False
+) -> Path:
+    """Write `folder/study.yaml` for what was found; the file. change: fields that differ from the task's template.
+
+    Raises: StudyError when there is one already.
+    """
+    file = _free(folder, force)
+    raw = {
+        **(template("clip") if task else {}),
+        "name": folder.resolve().name,
+        "dataset": {"path": _relative(found.data, folder), **found.fields},
+        "task": task,
+        "ops": dict(ops),
+        **change,
+    }
+    if found.evaluation is not None:
+        raw["evaluation"] = {"path": _relative(found.evaluation, folder), "label": found.label}
+    text = study_yaml(Study.model_validate(raw))
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def _free(folder: Path, force: bool) -> Path:
+    """The study file to be written. Raises: StudyError when it is there and may not be replaced."""
     file = folder / STUDY_FILE
     if file.exists() and not force:
         raise StudyError(f"{file} is there already; edit it, or replace it with --force")
-    if task not in (None, "clip", "null", "none"):
-        raise StudyError(f"unknown task {task!r}; clip is known, or leave it out")
-    if evaluation is not None and evaluation.resolve() == data.resolve():
-        raise StudyError("--eval is the training data itself; hold some rows out")
-    rows = _look(data)
-    fields = _fields(rows)
-    notes = [f"{data}: fields " + ", ".join(f"{k}={v}" for k, v in fields.items() if v)]
-    can_clip = bool(fields["text"] and fields["images"] and evaluation)
-    if task == "clip" and not can_clip:
-        need = "--eval" if fields["text"] and fields["images"] else "text and images in the data"
-        raise StudyError(f"task clip needs {need}; give it, or leave --task out")
-    chosen = "clip" if can_clip and task not in ("null", "none") else None
-    ops, left = _ops(rows, fields)
-    notes += [f"left out: {name}: {reason}" for name, reason in left]
-    notes.append(
-        f"task: {chosen or 'none (clip needs text, images and --eval)'}; {len(ops)} OPs; budget and more in {file}"
-    )
-    base = template("clip") if chosen else {}
-    raw = {
-        **base,
-        "name": folder.resolve().name,
-        "dataset": {"path": _relative(data, folder), **fields},
-        "task": chosen,
-        "ops": ops,
-    }
-    if evaluation is not None:
-        raw["evaluation"] = {"path": _relative(evaluation, folder), "label": _label(evaluation)}
-    study = Study.model_validate(raw)
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(study_yaml(study), encoding="utf-8")
-    return file, notes
+    return file
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -153,8 +203,8 @@ def _params(op: str, rows: list[dict[str, Any]], text: str | None) -> dict[str, 
     return {}
 
 
-def write_demo(folder: Path) -> Path:
-    """Make the demo's data and study, or find them; the study's folder."""
+def write_demo(folder: Path, change: Mapping[str, Any] | None = None) -> Path:
+    """Make the demo's data and study, or find them; the study's folder. change: what differs from the template."""
     from engine.demo import make_demo
 
     files = make_demo(folder / "data")
@@ -166,6 +216,7 @@ def write_demo(folder: Path) -> Path:
             "dataset": {"path": _relative(files.train, folder), **fields},
             "evaluation": {"path": _relative(files.test, folder), "label": _label(files.test)},
             "ops": _ops(rows, fields)[0],
+            **(change or {}),
         }
         (folder / STUDY_FILE).write_text(study_yaml(Study.model_validate(raw)), encoding="utf-8")
     return folder

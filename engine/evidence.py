@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from engine.tasks import Metric
 from engine.variance import Floats, SeedFit, moderate, seed_residuals
 
+DRAWN = 500  # Monte Carlo samples at once: memory stays small with many pools
 Verdict = Literal["helps", "hurts", "unclear", "degenerate"]
 Aggregate = Literal["mean-of-changes", "change-of-means"]
 # seed → metric → value
@@ -256,9 +257,10 @@ def chances(effects: Sequence[Effect], k: int = 1, draws: int = 20_000, doubt: f
         return {e.pool: min(1.0, k / len(known)) for e in known}
     mean = np.average(change, weights=1 / (spread + error))
     trust = spread / (spread + error)
-    drawn = np.random.default_rng(0).standard_normal((draws, len(known)))
-    drawn = mean + trust * (change - mean) + np.sqrt(trust * error + doubt * spread) * drawn
-    k = min(k, len(known))
-    best = drawn.argmax(1) if k == 1 else np.argpartition(drawn, -k, axis=1)[:, -k:]
-    share = np.bincount(best.ravel(), minlength=len(known)) / draws
-    return {e.pool: float(s) for e, s in zip(known, share, strict=True)}
+    expected, noise = mean + trust * (change - mean), np.sqrt(trust * error + doubt * spread)
+    k, rng, counts = min(k, len(known)), np.random.default_rng(0), np.zeros(len(known))
+    for start in range(0, draws, DRAWN):
+        drawn = expected + noise * rng.standard_normal((min(DRAWN, draws - start), len(known)))
+        best = drawn.argmax(1) if k == 1 else np.argpartition(drawn, -k, axis=1)[:, -k:]
+        counts += np.bincount(best.ravel(), minlength=len(known))
+    return {e.pool: float(n / draws) for e, n in zip(known, counts, strict=True)}

@@ -231,16 +231,21 @@ def open_study(folder: Path, workers: int | None = None, notice: Notice = silent
     return OpenStudy(folder, study, Store(state / DATABASE), workers or os.cpu_count() or 1, notice)
 
 
+class NotStarted(StudyError):
+    """There is a database, and no engine has recorded the study in it yet."""
+
+
 def view_study(folder: Path) -> OpenStudy:
     """Open the study as the engine last recorded it, to look at it; no data is read and nothing is written.
 
-    Raises: StudyError, StoreError when nothing was recorded yet.
+    Raises: NotStarted, StoreError when nothing was recorded yet.
     """
     folder = folder.resolve()
     store = Store(folder / STATE_FOLDER / DATABASE, readonly=True)
     last = store.one("SELECT * FROM studies ORDER BY at DESC LIMIT 1")
     if last is None:
-        raise StudyError(f"nothing was run yet in {folder}; start with: djsb auto {folder}")
+        store.close()
+        raise NotStarted(f"nothing was run yet in {folder}; start with: djsb auto {folder}")
     opened = OpenStudy(folder, Study.model_validate_json(last["config"]), store)
     opened.context = last["context"]
     opened.metrics = [Metric(**m) for m in store.result(opened.context, "metric_scales") or ()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ class Pool:
     repetition: int = 1
     seed: int = 0
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Content hash: the same on every machine and in every run."""
         return digest(asdict(self), 12)

@@ -51,6 +51,27 @@ def submit(opened: OpenStudy, proposal: Proposal, accounts: Accounts, approved: 
         return str(known["status"]), str(before["gate"])
     if known and known["status"] == "refused" and before["gate"].startswith("budget") and before["limit"] >= limit:
         return "refused", str(before["gate"])
+    passed, new = examine(opened, proposal, accounts, approved)
+    # a stage whose every trial an earlier stage ran has nothing left to ask for, and is no failure
+    status = "queued" if passed.ok else "approved" if not new else "refused"
+    with store.transaction():
+        content = {**proposal.model_dump(mode="json"), "gate": passed.reason, "limit": limit}
+        store.put(
+            "proposals",
+            {"id": key, "context": opened.context, "origin": proposal.origin, "kind": proposal.kind,
+             "stage": proposal.stage, "content": json.dumps(content), "status": status, "cost": passed.cost,
+             "at": now()},
+        )  # fmt: skip
+        if status == "refused":
+            store.event("refused", passed.reason, key, "warning")
+    return status, passed.reason
+
+
+def examine(
+    opened: OpenStudy, proposal: Proposal, accounts: Accounts, approved: Sequence[str] = ()
+) -> tuple[gate.Passed, int]:
+    """What the gate says of a proposal, and how many of its trials are new; nothing is written."""
+    store, key, limit = opened.store, stored_id(opened, proposal), accounts.limit
     new = [t for t in _trials(opened, proposal) if not store.one("SELECT 1 FROM trials WHERE id = ?", (t[0],))]
     estimate = cache(accounts.estimate)
     costs = [estimate(request.samples - _had(opened, request, seed)) for _, request, seed in new]
@@ -66,19 +87,8 @@ def submit(opened: OpenStudy, proposal: Proposal, accounts: Accounts, approved: 
     )
     first = proposal.seeds[0] == 0 and is_first_round(opened, proposal.stage, [key])
     cap = limit * (1.0 if first else _share(proposal))
-    passed = gate.check(proposal, opened, cost, max(0.0, cap - accounts.spent() - outstanding), len(new))
-    # a stage whose every trial an earlier stage ran has nothing left to ask for, and is no failure
-    status = "queued" if passed.ok else "approved" if not new else "refused"
-    with store.transaction():
-        content = {**proposal.model_dump(mode="json"), "gate": passed.reason, "limit": limit}
-        store.put(
-            "proposals",
-            {"id": key, "context": opened.context, "origin": proposal.origin, "kind": proposal.kind,
-             "stage": proposal.stage, "content": json.dumps(content), "status": status, "cost": cost, "at": now()},
-        )  # fmt: skip
-        if status == "refused":
-            store.event("refused", passed.reason, key, "warning")
-    return status, passed.reason
+    available = max(0.0, cap - accounts.spent() - outstanding)
+    return gate.check(proposal, opened, cost, available, len(new)), len(new)
 
 
 def _share(proposal: Proposal) -> float:

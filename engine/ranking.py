@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from engine.evidence import Effect, chances, effects
 from engine.open_study import OpenStudy
@@ -139,12 +140,17 @@ def degenerate(store: Store, context: str) -> list[Ranked]:
     return [_ranked(r, Effect(r["id"], None, None, None, None, 0, "degenerate", skipped=(r["reason"],))) for r in rows]
 
 
+@lru_cache(8192)
+def _pool(content: str) -> Pool:
+    """A stored pool; who ranks again and again reads each once."""
+    return pool_from_json(json.loads(content))
+
+
 def _ranked(row: Row, effect: Effect, share: float = 0.0, best: float | None = None) -> Ranked:
     """A pool's row with its effect and its probability of being the best."""
-    pool = pool_from_json(json.loads(row["content"]))
     return Ranked(
-        pool, row["label"], row["kind"], row["op"], row["statistic"], row["bucket"], row.get("samples", 0), share,
-        effect, best,
+        _pool(row["content"]), row["label"], row["kind"], row["op"], row["statistic"], row["bucket"],
+        row.get("samples", 0), share, effect, best,
     )  # fmt: skip
 
 

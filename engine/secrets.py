@@ -14,8 +14,14 @@ def secret_names(environment: Mapping[str, str] = os.environ) -> list[str]:
     return [n for n, value in environment.items() if _SECRET.search(n.upper()) and len(value) >= 8]
 
 
-def redact(text: str) -> str:
+def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """The text with the values of all keys in the environment replaced by their names."""
-    for name in sorted(secret_names(), key=lambda n: -len(os.environ[n])):
-        text = text.replace(os.environ[name], f"[{name}]")
+    for name in sorted(secret_names(environment), key=lambda n: -len(environment[n])):
+        text = text.replace(environment[name], f"[{name}]")
     return text
+
+
+def without_secrets() -> dict[str, str]:
+    """The environment without keys: neither workers nor the UI's reader need any."""
+    names = secret_names()
+    return {k: v for k, v in os.environ.items() if k not in names}

@@ -15,12 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-import engine
-from engine.secrets import secret_names
+from engine.paths import ENTRY as ENTRY
+from engine.secrets import without_secrets
 from engine.store import Row
 from engine.study import ExecutorSection
 
-ENTRY = Path(engine.__file__).resolve().parents[1] / "djsb.py"
 Events = queue.Queue[tuple["Slot", dict[str, Any] | None]]
 
 
@@ -84,12 +83,6 @@ def devices(workers: int | None) -> list[str]:
     if workers and found[0].startswith("cpu"):
         return [f"cpu{c}" for c in range(workers)]
     return found[:workers] if workers else found
-
-
-def without_secrets() -> dict[str, str]:
-    """The environment without keys: a worker needs none."""
-    names = secret_names()
-    return {k: v for k, v in os.environ.items() if k not in names}
 
 
 def worker_env(device: str) -> dict[str, str]:

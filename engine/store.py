@@ -9,33 +9,61 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import StoreError
+from engine.paths import DATABASE as DATABASE
 from engine.secrets import redact
 
-# sqlite-utils imports pandas where it is installed, half a second that every command would pay; it is not used here
-_pandas = sys.modules.get("pandas")
-sys.modules["pandas"] = _pandas  # type: ignore[assignment]
-from sqlite_utils import Database as Database  # noqa: E402
-from sqlite_utils import Migrations  # noqa: E402
+if TYPE_CHECKING:
+    from sqlite_utils import Database, Migrations
 
-if _pandas is None:
-    del sys.modules["pandas"]
-
-DATABASE = "study.db"
 Row = dict[str, Any]
+_steps: list[Callable[[Database], None]] = []
 
-for _kind in (np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.float16, np.float32):
-    sqlite3.register_adapter(_kind, _kind.item)  # SQLite would keep their bytes
 
-migrations = Migrations("djsb")
+@cache
+def sqlite_utils() -> Any:
+    """The library, imported when a database is first opened: the terminal UI starts without it and NumPy.
+
+    It would import pandas where that is installed, half a second that every command would pay.
+    """
+    pandas = sys.modules.get("pandas")
+    sys.modules["pandas"] = pandas  # type: ignore[assignment]
+    import numpy as np
+    import sqlite_utils
+
+    if pandas is None:
+        del sys.modules["pandas"]
+    for kind in (
+        np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.float16, np.float32
+    ):  # fmt: skip
+        sqlite3.register_adapter(kind, kind.item)  # SQLite would keep their bytes
+    return sqlite_utils
+
+
+def migrations() -> Callable[[Callable[[Database], None]], Callable[[Database], None]]:
+    """Marks a step of the schema; steps apply in the order of the file."""
+
+    def mark(step: Callable[[Database], None]) -> Callable[[Database], None]:
+        _steps.append(step)
+        return step
+
+    return mark
+
+
+@cache
+def schema() -> Migrations:
+    """All steps of the schema."""
+    found: Migrations = sqlite_utils().Migrations("djsb")
+    for step in _steps:
+        found()(step)
+    return found
 
 
 @migrations()
@@ -158,20 +186,20 @@ class Store:
             else:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 self.connection = sqlite3.connect(file, isolation_level=None, timeout=30)
-            self.db = Database(self.connection)
+            self.db: Database = sqlite_utils().Database(self.connection)
             self._refuse_newer()
             if not readonly:
                 self.connection.execute("PRAGMA journal_mode=WAL")
                 self.connection.execute("PRAGMA synchronous=NORMAL")
-                migrations.apply(self.db)
-            elif migrations.pending(self.db):
+                schema().apply(self.db)
+            elif schema().pending(self.db):
                 raise StoreError(
                     f"{file} is from an older djsb; run djsb auto or djsb pools once to bring it up to date"
                 )
 
     def _refuse_newer(self) -> None:
-        known = {m.name for m in migrations._migrations}
-        newer = [m.name for m in migrations.applied(self.db) if m.name not in known]
+        known = {step.__name__ for step in _steps}
+        newer = [m.name for m in schema().applied(self.db) if m.name not in known]
         if newer:
             raise StoreError(
                 f"{self.file} is from a newer djsb (it has {newer[-1]}); upgrade djsb, or open another study"
@@ -238,6 +266,6 @@ class Store:
 
 def _number(value: Any) -> Any:
     """NumPy's number as Python's, for JSON."""
-    if isinstance(value, np.generic):
+    if type(value).__module__ == "numpy" and hasattr(value, "item"):
         return value.item()
     raise TypeError(f"{type(value).__name__} cannot be stored as a result")

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from engine.budget import parse_budget
 from engine.errors import BudgetError, StudyError
+from engine.paths import STATE_FOLDER as STATE_FOLDER
+from engine.paths import STUDY_FILE as STUDY_FILE
 
-STUDY_FILE = "study.yaml"
-STATE_FOLDER = ".djsb"
 STAGES = ("probe", "combine", "scale", "confirm")
 
 

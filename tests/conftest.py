@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ from engine.study import DatasetSection
 
 # one thread each: several tests and workers share the cores
 os.environ["OMP_NUM_THREADS"] = "1"
+# nor is a person's own file of settings read or written
+os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="djsb-config-")
 settings.register_profile("djsb", deadline=None)  # other work may hold the cores
 settings.load_profile("djsb")
 

@@ -67,7 +67,7 @@ def test_the_wheel_does_the_demo_beside_a_users_own_modules(wheel: Path, tmp_pat
     assert str(venv) in where.stdout
     for command in (
         ["djsb", "papers", "DataComp"],
-        ["python", "-c", "from agent.prompts import prompt; prompt('propose')"],
+        ["python", "-P", "-c", "from agent.prompts import prompt; prompt('propose')"],
     ):
         asked = [str(venv / "bin" / command[0]), *command[1:]]
         subprocess.run(asked, cwd=here, env={**env, "PYTHONPATH": ""}, capture_output=True, check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -9,19 +10,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import yaml
 from textual import work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.screen import Screen
 
+from app.printable import printable
 from app.tui import config, keymap, themes
 from app.tui.base import Pane
 from app.tui.dialogs import AskLine, Help, keys_of
-from app.tui.feed import Feed
+from app.tui.feed import Child, Feed, Source
+from app.tui.screens.chat import Chat
 from app.tui.screens.correlations import Correlations
 from app.tui.screens.log import Log
 from app.tui.screens.ops import Ops
@@ -30,14 +32,16 @@ from app.tui.screens.proposals import Proposals
 from app.tui.screens.recipes import Recipes
 from app.tui.screens.trials import Trials
 from app.tui.snapshot import Snapshot
-from engine.errors import DjsbError
-from engine.slots import ENTRY
-from engine.store import DATABASE, Store
-from engine.study import STATE_FOLDER
+from engine.errors import DjsbError, StudyError
+from engine.paths import DATABASE, ENTRY, STATE_FOLDER, STUDY_FILE
+from engine.store import Store
+
+if TYPE_CHECKING:
+    from engine.open_study import OpenStudy
 
 KEYS: dict[str, tuple[str, type[Pane]]] = {
     "overview": ("1", Overview), "ops": ("2", Ops), "correlations": ("3", Correlations), "proposals": ("4", Proposals),
-    "trials": ("5", Trials), "recipes": ("6", Recipes), "log": ("7", Log),
+    "trials": ("5", Trials), "recipes": ("6", Recipes), "log": ("7", Log), "chat": ("8", Chat),
 }  # fmt: skip
 BINDINGS: dict[str, Any] = {}  # screen → its bindings; "": the app's, which hold on every screen
 EXITS = {0: "done", 1: "an error", 3: "a decision is awaited", 4: "the budget is spent", 130: "stopped"}
@@ -63,7 +67,7 @@ class DjsbApp(App[None]):
     """One study, watched. look: what was there when it was last looked at, as config.last_look."""
 
     TITLE = "djsb"
-    CSS_PATH = "djsb.tcss"
+    CSS_PATH = Path(__file__).with_name("djsb.tcss")
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(key, f"switch_mode('{mode}')", pane.title_text, show=False, id=f"mode.{mode}")
@@ -76,14 +80,18 @@ class DjsbApp(App[None]):
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {mode: pane for mode, (_, pane) in KEYS.items()}
     DEFAULT_MODE = "overview"
 
-    def __init__(self, folder: Path, bell: bool = False) -> None:
+    def __init__(
+        self, folder: Path, bell: bool = False, child: Child | None = None, record: Path | None = None
+    ) -> None:
         super().__init__()
         self.config, problem = config.read_config()
-        self.folder, self.bell_wanted = folder.resolve(), bell or self.config.bell
+        self.folder, self.bell_wanted, self.record = folder.resolve(), bell or self.config.bell, record
         self._dress(problem)
         self.snapshot: Snapshot | None = None
-        self.feed: Feed | None = None
+        self.feed: Source | None = None
+        self._child = child
         self.frozen = False
+        self._made = False
         self.look = config.last_look(self.folder)
 
     # -- looks and keys ------------------------------------------------------------------------
@@ -118,7 +126,7 @@ class DjsbApp(App[None]):
         if name != self.config.theme:
             self.config = self.config.model_copy(update={"theme": name})
             if problem := config.remember_theme(name):
-                self.notify(problem, severity="warning", markup=False)
+                self.notify(problem, severity="warning")
 
     def _redraw(self) -> None:
         if isinstance(self.screen_stack[0], Pane):
@@ -127,12 +135,37 @@ class DjsbApp(App[None]):
     # -- data ----------------------------------------------------------------------------------
 
     def on_mount(self) -> None:
-        """Start listening."""
+        """Start listening; without a study, make one first."""
         for text in self._said:
-            self.notify(text, severity="warning", timeout=10, markup=False)
-        self.feed = Feed(
-            self.folder, lambda s: self._post(Came(s)), lambda number, content: self._post(Answered(number, content))
+            self.notify(text, severity="warning", timeout=10)
+        if self.has_study():
+            self._listen()
+        else:
+            from app.tui.wizard import Wizard
+
+            self.push_screen(Wizard(self.folder))
+
+    def has_study(self) -> bool:
+        """Whether there is something to show."""
+        return (self.folder / STUDY_FILE).exists() or (self.folder / STATE_FOLDER / DATABASE).exists()
+
+    def _listen(self) -> None:
+        self.feed = self.open_feed(
+            lambda s: self._post(Came(s)), lambda number, content: self._post(Answered(number, content))
         )
+
+    def open_feed(self, show: Callable[[Snapshot], None], answer: Callable[[int, Any], None]) -> Source:
+        """Where snapshots and answers come from: both are called from a thread. A recording has another."""
+        return Feed(self.folder, show, answer, self._child, self.record)
+
+    def begin(self, trains: bool) -> None:
+        """The first study is written: watch it, and start its engine where there is something to train."""
+        self.pop_screen()
+        self._listen()
+        if trains:
+            self.action_start_engine()
+        else:
+            self.notify("the study has no task: djsb pools computes its statistics; nothing is trained", timeout=15)
 
     def _post(self, message: Message) -> None:
         if self.is_running:
@@ -141,6 +174,9 @@ class DjsbApp(App[None]):
     def on_came(self, message: Came) -> None:
         """Show the snapshot on the screen that is up; say what is new in it."""
         before, self.snapshot = self.snapshot, message.snapshot
+        if message.snapshot.board is not None and not self._made:
+            self._made = True
+            self._make_screens()
         if message.snapshot.problem:
             self.snapshot = replace(self.snapshot, engine=before.engine if before else None)
         elif not self.look and message.snapshot.board is not None:
@@ -150,6 +186,14 @@ class DjsbApp(App[None]):
         for screen in self.screen_stack:
             if isinstance(screen, Pane):
                 screen.refresh_data()
+
+    @work
+    async def _make_screens(self) -> None:
+        """Make the other screens while nobody waits for them: the first look at one is then as quick as any."""
+        for mode in KEYS:
+            await asyncio.sleep(0.05)  # keys go first
+            await asyncio.to_thread(KEYS[mode][1].prepare)
+            await self._init_mode(mode)  # Textual has no public name for it, and is pinned
 
     def _announce(self, before: Snapshot, now: Snapshot) -> None:
         """Toasts for finished stages, proposals that wait, and an engine that has gone."""
@@ -161,12 +205,15 @@ class DjsbApp(App[None]):
             died = f"the engine died with {len(now.running)} trial(s) running; start it again (s) to go on from there"
             said.append(died if now.running else "the engine has ended")
         for text in said:
-            self.notify(text, markup=False)
+            self.notify(text)
         if said and self.bell_wanted:
             self.bell()
 
     def on_answered(self, message: Answered) -> None:
         """Give details to the screen that is up."""
+        if message.number == 0:  # the recorder has ended
+            self.notify(str(message.content), severity="error", timeout=10, markup=False)
+            return
         answered = getattr(self.screen, "answered", None)
         if answered is not None:
             answered(message.number, message.content)
@@ -175,8 +222,9 @@ class DjsbApp(App[None]):
         """Leave nothing behind; the engine goes on."""
         if self.feed:
             self.feed.close()
-        if self.snapshot and not self.snapshot.problem and self.snapshot.board is not None:
-            config.remember_look(self.folder, _look(self.snapshot))
+        shown = self.snapshot
+        if shown and not (shown.problem or shown.replay) and shown.board is not None:
+            config.remember_look(self.folder, _look(shown))
 
     # -- what every screen can do --------------------------------------------------------------
 
@@ -221,19 +269,28 @@ class DjsbApp(App[None]):
             with Store(self.folder / STATE_FOLDER / DATABASE, readonly=True) as store:
                 work(store)
         except DjsbError as error:
-            self.notify(str(error), severity="error", timeout=10, markup=False)
+            self.notify(str(error), severity="error", timeout=10)
             return False
         return True
 
-    @work(thread=True)
     def request(self, kind: Any, argument: str | None = None) -> None:
         """Ask the running engine for something."""
+        if self.snapshot and self.snapshot.engine:
+            self._ask(kind, argument)
+        else:
+            self.notify("no engine runs", severity="warning")
+
+    @work(thread=True)
+    def _ask(self, kind: Any, argument: str | None) -> None:
         from app.reviewing import person
         from engine.requests import ask
 
-        if not (self.snapshot and self.snapshot.engine):
-            self.notify("no engine runs", severity="warning")
-        elif self._written(lambda store: ask(store, kind, person(), argument)):
+        try:
+            with Store(self.folder / STATE_FOLDER / DATABASE, readonly=True) as store:
+                ask(store, kind, person(), argument)
+        except DjsbError as error:
+            self.notify(str(error), severity="error", timeout=10)
+        else:
             self.notify(f"asked the engine to {kind}")
 
     def action_start_engine(self) -> None:
@@ -254,8 +311,6 @@ class DjsbApp(App[None]):
     @work(thread=False, exclusive=True)
     async def _watch_engine(self, process: subprocess.Popen[bytes], log: Path) -> None:
         """Say how an engine that was started here has ended."""
-        import asyncio
-
         while process.poll() is None:
             await asyncio.sleep(0.5)
         how = EXITS.get(process.returncode, f"exit code {process.returncode}")
@@ -284,49 +339,59 @@ class DjsbApp(App[None]):
         """Record a decision on each."""
         from app.reviewing import person
         from engine.decisions import decide
+
+        self._each(proposals, verdict, lambda view, one: decide(view, one, verdict, person(), why))  # type: ignore[arg-type]
+
+    @work(thread=True)
+    def undo(self, proposals: list[str]) -> None:
+        """Take decisions back while nothing of them has started."""
+        from app.reviewing import person
+        from engine.decisions import undo
+
+        self._each(proposals, "undo", lambda view, one: undo(view, one, person()))
+
+    def _each(self, proposals: list[str], what: str, work: Callable[[OpenStudy, str], None]) -> None:
+        """Do something to each proposal, and say for how many it went well; one that fails keeps none of the others."""
         from engine.open_study import view_study
 
+        done = 0
         try:
             with (view := view_study(self.folder)).store:
                 for one in proposals:
-                    decide(view, one, verdict, person(), why)  # type: ignore[arg-type]
-        except DjsbError as error:
-            self.notify(str(error), severity="error", timeout=10, markup=False)
+                    try:
+                        work(view, one)
+                        done += 1
+                    except StudyError as error:  # decided on meanwhile, or started
+                        self.notify(str(error), severity="error", timeout=10)
+        except (DjsbError, OSError) as error:
+            self.notify(str(error), severity="error", timeout=10)
+        if done:
+            idle = what == "approve" and self.snapshot is not None and not self.snapshot.engine
+            self.notify(f"{what}: {done} proposal(s)" + ("; no engine runs, s starts it" if idle else ""))
 
     @work(thread=True)
-    def undo(self, proposal: str) -> None:
-        """Take a decision back while nothing of it has started."""
-        from app.reviewing import person
-        from engine.decisions import undo
-        from engine.open_study import view_study
-
-        try:
-            with (view := view_study(self.folder)).store:
-                undo(view, proposal, person())
-        except DjsbError as error:
-            self.notify(str(error), severity="error", timeout=10, markup=False)
-
-    @work(thread=True)
-    def suggest(self, text: str) -> None:
+    def suggest(self, content: Any) -> None:
         """Put a person's proposal to the gate and queue it; this reads the data, so it takes a moment."""
         from app.reviewing import suggest
 
-        self._gated(lambda: suggest(self.folder, yaml.safe_load(text)))
+        self._gated(lambda: suggest(self.folder, content))
 
     @work(thread=True)
-    def edit(self, proposal: str, text: str) -> None:
+    def edit(self, proposal: str, content: Any) -> None:
         """Put an edited version in a proposal's place."""
         from app.reviewing import replace_by
 
-        self._gated(lambda: replace_by(self.folder, proposal, yaml.safe_load(text), False, "edited in the UI"))
+        self._gated(lambda: f"{replace_by(self.folder, proposal, content, False, 'edited in the UI')} is queued")
 
     def _gated(self, work: Callable[[], Any]) -> None:
         try:
-            found = work()
-        except DjsbError as error:
-            self.call_from_thread(self.notify, str(error), severity="error", timeout=10, markup=False)
-        else:
-            self.call_from_thread(self.notify, f"queued: {found}")
+            self.notify(str(work()))
+        except (DjsbError, OSError) as error:
+            self.notify(str(error), severity="error", timeout=10)
+
+    def notify(self, message: str, *, markup: bool = False, **more: Any) -> None:
+        """Tell something in a toast. What is told may hold a dataset's or a model's words: it is never markup."""
+        super().notify(printable(message), markup=False, **more)
 
 
 def _look(s: Snapshot) -> dict[str, Any]:
@@ -343,4 +408,4 @@ def _no_budget(text: str) -> str | None:
     return None
 
 
-BINDINGS.update({"": DjsbApp.BINDINGS, **{mode: pane.BINDINGS for mode, (_, pane) in KEYS.items()}})
+BINDINGS.update({"": DjsbApp.BINDINGS, **{mode: vars(pane).get("BINDINGS", []) for mode, (_, pane) in KEYS.items()}})

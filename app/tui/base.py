@@ -21,21 +21,39 @@ if TYPE_CHECKING:
 
 SMALLEST = (60, 16)  # columns and lines below which a screen only says that it needs more
 WIDE = 110  # columns from which parts stand side by side
-STATES = {"running": "▶ running", "paused": "⏸ paused", "no engine": "■ no engine"}
+STATES = {
+    "running": "▶ running", "paused": "⏸ paused", "no engine": "■ no engine", "starting": "▶ starting",
+    "not started": "□ not started: s on the overview (1) starts the engine",
+}  # fmt: skip
 
 
-class Head(Static):
+class Told(Static):
+    """A text that is drawn again only when it is another: comparing costs less than laying out and drawing."""
+
+    _shown: tuple[object, ...] = ()
+
+    def tell(self, text: Text) -> None:
+        """Show a text."""
+        looks = (text.plain, text.style, text.spans)
+        if looks != self._shown:
+            self._shown = looks
+            self.update(text)
+
+
+class Head(Told):
     """One line on the study, always up to date; the most important first, as a narrow terminal cuts it."""
 
     def put(self, s: Snapshot, title: str, frozen: bool, width: int) -> None:
         """Show a snapshot's line."""
+        replay = (f" {s.replay} ", "reverse bold") if s.replay else ""
         if s.problem:
-            self.update(Text.assemble((f" {title} ", "reverse bold"), (" ✗ the study cannot be read now", "bad")))
+            said = (" ✗ the study cannot be read now", "bad")
+            self.tell(Text.assemble(replay, (f" {title} ", "reverse bold"), said))
             return
         wide = width >= WIDE
         share = s.spent / s.limit if s.limit else 0.0
         parts: list[str | tuple[str, str]] = [
-            (f" {title} ", "reverse bold"), f" {cut(printable(s.name), 40 if wide else 16)}",
+            replay, (f" {title} ", "reverse bold"), f" {cut(printable(s.name), 40 if wide else 16)}",
             f" · {STATES.get(s.state, s.state)}",
         ]  # fmt: skip
         if frozen:
@@ -48,7 +66,7 @@ class Head(Static):
         ]  # fmt: skip
         if s.eta is not None and s.eta > 0:
             parts.append(f" · spent in {format_seconds(s.eta)}")
-        self.update(Text.assemble(*parts, no_wrap=True, overflow="ellipsis"))
+        self.tell(Text.assemble(*parts, no_wrap=True, overflow="ellipsis"))
 
 
 class Pane(Screen[None]):
@@ -67,6 +85,10 @@ class Pane(Screen[None]):
         with Vertical(id="body"):
             yield from self.content()
         yield Footer()
+
+    @classmethod
+    def prepare(cls) -> None:
+        """Import what the screen needs beyond Textual; called in a thread before the screen is made."""
 
     def content(self) -> ComposeResult:
         """The screen's own widgets."""

@@ -30,6 +30,10 @@ class AskLine(ModalScreen[str | None]):
             yield Input(self.value, id="line")
             yield Label("", id="problem", markup=False)
 
+    def on_mount(self) -> None:
+        """The line has the keys, not the box around it."""
+        self.query_one("#line").focus()
+
     @on(Input.Submitted)
     def _done(self, event: Input.Submitted) -> None:
         if problem := self.check(event.value):
@@ -116,4 +120,7 @@ def keys_of(screen: Screen[Any]) -> str:
         b = found.binding
         if b.id and b.description and b.id.split(".")[0].islower():
             lines.setdefault(b.description, []).append(screen.app.get_key_display(b.with_key(key)))
+    for b in screen.BINDINGS:  # those whose key the focused table takes first, and answers alike
+        if isinstance(b, Binding) and b.id and b.description not in lines:
+            lines[b.description] = [screen.app.get_key_display(b)]
     return "\n".join(f"{', '.join(keys):14} {said}" for said, keys in lines.items())

@@ -1,11 +1,12 @@
 """Where the UI's data comes from: a process of its own reads the database and ranks, so that keys are never waited for.
 
-The child polls SQLite's data version, and sends what changed; the UI asks it for details by name.
+The child polls SQLite's data version, and sends what has changed; the UI asks it for details by name.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -16,40 +17,76 @@ from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from app.tui import snapshot as reading
+from app.tui.memory import Memory
 from app.tui.snapshot import Snapshot
 from engine.errors import DjsbError, StoreError
-from engine.slots import ENTRY, without_secrets
+from engine.paths import ENTRY
+from engine.secrets import secret_names, without_secrets
 
-POLL = 0.1  # seconds between looks at the data version
+if TYPE_CHECKING:
+    from app.tui.recording import Recorder
+
+POLL = 0.05  # seconds between looks at the data version
+OFTEN = 0.25  # seconds at least between two snapshots
 RARELY = 1.0  # seconds at least between two rankings
+SHARE = 5  # a ranking takes at most one part in so many of the time
+AGAIN = 2.0  # seconds after which engine and errors are looked at even if nothing was committed
+MENDED = 0.5  # seconds until a study that could not be read, or a child that ended, is tried again
 REVIVALS = 3  # times that a dead child is started again
 PATIENCE = 1000  # milliseconds that a locked database is waited for before it is said
-AGAIN = 5.0  # seconds after which engine and errors are looked at even if nothing was committed
 Ask = tuple[int, str, tuple[Any, ...]]
+Child = tuple[subprocess.Popen[bytes], Connection]
+
+
+def spawn(folder: Path, record: Path | None = None) -> Child:
+    """Start the child; it reads while the UI's own modules are still being imported. record: file to record to."""
+    here, there = Pipe()
+    process = subprocess.Popen(
+        [sys.executable, str(ENTRY), "feed", str(folder), str(there.fileno()), *([str(record)] if record else [])],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        pass_fds=[there.fileno()], env=without_secrets(),
+    )  # fmt: skip
+    there.close()
+    if record:  # the child has no keys in its environment; it must know what to leave out of the file
+        here.send({name: os.environ[name] for name in secret_names()})
+    return process, here
+
+
+class Source(Protocol):
+    """What the UI needs of where its data come from; a recording that is played is one, too."""
+
+    def ask(self, what: str, *arguments: Any) -> int:
+        """Ask for details; the number under which the answer comes."""
+        ...
+
+    def close(self) -> None:
+        """End it at once."""
+        ...
 
 
 class Feed:
-    """The UI's end. show: called from a thread with each new snapshot; answer: with the result of `ask`."""
+    """The UI's end. show: called from a thread with each new snapshot; answer: with the result of `ask`.
 
-    def __init__(self, folder: Path, show: Callable[[Snapshot], None], answer: Callable[[int, Any], None]) -> None:
-        self.folder, self.show, self.answer = folder, show, answer
+    child: one that was started before. A child that dies is started again, a few times, and the snapshot says so.
+    record: file that the child writes the snapshots to; why it stops doing so comes as the answer to question 0.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        show: Callable[[Snapshot], None],
+        answer: Callable[[int, Any], None],
+        child: Child | None = None,
+        record: Path | None = None,
+    ) -> None:
+        self.folder, self.show, self.answer, self.record = folder, show, answer, record
+        self._process, self._here = child or spawn(folder, record)
         self._asked = self._deaths = 0
-        self._closed = False
-        self._start()
+        self._closed = threading.Event()
         threading.Thread(target=self._listen, daemon=True).start()
-
-    def _start(self) -> None:
-        """Begin the child."""
-        self._here, there = Pipe()
-        self._process = subprocess.Popen(
-            [sys.executable, str(ENTRY), "feed", str(self.folder), str(there.fileno())],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            pass_fds=[there.fileno()], env=without_secrets(),
-        )  # fmt: skip
-        there.close()
 
     def ask(self, what: str, *arguments: Any) -> int:
         """Ask for details; the number under which the answer comes."""
@@ -59,120 +96,204 @@ class Feed:
         return self._asked
 
     def close(self) -> None:
-        """End the child at once."""
-        self._closed = True
+        """End the child at once; one that records may end its file first."""
+        self._closed.set()
+        if self.record:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                self._here.send(None)
+                self._process.wait(1)
         self._process.kill()
         self._process.wait()
 
-    def _revive(self) -> bool:
-        """Start the child again after it died, a few times; then say so."""
+    def _revive(self, shown: Snapshot) -> tuple[Snapshot, bool]:
+        """Start the child again after it died, a few times; what is shown meanwhile, and whether it lives."""
         self._process.kill()
         code = self._process.wait()
         self._deaths += 1
-        if self._deaths > REVIVALS:
-            said = f"the process that reads the study has died {self._deaths} times (exit {code})"
-            self.show(Snapshot(self.folder, problem=f"{said}; leave (q), and look with djsb status {self.folder}"))
-            return False
-        time.sleep(0.2 * self._deaths)
-        if not self._closed:
-            self._start()
-        return not self._closed
+        dead = self._deaths > REVIVALS
+        said = "the process that reads the study has ended; it is started again" if not dead else (
+            f"the process that reads the study has died {self._deaths} times (exit {code}); leave (q), and look with "
+            f"djsb status {self.folder}"
+        )  # fmt: skip
+        shown = replace(shown, problem=said)
+        self.show(shown)
+        if dead or self._closed.wait(MENDED):
+            return shown, False
+        self._process, self._here = spawn(self.folder)
+        return shown, True
 
     def _listen(self) -> None:
-        while not self._closed:
+        shown = Snapshot(self.folder)
+        while True:
             try:
                 number, content = self._here.recv()
             except Exception:  # the pipe has ended, or broke off within a message
-                if self._closed or not self._revive():
+                if self._closed.is_set():
                     return
+                shown, alive = self._revive(shown)
+                if not alive:
+                    return
+                if self.record:
+                    told = f"{self.record}: the process that recorded has died; the recording ends here"
+                    self.record = None
+                    self.answer(0, DjsbError(told))
                 continue
-            if self._closed:
+            if self._closed.is_set():
                 return
             if number is None:
-                self.show(content)
+                shown = reading.merged(shown, content)
+                self.show(shown)
             else:
                 self.answer(number, content)
 
 
-def serve(folder: Path, descriptor: int) -> None:
-    """The child: send snapshots as the database changes, answer questions, end with the parent."""
+def serve(folder: Path, descriptor: int, record: Path | None = None) -> None:
+    """The child: send what has changed in the study, answer questions, end with the parent.
+
+    record: file that the snapshots are written to, too.
+    """
     pipe: Connection[Any, Any] = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is a key of the UI's
     reader = _Reader(folder, pipe)
     with contextlib.suppress(EOFError, OSError, BrokenPipeError):
+        if record:
+            reader.record_to(record, pipe.recv())
         while True:
             reader.turn()
             if pipe.poll(POLL):
-                reader.reply(pipe.recv())
+                if (asked := pipe.recv()) is None:
+                    break
+                reader.reply(asked)
+    reader.recorded(lambda r: r.close())
+
+
+class _Ranking:
+    """The leaderboard, computed in a thread with a connection of its own when results have come."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.board: tuple[Any, ...] | None = None
+        self.problem: Exception | None = None
+        self._thread: threading.Thread | None = None
+        self._results: object = None
+        self._next = 0.0
+
+    def follow(self, results: object) -> None:
+        """Rank anew where these are not the results that were ranked last. results: whatever stands for them."""
+        if self.problem is not None:
+            problem, self.problem = self.problem, None
+            raise problem
+        if results != self._results and time.monotonic() >= self._next and not self._busy:
+            self._results = results
+            self._thread = threading.Thread(target=self._rank, daemon=True)
+            self._thread.start()
+
+    @property
+    def _busy(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _rank(self) -> None:
+        began = time.monotonic()
+        try:
+            with (view := reading.opened(self.folder)).store:
+                self.board = reading.board(view)
+        except DjsbError as error:
+            self.problem, self._results = error, None
+        now = time.monotonic()
+        self._next = now + max(RARELY, (SHARE - 1) * (now - began))
 
 
 class _Reader:
-    def __init__(self, folder: Path, pipe: Connection[Any, Any]) -> None:
+    def __init__(self, folder: Path, pipe: Connection) -> None:
         self.folder, self.pipe = folder, pipe
         self.view: Any = None
+        self.memory = Memory()
+        self.ranking = _Ranking(folder)
         self.shown: Snapshot | None = None
         self._version: int | None = None
+        self._recorded = ""
         self._file: tuple[int, int] | None = None
-        self._looked = self._ranked = 0.0
-        self._cost = 0.0
-        self._stale = True
+        self._results: object = None
+        self._looked = 0.0
+        self._recorder: Recorder | None = None
+
+    def record_to(self, file: Path, secrets: dict[str, str]) -> None:
+        """Record from now on."""
+        from app.tui.recording import Recorder
+
+        try:
+            self._recorder = Recorder(file, secrets)
+        except DjsbError as error:
+            self.pipe.send((0, error))
+
+    def recorded(self, work: Callable[[Recorder], None]) -> None:
+        """Have the recorder, if there is one, do something; where it cannot go on, the UI is told and lives without."""
+        if self._recorder is None:
+            return
+        try:
+            work(self._recorder)
+        except DjsbError as error:
+            self._recorder = None
+            with contextlib.suppress(OSError):
+                self.pipe.send((0, error))
 
     def turn(self) -> None:
         """Look whether there is something new, and send it."""
         now = time.monotonic()
+        self.recorded(lambda r: r.tick())
+        if now - self._looked < OFTEN:
+            return
         try:
             if self.view is None:
                 self._open()
-            changed = self._changed()
-            if changed or now - self._looked > AGAIN:
-                self._looked, self._stale = now, self._stale or changed
-                board = self.shown.board if self.shown else None
-                self._send(Snapshot(board=board, **reading.light(self.view)))
-            # ranking is dear with many pools: at most a third of this process's time goes to it
-            if self._stale and self.shown and now - self._ranked > max(RARELY, 2 * self._cost):
-                self._stale, began = False, time.monotonic()
-                board = reading.board(self.view)
-                self._ranked = time.monotonic()
-                self._cost = self._ranked - began
-                self._send(replace(self.shown, board=board))
+            if self._changed() or now - self._looked > AGAIN:
+                self._looked = now
+                self._send(Snapshot(board=self.ranking.board, **reading.light(self.view, self.memory)))
+                self._results = reading.results_so_far(self.view)
+            elif self.shown and self.shown.board is not self.ranking.board:
+                self._send(replace(self.shown, board=self.ranking.board))
+            self.ranking.follow(self._results)
         except DjsbError as error:
-            if self.view is not None:
-                self.view.store.close()
-            self.view, self._version = None, None
-            if self.shown is None or self.shown.problem != str(error):
-                self._send(reading.unreadable(self.folder, error))
-            time.sleep(0.5)
+            self._looked = now + MENDED
+            self._close()
+            self._send(reading.unreadable(self.folder, error))
+
+    def _close(self) -> None:
+        if self.view is not None:
+            self.view.store.close()
+        self.view = None
 
     def _open(self) -> None:
         """Open the study, and remember which file it is."""
-        self.view = reading.opened(self.folder)
+        self.view, self.memory = reading.opened(self.folder), Memory()
         self.view.store.connection.execute(f"PRAGMA busy_timeout={PATIENCE}")
         self._file = _identity(self.view.store.file)
+        self._version, self._recorded = None, self._last_recorded()
 
     def _changed(self) -> bool:
         if _identity(self.view.store.file) != self._file:  # an open file outlives its name
             raise StoreError(
                 f"{self.view.store.file} was removed or replaced; put it back, or start anew with djsb auto"
             )
-        row = self.view.store.one("PRAGMA data_version")
-        version = row["data_version"]
+        version = self.view.store.one("PRAGMA data_version")["data_version"]
         if version == self._version:
             return False
-        if self._version is not None:
-            self._follow()
         self._version = version
+        if self._last_recorded() != self._recorded:  # an engine has begun, perhaps with other settings
+            self._close()
+            self._open()
+            self._version = version
         return True
 
-    def _follow(self) -> None:
-        """Another engine may have recorded the study anew since, with other settings."""
-        last = self.view.store.one("SELECT context, at FROM studies ORDER BY at DESC LIMIT 1")
-        if last and last["context"] != self.view.context:
-            self.view.store.close()
-            self._open()
+    def _last_recorded(self) -> str:
+        row = self.view.store.one("SELECT max(at) AS at FROM studies")
+        return str(row["at"])
 
     def _send(self, found: Snapshot) -> None:
+        if change := reading.changes(self.shown, found):
+            self.pipe.send((None, change))
         self.shown = found
-        self.pipe.send((None, found))
+        self.recorded(lambda r: r.take(found))
 
     def reply(self, asked: Ask) -> None:
         """Answer a question for details."""

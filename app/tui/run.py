@@ -3,20 +3,99 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
+from queue import SimpleQueue
 
-from engine.errors import StudyError
-from engine.open_study import view_study
+from engine.errors import DjsbError, StudyError
+from engine.paths import DATABASE, STATE_FOLDER, STUDY_FILE
 
 
-def run_tui(folder: Path, bell: bool) -> None:
-    """Run the terminal UI on a study. Raises: StudyError and StoreError before the screen is taken."""
+def run_tui(folder: Path, bell: bool, record: Path | None = None, replay: Path | None = None) -> None:
+    """Run the terminal UI on a study, on a folder that is to hold one, or on a recording.
+
+    record: file to record to; without a terminal it is only that.
+    Raises: StudyError, StoreError and RecordingError before the screen is taken.
+    """
     if importlib.util.find_spec("textual") is None or importlib.util.find_spec("textual_plot") is None:
         raise StudyError("the terminal UI needs textual and textual-plot: pip install 'djsb[tui]'")
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    recording = None
+    if replay:
+        from app.tui.recording import Recording
+
+        recording = Recording(replay)
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if not (terminal or record or in_browser()):
         raise StudyError("djsb tui needs a terminal; djsb status and djsb rank print the same for scripts")
-    view_study(folder).store.close()
+    if in_browser():
+        _end_with_parent()
+    if recording:
+        from app.tui.replay import ReplayApp
+
+        ReplayApp(recording, bell).run()
+        return
+    if folder.exists() and not folder.is_dir():
+        raise StudyError(f"{folder} is a file; name the folder of a study, or one that is to hold it")
+    if record:
+        from engine.open_study import view_study
+
+        view_study(folder).store.close()  # a recording needs a study; it says what is missing
+        _new_file(record)
+    if record and not terminal:
+        _record_only(folder, record)
+        return
+    child = None
+    if (folder / STATE_FOLDER / DATABASE).exists() or (folder / STUDY_FILE).exists():
+        from app.tui.feed import spawn
+
+        child = spawn(folder, record)  # what is wrong with the study, it tells the UI
     from app.tui.app import DjsbApp
 
-    DjsbApp(folder, bell).run()
+    DjsbApp(folder, bell, child, record).run()
+
+
+def in_browser() -> bool:
+    """True in a session of `djsb tui --serve`, which speaks to a browser over pipes."""
+    return os.environ.get("TEXTUAL_DRIVER", "").endswith(":WebDriver")
+
+
+def _new_file(file: Path) -> None:
+    """Make the file. Raises: StudyError when there is one, or it cannot be made."""
+    try:
+        file.open("xb").close()
+    except FileExistsError:
+        raise StudyError(f"{file} is there already; give the recording a name of its own") from None
+    except OSError as error:
+        raise StudyError(f"{file}: {error.strerror}") from error
+
+
+def _record_only(folder: Path, file: Path) -> None:
+    """Record without a screen until Ctrl-C or SIGTERM. Raises: DjsbError when the recording cannot go on."""
+    from app.printable import say
+    from app.tui.feed import Feed
+
+    ended: SimpleQueue[DjsbError | None] = SimpleQueue()  # a signal handler may put into it while it is read
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.put(None))
+    feed = Feed(folder, lambda _: None, lambda _, content: ended.put(content), record=file)
+    say(f"recording to {file}; Ctrl-C ends it", err=True)
+    error = ended.get()
+    feed.close()
+    if error is not None:
+        raise error
+
+
+def _end_with_parent() -> None:
+    """End this session when the server that it speaks to has died; its engine goes on."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,29 +1,29 @@
-"""What the UI shows of a study, read from its database in one go: values only, nothing is drawn here."""
+"""What the UI shows of a study, read from its database: values only, nothing is drawn here.
+
+The UI's own process imports this for `Snapshot` only, so what reads is imported where it is used.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from app.tui.thumbnails import picture
+from app.printable import printable
+from app.tui.memory import EVENTS, Memory, in_order
 from engine.budget import parse_budget
 from engine.errors import DjsbError
-from engine.media import media_root
-from engine.open_study import OpenStudy, engine_pid, view_study
-from engine.outcome import insights
-from engine.pools import BUCKETS
-from engine.ranking import FRESH, leaderboard
-from engine.store import Row
-from engine.study import STAGES, STATE_FOLDER
+from engine.paths import DATABASE, STATE_FOLDER, STUDY_FILE
 
-EVENTS = 1000  # latest, that the log shows
+if TYPE_CHECKING:
+    from engine.open_study import OpenStudy
+    from engine.store import Row
+
 BURN = 120  # points of the budget's curve
 LOSS = 40  # points of a running trial's sparkline
 BINS = 48  # of a histogram
@@ -57,6 +57,7 @@ class Snapshot:
     board: tuple[Row, ...] | None = None
     buckets: tuple[str, ...] = ()
     problem: str = ""
+    replay: str = ""  # of a recording: when this was, and how it is played
 
     @property
     def queued(self) -> list[Row]:
@@ -69,8 +70,60 @@ class Snapshot:
         return (self.limit - self.spent) / self.rate if self.rate and self.engine else None
 
 
-def light(view: OpenStudy) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a field that are new or have changed; all: these are all there are."""
+
+    rows: tuple[Row, ...]
+    all: bool
+
+
+def _latest_first(event: Row) -> int:
+    return -int(event["id"])
+
+
+ORDERS: dict[str, Callable[[Row], Any]] = {"trials": in_order, "events": _latest_first}  # fields sent by row
+
+
+def changes(before: Snapshot | None, now: Snapshot) -> dict[str, Any]:
+    """Field → value of those that differ; of long fields the rows that differ."""
+    if before is None:
+        return {f.name: getattr(now, f.name) for f in fields(now)}
+    found = {}
+    for name in (f.name for f in fields(now)):
+        old, new = getattr(before, name), getattr(now, name)
+        if new != old:
+            found[name] = _new_rows(old, new, name == "events") if name in ORDERS else new
+    return found
+
+
+def _new_rows(old: tuple[Row, ...], new: tuple[Row, ...], fall_off: bool) -> Rows:
+    """fall_off: the oldest rows go by themselves; otherwise all are sent when any is gone."""
+    known = {r["id"]: r for r in old}
+    rows = tuple(r for r in new if known.pop(r["id"], None) is not r)
+    return Rows(new, True) if known and not fall_off else Rows(rows, False)
+
+
+def merged(before: Snapshot, change: dict[str, Any]) -> Snapshot:
+    """The snapshot after a change."""
+    whole = {}
+    for name, value in change.items():
+        if isinstance(value, Rows):
+            rows = {r["id"]: r for r in (() if value.all else getattr(before, name))}
+            rows |= {r["id"]: r for r in value.rows}
+            kept = sorted(rows.values(), key=ORDERS[name])
+            value = tuple(kept[:EVENTS] if name == "events" else kept)
+        whole[name] = value
+    return replace(before, **whole)
+
+
+def light(view: OpenStudy, memory: Memory) -> dict[str, Any]:
     """All fields of a snapshot that take no statistics to compute."""
+    from engine.open_study import engine_pid
+    from engine.outcome import insights
+    from engine.pools import BUCKETS
+    from engine.study import STAGES
+
     store, context = view.store, view.context
     pid = engine_pid(view.folder / STATE_FOLDER)
     states = store.query(
@@ -78,17 +131,17 @@ def light(view: OpenStudy) -> dict[str, Any]:
     )
     stages = [{"stage": s, **{r["state"]: r["n"] for r in states if r["stage"] == s}} for s in STAGES]
     said = store.result(context, "engine") or "running"
-    costs = store.query("SELECT seconds, at FROM costs ORDER BY at")
+    costs = memory.costs(view)
     names = ("recipe", "unconfirmed", "statistics", "metrics", "scale")
     return {
         "folder": view.folder, "name": view.study.name, "context": context, "engine": pid,
         "state": said if pid else "no engine", "stage": _stage(stages), "stages": tuple(stages),
-        "spent": sum(c["seconds"] for c in costs),
+        "spent": math.fsum(c["seconds"] for c in costs),
         "limit": store.result(context, "budget") or parse_budget(view.study.budget),
         "rate": _rate(costs), "burn": _burn(costs), "running": tuple(_running(view)),
-        "waiting": sum(s.get("WAITING", 0) for s in stages), "trials": tuple(_trials(view)),
-        "proposals": tuple(_proposals(view)), "decisions": tuple(_decisions(view)),
-        "events": tuple(store.query(f"SELECT * FROM events ORDER BY id DESC LIMIT {EVENTS}")),
+        "waiting": sum(s.get("WAITING", 0) for s in stages), "trials": memory.trials(view, states),
+        "proposals": memory.proposals(view), "decisions": tuple(_decisions(view)),
+        "events": memory.events(view),
         "buckets": BUCKETS[view.study.pools.buckets], "insights": insights(view),
         "results": {n: store.result(context, n) for n in names},
     }  # fmt: skip
@@ -96,17 +149,54 @@ def light(view: OpenStudy) -> dict[str, Any]:
 
 def board(view: OpenStudy) -> tuple[Row, ...]:
     """The leaderboard's rows, and whatever else takes statistics."""
+    from engine.ranking import leaderboard
+
     return tuple(leaderboard(view))
+
+
+def results_so_far(view: OpenStudy) -> Any:
+    """What the leaderboard rests on, in short: it need not be computed again while this stays the same."""
+    return view.store.query(
+        "SELECT count(*) AS n, sum(state = 'COMPLETE') AS done, max(finished) AS last, "
+        "(SELECT count(*) || ':' || count(undone) FROM drops) AS drops FROM trials WHERE context = ?",
+        (view.context,),
+    )
 
 
 def opened(folder: Path) -> OpenStudy:
     """The study to look at. Raises: DjsbError."""
+    from engine.open_study import view_study
+
     return view_study(folder)
 
 
 def unreadable(folder: Path, error: DjsbError) -> Snapshot:
-    """A snapshot that only says what is wrong."""
-    return Snapshot(folder, problem=str(error))
+    """A snapshot of a study that no engine has recorded yet; else one that only says what is wrong."""
+    from engine.open_study import NotStarted, engine_pid
+    from engine.study import STAGES, read_study
+
+    state = folder / STATE_FOLDER
+    if not (folder / STUDY_FILE).exists() or ((state / DATABASE).exists() and not isinstance(error, NotStarted)):
+        return Snapshot(folder, problem=str(error))
+    try:
+        study = read_study(folder)
+    except DjsbError as wrong:
+        return Snapshot(folder, problem=str(wrong))
+    pid = engine_pid(state)
+    return Snapshot(
+        folder, study.name, engine=pid, state="starting" if pid else "not started",
+        stage=_last_said(state) if pid else "–",
+        stages=tuple({"stage": s} for s in STAGES), limit=parse_budget(study.budget),
+    )  # fmt: skip
+
+
+def _last_said(state: Path) -> str:
+    """The last line of an engine that was started from the UI: how far it is with looking at the data."""
+    try:
+        lines = (state / "logs" / "engine.log").read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return "–"
+    return printable(lines[-1])[:60] if lines else "–"
 
 
 def _stage(stages: Sequence[Row]) -> str:
@@ -120,11 +210,18 @@ def _rate(costs: Sequence[Row]) -> float | None:
     """Device-seconds charged per second since five minutes before the last charge."""
     if not costs:
         return None
-    times = [datetime.fromisoformat(c["at"]).timestamp() for c in costs]
-    start = max(times[0], times[-1] - 300)
-    wall = times[-1] - start
-    spent = sum(c["seconds"] for c, t in zip(costs, times, strict=True) if t > start)
-    return spent / wall if wall > 1 and spent else None
+    last = _seconds(costs[-1])
+    start = max(_seconds(costs[0]), last - 300)
+    spent = 0.0
+    for cost in reversed(costs):
+        if _seconds(cost) <= start:
+            break
+        spent += cost["seconds"]
+    return spent / (last - start) if last - start > 1 and spent else None
+
+
+def _seconds(cost: Row) -> float:
+    return datetime.fromisoformat(cost["at"]).timestamp()
 
 
 def _burn(costs: Sequence[Row]) -> tuple[tuple[float, float], ...]:
@@ -154,22 +251,6 @@ def _running(view: OpenStudy) -> list[Row]:
     return rows
 
 
-def _trials(view: OpenStudy) -> list[Row]:
-    return view.store.query(
-        "SELECT t.id, p.label, p.kind, t.pool, t.seed, t.stage, t.state, t.samples, t.horizon, t.seconds, t.device, "
-        "t.attempts, t.error, t.started, t.finished FROM trials t JOIN pools p ON p.id = t.pool "
-        "WHERE t.context = ? ORDER BY coalesce(t.finished, t.started, 'z'), t.id",
-        (view.context,),
-    )
-
-
-def _proposals(view: OpenStudy) -> list[Row]:
-    rows = view.store.query(
-        "SELECT * FROM proposals WHERE context = ? AND status != 'superseded' ORDER BY at, id", (view.context,)
-    )
-    return [{**r, "content": json.loads(r["content"])} for r in rows]
-
-
 def _decisions(view: OpenStudy) -> list[Row]:
     return view.store.query(
         "SELECT d.*, p.kind, p.stage, p.origin FROM decisions d LEFT JOIN proposals p ON p.id = d.proposal "
@@ -191,6 +272,8 @@ def curves(view: OpenStudy, trials: Sequence[str], name: str) -> dict[str, list[
 
 def trial_details(view: OpenStudy, trial: str) -> Row:
     """Metrics, names of curves and configuration of one trial; those of fresh seeds are a person's to see."""
+    from engine.ranking import FRESH
+
     metrics = view.store.query("SELECT name, value FROM metrics WHERE trial = ? ORDER BY name", (trial,))
     names = view.store.query("SELECT DISTINCT name FROM curve_points WHERE trial = ? ORDER BY name", (trial,))
     row = view.store.one(
@@ -206,6 +289,11 @@ def trial_details(view: OpenStudy, trial: str) -> Row:
 
 def statistic(view: OpenStudy, name: str) -> Row:
     """One statistic's histogram and buckets, and rows of each bucket; the data are read for it."""
+    import numpy as np
+
+    from app.tui.thumbnails import picture
+    from engine.media import media_root
+
     column = view.columns.get(name)
     if column is None:
         return {}
@@ -252,10 +340,24 @@ def worker_log(view: OpenStudy, name: str) -> Row:
     return {"names": sorted(files), "name": name, "text": text}
 
 
+def _drafting(name: str) -> Callable[..., Any]:
+    """A question of the proposal form; what answers it is imported in the feed's process only."""
+
+    def answer(view: OpenStudy, *arguments: Any) -> Any:
+        from app.tui import drafting
+
+        return getattr(drafting, name)(view, *arguments)
+
+    return answer
+
+
 QUESTIONS: dict[str, Callable[..., Any]] = {
     "curves": curves,
     "trial": trial_details,
     "statistic": statistic,
     "recipe": recipe_yaml,
     "log": worker_log,
+    "choices": _drafting("choices"),
+    "tried": _drafting("tried"),
+    "pool": _drafting("pool"),
 }  # what the UI may ask for by name

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import StoreError
-from engine.store import Store, migrations
+from engine.store import Store, schema
 
 EVENT = "INSERT INTO events(level, kind, text, at) VALUES('info', 'k', 't', 'now')"
 
@@ -22,7 +22,7 @@ def file(tmp_path: Path) -> Path:
 def test_a_new_store_is_migrated_and_in_wal_mode(file: Path) -> None:
     with Store(file) as store:
         assert store.one("PRAGMA journal_mode") == {"journal_mode": "wal"}
-        assert not migrations.pending(store.db)
+        assert not schema().pending(store.db)
         assert store.query("SELECT * FROM trials") == []
         assert store.one("SELECT * FROM trials") is None
 

@@ -52,10 +52,11 @@ logs that workers and the engine write, and follows them.
     def show(self, s: Snapshot) -> None:
         """The events that fit the search."""
         words = self.query_one("#search", Input).value.lower().split()
+        shown = {str(e["id"]): e for e in s.events if not words or all(w in _text(e) for w in words)}
         table = self.query_one("#events", KeyedTable)
         table.columns_are(COLUMNS if self.wide else [c for c in COLUMNS if c != "about"])
         room = max(24, self.app.size.width - (80 if self.wide else 40))
-        table.put([(str(e["id"]), _cells(e, self.wide, room)) for e in s.events if all(w in _text(e) for w in words)])
+        table.follow(list(shown), lambda key: _cells(shown[key], self.wide, room))
 
     def action_search(self) -> None:
         """Go to the search."""

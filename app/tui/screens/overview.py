@@ -12,7 +12,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static
 
 from app.printable import printable
-from app.tui.base import WIDE, Pane
+from app.tui.base import WIDE, Pane, Told
 from app.tui.marks import VERDICTS, cut, interval_bar, meter, percent, reach_of, sparkline, style_of
 from app.tui.snapshot import Snapshot
 from app.tui.table import KeyedTable
@@ -54,13 +54,13 @@ stops nothing.
     def content(self) -> ComposeResult:
         """Stages, budget and what runs beside each other, the board below, news at the bottom."""
         with Horizontal(id="top"):
-            yield Static(id="stages")
+            yield Told(id="stages")
             with Vertical(id="burn-box"):
                 yield Static("minutes of budget left, over time", id="burn-title", classes="quiet")
-            yield Static(id="running")
+            yield Told(id="running")
         yield KeyedTable(WIDE_COLUMNS, id="board")
         with VerticalScroll(id="news-box"):
-            yield Static(id="news")
+            yield Told(id="news")
 
     def on_mount(self) -> None:
         """The table has the keys first."""
@@ -69,17 +69,16 @@ stops nothing.
     def show(self, s: Snapshot) -> None:
         """All parts."""
         width = self.app.size.width
-        self.query_one("#stages", Static).update(_stages(s, self.wide))
-        self.query_one("#running", Static).update(
-            _running(s, max(36, min(width // 3, (width - 44) // 2) - 2) if self.wide else width - 2)
-        )
+        self.query_one("#stages", Told).tell(_stages(s, self.wide))
+        room = max(36, min(width // 3, (width - 44) // 2) - 2) if self.wide else width - 2
+        self.query_one("#running", Told).tell(_running(s, room))
         self._burn_down(s)
-        self.query_one("#news", Static).update(_news(s, self.ui.look))
+        self.query_one("#news", Told).tell(_news(s, self.ui.look))
         if s.board is not None:
-            reach = reach_of(s.board)
+            reach, rows = reach_of(s.board), {r["pool"]: (i, r) for i, r in enumerate(s.board, 1)}
             table = self.query_one("#board", KeyedTable)
             table.columns_are(WIDE_COLUMNS if self.wide else NARROW_COLUMNS)
-            table.put([(r["pool"], _cells(i, r, reach, width)) for i, r in enumerate(s.board, 1)])
+            table.follow(list(rows), lambda key: _cells(*rows[key], reach, width))
 
     def _burn_down(self, s: Snapshot) -> None:
         """The chart, made when there is something to draw and room for it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
 from rich.text import Text
@@ -17,20 +17,19 @@ from app.printable import printable
 from app.tui.base import Pane
 from app.tui.dialogs import AskLine, EditText
 from app.tui.marks import STATUSES, percent
+from app.tui.proposal_form import NEW, ProposalForm
+from app.tui.proposal_text import best_pool, detail, left_after
 from app.tui.snapshot import Snapshot
 from app.tui.table import KeyedTable
 from engine.budget import format_seconds
-from engine.store import Row
+from engine.errors import DjsbError
 
-NEW = """\
-experiment:
-  kind: combine
-  slices:
-    - {statistic: text_len, bucket: mid}
-    - {statistic: num_words, low: 3, high: 12}
-reason: why this is worth its cost
-evidence: []
-"""
+if TYPE_CHECKING:
+    from engine.store import Row
+
+WAITS = ("queued", "held")
+UNDOES = ("approved", "rejected", "held")
+CHANGES = ("pools", "seeds", "reason")  # what of a procedure's proposal a person may change
 
 
 class Proposals(Pane):
@@ -39,9 +38,12 @@ class Proposals(Pane):
     title_text = "Proposals"
     help_text = """\
 Everything that runs was proposed and decided on. ○ waits, ◐ is held, ● approved, ✗ rejected, ✎
-replaced by an edited version, ⊘ refused by the gate. Space marks several; a approves, r rejects
-with a reason, h holds what is marked (or the row under the cursor), e edits it, n writes one from
-nothing, u takes a decision back while nothing of it has started, t shows those that wait only.
+replaced by an edited version, ⊘ refused by the gate. Space marks several, ctrl+a all that wait; a
+approves, r rejects with a reason, h holds what is marked (or the row under the cursor), u takes decisions back while
+nothing of them has started. The line above the details says what all marked ones cost together.
+e edits and n writes a proposal in a form that is checked as you type; t shows those that wait only.
+The details compare each pool with the best recipe so far: + a slice more, − one less, ~ other
+bounds, repetition or size. s starts the engine, which runs what was approved.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "mark", "Mark", id="proposals.mark"),
@@ -52,27 +54,68 @@ nothing, u takes a decision back while nothing of it has started, t shows those 
         Binding("n", "write", "New", id="proposals.new"),
         Binding("u", "undo", "Undo", id="proposals.undo"),
         Binding("t", "waiting", "Waiting only", id="proposals.waiting"),
+        Binding("ctrl+a", "mark_waiting", "Mark all that wait", show=False, id="proposals.mark_waiting"),
+        Binding("s", "app.start_engine", "Start engine", show=False, id="proposals.start"),
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self.marked: set[str] = set()
         self.only_waiting = False
+        self.best: Row | None = None
+        self._best_id: str | None = None
+        self._asked = -1
+        self._at: str | None = None
 
     def content(self) -> ComposeResult:
-        """The queue, and the row under the cursor in full."""
+        """The queue, what is marked, and the row under the cursor in full."""
         yield KeyedTable(["✓", "status", "by", "kind", "stage", "gain %", "cost", "reason"], id="queue")
+        yield Static(id="marked")
         with VerticalScroll(id="proposal-box"):
             yield Static(id="proposal")
 
     def show(self, s: Snapshot) -> None:
         """The queue, those that wait first, then the latest."""
         rows = s.queued if self.only_waiting else s.proposals
-        ordered = sorted(rows, key=lambda p: p["status"] not in ("queued", "held"))
-        late = ordered[: len(s.queued)] + ordered[len(s.queued) :][::-1]
-        self.marked &= {p["id"] for p in s.queued}
-        self.query_one("#queue", KeyedTable).put([(p["id"], self._cells(p)) for p in late])
+        waiting = [p for p in rows if p["status"] in WAITS]
+        late = [*waiting, *[p for p in rows if p["status"] not in WAITS][::-1]]
+        self.marked &= {p["id"] for p in s.proposals if p["status"] in (*WAITS, *UNDOES)}
+        table = self.query_one("#queue", KeyedTable)
+        table.put([(p["id"], self._cells(p)) for p in late])
+        if self._at in [p["id"] for p in late]:
+            table.move_cursor(row=[p["id"] for p in late].index(self._at))
+            self._at = None
+        self._tell_marked(s)
+        self._ask_best(s)
         self._detail()
+
+    def go_to(self, proposal: str) -> None:
+        """Put the cursor on a proposal as soon as it is there."""
+        self._at, self.only_waiting = proposal, False
+
+    def _tell_marked(self, s: Snapshot) -> None:
+        marked = [p for p in s.proposals if p["id"] in self.marked]
+        line = self.query_one("#marked", Static)
+        line.display = bool(marked)
+        waiting = [p for p in marked if p["status"] in WAITS]
+        text = Text(f"{len(marked)} marked, {len(waiting)} to decide", "bold")
+        line.update(Text.assemble(text, "; together ", left_after(waiting, s)) if waiting else text)
+
+    def _ask_best(self, s: Snapshot) -> None:
+        """The best recipe's pool is asked for when it is another one."""
+        found = best_pool(s)
+        if found and found[0] != self._best_id and self.ui.feed:
+            self._best_id = found[0]
+            self._asked = self.ui.feed.ask("pool", found[0])
+        elif found and self.best:
+            self.best["why"] = found[1]
+
+    def answered(self, number: int, content: Any) -> None:
+        """The best recipe's pool has come."""
+        if number == self._asked and content and not isinstance(content, DjsbError) and self.ui.snapshot:
+            found = best_pool(self.ui.snapshot)
+            self.best = {**content, "why": found[1] if found else ""}
+            self._detail()
 
     def _cells(self, p: Row) -> tuple[Any, ...]:
         cost = "–" if p["cost"] is None else format_seconds(p["cost"])
@@ -90,14 +133,29 @@ nothing, u takes a decision back while nothing of it has started, t shows those 
 
     @on(DataTable.RowHighlighted)
     def _detail(self) -> None:
-        if self.ui.snapshot and (p := self.current):
-            self.query_one("#proposal", Static).update(detail(p, self.ui.snapshot))
+        if self.ui.snapshot:
+            p = self.current
+            self.query_one("#proposal", Static).update(detail(p, self.ui.snapshot, self.best) if p else NOTHING)
+
+    def chosen(self, statuses: tuple[str, ...]) -> list[str]:
+        """Ids of what is marked, or else of the row under the cursor, that have one of these statuses."""
+        here = {self.current["id"]} if self.current else set()
+        wanted = self.marked or here
+        return [p["id"] for p in (self.ui.snapshot.proposals if self.ui.snapshot else ())
+                if p["id"] in wanted and p["status"] in statuses]  # fmt: skip
 
     def action_mark(self) -> None:
-        """Mark the proposal under the cursor, or unmark it."""
-        if (p := self.current) and p["status"] in ("queued", "held"):
+        """Mark the proposal under the cursor, or unmark it, and go to the next."""
+        if (p := self.current) and p["status"] in (*WAITS, *UNDOES):
             self.marked ^= {p["id"]}
             self.refresh_data(force=True)
+            self.query_one("#queue", KeyedTable).action_cursor_down()
+
+    def action_mark_waiting(self) -> None:
+        """Mark all that wait for a decision, or unmark everything."""
+        waiting = {p["id"] for p in (self.ui.snapshot.queued if self.ui.snapshot else ())}
+        self.marked = set() if self.marked >= waiting else waiting
+        self.refresh_data(force=True)
 
     def action_waiting(self) -> None:
         """Show those that wait only, or all."""
@@ -107,103 +165,72 @@ nothing, u takes a decision back while nothing of it has started, t shows those 
     @work
     async def action_decide(self, verdict: str) -> None:
         """Approve, reject or hold what is marked, or the row under the cursor, with a reason."""
-        waiting = {p["id"] for p in (self.ui.snapshot.queued if self.ui.snapshot else ())}
-        here = {self.current["id"]} if self.current else set()
-        chosen = sorted((self.marked or here) & waiting)
-        if not chosen:
+        if not (chosen := self.chosen(WAITS)):
             self.notify("nothing here waits for a decision", severity="warning")
             return
         needs = (lambda text: None if text.strip() else "say why") if verdict == "reject" else (lambda _: None)
         why = await self.app.push_screen_wait(AskLine(f"{verdict} {len(chosen)} proposal(s): why?", check=needs))
         if why is not None:
-            self.marked = set()
-            self.ui.decide(chosen, verdict, why or "no reason given")
+            self.marked -= set(chosen)
+            self.ui.decide(chosen, verdict, why.strip() or "no reason given")
 
     @work
     async def action_edit(self) -> None:
         """Edit the proposal under the cursor; the gate checks the edited version before it takes its place."""
         p = self.current
-        if p is None or p["status"] not in ("queued", "held"):
+        if p is None or p["status"] not in WAITS:
             self.notify("only a proposal that waits can be edited", severity="warning")
             return
-        content = p["content"].get("suggestion") or {k: p["content"][k] for k in ("pools", "seeds", "reason")}
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        check = problem_of if p["content"].get("suggestion") else (lambda t: None if _mapping(t) else "not a mapping")
-        edited = await self.app.push_screen_wait(EditText(f"Edit {p['id']}", text, check))
+        title = f"Edit {p['id']}"
+        if suggested := p["content"].get("suggestion"):
+            edited = await self.app.push_screen_wait(ProposalForm(title, suggested, p["id"]))
+        else:
+            text = yaml.safe_dump({k: p["content"][k] for k in CHANGES}, sort_keys=False, allow_unicode=True)
+            written = await self.app.push_screen_wait(
+                EditText(title, text, lambda t: problem_with_edit(t, p["content"]))
+            )
+            edited = None if written is None else yaml.safe_load(written)
         if edited is not None:
             self.ui.edit(p["id"], edited)
 
     @work
     async def action_write(self) -> None:
         """Write a proposal from nothing."""
-        written = await self.app.push_screen_wait(EditText("A new proposal", NEW, problem_of))
+        written = await self.app.push_screen_wait(ProposalForm("A new proposal", NEW))
         if written is not None:
             self.ui.suggest(written)
 
     def action_undo(self) -> None:
-        """Take the decision under the cursor back."""
-        if p := self.current:
-            self.ui.undo(p["id"])
+        """Take decisions back: of what is marked, or of the row under the cursor."""
+        if chosen := self.chosen(UNDOES):
+            self.marked -= set(chosen)
+            self.ui.undo(chosen)
+        else:
+            self.notify("no decision here can be taken back", severity="warning")
 
 
-def _mapping(text: str) -> bool:
-    try:
-        return isinstance(yaml.safe_load(text), dict)
-    except yaml.YAMLError:
-        return False
+NOTHING = Text("nothing is proposed here; n writes a proposal, t shows all or those that wait only", "faint")
 
 
-def problem_of(text: str) -> str | None:
-    """What is wrong with a suggestion's text, or None."""
+def problem_with_edit(text: str, before: Row) -> str | None:
+    """What is wrong with the edited version of a procedure's proposal, or None."""
     from pydantic import ValidationError
 
-    from engine.experiments import Suggestion
+    from engine.proposals import Proposal
     from engine.study import explain
 
     try:
-        Suggestion.model_validate_json(json.dumps(yaml.safe_load(text)))
+        edited = yaml.safe_load(text)
+        if not isinstance(edited, dict) or set(edited) != set(CHANGES):
+            return f"it must have {', '.join(CHANGES)}, and nothing else"
+        if edited == {k: before[k] for k in CHANGES}:
+            return "nothing is changed yet"
+        kept = {k: v for k, v in before.items() if k in Proposal.model_fields}
+        Proposal.model_validate_json(json.dumps({**kept, **edited, "origin": "person"}))
     except yaml.YAMLError as error:
         return "not YAML: " + " ".join(str(error).split())[:160]
     except ValidationError as error:
         return explain(error)[:300]
-    except (TypeError, ValueError) as error:
-        return str(error)[:160]
+    except (TypeError, ValueError, KeyError, DjsbError) as error:
+        return f"{type(error).__name__}: {error}"[:160]
     return None
-
-
-def detail(p: Row, s: Snapshot) -> Text:
-    """One proposal in full: reason, cost and what would be left, what differs from the best recipe, decisions."""
-    content = p["content"]
-    text = Text(f"{p['id']} · {p['kind']} by {p['origin']}\n", "bold")
-    text = Text.assemble(text, printable(content["reason"]), "\n")
-    if p["cost"] is not None:
-        left = s.limit - s.spent - p["cost"]
-        text.append(f"costs about {format_seconds(p['cost'])}; {format_seconds(max(0.0, left))} would be left\n")
-    if content.get("expected") is not None:
-        text.append(f"expected: {content['expected']:+.1f} %\n")
-    text.append(f"the gate: {printable(content.get('gate', ''))}\n", "dim")
-    if content.get("evidence"):
-        text.append(f"rests on {', '.join(content['evidence'])}\n", "dim")
-    best = (s.results.get("recipe") or {}).get("label") or next((r["label"] for r in s.board or ()), None)
-    for pool in content.get("pools", ()):
-        if pool["kind"] != "control":
-            text.append_text(_difference(pool["label"], best))
-    for d in s.decisions:
-        if d["proposal"] == p["id"]:
-            text.append(f"{d['verdict']} by {printable(d['who'])}: {printable(d['why'])} ({d['at'][:19]})\n")
-    text.append(f"if rejected: {printable(str(content.get('fallback', '')))}\n", "dim")
-    return text
-
-
-def _difference(label: str, best: str | None) -> Text:
-    """A pool's slices against the best recipe so far: + new, − missing."""
-    mine = label.split(" + ")
-    theirs = best.split(" + ") if best else []
-    text = Text(f"{printable(label)}  ")
-    for part in mine:
-        if part not in theirs:
-            text.append(f"+ {printable(part)}  ", "good")
-    for part in theirs:
-        if part not in mine:
-            text.append(f"− {printable(part)}  ", "bad")
-    return text.append("\n")

@@ -23,9 +23,11 @@ from app.tui.dialogs import AskLine
 from app.tui.marks import VERDICTS, percent, style_of
 from app.tui.snapshot import Snapshot
 from engine.errors import DjsbError
-from engine.slots import ENTRY, without_secrets
+from engine.paths import ENTRY
+from engine.secrets import without_secrets
 from engine.store import Row
 
+LEAVES = 100  # combinations that are unfolded at once
 PARTS = ("#lattice", "#scale-plot", "#yaml-box")  # tree, curves, YAML
 
 
@@ -56,6 +58,7 @@ and to the YAML, where there is no room for all.
         self.pool: str | None = None
         self._wanted = -1
         self._told: Any = None
+        self._folded: dict[int, list[Row]] = {}
         self._part = 0
 
     def content(self) -> ComposeResult:
@@ -96,6 +99,7 @@ and to the YAML, where there is no room for all.
         self._told = told
         tree: Tree[str] = self.query_one("#lattice", Tree)
         tree.clear()
+        self._folded.clear()
         best = s.results.get("recipe")
         lineage = tree.root.add(Text("lineage", "title"), expand=True)
         first = lineage.add("ckpt₀ (the study's model)", expand=True)
@@ -105,13 +109,20 @@ and to the YAML, where there is no room for all.
             first.add_leaf(Text(printable(s.results.get("unconfirmed") or "no recipe is confirmed yet"), "faint"))
         several = [r for r in s.board or () if r["kind"] == "combination" and r["change"] is not None]
         lattice = tree.root.add(Text(f"combinations ({len(several)}), under their slices", "title"), expand=True)
-        for part in dict.fromkeys(p for r in several for p in r["label"].split(" + ")):
-            single = next((r for r in s.board or () if r["label"] == part), None)
+        singles = {r["label"]: r for r in s.board or () if r["kind"] == "single"}
+        below: dict[str, list[Row]] = {}
+        for r in several:
+            for part in r["label"].split(" + "):
+                below.setdefault(part, []).append(r)
+        shown = LEAVES
+        for part, rows in below.items():
+            single = singles.get(part)
             label = _line(single) if single else Text(printable(part))
-            node = lattice.add(label, data=single["pool"] if single else None, expand=True)
-            for r in several:
-                if part in r["label"].split(" + "):
-                    node.add_leaf(_line(r), data=r["pool"])
+            node = lattice.add(label, data=single["pool"] if single else None, expand=shown > 0)
+            self._folded[node.id] = rows
+            if shown > 0:
+                self._unfold(node)
+            shown -= len(rows)
         if not several:
             lattice.add_leaf(Text("none was trained yet", "faint"))
         scale = tree.root.add(Text("repetition, or lower-ranked rows", "title"), expand=True)
@@ -119,6 +130,15 @@ and to the YAML, where there is no room for all.
             scale.add_leaf(Text(f"{r['samples']:>7} samples ").append_text(_line(r)), data=r["pool"])
         self.call_after_refresh(self._keep_place)
         self._draw(s.results.get("scale") or ())
+
+    @on(Tree.NodeExpanded)
+    def _open(self, event: Tree.NodeExpanded[str]) -> None:
+        self._unfold(event.node)
+
+    def _unfold(self, node: TreeNode[str]) -> None:
+        """Add a node's leaves when they are first looked at: a large lattice has thousands."""
+        for r in self._folded.pop(node.id, ()):
+            node.add_leaf(_line(r), data=r["pool"])
 
     def _keep_place(self) -> None:
         """The cursor stays on its pool; at first it is on the first that there is."""

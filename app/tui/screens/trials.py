@@ -15,6 +15,7 @@ from textual.widgets import DataTable, Input, Static
 from app.printable import printable
 from app.tui.base import Pane
 from app.tui.marks import cut
+from app.tui.proposal_text import bounds
 from app.tui.snapshot import Snapshot
 from app.tui.table import KeyedTable
 from app.tui.windows import Compare, LogTail
@@ -58,10 +59,16 @@ never run again.
         self.order: tuple[str, bool] | None = None  # column, downward
         self.curve = 0
         self.details: Row = {}
+        self._texts: dict[str, tuple[Row, str]] = {}
         self._wanted = -1
         self._drawn = -1
         self._compared: dict[int, Row | None] = {}
         self._curve_name = "loss"
+
+    @classmethod
+    def prepare(cls) -> None:
+        """Plots, and with them NumPy."""
+        import textual_plot  # noqa: F401
 
     def content(self) -> ComposeResult:
         """Filter and table; curves and details below."""
@@ -83,18 +90,25 @@ never run again.
     def show(self, s: Snapshot) -> None:
         """The trials that fit the filter, in the chosen order."""
         words = self.query_one("#filter", Input).value.lower().split()
-        trials = [t for t in s.trials if not words or all(w in _text(t) for w in words)]
+        rows = {t["id"]: t for t in s.trials}
+        keys = [k for k, t in rows.items() if all(w in self._text(t) for w in words)] if words else list(rows)
         names = COLUMNS if self.wide else NARROW
         if self.order is not None and self.order[0] in names:
             column, down = self.order
-            trials = sorted(trials, key=lambda t: _orderable(t, column, t["id"] in self.marked), reverse=down)
+            keys.sort(key=lambda k: _orderable(rows[k], column, k in self.marked), reverse=down)
         arrow = {self.order[0]: " ▼" if self.order[1] else " ▲"} if self.order else {}
         table = self.query_one("#trials", KeyedTable)
         table.columns_are([n + arrow.get(n, "") for n in names])
         room = max(14, self.app.size.width - (92 if self.wide else 60))
-        rows = {t["id"]: t for t in trials}
-        table.put([(key, self._cells(t, names, room)) for key, t in rows.items()])
+        table.follow(keys, lambda key: self._cells(rows[key], names, room))
         self._ask()
+
+    def _text(self, t: Row) -> str:
+        """What the filter searches; made once for each row as it is."""
+        known = self._texts.get(t["id"])
+        if known is None or known[0] is not t:
+            known = self._texts[t["id"]] = t, _text(t)
+        return known[1]
 
     def _cells(self, t: Row, names: Sequence[str], room: int) -> tuple[Text, ...]:
         said, style = STATES.get(t["state"], (t["state"], ""))
@@ -240,7 +254,7 @@ def _detail(row: Row) -> Text:
         text.append(f"{printable(name):20} {'–' if value is None else f'{value:.4g}'}\n")
     for layer in row["content"]["layers"]:
         for part in layer["slices"]:
-            text.append(f"{printable(part['statistic'])} in {part['low']} … {part['high']}\n", "faint")
+            text.append(f"{printable(part['statistic'])} {bounds(part)}\n", "faint")
     content = row["content"]
     text.append(f"{content['size']} rows × {content['repetition']}, pool seed {content['seed']}", "faint")
     return text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from app.tui.app import DjsbApp
-from tests.app.tui.seeing import SCREENS, loaded, screen, toasts, until
+from tests.app.tui.driving import screen, shown, toasts, until
 from tests.conftest import Tiny
 
 EXCLUSIVE = """
@@ -51,20 +50,6 @@ def holder(script: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-async def test_a_missing_study_is_told_on_every_screen_and_seen_once_it_is_there(probed: Tiny, tmp_path: Path) -> None:
-    app = DjsbApp(tmp_path / "empty")
-    async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: "does not exist yet" in screen(app), "the message")
-        for key, name in zip("1234567", SCREENS, strict=True):
-            await pilot.press(key)
-            await until(pilot, lambda name=name: app.current_mode == name and "does not exist" in screen(app), name)
-        await pilot.press("s", "x", "p")  # nothing to ask, and nothing breaks
-        shutil.copytree(probed.study / ".djsb", tmp_path / "empty" / ".djsb", dirs_exist_ok=True)
-        await pilot.press("1")
-        await until(pilot, lambda: "text_len" in screen(app), "the leaderboard")
-        assert "does not exist" not in screen(app)
-
-
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -93,7 +78,7 @@ async def test_a_file_that_is_no_database_is_told(probed: Tiny) -> None:
 async def test_a_removed_database_is_told_and_its_return_seen(probed: Tiny) -> None:
     app = DjsbApp(probed.study)
     async with app.run_test(size=(80, 24)) as pilot:
-        await loaded(pilot, app)
+        await shown(pilot, app)
         away = probed.root / "away"
         probed.database.parent.rename(away)
         await until(pilot, lambda: app.snapshot and app.snapshot.problem and "✗" in screen(app), "the message")
@@ -125,9 +110,9 @@ async def test_keys_live_while_a_write_waits_for_another_writer(probed: Tiny) ->
             began = time.monotonic()
             await pilot.press("7")
             await until(pilot, lambda: app.current_mode == "log", "a screen that lives")
-            assert "asked the engine" not in toasts(app) and time.monotonic() - began < 8
+            assert "asked the engine" not in str(toasts(app)) and time.monotonic() - began < 8
             other.kill()
-            await until(pilot, lambda: "asked the engine to stop" in toasts(app), "the request")
+            await until(pilot, lambda: "asked the engine to stop" in str(toasts(app)), "the request")
 
 
 async def test_an_engine_that_is_killed_is_told_with_what_it_left(probed: Tiny) -> None:
@@ -139,14 +124,14 @@ async def test_an_engine_that_is_killed_is_told_with_what_it_left(probed: Tiny) 
         async with app.run_test(size=(120, 36)) as pilot:
             await until(pilot, lambda: app.snapshot and app.snapshot.engine == engine.pid, "the engine")
             engine.send_signal(signal.SIGKILL)
-            await until(pilot, lambda: "the engine died with 1 trial(s)" in toasts(app), "the toast")
+            await until(pilot, lambda: "the engine died with 1 trial(s)" in str(toasts(app)), "the toast")
             await until(pilot, lambda: "■ no engine" in screen(app), "the header")
 
 
 async def test_a_reader_that_dies_is_started_again_a_few_times_and_then_told(probed: Tiny) -> None:
     app = DjsbApp(probed.study)
     async with app.run_test(size=(120, 36)) as pilot:
-        await loaded(pilot, app)
+        await shown(pilot, app)
         assert app.feed is not None
         for _ in range(3):
             first, app.snapshot = app.feed._process.pid, None
@@ -163,7 +148,7 @@ async def test_data_that_are_gone_cost_only_the_examples(probed: Tiny) -> None:
     probed.train_file.unlink()
     app = DjsbApp(probed.study)
     async with app.run_test(size=(120, 36)) as pilot:
-        await loaded(pilot, app)
+        await shown(pilot, app)
         await pilot.press("2")
         await until(pilot, lambda: "no such file" in screen(app), "the reason")
         assert "text_len" in screen(app)

@@ -11,7 +11,8 @@ from textual.binding import Binding
 
 from app.tui import config, keymap
 from app.tui.app import BINDINGS, DjsbApp
-from tests.app.tui.seeing import loaded, screen, toasts, until
+from tests.app.tui.driving import screen, shown, toasts, told, until
+from tests.app.tui.sample import SampleApp
 from tests.conftest import Tiny
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "tui.md"
@@ -54,18 +55,18 @@ def test_a_folder_in_the_files_place_is_told(settings: Path) -> None:
 
 async def test_a_broken_file_is_a_toast_in_a_ui_that_works(settings: Path, tmp_path: Path) -> None:
     write(settings, "theme: [")
-    app = DjsbApp(tmp_path)
+    app = SampleApp(tmp_path)
     async with app.run_test() as pilot:
-        await until(pilot, lambda: "not YAML" in toasts(app), "a toast")
+        await until(pilot, lambda: told(app, "not YAML"), "a toast")
         assert app.theme == config.THEME
 
 
 async def test_unknown_ids_and_themes_and_clashes_are_named(settings: Path, tmp_path: Path) -> None:
     write(settings, "theme: nosuch\nkeys: {app.nosuch: x, engine.stop: s, app.freeze: z}")
-    app = DjsbApp(tmp_path)
+    app = SampleApp(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: "nosuch" in toasts(app), "toasts")
-        said = toasts(app)
+        await until(pilot, lambda: told(app, "nosuch"), "toasts")
+        said = "\n".join(toasts(app))
         assert "no theme 'nosuch'" in said and "no binding 'app.nosuch'" in said
         assert "s is both" in said and "engine.stop" in said and "engine.start" in said
         await pilot.press("z")
@@ -84,11 +85,11 @@ def test_no_default_key_is_used_twice() -> None:
 
 
 async def test_a_persons_keys_work_and_are_shown(settings: Path, probed: Tiny) -> None:
-    write(settings, "keys: {mode.trials: f6, correlations.other: f5}")
+    write(settings, "keys: {mode.trials: z, correlations.other: f5}")
     app = DjsbApp(probed.study)
     async with app.run_test(size=(120, 36)) as pilot:
-        await loaded(pilot, app)
-        await pilot.press("f6")
+        await shown(pilot, app)
+        await pilot.press("z")
         await until(pilot, lambda: app.current_mode == "trials", "the trials")
         await pilot.press("3")
         await until(pilot, lambda: "f5 Statistics" in screen(app), "the footer with the key")
@@ -98,12 +99,12 @@ async def test_a_persons_keys_work_and_are_shown(settings: Path, probed: Tiny) -
 
 async def test_the_theme_is_remembered_and_the_rest_of_the_file_stays(settings: Path, tmp_path: Path) -> None:
     write(settings, "# mine\nbell: true\ntheme: djsb-dark # night\ndensity: compact\n")
-    app = DjsbApp(tmp_path)
+    app = SampleApp(tmp_path)
     async with app.run_test() as pilot:
         app.theme = "djsb-light"
         await pilot.pause()
     assert settings.read_text() == "# mine\nbell: true\ntheme: djsb-light\ndensity: compact\n"
-    again = DjsbApp(tmp_path)
+    again = SampleApp(tmp_path)
     assert again.theme == "djsb-light" and again.bell_wanted and again.has_class("-compact")
 
 
@@ -131,7 +132,7 @@ async def test_only_the_settings_are_written(settings: Path, probed: Tiny) -> No
     before = files()
     app = DjsbApp(probed.study)
     async with app.run_test() as pilot:
-        await loaded(pilot, app)
+        await shown(pilot, app)
         for key in "1234567":
             await pilot.press(key)
             await pilot.pause(0.1)
@@ -144,7 +145,7 @@ async def test_only_the_settings_are_written(settings: Path, probed: Tiny) -> No
 async def test_what_is_new_since_the_last_look_is_told(probed: Tiny) -> None:
     app = DjsbApp(probed.study)
     async with app.run_test(size=(120, 36)) as pilot:
-        await loaded(pilot, app)
+        await shown(pilot, app)
         assert "since you last looked" not in screen(app)
         first = app.snapshot.board[0] if app.snapshot and app.snapshot.board else {}
     file = config.config_file().with_name("looks.json")
@@ -154,7 +155,7 @@ async def test_what_is_new_since_the_last_look_is_told(probed: Tiny) -> None:
     file.write_text(json.dumps(looks))
     app = DjsbApp(probed.study)
     async with app.run_test(size=(120, 36)) as pilot:
-        await loaded(pilot, app)
+        await shown(pilot, app)
         await until(pilot, lambda: "1 event(s)" in screen(app), "the news")
         assert f"hurts → {first['verdict']}, place 7 → 1" in screen(app)
 

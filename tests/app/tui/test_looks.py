@@ -15,7 +15,7 @@ from rich.segment import Segment
 from textual.color import Color
 from textual.widgets import DataTable
 
-from app.tui.app import DjsbApp
+from app.tui.app import KEYS, DjsbApp
 from app.tui.base import SMALLEST
 from app.tui.marks import half_blocks
 from app.tui.screens.correlations import groups
@@ -24,7 +24,7 @@ from app.tui.screens.trials import Trials
 from app.tui.table import KeyedTable
 from app.tui.themes import THEMES, contrast, styles
 from app.tui.thumbnails import SIDE, picture
-from tests.app.tui.seeing import SCREENS, loaded, screen, toasts, until
+from tests.app.tui.driving import screen, shown, toasts, until
 from tests.conftest import Tiny
 
 NASTY = "[/x] [red]boom[/red] \x1b[31m $unknown"
@@ -69,8 +69,8 @@ async def test_every_text_on_every_screen_is_legible(probed: Tiny, theme: str) -
     app = DjsbApp(probed.study)
     async with app.run_test(size=(120, 36)) as pilot:
         app.theme = theme
-        await loaded(pilot, app)
-        for name in SCREENS:
+        await shown(pilot, app)
+        for name in KEYS:
             await app.switch_mode(name)
             await pilot.pause(0.3)
             seen = 0
@@ -88,8 +88,8 @@ async def test_no_color_leaves_no_hue_and_the_cursor_in_sight(probed: Tiny, monk
     monkeypatch.setenv("NO_COLOR", "1")
     app = DjsbApp(probed.study)
     async with app.run_test(size=(120, 36)) as pilot:
-        await loaded(pilot, app)
-        for name in SCREENS:
+        await shown(pilot, app)
+        for name in KEYS:
             await app.switch_mode(name)
             await pilot.pause(0.2)
             assert not hues(app), name
@@ -103,7 +103,7 @@ async def test_no_color_leaves_no_hue_and_the_cursor_in_sight(probed: Tiny, monk
     monkeypatch.delenv("NO_COLOR")
     app = DjsbApp(probed.study)
     async with app.run_test(size=(120, 36)) as pilot:
-        await loaded(pilot, app)
+        await shown(pilot, app)
         assert hues(app)  # so the check above can fail
 
 
@@ -111,8 +111,8 @@ async def test_no_color_leaves_no_hue_and_the_cursor_in_sight(probed: Tiny, monk
 async def test_head_and_footer_and_columns_fit(probed: Tiny, size: tuple[int, int]) -> None:
     app = DjsbApp(probed.study)
     async with app.run_test(size=size) as pilot:
-        await loaded(pilot, app)
-        for name in SCREENS:
+        await shown(pilot, app)
+        for name in KEYS:
             await app.switch_mode(name)
             await pilot.pause(0.3)
             lines = screen(app).splitlines()
@@ -144,8 +144,8 @@ async def test_hostile_text_is_shown_as_it_is(probed: Tiny) -> None:
         db.commit()
     app = DjsbApp(probed.study)
     async with app.run_test(size=(120, 36)) as pilot:
-        await loaded(pilot, app)
-        for name in SCREENS:
+        await shown(pilot, app)
+        for name in KEYS:
             await app.switch_mode(name)
             await pilot.pause(0.3)
             assert "\x1b" not in screen(app)
@@ -158,7 +158,7 @@ async def test_hostile_text_is_shown_as_it_is(probed: Tiny) -> None:
 async def test_trials_are_ordered_by_a_click_and_compared(probed: Tiny) -> None:
     app = DjsbApp(probed.study)
     async with app.run_test(size=(120, 36)) as pilot:
-        await loaded(pilot, app)
+        await shown(pilot, app)
         await pilot.press("5")
         pane = app.screen
         assert isinstance(pane, Trials)
@@ -186,7 +186,7 @@ async def test_trials_are_ordered_by_a_click_and_compared(probed: Tiny) -> None:
 async def test_a_recipe_is_copied_and_applied(probed: Tiny, tmp_path: Path) -> None:
     app = DjsbApp(probed.study)
     async with app.run_test(size=(120, 36)) as pilot:
-        await loaded(pilot, app)
+        await shown(pilot, app)
         await pilot.press("6")
         pane = app.screen
         assert isinstance(pane, Recipes) and app.snapshot and app.snapshot.board and app.feed
@@ -205,19 +205,19 @@ async def test_a_recipe_is_copied_and_applied(probed: Tiny, tmp_path: Path) -> N
         await until(pilot, lambda: "kept rows" in screen(app), "the second question")
         app.screen.query_one("#line").value = str(out)
         await pilot.press("enter")
-        await until(pilot, lambda: out.exists() and "rows_out" in toasts(app), "the result", 120)
+        await until(pilot, lambda: out.exists() and "rows_out" in str(toasts(app)), "the result")
         assert 0 < len(out.read_text().splitlines()) < len(probed.rows)
 
 
 async def test_every_screen_and_action_is_in_the_palette_and_f1_explains(probed: Tiny) -> None:
     app = DjsbApp(probed.study)
     async with app.run_test(size=(120, 50)) as pilot:
-        await loaded(pilot, app)
+        await shown(pilot, app)
         commands = {c.title: c for c in app.get_system_commands(app.screen)}
         assert {"Trials: Compare", "Recipes: Apply", "Log: Worker logs", "Correlations", "Freeze"} <= set(commands)
         await commands["Correlations: Statistics/metrics"].callback()
         await until(pilot, lambda: "r of metrics" in screen(app) or "of metrics yet" in screen(app), "metrics")
-        for name in SCREENS:
+        for name in KEYS:
             await app.switch_mode(name)
             await pilot.press("f1")
             await until(pilot, lambda: "Escape leaves" in screen(app) and "Quit" in screen(app), f"help of {name}")

@@ -1,0 +1,192 @@
+"""What a person can do in the UI: on the sample where nothing is written, with a real engine where it is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input, Static, Tree
+
+from app.tui.app import KEYS, Came, DjsbApp
+from app.tui.dialogs import AskLine, Help
+from app.tui.table import KeyedTable
+from engine.open_study import engine_pid
+from engine.store import Store
+from tests.app.tui.sample import BOARD, SNAPSHOT, YAML, SampleApp
+from tests.conftest import Tiny
+
+PATIENCE = 180  # seconds
+
+
+async def until(pilot: Pilot[None], condition: Callable[[], Any]) -> None:
+    """Wait until it holds."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        await pilot.pause(0.05)
+
+
+async def test_every_screen_by_key_and_by_palette() -> None:
+    app = SampleApp()
+    async with app.run_test() as pilot:
+        for mode, (key, _) in KEYS.items():
+            await pilot.press(key)
+            assert app.current_mode == mode
+        for mode, (_, pane) in KEYS.items():
+            await pilot.press("ctrl+p")
+            await pilot.pause()
+            await pilot.press(*pane.title_text)
+            await until(pilot, lambda p=pane: app.screen.query("CommandList Option, #--results") and True)
+            await until(pilot, lambda: app.screen.query_one("CommandList").option_count > 0)  # type: ignore[attr-defined]
+            await pilot.press("enter", "enter")
+            await until(pilot, lambda m=mode: app.current_mode == m)
+
+
+async def test_frozen_tables_stand_still_while_the_header_lives() -> None:
+    app = SampleApp()
+    async with app.run_test(size=(160, 48)) as pilot:
+        await pilot.pause()
+        table = app.screen.query_one("#board", KeyedTable)
+        before = list(table.keys)
+        await pilot.press("f")
+        app.post_message(Came(replace(SNAPSHOT, board=BOARD[::-1], spent=2400.0)))
+        await pilot.pause()
+        head = str(app.screen.query_one("#head", Static).render())
+        assert "40 min" in head and "FROZEN" in head
+        assert table.keys == before
+        await pilot.press("f")
+        await pilot.pause()
+        assert table.keys == before[::-1]
+        assert "FROZEN" not in str(app.screen.query_one("#head", Static).render())
+
+
+async def test_f1_explains_the_screen_and_its_keys() -> None:
+    app = SampleApp()
+    async with app.run_test(size=(160, 48)) as pilot:
+        for _, (key, pane) in KEYS.items():
+            await pilot.press(key, "f1")
+            await pilot.pause()
+            assert isinstance(app.screen, Help)
+            told = "\n".join(str(s.render()) for s in app.screen.query(Static))
+            assert pane.help_text.split("\n")[0] in told
+            assert not [b for b in pane.BINDINGS if b.id and b.description not in told]  # type: ignore[union-attr]
+            await pilot.press("escape")
+
+
+async def test_a_recipe_is_copied_and_written(tmp_path: Path) -> None:
+    app = SampleApp(tmp_path)
+    async with app.run_test(size=(160, 48)) as pilot:
+        await pilot.press("6")
+        await pilot.pause()
+        tree = app.screen.query_one("#lattice", Tree)
+        node = tree.root.children[1].children[0]
+        tree.move_cursor(node)
+        await pilot.pause()
+        await pilot.press("y", "w")
+        await pilot.pause()
+        assert app.clipboard == YAML
+        assert (tmp_path / f"recipe-{node.data}.yaml").read_text() == YAML
+
+
+async def test_trials_are_filtered_marked_and_ordered() -> None:
+    app = SampleApp()
+    async with app.run_test(size=(160, 48)) as pilot:
+        await pilot.press("5")
+        await pilot.pause()
+        table = app.screen.query_one("#trials", KeyedTable)
+        await pilot.press("down", "space")
+        marked = table.current
+        assert marked and str(table.get_row(marked)[0]) == "●"
+        await pilot.press("slash", *"num_words complete")
+        await pilot.pause()
+        shown = [table.get_row(k) for k in table.keys]
+        assert 0 < len(shown) < 12 and all("num_words" in str(r[2]) and "done" in str(r[6]) for r in shown)
+        app.screen.query_one(Input).value = ""
+        await pilot.press("escape", *["o"] * 5)
+        await pilot.pause()
+        seeds = [int(str(table.get_row(k)[4])) for k in table.keys]
+        assert seeds == sorted(seeds) and len(seeds) == len(SNAPSHOT.trials)
+
+
+async def test_requests_without_an_engine_are_not_made(stopped: Tiny) -> None:
+    app = DjsbApp(stopped.study)
+    async with app.run_test() as pilot:
+        await until(pilot, lambda: app.snapshot and app.snapshot.name)
+        await pilot.press("x")
+        await pilot.pause()
+        with Store(stopped.database, readonly=True) as store:
+            assert not store.query("SELECT 1 FROM requests")
+        assert any("no engine runs" in n.message for n in app._notifications)
+
+
+@pytest.mark.slow
+async def test_a_real_engine_is_started_paused_resumed_and_stopped(stopped: Tiny) -> None:
+    """Another study than the stopped one: its trials take long enough to be cancelled."""
+    stopped.set({"train": {"micro_batch": 8, "epochs": 20}})
+    app = DjsbApp(stopped.study)
+    try:
+        await _use_every_request(app, stopped)
+    finally:
+        if pid := engine_pid(stopped.study / ".djsb"):
+            os.kill(pid, signal.SIGINT)
+
+
+async def _use_every_request(app: DjsbApp, stopped: Tiny) -> None:
+    async with app.run_test(size=(160, 48)) as pilot:
+
+        def now() -> Any:
+            return app.snapshot
+
+        def outcomes(kind: str) -> list[str]:
+            with Store(stopped.database, readonly=True) as store:
+                rows = store.query("SELECT outcome FROM requests WHERE kind = ? ORDER BY id", (kind,))
+            return [r["outcome"] for r in rows]
+
+        await until(pilot, lambda: now() and now().name)
+        await pilot.press("s")
+        await until(pilot, lambda: now().running and now().state == "running")
+        engine = now().engine
+        assert engine
+        await pilot.press("s")
+        await pilot.pause()
+        assert any("runs already" in n.message for n in app._notifications)
+
+        await pilot.press("p")
+        await until(pilot, lambda: now().state == "paused")
+        await pilot.press("p")
+        await until(pilot, lambda: now().state == "running")
+        assert outcomes("pause") == ["running trials finish, nothing more starts"]
+        assert outcomes("resume") == ["goes on"]
+
+        await pilot.press("b")
+        await until(pilot, lambda: isinstance(app.screen, AskLine))
+        await pilot.press(*"much", "enter")
+        await until(pilot, lambda: "not an amount" in str(app.screen.query_one("#problem", Static).render()))
+        app.screen.query_one(Input).value = "2h"
+        await pilot.press("enter")
+        await until(pilot, lambda: now().limit == 7200)
+        assert outcomes("budget") == ["from now on"]
+
+        await pilot.press("5")
+        table = app.screen.query_one("#trials", KeyedTable)
+        await until(pilot, lambda: any(t["state"] == "WAITING" for t in now().trials))
+        waiting = next(t["id"] for t in reversed(now().trials) if t["state"] == "WAITING")
+        await until(pilot, lambda: waiting in table.keys)
+        table.move_cursor(table.keys.index(waiting))
+        await pilot.press("k")
+        await until(pilot, lambda: outcomes("cancel") and outcomes("cancel")[0])
+        await until(
+            pilot, lambda: next(t["state"] for t in now().trials if t["id"] == waiting) in ("CANCELLED", "COMPLETE")
+        )
+
+        await pilot.press("1", "x")
+        await until(pilot, lambda: now().engine is None)
+        assert outcomes("stop") == ["running trials finish, then the engine ends"]
+        assert now().state == "no engine"
