@@ -16,9 +16,12 @@ from tests.app.tui.test_serve import serving, until
 from tests.browser import MISSING, Browser, browsing
 from tests.conftest import Tiny
 
-pytestmark = pytest.mark.skipif(
-    bool(MISSING), reason=f"needs {' and '.join(MISSING)}: apt-get install chromium chromium-driver"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        bool(MISSING), reason=f"needs {' and '.join(MISSING)}: apt-get install chromium chromium-driver"
+    ),
+    pytest.mark.flaky(reruns=2),  # real processes on a busy machine
+]
 ENTER = "\ue007"
 
 

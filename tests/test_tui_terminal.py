@@ -17,7 +17,10 @@ from tests.conftest import DJSB, Tiny, make_tiny
 
 PATIENCE = 150.0  # seconds for one thing to be seen; other work may hold the cores
 
-pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed: apt-get install tmux")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed: apt-get install tmux"),
+    pytest.mark.flaky(reruns=2),  # real processes on a busy machine
+]
 
 
 class Terminal:

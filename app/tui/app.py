@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.filter import Monochrome
 from textual.message import Message
 from textual.screen import Screen
 
@@ -99,6 +100,7 @@ class DjsbApp(App[None]):
     def _dress(self, problem: str | None) -> None:
         """Theme, density and keys as the person's file says; what is wrong with it is said when the screen is up."""
         self._said, self._painted = [problem] if problem else [], False
+        self._filters = [themes.Grey() if isinstance(f, Monochrome) else f for f in self._filters]
         for theme in themes.THEMES:
             self.register_theme(theme)
         if self.config.theme not in self.available_themes:
@@ -193,6 +195,8 @@ class DjsbApp(App[None]):
         for mode in KEYS:
             await asyncio.sleep(0.05)  # keys go first
             await asyncio.to_thread(KEYS[mode][1].prepare)
+            if not self.is_running:  # it was left meanwhile
+                return
             await self._init_mode(mode)  # Textual has no public name for it, and is pinned
 
     def _announce(self, before: Snapshot, now: Snapshot) -> None:

@@ -17,13 +17,13 @@ from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from app.tui import snapshot as reading
 from app.tui.memory import Memory
 from app.tui.snapshot import Snapshot
 from engine.errors import DjsbError, StoreError
-from engine.paths import ENTRY
+from engine.paths import DATABASE, ENTRY, STATE_FOLDER
 from engine.secrets import secret_names, without_secrets
 
 if TYPE_CHECKING:
@@ -265,16 +265,20 @@ class _Reader:
 
     def _open(self) -> None:
         """Open the study, and remember which file it is."""
+        if self._file and not _identity(self.folder / STATE_FOLDER / DATABASE):
+            self._refuse_gone()  # once there was one, so this is no study that has yet to begin
         self.view, self.memory = reading.opened(self.folder), Memory()
         self.view.store.connection.execute(f"PRAGMA busy_timeout={PATIENCE}")
         self._file = _identity(self.view.store.file)
         self._version, self._recorded = None, self._last_recorded()
 
+    def _refuse_gone(self) -> NoReturn:
+        file = self.folder / STATE_FOLDER / DATABASE
+        raise StoreError(f"{file} was removed or replaced; put it back, or start anew with djsb auto")
+
     def _changed(self) -> bool:
         if _identity(self.view.store.file) != self._file:  # an open file outlives its name
-            raise StoreError(
-                f"{self.view.store.file} was removed or replaced; put it back, or start anew with djsb auto"
-            )
+            self._refuse_gone()
         version = self.view.store.one("PRAGMA data_version")["data_version"]
         if version == self._version:
             return False

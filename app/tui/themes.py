@@ -5,9 +5,11 @@ Colour never stands alone: what it says is also said by a glyph, a sign or a wor
 
 from __future__ import annotations
 
+from rich.segment import Segment
 from rich.style import Style
 from rich.theme import Theme as Styles
 from textual.color import Color
+from textual.filter import LineFilter, monochrome_style
 from textual.theme import Theme
 
 STEPS = 4  # of a heatmap's shades, each way
@@ -86,6 +88,14 @@ def _on(ground: Color) -> Style:
     fronts = (Color(0, 0, 0), Color(255, 255, 255))
     front = max(fronts, key=lambda f: contrast(f, ground))
     return Style(color=front.rich_color, bgcolor=ground.rich_color)
+
+
+class Grey(LineFilter):
+    """NO_COLOR: shades of grey. Textual's own filter fails on text without a style, of which plots have some."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        """The same line in grey."""
+        return [Segment(text, monochrome_style(style) if style else None, None) for text, style, _ in segments]
 
 
 def contrast(a: Color, b: Color) -> float:

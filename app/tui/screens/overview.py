@@ -92,8 +92,8 @@ stops nothing.
             plot = Plot(id="burn", allow_pan_and_zoom=False)
             plot.can_focus = False
             box.mount(plot)
-            self.call_after_refresh(_burn_down, plot, s)
-        else:
+            plot.call_after_refresh(_burn_down, plot, s)
+        elif found.first().query("#legend"):  # it is composed
             _burn_down(found.first(), s)
 
 

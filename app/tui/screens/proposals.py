@@ -53,7 +53,7 @@ bounds, repetition or size. s starts the engine, which runs what was approved.
         Binding("e", "edit", "Edit", id="proposals.edit"),
         Binding("n", "write", "New", id="proposals.new"),
         Binding("u", "undo", "Undo", id="proposals.undo"),
-        Binding("t", "waiting", "Waiting only", id="proposals.waiting"),
+        Binding("t", "waiting", "Waiting only", show=False, id="proposals.waiting"),
         Binding("ctrl+a", "mark_waiting", "Mark all that wait", show=False, id="proposals.mark_waiting"),
         Binding("s", "app.start_engine", "Start engine", show=False, id="proposals.start"),
     ]

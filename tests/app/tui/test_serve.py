@@ -27,6 +27,8 @@ from app.tui.guard import Guard
 from engine.open_study import engine_pid
 from tests.conftest import DJSB, Tiny, run_djsb, the_error
 
+pytestmark = pytest.mark.flaky(reruns=2)  # real processes on a busy machine
+
 KEY = "sk-not-for-any-browser-0123456789"
 
 
