@@ -34,8 +34,8 @@ sys.path.insert(0, str(ROOT))
 COLUMNS, LINES = 160, 48
 DJSB = Path(sys.executable).with_name("djsb")
 MODES = {  # key → the screen's name, something of its content
-    "1": ("Overview", r" 1 +[▲▼·] "), "2": ("OPs", r"statistic_\d\d +op_"), "3": ("Correlations", r"statistic_00 1 "),
-    "4": ("Proposals", r"○ queued"), "5": ("Trials", r"COMPLETE"), "6": ("Recipes", r"ckpt₀"), "7": ("Log", r"note"),
+    "1": ("Overview", r" 1 +[▲▼·] "), "2": ("OPs", r"statistic_\d\d +op_"), "3": ("Correlations", r"1A statistic_00"),
+    "4": ("Proposals", r"○ queued"), "5": ("Trials", r"● done"), "6": ("Recipes", r"ckpt₀"), "7": ("Log", r"note"),
 }  # fmt: skip
 FIGURES = {  # what is measured → how it reads, goal
     "first paint": ("first paint: stages, budget, what runs (ms)", "1500"),

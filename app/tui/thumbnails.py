@@ -7,9 +7,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from engine.dataset import as_list
-from engine.media import locate
-
 SIDE = 16  # pixels: as many columns, half as many lines
 PIXELS = 50_000_000  # of an image, beyond which it is not decoded
 BYTES = 50_000_000
@@ -21,6 +18,9 @@ def picture(value: Any, root: Path, folder: Path) -> Picture | str | None:
 
     root, folder: where media paths start from, as in engine/media.py.
     """
+    from engine.dataset import as_list  # it brings NumPy, which the UI's process does without
+    from engine.media import locate
+
     found = as_list(value)
     if not found:
         return None

@@ -11,8 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import Input, Markdown, Static
-from textual.widgets.markdown import MarkdownStream
+from textual.widgets import Input, Static
 from textual.worker import Worker, WorkerState, get_current_worker
 
 from app.printable import printable
@@ -22,6 +21,9 @@ from engine.errors import DjsbError
 from engine.secrets import redact
 
 if TYPE_CHECKING:
+    from textual.widgets import Markdown
+    from textual.widgets.markdown import MarkdownStream
+
     from engine.store import Row
 
 NOBODY = "No model is asked: {problem}. Everything else works without one."
@@ -134,6 +136,8 @@ that came of the conversation.
             return
         event.input.value = ""
         await self._add(Static(f"› {printable(question)}", classes="question", markup=False))
+        from textual.widgets import Markdown
+
         self._answer = Markdown(open_links=False)
         await self._add(self._answer)
         self._stream = Markdown.get_stream(self._answer)

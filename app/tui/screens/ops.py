@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -19,7 +19,9 @@ from app.tui.snapshot import Snapshot
 from app.tui.table import KeyedTable
 from app.tui.thumbnails import SIDE
 from engine.errors import DjsbError
-from engine.store import Row
+
+if TYPE_CHECKING:
+    from engine.store import Row
 
 
 class Ops(Pane):
