@@ -77,21 +77,6 @@ async def test_a_file_that_is_no_database_is_told(probed: Tiny) -> None:
         await until(pilot, lambda: "damaged" in screen(app), "the message")
 
 
-async def test_a_removed_database_is_told_and_its_return_seen(probed: Tiny) -> None:
-    app = DjsbApp(probed.study)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await shown(pilot, app)
-        away = probed.root / "away"
-        probed.database.parent.rename(away)
-        await until(pilot, lambda: app.snapshot and app.snapshot.problem and "✗" in screen(app), "the message")
-        assert "text_len" in screen(app)  # what was last read stays
-        await pilot.press("5")
-        await until(pilot, lambda: app.current_mode == "trials", "a screen that lives")
-        await pilot.press("1")
-        away.rename(probed.database.parent)
-        await until(pilot, lambda: app.snapshot and not app.snapshot.problem, "its return")
-
-
 async def test_a_locked_database_is_told_and_waited_for(probed: Tiny) -> None:
     app = DjsbApp(probed.study)
     with holder(EXCLUSIVE, probed.database, "all") as other:
@@ -144,13 +129,3 @@ async def test_a_reader_that_dies_is_started_again_a_few_times_and_then_told(pro
         await until(pilot, lambda: "has died 4 times" in screen(app), "the message")
         await pilot.press("6")
         await until(pilot, lambda: app.current_mode == "recipes", "a screen that lives")
-
-
-async def test_data_that_are_gone_cost_only_the_examples(probed: Tiny) -> None:
-    probed.train_file.unlink()
-    app = DjsbApp(probed.study)
-    async with app.run_test(size=(120, 36)) as pilot:
-        await shown(pilot, app)
-        await pilot.press("2")
-        await until(pilot, lambda: "no such file" in screen(app), "the reason")
-        assert "text_len" in screen(app)
