@@ -216,7 +216,7 @@ class DjsbApp(App[None]):
     def on_answered(self, message: Answered) -> None:
         """Give details to the screen that is up."""
         if message.number == 0:  # the recorder has ended
-            self.notify(str(message.content), severity="error", timeout=10, markup=False)
+            self.notify(str(message.content), severity="error", timeout=10)
             return
         answered = getattr(self.screen, "answered", None)
         if answered is not None:
@@ -266,16 +266,6 @@ class DjsbApp(App[None]):
             self.push_screen(Help(self.screen.title_text, text))
 
     # -- requests and decisions ----------------------------------------------------------------
-
-    def _written(self, work: Callable[[Store], Any]) -> bool:
-        """Do a small write; False, with the reason shown, when it fails. It may wait for a lock, so in a thread."""
-        try:
-            with Store(self.folder / STATE_FOLDER / DATABASE, readonly=True) as store:
-                work(store)
-        except DjsbError as error:
-            self.notify(str(error), severity="error", timeout=10)
-            return False
-        return True
 
     def request(self, kind: Any, argument: str | None = None) -> None:
         """Ask the running engine for something."""

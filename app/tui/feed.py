@@ -256,7 +256,8 @@ class _Reader:
         except DjsbError as error:
             self._looked = now + MENDED
             self._close()
-            self._send(reading.unreadable(self.folder, error))
+            gone = self._file is not None  # it was read before, so it is no study that has yet to begin
+            self._send(Snapshot(self.folder, problem=str(error)) if gone else reading.unreadable(self.folder, error))
 
     def _close(self) -> None:
         if self.view is not None:
@@ -308,6 +309,8 @@ class _Reader:
             self.pipe.send((number, reading.QUESTIONS[what](self.view, *arguments)))
         except DjsbError as error:
             self.pipe.send((number, error))
+        except OSError as error:
+            self.pipe.send((number, DjsbError(f"{what} cannot be shown: {error.filename}: {error.strerror}")))
         except Exception as error:  # the border of this process: the UI says what happened, the feed lives on
             said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             self.pipe.send((number, DjsbError(f"{what} cannot be shown: {said}")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from engine.dataset import Dataset
 # 2 is no end of text: for that id transformers pools at the largest token instead (its legacy CLIP tokenizers)
 PAD, BOS, EOS = 0, 1, 3
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<unk>", "<eos>")
-TRAINING_CAPTIONS = 200_000
+TRAINING_TEXTS = 200_000
 
 
 def captions(data: Dataset, good: NDArray[np.bool_]) -> Iterator[str]:
@@ -28,6 +28,15 @@ def captions(data: Dataset, good: NDArray[np.bool_]) -> Iterator[str]:
 
 def train_tokenizer(data: Dataset, good: NDArray[np.bool_], vocabulary: int, file: Path, lower: bool = True) -> None:
     """A byte-level BPE of at most `vocabulary` tokens from the first good texts. lower: it takes capitals for small."""
+    scratch = file.with_suffix(".tmp")
+    byte_level_bpe(captions(data, good), vocabulary, lower=lower).save(str(scratch))
+    scratch.replace(file)
+
+
+def byte_level_bpe(
+    texts: Iterator[str], vocabulary: int, special: Sequence[str] = SPECIAL_TOKENS, lower: bool = True
+) -> Any:
+    """A `tokenizers` Tokenizer of at most `vocabulary` tokens from the first texts; the special ones come first."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -37,15 +46,13 @@ def train_tokenizer(data: Dataset, good: NDArray[np.bool_], vocabulary: int, fil
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = (t for t, _ in zip(filter(None, captions(data, good)), range(TRAINING_CAPTIONS), strict=False))
-    tokenizer.train_from_iterator(texts, trainer)
-    scratch = file.with_suffix(".tmp")
-    tokenizer.save(str(scratch))
-    scratch.replace(file)
+    known = (t for t, _ in zip(filter(None, texts), range(TRAINING_TEXTS), strict=False))
+    tokenizer.train_from_iterator(known, trainer)
+    return tokenizer
 
 
 def load_encoder(prepared: Path, checkpoint: Path | None, length: int) -> Any:

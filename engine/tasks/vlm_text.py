@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import StudyError
-from engine.tasks.text import BOS, EOS, PAD
+from engine.tasks.text import BOS, EOS, PAD, byte_level_bpe
 from engine.tasks.vlm_model import IMAGE_TOKEN, NO_LABEL, image_shape
 
 NONE = -1  # fills a row behind its end
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<unk>", "<eos>", IMAGE_TOKEN)  # their ids are PAD, BOS, 2, EOS, IMAGE_ID
-TRAINING_TEXTS = 200_000
 # a checkpoint's own template comes first; these are of presets, and of LLaVA 1.5, whose older folders hide theirs
 TINY_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'image' %}<image>"
@@ -37,25 +36,12 @@ _MARKS = re.compile(r"<__dj__\w+>|<\|__dj__\w+\|>|" + IMAGE_TOKEN)
 
 def train_base_tokenizer(texts: Iterator[str], vocabulary: int, folder: Path) -> None:
     """A lower-casing byte-level BPE of at most `vocabulary` tokens, written where a base model goes."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    known = (text for text, _ in zip(filter(None, texts), range(TRAINING_TEXTS), strict=False))
-    tokenizer.train_from_iterator(known, trainer)
     made: Any = PreTrainedTokenizerFast
     fast = made(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>",
-        chat_template=TINY_TEMPLATE,
+        tokenizer_object=byte_level_bpe(texts, vocabulary, SPECIAL_TOKENS), pad_token="<pad>", bos_token="<bos>",
+        eos_token="<eos>", unk_token="<unk>", chat_template=TINY_TEMPLATE,
     )  # fmt: skip
     assert (fast.pad_token_id, fast.bos_token_id, fast.eos_token_id) == (PAD, BOS, EOS)
     fast.save_pretrained(folder)

@@ -28,6 +28,15 @@ async def until(pilot: Pilot[Any], seen: Callable[[], Any], what: str = "") -> A
     return found
 
 
+def wait(true: Callable[[], Any], seconds: float = 60) -> Any:
+    """Wait for a condition of another process; its value."""
+    end = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
 async def shown(pilot: Pilot[Any], app: DjsbApp) -> None:
     """Wait for the first leaderboard."""
     await until(pilot, lambda: app.snapshot is not None and app.snapshot.board, "a leaderboard")

@@ -129,3 +129,28 @@ async def test_a_reader_that_dies_is_started_again_a_few_times_and_then_told(pro
         await until(pilot, lambda: "has died 4 times" in screen(app), "the message")
         await pilot.press("6")
         await until(pilot, lambda: app.current_mode == "recipes", "a screen that lives")
+
+
+async def test_data_that_are_gone_cost_only_the_examples(probed: Tiny) -> None:
+    probed.train_file.unlink()
+    app = DjsbApp(probed.study)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await shown(pilot, app)
+        await pilot.press("2")
+        await until(pilot, lambda: "cannot be shown" in screen(app), "the reason")
+        assert "text_len" in screen(app)
+
+
+async def test_a_removed_database_is_told_and_its_return_seen(probed: Tiny) -> None:
+    app = DjsbApp(probed.study)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await shown(pilot, app)
+        away = probed.root / "away"
+        probed.database.parent.rename(away)
+        await until(pilot, lambda: app.snapshot and app.snapshot.problem and "✗" in screen(app), "the message")
+        assert "text_len" in screen(app)  # what was last read stays
+        await pilot.press("5")
+        await until(pilot, lambda: app.current_mode == "trials", "a screen that lives")
+        await pilot.press("1")
+        away.rename(probed.database.parent)
+        await until(pilot, lambda: app.snapshot and not app.snapshot.problem, "its return")

@@ -30,19 +30,11 @@ from app.tui.replay import NOT_RECORDED, ReplayApp
 from app.tui.snapshot import Snapshot
 from app.tui.table import KeyedTable
 from engine.store import Store
+from tests.app.tui.driving import wait
 from tests.conftest import DJSB, Tiny, run_djsb, the_error
 
 KEY = "sk-not-for-anyone-else-0123456789"
 OUR_OWN = {"folder", "replay"}
-
-
-def until(true: Callable[[], Any], seconds: float = 60) -> Any:
-    """Wait for a condition; its value."""
-    end = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-    return found
 
 
 @contextmanager
@@ -76,7 +68,7 @@ def made(stopped_template: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A recording of a study at rest, with its leaderboard."""
     file = tmp_path_factory.mktemp("made") / "made.djsbrec"
     with feeding(stopped_template.study, file) as (_, shown, _):
-        until(lambda: shown and shown[-1].board is not None)
+        wait(lambda: shown and shown[-1].board is not None)
     return file
 
 
@@ -92,14 +84,14 @@ def test_what_a_feed_sends_comes_back_and_holds_no_key(
     monkeypatch.setenv("SOME_API_KEY", KEY)
     file = tmp_path / "a.djsbrec"
     with feeding(stopped.study, file) as (feed, shown, answers):
-        until(lambda: shown and shown[-1].board is not None)
+        wait(lambda: shown and shown[-1].board is not None)
         run_trial(stopped)
-        until(lambda: shown[-1].running)
+        wait(lambda: shown[-1].running)
         with Store(stopped.database) as store:
             store.event("note", "something happened")
         with closing(sqlite3.connect(stopped.database)) as db, db:  # past the store's own care
             db.execute("INSERT INTO events(level, kind, text, at) VALUES ('info', 'leak', ?, '2026')", (f"x {KEY} y",))
-        until(lambda: shown[-1].events[0]["kind"] == "leak" and shown[-1].running and file.stat().st_size)
+        wait(lambda: shown[-1].events[0]["kind"] == "leak" and shown[-1].running and file.stat().st_size)
         time.sleep(1.2)  # more than a second, so that at least two snapshots are written
     assert feed._process.returncode == 0
     assert not answers
@@ -161,9 +153,9 @@ def test_long_recordings_are_cut_into_blocks(tmp_path: Path, made: Path, monkeyp
 def test_a_killed_recorder_leaves_a_readable_file(stopped: Tiny, tmp_path: Path) -> None:
     file = tmp_path / "a.djsbrec"
     with feeding(stopped.study, file) as (feed, shown, answers):
-        until(lambda: file.exists() and file.stat().st_size > 0)
+        wait(lambda: file.exists() and file.stat().st_size > 0)
         feed._process.send_signal(signal.SIGKILL)
-        until(lambda: answers and len(shown) > 2)  # the feed goes on without
+        wait(lambda: answers and len(shown) > 2)  # the feed goes on without
         assert answers[0][0] == 0 and "the recording ends here" in str(answers[0][1])
     assert values(Recording(file)[0])["trials"] == shown[0].trials
 
@@ -266,7 +258,7 @@ def test_without_a_terminal_it_records_until_it_is_interrupted(stopped: Tiny, tm
         [str(DJSB), "tui", str(stopped.study), "--record", str(file)],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    until(lambda: file.exists() and file.stat().st_size > 0)
+    wait(lambda: file.exists() and file.stat().st_size > 0)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0 and out == "" and "Traceback" not in err
@@ -275,11 +267,11 @@ def test_without_a_terminal_it_records_until_it_is_interrupted(stopped: Tiny, tm
 
 def test_a_full_disk_ends_the_recording_not_the_feed(stopped: Tiny) -> None:
     with feeding(stopped.study, Path("/dev/full")) as (_, shown, answers):
-        until(lambda: answers)
+        wait(lambda: answers)
         assert answers[0][0] == 0 and "the recording ends here" in str(answers[0][1])
         seen = len(shown)
         run_trial(stopped)
-        until(lambda: len(shown) > seen)
+        wait(lambda: len(shown) > seen)
 
 
 # -- playing it back ----------------------------------------------------------------------------------

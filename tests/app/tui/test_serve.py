@@ -11,8 +11,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ import pytest
 
 from app.tui.guard import Guard
 from engine.open_study import engine_pid
+from tests.app.tui.driving import wait
 from tests.conftest import DJSB, Tiny, run_djsb, the_error
 
 pytestmark = pytest.mark.flaky(reruns=2)  # real processes on a busy machine
@@ -76,15 +76,6 @@ def served(stopped_template: Tiny) -> Iterator[Served]:
     """A server that the tests of this file share."""
     with serving(stopped_template.study, env={"SOME_API_KEY": KEY}) as found:
         yield found
-
-
-def until(true: Callable[[], Any], seconds: float = 60) -> Any:
-    """Wait for a condition; its value."""
-    end = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-    return found
 
 
 @contextmanager
@@ -187,10 +178,10 @@ async def test_a_tab_is_a_session_that_ends_with_it(served: Served) -> None:
             await tab.send_str("no message at all")
             while (await asyncio.wait_for(tab.receive(), 30)).type is aiohttp.WSMsgType.BINARY:
                 pass
-        until(lambda: not served.family())
+        wait(lambda: not served.family())
         async with opened(served, client) as tab:
             await read_until(tab, "Overview")
-        until(lambda: not served.family())
+        wait(lambda: not served.family())
     assert served.process.poll() is None
 
 
@@ -201,7 +192,7 @@ async def test_q_ends_the_session_and_the_tab_is_told(served: Served) -> None:
         while (message := await asyncio.wait_for(tab.receive(), 30)).type is aiohttp.WSMsgType.BINARY:
             pass
         assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSING)
-    until(lambda: not served.family())
+    wait(lambda: not served.family())
 
 
 async def test_no_key_is_drawn_and_ctrl_c_leaves_no_process_but_the_engine(stopped: Tiny) -> None:
@@ -217,11 +208,11 @@ async def test_no_key_is_drawn_and_ctrl_c_leaves_no_process_but_the_engine(stopp
                 assert KEY not in text
                 await tab.send_str(json.dumps(["stdin", "1s"]))
                 family = server.family()
-                pid = until(lambda: engine_pid(stopped.study / ".djsb"))
+                pid = wait(lambda: engine_pid(stopped.study / ".djsb"))
                 engine = psutil.Process(pid)
                 assert family
                 server.process.send_signal(signal.SIGINT)
-                until(lambda: server.process.poll() is not None, 30)
+                wait(lambda: server.process.poll() is not None, 30)
             assert server.process.returncode == 0
             assert not any(p.is_running() and p.status() != "zombie" for p in family)
             assert engine.is_running()
@@ -239,7 +230,7 @@ async def test_sessions_end_with_a_server_that_was_killed(stopped_template: Tiny
             with ends_with_test(family):
                 server.process.kill()
                 server.process.wait()
-                until(lambda: not any(p.is_running() and p.status() != "zombie" for p in family), 30)
+                wait(lambda: not any(p.is_running() and p.status() != "zombie" for p in family), 30)
 
 
 def test_other_addresses_need_to_be_allowed(stopped_template: Tiny) -> None:
