@@ -10,9 +10,12 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, Static, Tree
 
+from agent.connection import missing
+from app.advising import Conversation
 from app.tui.app import KEYS
 from app.tui.base import Pane
 from app.tui.table import KeyedTable
+from engine.study_sections import AgentSection
 from tests.app.tui.sample import BOARD, EVENTS, NAMES, PROPOSALS, TRIALS, YAML, SampleApp
 
 SIZES = [(80, 24), (160, 48)]
@@ -108,6 +111,12 @@ CHECKS = {
 def test_every_screen_is_checked() -> None:
     assert CHECKS.keys() == KEYS.keys()
     assert len(BOARD) == 12 and YAML
+
+
+@pytest.fixture(autouse=True)
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sample has no study file, and why differs by folder; so its study is one that names no model."""
+    monkeypatch.setattr(Conversation, "missing", lambda self: missing(AgentSection()))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
