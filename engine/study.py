@@ -30,6 +30,7 @@ from engine.study_sections import (
     SearchSection,
     Section,
     TrainSection,
+    VideoSection,
     VlmSection,
     amount_of_time,
 )
@@ -37,7 +38,7 @@ from engine.study_sections import (
 STUDY_FILE = "study.yaml"
 STATE_FOLDER = ".djsb"
 STAGES = ("probe", "combine", "scale", "confirm")
-RARE = ("lora", "vlm", "command")  # sections that are written only where they say something
+RARE = ("lora", "vlm", "video", "command")  # sections that are written only where they say something
 
 
 class Study(Section):
@@ -53,6 +54,7 @@ class Study(Section):
     model: ModelSection = ModelSection()
     lora: LoraSection = LoraSection()
     vlm: VlmSection = VlmSection()
+    video: VideoSection = VideoSection()
     command: CommandSection = CommandSection()
     train: TrainSection = TrainSection()
     ops: dict[str, dict[str, Any]] = Field(
