@@ -1,6 +1,6 @@
 """The demo world of task t2v: clips of one moving shape with web-like captions, whose defects and answers are known.
 
-    make_demo(Path("demo"))     # 1600 training clips, 96 test clips, well under a minute, no download
+    make_demo(Path("demo"))     # 1200 training clips, 96 test clips, well under a minute, no download
 
 A scene is one shape (circle, square, triangle) of one colour (red, green, blue, yellow) that moves left, right, up
 or down, slowly or quickly, over a greyish background: 48 classes, `red circle moving left`. A training row is a
@@ -17,7 +17,8 @@ Clips: static (nothing moves), flickering (every frame has a brightness of its o
 What is right to find, if the method works (low, mid and high are the thirds of a statistic's values):
 - text_length_filter, words_num_filter: high hurts (spam). special_characters_filter: high hurts (spam, file
   names); alphanumeric_filter is its mirror image.
-- video_motion_score_filter: low holds the static clips, high the flickering ones; mid helps.
+- video_motion_score_filter with sampling_fps 8 (every frame): low holds the static clips, high the flickering ones; mid
+  helps.
 - video_duration_filter: low holds the short clips. video_aspect_ratio_filter: low and high hold the stretched ones.
 - video_resolution_filter: near neutral but for stretched clips.
 This text is for people: no code reads it.
@@ -44,7 +45,7 @@ SHAPES = ("circle", "square", "triangle")
 MOTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 LABELS = tuple(f"{c} {s} moving {m}" for c in COLOURS for s in SHAPES for m in MOTIONS)
 RATE = 8  # frames a second
-ROWS, TESTED = 1600, 96
+ROWS, TESTED = 1200, 96
 
 CAPTION_DEFECTS = {"mismatched": 0.10, "wrong_motion": 0.08, "file_name": 0.15, "spammed": 0.25}
 """Probability of each caption defect, drawn independently and applied in this order."""

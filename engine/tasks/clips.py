@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,7 +110,7 @@ def write_clip(clip: NDArray[np.uint8], file: Path, rate: int) -> None:
     import av
 
     with av.open(str(file), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "crf": "16"})
+        stream: Any = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "crf": "16"})
         stream.height, stream.width = clip.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1

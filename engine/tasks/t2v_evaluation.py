@@ -20,12 +20,13 @@ from engine.tasks.t2v_training import Clips, held_out_loss, sample
 from engine.tasks.video_scores import check_scores, flow_scores, frechet_distance, load_clip, load_detector
 
 RATE = 8  # frames a second of clips that VBench reads
+ENDLESS = 1e9  # the top of a scale that has none, as JSON knows no infinity
 
 
 def metrics_of(study: Study) -> list[Metric]:
     """What `evaluate` returns. Only the loss counts in the ranking unless the study names others."""
     video = study.video
-    found = [Metric("loss", False, 0, np.inf)]
+    found = [Metric("loss", False, 0, ENDLESS)]
     if video.samples:
         found += [Metric(n, True, 0, 1, False) for n in ("temporal_flicker", "motion_smoothness", "dynamic_degree")]
         if video.checks:
@@ -33,7 +34,7 @@ def metrics_of(study: Study) -> list[Metric]:
         if video.clip:
             found += [Metric("subject_consistency", True, 0, 1, False), Metric("text_similarity", True, -1, 1, False)]
         if video.detector:
-            found.append(Metric("fvd", False, 0, np.inf, False))
+            found.append(Metric("fvd", False, 0, ENDLESS, False))
     if video.vbench:
         found += [Metric(f"vbench_{n}", True, 0, 1, False) for n in video.vbench_dimensions or board.DIMENSIONS]
         if not video.vbench_dimensions:

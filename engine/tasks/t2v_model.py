@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,13 +55,14 @@ class Parts:
     """What a trial works with.
 
     transformer: what is trained. scheduler: of the noise in training. words: captions to (captions, length, width) on
-    the device. autoencoder: None: pixels.
+    the device. autoencoder: None: pixels. frames: of a clip.
     """
 
     transformer: Any
     scheduler: Any
     words: Callable[[list[str]], torch.Tensor]
     autoencoder: Any | None
+    frames: int
 
 
 def latte_config(window: Window, network: Network) -> dict[str, Any]:
@@ -165,40 +166,42 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> Pa
     if checkpoint is None:
         parts = _from_preset(study, prepared, whole, device)
     else:
-        parts = _from_checkpoint(checkpoint, whole, device)
+        parts = _from_checkpoint(checkpoint, whole, device, PRESETS[study.model.preset][0].frames)
     transformer = parts.transformer
     if study.lora.rank or adapted:
         transformer = _with_lora(transformer, study, init if adapted else None)
-    return Parts(transformer.to(device), parts.scheduler, parts.words, parts.autoencoder)
+    return replace(parts, transformer=transformer.to(device))
 
 
 def _from_preset(study: Study, prepared: Path, whole: Path | None, device: torch.device) -> Parts:
     """A Latte on pixels that predicts the clip itself: a narrow network cannot pass the noise on, but can draw."""
+    import diffusers
     import torch
-    from diffusers import DDPMScheduler, LatteTransformer3DModel
     from transformers import CLIPTextModel
 
     from engine.tasks.text import load_encoder
 
     window, network = PRESETS[study.model.preset]
     assert network is not None
+    latte: Any = diffusers.LatteTransformer3DModel
     if whole is None:
-        transformer: Any = LatteTransformer3DModel(**latte_config(window, network))
+        transformer = latte(**latte_config(window, network))
     else:
-        transformer = LatteTransformer3DModel.from_pretrained(whole, local_files_only=True)
+        transformer = latte.from_pretrained(whole, local_files_only=True)
     encode = load_encoder(prepared, None, network.length)
-    text = CLIPTextModel.from_pretrained(prepared / "text_encoder", local_files_only=True).eval()
-    text.requires_grad_(False).to(device)
+    text: Any = CLIPTextModel.from_pretrained(prepared / "text_encoder", local_files_only=True)
+    text.eval().requires_grad_(False).to(device)
 
     def words(captions: list[str]) -> torch.Tensor:
         with torch.no_grad():
             return bag_of_words(text, torch.from_numpy(encode(captions)).long().to(device))
 
-    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
-    return Parts(transformer, scheduler, words, None)
+    ddpm: Any = diffusers.DDPMScheduler
+    scheduler = ddpm(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
+    return Parts(transformer, scheduler, words, None, window.frames)
 
 
-def _from_checkpoint(folder: Path, whole: Path | None, device: torch.device) -> Parts:
+def _from_checkpoint(folder: Path, whole: Path | None, device: torch.device, frames: int) -> Parts:
     """The components of a diffusers pipeline, each by a class that is known here; nothing of the folder is run."""
     import diffusers
     import torch
@@ -232,7 +235,7 @@ def _from_checkpoint(folder: Path, whole: Path | None, device: torch.device) -> 
             embeddings: torch.Tensor = found[0].float()
             return embeddings
 
-    return Parts(transformer, scheduler, words, autoencoder)
+    return Parts(transformer, scheduler, words, autoencoder, frames)
 
 
 def _with_lora(transformer: Any, study: Study, init: str | None) -> Any:
@@ -254,7 +257,10 @@ def _with_lora(transformer: Any, study: Study, init: str | None) -> Any:
 
 
 def to_latents(parts: Parts, pixels: torch.Tensor) -> torch.Tensor:
-    """(clips, channels, frames, height, width) of (clips, 3, frames, side, side) from -1 to 1."""
+    """(clips, channels, frames, height, width) of (clips, 3, frames, side, side) from -1 to 1.
+
+    EasyAnimate's autoencoder takes 4n + 1 frames: the last one is held for it.
+    """
     import torch
 
     vae = parts.autoencoder
@@ -262,25 +268,29 @@ def to_latents(parts: Parts, pixels: torch.Tensor) -> torch.Tensor:
         return pixels
     with torch.no_grad():
         if "Magvit" in type(vae).__name__:
-            latents: torch.Tensor = vae.encode(pixels.to(vae.dtype)).latent_dist.mode()
+            missing = -(pixels.shape[2] - 1) % vae.temporal_compression_ratio
+            whole = torch.cat([pixels, pixels[:, :, -1:].expand(-1, -1, missing, -1, -1)], 2)
+            latents: Any = vae.encode(whole.to(vae.dtype)).latent_dist.mode()
         else:
             latents = vae.encode(pixels.to(vae.dtype).transpose(1, 2).flatten(0, 1)).latent_dist.mode()
             latents = latents.unflatten(0, (len(pixels), -1)).transpose(1, 2)
-    return latents.float() * vae.config.scaling_factor
+    scaled: torch.Tensor = latents.float() * vae.config.scaling_factor
+    return scaled
 
 
 def to_video(parts: Parts, latents: torch.Tensor) -> torch.Tensor:
     """(clips, frames, side, side, 3) uint8 on the host."""
     vae = parts.autoencoder
-    pixels = latents
+    pixels: Any = latents
     if vae is not None:
         pixels = (latents / vae.config.scaling_factor).to(vae.dtype)
         if "Magvit" in type(vae).__name__:
-            pixels = vae.decode(pixels).sample
+            pixels = vae.decode(pixels).sample[:, :, : parts.frames]
         else:
             pixels = vae.decode(pixels.transpose(1, 2).flatten(0, 1)).sample.unflatten(0, (len(latents), -1))
             pixels = pixels.transpose(1, 2)
-    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).cpu()
+    shown: torch.Tensor = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1)
+    return shown.cpu()
 
 
 def save_model(parts: Parts, prepared: Path, folder: Path) -> None:

@@ -111,7 +111,8 @@ def load_clip(folder: Path, device: torch.device) -> Callable[[Video, Sequence[s
 
     from engine.tasks.feed import to_pixels
 
-    model: Any = CLIPModel.from_pretrained(str(folder), local_files_only=True, use_safetensors=True).eval().to(device)
+    model: Any = CLIPModel.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
+    model = model.eval().to(device)
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     side, length = model.config.vision_config.image_size, model.config.text_config.max_position_embeddings
 
@@ -237,7 +238,8 @@ def _nearest_colour(tint: NDArray[Any]) -> str:
 
     def direction(rgb: Any) -> NDArray[Any]:
         from_grey = np.asarray(rgb, float) - np.mean(rgb)
-        return from_grey / max(float(np.linalg.norm(from_grey)), 1e-9)
+        unit: NDArray[Any] = from_grey / max(float(np.linalg.norm(from_grey)), 1e-9)
+        return unit
 
     return max(COLOURS, key=lambda name: float(direction(tint) @ direction(COLOURS[name])))
 
