@@ -39,10 +39,6 @@ class T2vTask:
     def lacks(self, study: Study) -> str | None:
         """See Task."""
         video = study.video
-        if PRESETS[study.model.preset][1] is None and study.model.checkpoint is None:
-            return f"model.preset {study.model.preset} has no weights of its own; set model.checkpoint"
-        if study.lora.rank and study.model.checkpoint is None:
-            return "lora needs model.checkpoint: adapters of weights that know nothing learn nothing"
         if video.checks and (study.evaluation.label is None or not video.samples):
             return "video.checks needs evaluation.label, as `red circle moving left`, and video.samples"
         if not video.samples and (video.clip or video.detector):
@@ -160,8 +156,16 @@ def _check_needs(study: Study, folder: Path) -> None:
     needed = {"diffusers": True, "av": True, "cv2": video.samples > 0, "peft": study.lora.rank > 0}
     if missing := [name for name, wanted in needed.items() if wanted and find_spec(name) is None]:
         raise StudyError(f"task t2v needs {' and '.join(missing)}; install with: pip install 'djsb[t2v]'")
+    window, network = PRESETS[study.model.preset]
     if checkpoint := checkpoint_of(study, folder):
-        check_checkpoint(checkpoint, PRESETS[study.model.preset][0])
+        check_checkpoint(checkpoint, window)
+    elif network is None:
+        raise StudyError(
+            f"model.preset {study.model.preset} has no weights of its own; set model.checkpoint to the folder of a "
+            "diffusers pipeline"
+        )
+    elif study.lora.rank:
+        raise StudyError("lora needs model.checkpoint: adapters of weights that know nothing learn nothing")
     for field, kinds in (("clip", ("clip",)), ("detector", ("videomae", "vivit", "timesformer"))):
         if (named := getattr(video, field)) is None:
             continue

@@ -413,8 +413,6 @@ def test_a_package_that_is_missing_is_named_with_its_remedy(moving: Tiny, monkey
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"model": {"preset": "easyanimate"}}, "no weights of its own; set model.checkpoint"),
-        ({"lora": {"rank": 4}}, "lora needs model.checkpoint"),
         ({"video": {"samples": 0, "checks": True}}, "video.checks needs evaluation.label"),
         ({"video": {"samples": 0, "checks": False, "clip": "x"}}, "set video.samples"),
         ({"video": {"vbench": "python run.py"}}, "needs {videos} and {out}"),
@@ -429,6 +427,22 @@ def test_what_a_study_lacks_is_said(change: Row, told: str) -> None:
     }  # fmt: skip
     with pytest.raises(ValueError, match=told):
         Study.model_validate({**raw, **{k: {**raw.get(k, {}), **v} for k, v in change.items()}})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"model": {"preset": "easyanimate"}}, "no weights of its own; set model.checkpoint"),
+        ({"lora": {"rank": 4}}, "lora needs model.checkpoint"),
+        ({"video": {"samples": 4, "clip": "../data"}}, r"video\.clip: .*config\.json cannot be read"),
+        ({"video": {"vbench_prompts": "../nowhere.txt"}}, r"video\.vbench_prompts: .* cannot be read"),
+    ],
+)
+def test_what_is_missing_on_disk_is_said_before_anything_is_decoded(moving: Tiny, change: Row, told: str) -> None:
+    moving.set({**T2V, **change})
+    with (study := open_study(moving.study, 1)).store, pytest.raises(StudyError, match=told):
+        _ = study.prepared
+    assert not list((moving.study / ".djsb" / "cache").glob("t2v-*"))
 
 
 def test_parts_hold_what_a_trial_works_with(moving: Tiny) -> None:
