@@ -170,7 +170,7 @@ def auto(
         bool, typer.Option("--demo", help="make a small demo study first (in djsb-demo or djsb-demo-TASK by default)")
     ] = False,
     task: Annotated[
-        str | None, typer.Option("--task", help="with --demo: clip, vlm, caption or lm; clip by default")
+        str | None, typer.Option("--task", help="with --demo: clip, vlm, caption, t2v or lm; clip by default")
     ] = None,
     budget: Annotated[str | None, typer.Option("--budget", help="8gpu-days, 6gpu-hours, 30min of device time")] = None,
     until: Annotated[Stage, typer.Option("--until", help="last stage to run")] = Stage.confirm,

@@ -13,6 +13,7 @@ from engine.errors import DjsbError, StudyError
 from engine.open_study import EngineLock, Notice, OpenStudy, engine_pid, open_study, view_study
 from engine.store import Row
 from engine.study import STAGES, STATE_FOLDER
+from engine.tasks import Remarks
 
 VERDICTS = {"helps": "▲", "hurts": "▼", "unclear": "·", "degenerate": "×"}
 
@@ -69,6 +70,8 @@ def _check_ops_and_task(opened: OpenStudy, found: Row) -> None:
             names = ", ".join(m.name for m in opened.metrics)
             main = ", ".join(m.name for m in opened.main_metrics)
             found["findings"].append(f"metrics: {names}; the ranking counts {main}")
+            if isinstance(opened.task, Remarks):
+                found["findings"] += opened.task.remarks(opened.study, opened.prepared)
         else:
             found["findings"].append("task: none, so statistics and pools work and nothing is trained")
     except DjsbError as error:

@@ -25,7 +25,11 @@ IMAGE_NAMES = ("images", "image", "image_path", "img", "jpg")
 VIDEO_NAMES = ("videos", "video", "video_path")
 ID_NAMES = ("id", "uid", "key", "__key__")
 LABEL_NAMES = ("label", "class", "class_name", "category")
-GUESS = {frozenset({"text", "images"}): "clip", frozenset({"text"}): "lm"}
+GUESS = {
+    frozenset({"text", "images"}): "clip",
+    frozenset({"text", "videos"}): "t2v",
+    frozenset({"text"}): "lm",
+}
 
 
 def template(name: str) -> dict[str, Any]:

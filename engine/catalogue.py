@@ -150,6 +150,8 @@ def check_params(name: str, params: Mapping[str, Any], root: Path | None = None)
     op = get_op(name)
     checked: dict[str, Any] = dict(op.fixed)
     for key, value in params.items():
+        if key in op.fixed and value == op.fixed[key]:
+            continue  # a statistic's own parameters come back with it
         if key == op.model:
             if not isinstance(value, str):
                 raise OpError(f"{name}: {key} takes the path of a local folder, not {value!r}")

@@ -33,12 +33,13 @@ from engine.study_sections import (
     SearchSection,
     Section,
     TrainSection,
+    VideoSection,
     VlmSection,
     amount_of_time,
 )
 
 STAGES = ("probe", "combine", "scale", "confirm")
-RARE = ("lora", "vlm", "command")  # sections that are written only where they say something
+RARE = ("lora", "vlm", "video", "command")  # sections that are written only where they say something
 
 
 class Study(Section):
@@ -48,12 +49,13 @@ class Study(Section):
     seed: int = Field(0, ge=0, description="seed of every sample that is drawn")
     dataset: DatasetSection
     evaluation: EvaluationSection = EvaluationSection()
-    task: Literal["clip", "vlm", "caption", "lm", "command"] | None = Field(
-        None, description="what is trained, see docs/tasks.md: clip, vlm, caption, lm or command; null: nothing"
+    task: Literal["clip", "vlm", "caption", "t2v", "lm", "command"] | None = Field(
+        None, description="what is trained, see docs/tasks.md: clip, vlm, caption, t2v, lm or command; null: nothing"
     )
     model: ModelSection = ModelSection()
     lora: LoraSection = LoraSection()
     vlm: VlmSection = VlmSection()
+    video: VideoSection = VideoSection()
     command: CommandSection = CommandSection()
     train: TrainSection = TrainSection()
     ops: dict[str, dict[str, Any]] = Field(

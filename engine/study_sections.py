@@ -125,6 +125,47 @@ class VlmSection(Section):
     answer_tokens: int = Field(24, ge=1, description="tokens of a generated answer or caption at most")
 
 
+class VideoSection(Section):
+    """Text-to-video models (task t2v)."""
+
+    drop_text: float = Field(0.1, ge=0, lt=1, description="share of captions left out in training, for guidance")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (), description="seeds that stand for a pool's first, second, … seed in place of 0, 1, … (the paper: 42, 45)"
+    )
+    samples: int = Field(
+        0, ge=0, description="clips made for the captions of evaluation rows and scored; 0: only the held-out loss"
+    )
+    steps: int = Field(12, ge=1, le=1000, description="denoising steps of a clip")
+    guidance: float = Field(2.0, ge=0, description="scale of classifier-free guidance")
+    checks: bool = Field(
+        False, description="exact checks of colour, object and motion by evaluation.label, as in the demo world"
+    )
+    clip: str | None = Field(
+        None, description="local folder of a transformers CLIP, for subject_consistency and text_similarity"
+    )
+    detector: str | None = Field(
+        None, description="local folder of a VideoMAE, ViViT or TimeSformer, for fvd; null: left out"
+    )
+    vbench: str | None = Field(
+        None, description="command that runs VBench in its own environment, with {videos}, {prompts}, {out}"
+    )
+    vbench_prompts: str | None = Field(
+        None, description="text file with a prompt a line; null: the captions of the sampled evaluation rows"
+    )
+    vbench_each: int = Field(5, ge=1, description="clips of each prompt (VBench: 5)")
+    vbench_dimensions: tuple[str, ...] | None = Field(
+        None, description="dimensions that the command measures; null: all 16, and the scores of the board"
+    )
+    vbench_seconds: float = Field(7200.0, gt=0, description="time that the command may take for one trial")
+
+    @field_validator("vbench")
+    @classmethod
+    def _has_its_places(cls, command: str | None) -> str | None:
+        if command is not None and not all(place in command for place in ("{videos}", "{out}")):
+            raise ValueError("the command needs {videos} and {out} (docs/tasks.md shows one)")
+        return command
+
+
 class TrainSection(Section):
     """How every trial is trained; the same for all pools."""
 

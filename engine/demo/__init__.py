@@ -15,6 +15,7 @@ WORLDS = {
     "clip": "engine.demo.images",
     "vlm": "engine.demo.questions",
     "caption": "engine.demo.questions",
+    "t2v": "engine.demo.video",
     "lm": "engine.demo.text",
 }
 

@@ -23,11 +23,15 @@ TASKS = {
     "clip": "engine.tasks.clip:ClipTask",
     "vlm": "engine.tasks.vlm:VlmTask",
     "caption": "engine.tasks.caption:CaptionTask",
+    "t2v": "engine.tasks.t2v:T2vTask",
     "lm": "engine.tasks.lm:LmTask",
     "command": "engine.tasks.command:CommandTask",
 }
 # fields that some tasks use; one that the study's task does not use may not be set
-SOME = ("lora", "vlm", "command", "evaluation.benchmarks", "evaluation.label", "evaluation.prompts", "model.checkpoint")
+SOME = (
+    "lora", "vlm", "video", "command", "evaluation.benchmarks", "evaluation.label", "evaluation.prompts",
+    "model.checkpoint",
+)  # fmt: skip
 
 Progress = Callable[[int, int], None]
 BARE = "DJSB_BARE"
@@ -203,6 +207,15 @@ class Outside(Protocol):
 
     def environment(self, study: Study) -> dict[str, str]:
         """What the environment of its workers holds besides; with BARE set they load no training libraries."""
+        ...
+
+
+@runtime_checkable
+class Remarks(Protocol):
+    """A task that has something to say before anything is trained."""
+
+    def remarks(self, study: Study, prepared: Path) -> list[str]:
+        """What it leaves out and why, what it found in the data; a line each, for `djsb check`."""
         ...
 
 
