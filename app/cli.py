@@ -254,9 +254,10 @@ def show(
     json: Json = False,
 ) -> None:
     """Show one pool, trial or proposal, the recipe, the cycles and their checkpoints, or the recipe at other scales."""
-    from app import look
+    from app.showing import show as one
+    from app.showing import show_one
 
-    _print(look.show(folder, id_), json, look.show_one)
+    _print(one(folder, id_), json, show_one)
 
 
 @app.command()
@@ -460,9 +461,10 @@ def apply(
     json: Json = False,
 ) -> None:
     """Run a recipe on a full dataset through Data-Juicer."""
-    from app import export, look
+    from app import export
+    from app.showing import show_fields
 
-    _print(export.apply(recipe, data, out, force), json, look.show_one)
+    _print(export.apply(recipe, data, out, force), json, show_fields)
 
 
 @app.command()

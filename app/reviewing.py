@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from app.look import like
 from app.printable import say, say_table
+from app.showing import like
 from engine.accounts import Accounts
 from engine.budget import format_seconds, parse_budget
 from engine.cycles import current

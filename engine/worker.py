@@ -77,7 +77,7 @@ def _settle_threads() -> None:
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(int(os.environ.get("DJSB_THREADS", "1")))
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports the compiler for it: 2 s
 
 
 def _serve(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> None:

@@ -21,7 +21,7 @@ from tests.conftest import DJSB, Tiny, make_tiny, run_djsb
 KILLS = 20
 SETTINGS: dict[str, Any] = {
     "search": {"strategy": "race", "top": 2},
-    "train": {"epochs": 2},
+    "train": {"epochs": 2, "micro_batch": None},
     "scale": {"rates": [2], "seeds": 1},
     "confirm": {"seeds": 2, "candidates": 1},
 }

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.app.tui.test_serve import serving, until
+from tests.app.tui.driving import wait
+from tests.app.tui.test_serve import serving
 from tests.browser import MISSING, Browser, browsing
 from tests.conftest import Tiny
 
@@ -54,9 +55,9 @@ def test_the_printed_url_shows_the_ui_and_keys_work(stopped: Tiny, tmp_path: Pat
         assert not server.family(), "the page without the token begins no session"
 
         browser.open(server.url)
-        until(lambda: browser.url == server.base + "/")
-        until(lambda: "Overview" in browser.received() and "verdict" in browser.received())
-        until(lambda: len(np.unique(picture(browser).reshape(-1, 3), axis=0)) > 50)
+        wait(lambda: browser.url == server.base + "/")
+        wait(lambda: "Overview" in browser.received() and "verdict" in browser.received())
+        wait(lambda: len(np.unique(picture(browser).reshape(-1, 3), axis=0)) > 50)
         overview = picture(browser)
         (tmp_path / "overview.png").write_bytes(browser.screenshot())
         assert browser.run("return document.cookie") == "", "no script has the token"
@@ -65,17 +66,17 @@ def test_the_printed_url_shows_the_ui_and_keys_work(stopped: Tiny, tmp_path: Pat
 
         browser.forget()
         browser.press("5")
-        until(lambda: "COMPLETE" in browser.received() and "filter: words" in browser.received())
-        until(lambda: np.mean(picture(browser) != overview) > 0.02)
+        wait(lambda: "COMPLETE" in browser.received() and "filter: words" in browser.received())
+        wait(lambda: np.mean(picture(browser) != overview) > 0.02)
         (tmp_path / "trials.png").write_bytes(browser.screenshot())
 
         browser.forget()
         browser.press("4")
-        until(lambda: "queued" in browser.received())
+        wait(lambda: "queued" in browser.received())
         browser.press("a")
-        until(lambda: "why?" in browser.received())
+        wait(lambda: "why?" in browser.received())
         browser.press(f"looks right{ENTER}")
-        until(lambda: status_of(stopped, proposal)[0] == "approved")
+        wait(lambda: status_of(stopped, proposal)[0] == "approved")
         assert (status_of(stopped, proposal)[1] or "").startswith("person ")
         refusals = [line for line in browser.console() if line.startswith("SEVERE") and "401" not in line]
         assert not refusals, json.dumps(refusals)

@@ -153,7 +153,7 @@ def attach_crash(scheduler: Scheduler, times: int, killed: list[set[str]]) -> No
 
 @pytest.mark.parametrize("crashes", [1, 2])
 def test_what_a_crashed_worker_trained_is_recorded_and_tried_once_more_alone(tiny: Tiny, crashes: int) -> None:
-    tiny.set({"ops": {"text_length_filter": {}}})
+    tiny.set({"ops": {"text_length_filter": {}}, "train": {"micro_batch": None}})
     killed: list[set[str]] = []
     with (opened := open_study(tiny.study, 1)).store:
         loop.run_loop(opened, until="probe", workers=1, started=lambda s: attach_crash(s, crashes, killed))

@@ -64,6 +64,7 @@ def finish(slot: Played, message: dict[str, Any]) -> None:
 @pytest.fixture
 def opened(tiny: Tiny) -> OpenStudy:
     """A study with seven waiting trials and a calibration that prefers packs of four."""
+    tiny.set({"train": {"micro_batch": None}})
     found = open_study(tiny.study, 1)
     found.record()
     found.store.put_result(found.context, "calibration", {"per_sample": 0.01, "fixed": 0.7, "fastest_pack": 4})

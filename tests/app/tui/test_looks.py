@@ -72,7 +72,7 @@ async def test_every_text_on_every_screen_is_legible(probed: Tiny, theme: str) -
         await shown(pilot, app)
         for name in KEYS:
             await app.switch_mode(name)
-            await until(pilot, lambda: "Quit" in screen(app).splitlines()[-1], f"the footer of {name}")
+            await until(pilot, lambda: "Quit" in (screen(app).splitlines() or [""])[-1], f"the footer of {name}")
             await pilot.pause(0.2)
             seen = 0
             for s in segments(app):
@@ -115,7 +115,7 @@ async def test_head_and_footer_and_columns_fit(probed: Tiny, size: tuple[int, in
         await shown(pilot, app)
         for name in KEYS:
             await app.switch_mode(name)
-            await until(pilot, lambda: "Quit" in screen(app).splitlines()[-1], f"the footer of {name}")
+            await until(pilot, lambda: "Quit" in (screen(app).splitlines() or [""])[-1], f"the footer of {name}")
             lines = screen(app).splitlines()
             assert app.screen.title_text in lines[0] and "tiny" in lines[0], name
             for table in app.screen.query(KeyedTable):
