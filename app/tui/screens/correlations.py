@@ -9,10 +9,11 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.widgets import DataTable, Static
+from textual.widgets import Static
 
 from app.printable import printable
 from app.tui.base import Pane
+from app.tui.heat import Heat
 from app.tui.marks import cut, shade
 from app.tui.snapshot import Snapshot
 from engine.store import Row
@@ -42,7 +43,7 @@ Statistics of one cluster say much the same of a row, so combining across cluste
     def content(self) -> ComposeResult:
         """Legend, picture, clusters."""
         yield Static(id="legend")
-        yield DataTable(id="heat", cursor_type="cell", fixed_columns=1, cell_padding=0)
+        yield Heat(id="heat")
         with VerticalScroll(id="clusters"):
             yield Static(id="cluster-names")
 
@@ -57,18 +58,17 @@ Statistics of one cluster say much the same of a row, so combining across cluste
         if drawn == self._drawn:
             return
         self._drawn, self._found = drawn, found
-        table: DataTable[Text] = self.query_one("#heat", DataTable)
-        table.clear(columns=True)
+        heat = self.query_one("#heat", Heat)
         if not found:
+            heat.put([], [], [])
             text = f"no correlations of {self.name_shown} yet: they are computed when the probe ends"
             self.query_one("#legend", Static).update(Text(text, "faint"))
             self.query_one("#cluster-names", Static).update("")
             return
-        _fill(table, found, 30 if self.wide else 22)
+        _fill(heat, found, 30 if self.wide else 22)
         self.query_one("#cluster-names", Static).update(_clusters(found))
-        self._tell()
 
-    @on(DataTable.CellHighlighted)
+    @on(Heat.Moved)
     def _tell(self) -> None:
         """The legend, and the pair under the cursor in full."""
         if not self._found:
@@ -76,10 +76,9 @@ Statistics of one cluster say much the same of a row, so combining across cluste
         legend = Text.assemble(f"r of {self.name_shown}: ")
         for r in (-1.0, -0.5, 0.0, 0.5, 1.0):
             legend.append(f" {r:+.1f} " if r else "  0  ", shade(r))
-        at = self.query_one("#heat", DataTable).cursor_coordinate
-        order = self._found["order"]
-        if 0 <= at.row < len(order) and 1 <= at.column <= len(order):
-            one, other = order[at.row], order[at.column - 1]
+        heat, order = self.query_one("#heat", Heat), self._found["order"]
+        if order:
+            one, other = order[heat.row], order[heat.column]
             legend.append(f"   {printable(one)} × {printable(other)}: {_number(_r(self._found, one, other))}")
         self.query_one("#legend", Static).update(legend)
 
@@ -113,22 +112,21 @@ def groups(found: Row) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _fill(table: DataTable[Text], found: Row, width: int) -> None:
+def _fill(heat: Heat, found: Row, width: int) -> None:
     """Rows and columns in cluster order; columns are numbered, rows carry number, cluster and name."""
-    order = found["order"]
+    order, place = found["order"], {name: i for i, name in enumerate(found["names"])}
     letter = {name: key for key, names in groups(found) for name in names}
     firsts = {names[0] for names in _runs(order, letter)}
     longest = min(width, max(len(n) for n in order))
-    table.add_column("", width=longest + 6)
-    for number, name in enumerate(order, 1):
-        table.add_column(Text(f"{number}{letter[name]}", justify="right"), width=6)
-    for number, one in enumerate(order, 1):
-        cells = [Text(f"{number:>2}{letter[one]} {cut(printable(one), longest)}")]
-        for other in order:
-            r = _r(found, one, other)
-            edge = "▏" if other in firsts else " "
-            cells.append(Text.assemble(edge, (_number(r).rjust(5), shade(r or 0.0) if r is not None else "faint")))
-        table.add_row(*cells, key=one)
+    names = [f"{i:>2}{letter[one]} {cut(printable(one), longest)}" for i, one in enumerate(order, 1)]
+    cells = []
+    for one in order:
+        values = [found["r"][place[one]][place[other]] for other in order]
+        cells.append([
+            (("▏" if other in firsts else " ") + _number(r).rjust(5), "faint" if r is None else shade(r))
+            for other, r in zip(order, values, strict=True)
+        ])  # fmt: skip
+    heat.put(names, [f"{i}{letter[name]}" for i, name in enumerate(order, 1)], cells)
 
 
 def _runs(order: list[str], letter: dict[str, str]) -> list[list[str]]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import DataTable, Input, Static, Tree
+from textual.widgets import Input, Static, Tree
 
 from agent.connection import missing
 from app.advising import Conversation
 from app.tui.app import KEYS
 from app.tui.base import Pane
+from app.tui.heat import Heat
 from app.tui.table import KeyedTable
 from engine.study_sections import AgentSection
 from tests.app.tui.sample import BOARD, EVENTS, NAMES, PROPOSALS, TRIALS, YAML, SampleApp
@@ -68,8 +69,7 @@ def check_ops(screen: Pane) -> None:
 
 
 def check_correlations(screen: Pane) -> None:
-    heat = screen.query_one("#heat", DataTable)
-    assert [str(heat.get_row_at(i)[0]).split()[1] for i in range(heat.row_count)] == list(NAMES)
+    assert [name.split()[1] for name in screen.query_one("#heat", Heat).names] == list(NAMES)
     assert "C · aspect_ratio (2): image_height" in text(screen, "#cluster-names")
 
 
