@@ -1,7 +1,8 @@
-"""The UI in a real terminal, from nothing to a finished probe: keys are sent, the screen is read."""
+"""The UI in a real terminal, from nothing to a finished study: keys are sent, the screen is read."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from engine.open_study import engine_pid
-from tests.conftest import DJSB, Tiny, make_tiny
+from tests.conftest import DJSB, Tiny, make_tiny, run_djsb
 
 PATIENCE = 150.0  # seconds for one thing to be seen; other work may hold the cores
 
@@ -86,7 +87,7 @@ def terminal(tmp_path: Path) -> Iterator[tuple[Terminal, Tiny]]:
 
 
 @pytest.mark.slow
-def test_from_the_wizard_to_an_approved_proposal_and_a_finished_probe(terminal: tuple[Terminal, Tiny]) -> None:
+def test_from_the_wizard_to_an_approved_proposal_and_a_finished_study(terminal: tuple[Terminal, Tiny]) -> None:
     at, tiny = terminal
     at.see("A new study in", "step 1 of 4")
     at.press("Down", "Enter")
@@ -111,28 +112,23 @@ def test_from_the_wizard_to_an_approved_proposal_and_a_finished_probe(terminal: 
     at.press("C-n")
     at.see("Overview", "fresh")
     at.see("to decide")
-    rungs = 0
-    for _ in range(8):  # rungs of the race, each of which waits for a person
-        at.press("4")
-        seen = at.see("Proposals", "to decide", "queued")
-        waits = [line for line in seen.splitlines() if "○ queued" in line]
-        if waits and not any("probe" in line for line in waits):
-            break  # a later stage asks: the probe is finished
-        at.press("C-a")
-        at.see("marked")
-        at.press("a")
-        at.see("why?")
-        at.write("looks cheap")
-        at.press("Enter")
-        at.until(lambda s: "● approved" in s and "queued" not in s, "an approved proposal")
-        rungs += 1
-        at.see("no engine")
-        at.press("s")
-        at.see("running")
-        at.see("to decide")
-    else:
-        pytest.fail("the probe never ended")
-    assert rungs > 0
+    at.press("4")
+    at.see("Proposals", "to decide", "queued")
+    at.press("C-a")
+    at.see("marked")
+    at.press("a")
+    at.see("why?")
+    at.write("looks cheap")
+    at.press("Enter")
+    at.until(lambda s: "● approved" in s and "queued" not in s, "an approved proposal")
+    at.see("no engine")
+    study = tiny.root / "fresh" / "study.yaml"
+    held = study.read_text()
+    assert "approve: hold" in held
+    study.write_text(held.replace("approve: hold", "approve: auto"))  # the rest without a person
+    at.press("s")
+    at.see("running")
+    at.until(lambda s: "■ no engine · confirm" in s, "the end of the last stage")
     at.press("1")
     at.see("Overview", "text_len mid")
     at.press("q")
@@ -140,4 +136,7 @@ def test_from_the_wizard_to_an_approved_proposal_and_a_finished_probe(terminal: 
     while at.tmux("list-sessions") and time.monotonic() < end:
         time.sleep(0.1)
     assert not at.tmux("list-sessions"), "q does not leave"
-    assert list((tiny.root / "fresh" / ".djsb").glob("study.db"))
+    found = json.loads(run_djsb("status", tiny.root / "fresh", "--json").stdout)
+    assert {s["stage"]: set(s["trials"]) for s in found["stages"]}["confirm"] == {"COMPLETE"}, found
+    log = json.loads(run_djsb("log", tiny.root / "fresh", "--json").stdout)
+    assert any("looks cheap" in str(line) for line in log)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -198,6 +199,7 @@ class DjsbApp(App[None]):
             if not self.is_running:  # it was left meanwhile
                 return
             await self._init_mode(mode)  # Textual has no public name for it, and is pinned
+        gc.freeze()  # what is there now stays
 
     def _announce(self, before: Snapshot, now: Snapshot) -> None:
         """Toasts for finished stages, proposals that wait, and an engine that has gone."""

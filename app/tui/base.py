@@ -84,7 +84,7 @@ class Pane(Screen[None]):
         yield Static(f"djsb needs {SMALLEST[0]} × {SMALLEST[1]} characters; make the terminal larger", id="too-small")
         with Vertical(id="body"):
             yield from self.content()
-        yield Footer()
+        yield Footer(compact=not self.wide, show_command_palette=self.wide)
 
     @classmethod
     def prepare(cls) -> None:

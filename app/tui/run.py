@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import signal
@@ -59,6 +60,7 @@ def run_tui(folder: Path, bell: bool, record: Path | None = None, replay: Path |
         child = spawn(folder, record)  # what is wrong with the study, it tells the UI
     from app.tui.app import DjsbApp
 
+    gc.set_threshold(50_000, 50, 1000)  # looking through ten thousand trials for rubbish takes longer than a key may
     DjsbApp(folder, bell, child, record).run()
 
 

@@ -35,7 +35,7 @@ Points = dict[str, list[tuple[int, float]]]
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
     """A study whose rows have labels and captions, and its caches; not to be changed."""
     tiny: Tiny = make_tiny(tmp_path_factory.mktemp("packed"))
-    tiny.set({"train": {"learning_rate": 0.002, "batch_size": BATCH}})
+    tiny.set({"train": {"learning_rate": 0.002, "batch_size": BATCH, "micro_batch": None}})
     opened = open_study(tiny.study, 1)
     with opened.store:
         return opened.study, opened.prepared
