@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install test check demo bench-data bench-search bench-pack bench-agent bench-tui bench-cycles wheel-test screenshots clean
+.PHONY: install test test-long check demo bench-data bench-search bench-pack bench-agent bench-tui bench-cycles wheel-test screenshots clean
 
 install: $(READY)
 $(READY): pyproject.toml constraints.txt
@@ -14,6 +14,9 @@ $(READY): pyproject.toml constraints.txt
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-long: $(READY)
+	DJSB_TEST_KILLS=20 $(BIN)/python -m pytest tests/test_kill.py
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,8 @@ from engine.tasks import Job, Report
 from engine.tasks.lm import LmTask
 from engine.tasks.lm_choices import encode_questions, measure, read_questions
 from engine.tasks.lm_model import log_likelihoods, pack_rows, sequences
-from tests.conftest import DJSB, Row, Tiny, merged, run_djsb, write_jsonl
+from tests.conftest import Row, Tiny, merged, write_jsonl
+from tests.engine.tasks.killing import ends_alike
 
 torch.set_num_threads(1)
 SETTINGS: Row = {
@@ -275,39 +274,7 @@ def test_other_questions_are_other_trials(words: Tiny) -> None:
 
 @pytest.mark.slow
 def test_killed_and_resumed_it_ends_alike(words: Tiny) -> None:
-    short = {
-        "train": {"epochs": 1}, "search": {"strategy": "race", "top": 1, "rungs": [[0.5, 1], [1, 1]]},
-        "scale": {"rates": []}, "confirm": {"seeds": 2, "candidates": 1}, "combine": {"max": 1},
-        "ops": {"text_length_filter": {}},
-    }  # fmt: skip
-    whole, killed = words.set(merged(SETTINGS, short)), words.set(merged(SETTINGS, short), words.root / "killed")
-    assert run_djsb("auto", whole, "--workers", 1, timeout=400).returncode == 0
-    engine = subprocess.Popen(
-        [str(DJSB), "auto", str(killed), "--workers", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    wait_for_a_result(killed)
-    engine.send_signal(signal.SIGKILL)
-    engine.wait()
-    assert run_djsb("auto", killed, "--workers", 1, timeout=400).returncode == 0
-    boards = [run_djsb("rank", folder, "--json").stdout for folder in (whole, killed)]
-    assert boards[0] == boards[1]
-    assert boards[0]
-
-
-def wait_for_a_result(study: Path) -> None:
-    """Until a trial of the study is complete."""
-    import sqlite3
-    import time
-    from contextlib import closing, suppress
-
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        if (study / ".djsb" / "study.db").exists():
-            with closing(sqlite3.connect(study / ".djsb" / "study.db", timeout=30)) as db, suppress(sqlite3.Error):
-                if db.execute("SELECT 1 FROM trials WHERE state = 'COMPLETE'").fetchone():
-                    return
-        time.sleep(0.05)
-    pytest.fail("no trial was complete in time")
+    ends_alike(words, SETTINGS)
 
 
 def test_the_demo_is_what_it_says(tmp_path: Path) -> None:

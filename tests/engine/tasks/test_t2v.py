@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -46,8 +45,8 @@ from engine.tasks.t2v import T2vTask
 from engine.tasks.t2v_evaluation import evaluate
 from engine.tasks.t2v_model import Parts, build_model, to_latents, to_video
 from engine.tasks.t2v_training import LEVELS, Clips, noised, sample, seed_of, train
-from tests.conftest import DJSB, Row, Tiny, run_djsb, write_jsonl
-from tests.engine.tasks.test_lm import wait_for_a_result
+from tests.conftest import Row, Tiny, write_jsonl
+from tests.engine.tasks.killing import ends_alike
 
 torch.set_num_threads(1)
 ROWS, TESTED = 48, 12
@@ -456,19 +455,4 @@ def test_parts_hold_what_a_trial_works_with(moving: Tiny) -> None:
 
 @pytest.mark.slow
 def test_killed_and_resumed_it_ends_alike(moving: Tiny) -> None:
-    short: Row = {
-        **T2V, "ops": {"text_length_filter": {}}, "combine": {"max": 1}, "scale": {"rates": []},
-        "search": {"strategy": "race", "top": 1, "rungs": [[0.5, 1], [1, 1]]}, "confirm": {"seeds": 2, "candidates": 1},
-    }  # fmt: skip
-    whole, killed = moving.set(short), moving.set(short, moving.root / "killed")
-    assert run_djsb("auto", whole, "--workers", 1, timeout=500).returncode == 0
-    engine = subprocess.Popen(
-        [str(DJSB), "auto", str(killed), "--workers", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    wait_for_a_result(killed)
-    engine.send_signal(signal.SIGKILL)
-    engine.wait()
-    assert run_djsb("auto", killed, "--workers", 1, timeout=500).returncode == 0
-    boards = [run_djsb("rank", folder, "--json").stdout for folder in (whole, killed)]
-    assert boards[0] == boards[1]
-    assert json.loads(boards[0])
+    ends_alike(moving, T2V)

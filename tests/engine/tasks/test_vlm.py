@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -33,8 +32,8 @@ from engine.tasks.vlm import VlmTask
 from engine.tasks.vlm_model import NO_LABEL, build_model, image_shape
 from engine.tasks.vlm_text import NONE, Encoder, collate
 from engine.tasks.vlm_training import Examples, backward
-from tests.conftest import DJSB, Row, Tiny, make_tiny, run_djsb, write_jsonl
-from tests.engine.tasks.test_lm import wait_for_a_result
+from tests.conftest import Row, Tiny, make_tiny, write_jsonl
+from tests.engine.tasks.killing import ends_alike
 
 torch.set_num_threads(1)
 ROWS, COLOURS = 96, ("red", "green", "blue")
@@ -308,20 +307,4 @@ def test_what_a_study_lacks_is_said(shown: Tiny, change: Row, told: str) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [VLM, {**CAPTION, "lora": {"rank": 4}}], ids=["vlm", "caption"])
 def test_killed_and_resumed_it_ends_alike(shown: Tiny, task: Row) -> None:
-    short: Row = {
-        **task, "train": {**task["train"], "epochs": 1}, "ops": {"text_length_filter": {}}, "combine": {"max": 1},
-        "search": {"strategy": "race", "top": 1, "rungs": [[0.5, 1], [1, 1]]}, "scale": {"rates": []},
-        "confirm": {"seeds": 2, "candidates": 1},
-    }  # fmt: skip
-    whole, killed = shown.set(short), shown.set(short, shown.root / "killed")
-    assert run_djsb("auto", whole, "--workers", 1, timeout=500).returncode == 0
-    engine = subprocess.Popen(
-        [str(DJSB), "auto", str(killed), "--workers", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    wait_for_a_result(killed)
-    engine.send_signal(signal.SIGKILL)
-    engine.wait()
-    assert run_djsb("auto", killed, "--workers", 1, timeout=500).returncode == 0
-    boards = [run_djsb("rank", folder, "--json").stdout for folder in (whole, killed)]
-    assert boards[0] == boards[1]
-    assert json.loads(boards[0])
+    ends_alike(shown, task)
