@@ -121,7 +121,8 @@ def _find(
 ) -> list[tuple[int, int, str]]:
     """(row, the earlier row that it is like, deduplicator), in order; what one removes the next does not see."""
     root = media_root(data.path, state) if data.fields.images else data.path.parent
-    left, removed = good.copy(), []
+    left = good.copy()
+    removed: list[tuple[int, int, str]] = []
     total, done = len(data) * len(deduplicators), 0
     for deduplicator in deduplicators:
         jobs = [(deduplicator, data, root, chunk, left[slice(*chunk)]) for chunk in data.chunks(CHUNK)]
@@ -195,6 +196,7 @@ def _cluster(job: tuple[Deduplicator, dict[int, Hash]]) -> list[tuple[int, int]]
     table = datasets.Dataset.from_dict(columns)
     kept, pairs = deduplicator.op().process(table, show_num=len(table) if near else 0)
     stays = set(kept["row"])
+    found: Iterable[tuple[int, int]]
     if near:
         found = ((sample["row"], first["row"]) for first, *others in pairs.values() for sample in others)
     else:

@@ -66,16 +66,16 @@ def _measure(opened: OpenStudy, at_work: Scheduler) -> None:
     """
     task, found = wanted(opened), opened.store.result(opened.context, RESULT)
     assert task is not None and found is not None
-    if found["file"] is not None and (opened.state / "cache" / found["file"]).exists():
-        return
     trial = found["trial"]
-    checkpoint = opened.state / "checkpoints" / trial
-    if not checkpoint.exists() and not _again(opened, trial, at_work):
-        opened.store.event("feedback", "its trial has no result, so no row is scored", trial, "warning")
-        return
     name = f"feedback-{digest([opened.data.fingerprint, opened.data.fields.model_dump(), trial, task.version])}.npy"
-    file = opened.state / "cache" / name
-    at_work.score(checkpoint, file)
+    file, checkpoint = opened.state / "cache" / name, opened.state / "checkpoints" / trial
+    if file.exists() and found["file"] == name:
+        return
+    if not file.exists():
+        if not checkpoint.exists() and not _again(opened, trial, at_work):
+            opened.store.event("feedback", "its trial has no result, so no row is scored", trial, "warning")
+            return
+        at_work.score(checkpoint, file)
     opened.store.put_result(opened.context, RESULT, {**found, "file": name, "statistic": task.scores})
     opened.store.event("feedback", f"{task.scores} of every row, by the checkpoint of this trial", trial)
     opened.forget_columns()

@@ -74,10 +74,11 @@ def test_exact_comparison_leaves_near_copies(tiny: Tiny) -> None:
 
 def test_image_hashes_see_through_size_and_light_compression(tiny: Tiny) -> None:
     folder, rng = tiny.train_file.parent, np.random.default_rng(0)
-    pictures = [Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8)).resize((96, 96)) for _ in range(5)]
+    steps = rng.integers(1, 5, (5, 8, 9)).cumsum(2) % 5 * 60  # neighbours differ by 60 or more
+    pictures = [Image.fromarray(s.astype(np.uint8)).resize((144, 128), Image.Resampling.NEAREST) for s in steps]
     for i, picture in enumerate(pictures):
         picture.save(folder / f"{i}.png")
-    pictures[1].resize((48, 48)).save(folder / "5.png")
+    pictures[1].resize((72, 64)).save(folder / "5.png")
     pictures[3].save(folder / "6.jpg", quality=90)
     names = [f"{i}.png" for i in range(6)] + ["6.jpg"]
     write_jsonl(tiny.train_file, [{"id": i, "text": f"row {i}", "images": [n]} for i, n in enumerate(names)])
