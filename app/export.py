@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.cycles import last_recipe
-from engine.errors import StudyError
+from engine.errors import OpError, StudyError
 from engine.open_study import EngineLock, Notice, OpenStudy, open_study, view_study
 from engine.pools import Pool, pool_from_json
 from engine.store import Row
@@ -60,6 +60,8 @@ def recipe(folder: Path, wanted: str | None) -> str:
 
 def write_recipe(folder: Path) -> Path | None:
     """Write the confirmed recipe to `folder/recipe.yaml`; None (and no file) when there is none."""
+    from engine.recipes import one_line
+
     file = folder / "recipe.yaml"
     opened = view_study(folder)
     ours = not file.exists() or file.read_text(encoding="utf-8", errors="replace").startswith(OURS)
@@ -68,7 +70,11 @@ def write_recipe(folder: Path) -> Path | None:
     if last_recipe(opened) is None:
         file.unlink(missing_ok=True)  # a recipe that no longer holds must not lie about
         return None
-    file.write_text(recipe(folder, None), encoding="utf-8")
+    try:
+        text = recipe(folder, None)
+    except OpError as error:  # it is confirmed, and no recipe of Data-Juicer says the same
+        text = f"{OURS}{one_line(opened.study.name)}: {one_line(str(error))}\n"
+    file.write_text(text, encoding="utf-8")
     return file
 
 

@@ -28,7 +28,7 @@ def check(folder: Path, workers: int | None, notice: Notice) -> Row:
     """Problems and findings of a study; problems stop a run, findings do not."""
     from engine.slots import gpus
 
-    found: Row = {"problems": [], "findings": [], "bad_rows": [], "ops": [], "left_out": []}
+    found: Row = {"problems": [], "findings": [], "bad_rows": [], "duplicates": [], "ops": [], "left_out": []}
     opened = open_study(folder, workers, notice)
     with opened.store, EngineLock(opened.state):
         _check_rows(opened, found, "data")
@@ -51,6 +51,9 @@ def _check_rows(opened: OpenStudy, found: Row, name: str) -> None:
         found["problems"].append(str(error))
         return
     found["findings"].append(f"{name}: {len(result.good)} rows, {result.bad} of them bad")
+    if name == "data" and result.duplicates:
+        found["duplicates"] = opened.duplicates()
+        found["findings"].append(f"data: {result.duplicates} rows are like earlier ones and left out (dedup)")
     bad = opened.store.query(
         "SELECT row, id, reason FROM quarantine WHERE dataset = ? ORDER BY row LIMIT 100", (quarantine_id(data),)
     )
@@ -88,6 +91,10 @@ def show_check(found: Row) -> None:
     for row in found["bad_rows"][:20]:
         identity = f" id {row['id']}" if row["id"] else ""
         say(" ".join(f"bad row  {row['file']} {row['row']}{identity}: {row['reason']}".split(None)))
+    for row in found["duplicates"][:20]:
+        say(f"left out data {row['row']}: like row {row['original']} ({row['op']})")
+    if len(found["duplicates"]) > 20:
+        say("         … and more; all of them with --json or in the duplicates table")
     if len(found["bad_rows"]) > 20:
         say(f"         … and more; all of them with --json or in the quarantine table ({len(found['bad_rows'])} shown)")
     for text in found["problems"]:

@@ -72,7 +72,8 @@ def render(content: Row, pictures: Mapping[str, Picture]) -> str:
     )  # fmt: skip
     environment.globals.update(
         interval=interval, symbols=SYMBOLS, palette=PALETTE, svg=lambda drawn: Markup(drawn.svg), number=number,
-        moves_text=moves_text, places=report_data.places, flops_text=flops_text, line_text=line_text,
+        term_size=term_size, moves_text=moves_text,
+        places=report_data.places, flops_text=flops_text, line_text=line_text,
     )  # fmt: skip
     return environment.get_template("report.html.j2").render(content, pictures=pictures)
 
@@ -80,6 +81,11 @@ def render(content: Row, pictures: Mapping[str, Picture]) -> str:
 def when(at: str) -> str:
     """A stored time, to the minute."""
     return datetime.fromisoformat(at).strftime("%Y-%m-%d\u00a0%H:%M")
+
+
+def term_size(z: float, terms: Sequence[Row]) -> str:
+    """Size of a bucket's word in ems, 0.9 … 1.8, by its place between nothing and the clearest one."""
+    return f"{0.9 + 0.9 * z / max(t['z'] for t in terms):.2f}"
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -102,6 +108,7 @@ def gather(opened: OpenStudy) -> Row:
         "tested": [r.to_json() for r in ranked],
         "left_out": left_out,
         "unprobed": report_data.unprobed(opened),
+        "duplicates": store.result(context, "duplicates"),
         "metric_names": [m.name for m in opened.main_metrics],
         "buckets": report_data.probed(opened, ranked, left_out),
         "statistics": store.result(context, "statistics"),

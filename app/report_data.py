@@ -50,10 +50,12 @@ def probed(opened: OpenStudy, ranked: Sequence[Ranked], left_out: Sequence[Row])
         "JOIN pools p ON p.id = c.pool WHERE c.context = ? ORDER BY c.statistic, c.bucket",
         (opened.context,),
     )
+    terms = opened.store.result(opened.context, "terms") or {}
     nothing = {"change": None, "verdict": "unclear"}
     for row in rows:
         slices = json.loads(row.pop("content"))["layers"][0]["slices"]
         row["slice"] = str(Slice(**{**slices[0], "params": ()})) if slices else "all rows"
+        row["terms"] = terms.get(row["pool"], [])
         row["entry"] = out.get((row["statistic"], row["bucket"])) or entries.get(row["pool"]) or nothing
     cells = {(r["statistic"], r["bucket"]): r["entry"] for r in rows}
     best: dict[str, float] = {}

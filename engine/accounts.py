@@ -83,12 +83,12 @@ class Accounts:
             },
         )  # fmt: skip
 
-    def charge_calibration(self, device: str, seconds: float, again: bool = False) -> None:
-        """The time that the calibration took. again: it is the second in this context, which counted FLOPs."""
+    def charge_once(self, kind: str, device: str, seconds: float, again: bool = False) -> None:
+        """What the calibration, or scoring the rows, took. again: the second calibration, which counted FLOPs."""
         self.store.put(
             "costs",
             {
-                "id": f"calibration:{self.opened.context}{':flops' * again}", "kind": "calibration", "trial": None,
+                "id": f"{kind}:{self.opened.context}{':flops' * again}", "kind": kind, "trial": None,
                 "stage": None, "device": device, "samples": None, "seconds": seconds, "at": now(),
             },
         )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,16 +95,83 @@ def _entropy(counts: NDArray[np.float64]) -> float:
     return float(-(p * np.log(p)).sum())
 
 
-def pool_entropies(texts: Sequence[str], pools: Mapping[str, NDArray[np.int64]]) -> dict[str, float]:
-    """Word entropy of every pool; each text is split once.
+@dataclass(frozen=True)
+class Words:
+    """The words of many texts. ids: (all words,) numbers into `vocabulary`. starts: (texts + 1,) where each begins."""
 
-    pools: pool → row numbers into `texts`.
-    """
+    vocabulary: tuple[str, ...]
+    ids: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+
+def split(texts: Iterable[str]) -> Words:
+    """Every text's words, each text split once."""
     vocabulary: dict[str, int] = {}
-    ids = [np.array([vocabulary.setdefault(w, len(vocabulary)) for w in words(t)], np.int64) for t in texts]
-    found = {}
+    parts = [np.array([vocabulary.setdefault(w, len(vocabulary)) for w in words(t)], np.int64) for t in texts]
+    ids = np.concatenate(parts) if parts else np.array([], np.int64)
+    return Words(tuple(vocabulary), ids, np.cumsum([0, *(len(p) for p in parts)]))
+
+
+def pool_entropies(found: Words, pools: Mapping[str, NDArray[np.int64]]) -> dict[str, float]:
+    """Word entropy of every pool. pools: pool → row numbers into the texts."""
+    entropies = {}
     for pool, rows in pools.items():
-        chosen = [ids[r] for r in rows.tolist()]
-        flat = np.concatenate(chosen) if chosen else np.array([], np.int64)
-        found[pool] = _entropy(np.bincount(flat, minlength=1).astype(np.float64))
-    return found
+        times = np.bincount(rows, minlength=len(found.starts) - 1)  # a row may stand in a pool more than once
+        counts = np.bincount(found.ids, np.repeat(times, np.diff(found.starts)), minlength=1)
+        entropies[pool] = _entropy(counts)
+    return entropies
+
+
+@dataclass(frozen=True)
+class Term:
+    """A word that stands in more rows of a bucket than elsewhere.
+
+    here, elsewhere: share of the rows that hold it, 0 … 1. z: log-odds ratio over its standard error.
+    """
+
+    word: str
+    here: float
+    elsewhere: float
+    z: float
+
+
+PRIOR = 10.0  # rows that a word's share in all rows counts for, in bucket and rest
+LEVEL = 0.01  # chance that any word of a random bucket would be named
+LONGEST = 30  # characters of a word that is shown
+
+
+def distinctive(
+    found: Words, good: NDArray[np.bool_], buckets: Mapping[str, NDArray[np.bool_]], top: int
+) -> dict[str, list[Term]]:
+    """The words that tell each bucket from the other good rows, strongest first; at most `top` of each.
+
+    Log-odds ratios with an informative Dirichlet prior (Monroe, Colaresi and Quinn 2008) of the rows that hold a word,
+    however often: one row of spam is one row. Only words that stand out beyond all that are tried are named.
+    good: (rows,). buckets: name → (rows,).
+    """
+    from scipy import stats
+
+    size, many = len(found.vocabulary), len(found.starts) - 1
+    if not size:
+        return {name: [] for name in buckets}
+    rows = np.repeat(np.arange(many), np.diff(found.starts))
+    pairs = np.unique(rows * size + found.ids)  # each word once a row
+    rows, ids = pairs // size, pairs % size
+    whole = np.bincount(ids[good[rows]], minlength=size).astype(np.float64)
+    share = PRIOR * whole / max(1, good.sum())
+    bar = float(stats.norm.isf(LEVEL / size))
+    told = {}
+    for name, inside in buckets.items():
+        mask = inside & good
+        n, rest = int(mask.sum()), int((good & ~mask).sum())
+        here = np.bincount(ids[mask[rows]], minlength=size).astype(np.float64)
+        sides = [(k + share, total - k + PRIOR - share) for k, total in ((here, n), (whole - here, rest))]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            odds = [np.log(has) - np.log(lacks) for has, lacks in sides]
+            z = (odds[0] - odds[1]) / np.sqrt(sum(1 / has + 1 / lacks for has, lacks in sides))
+        best = np.argsort(-np.nan_to_num(z, nan=-np.inf), kind="stable")[:top].tolist()
+        told[name] = [
+            Term(found.vocabulary[w][:LONGEST], here[w] / max(1, n), (whole[w] - here[w]) / max(1, rest), float(z[w]))
+            for w in best if z[w] > bar
+        ]  # fmt: skip
+    return told

@@ -227,6 +227,9 @@ def _run_data_juicer(scratch: Path, config: Path, where: str) -> NDArray[np.int6
     os.dup2(log, 1)  # our caller's stdout may be piped
     os.dup2(log, 2)
     datajuicer.prepare()
+    datajuicer.local_only()
+    if "hf_owlvit" in config.read_text(encoding="utf-8"):
+        datajuicer.prepare_grounding()
     from data_juicer.config import init_configs
     from data_juicer.core.executor import DefaultExecutor
 

@@ -17,6 +17,8 @@ from engine.errors import OpError
 
 Number = Literal["float", "int", "bytes", "ratio"]
 MODELS_HOME = "DATA_JUICER_EXTERNAL_MODELS_HOME"
+NLTK_DATA = ("tokenizers/punkt_tab/english", "taggers/averaged_perceptron_tagger_eng")
+OCR_WEIGHTS = "craft_mlt_25k.pth"
 IMAGE_TOKEN, VIDEO_TOKEN = "<__dj__image>", "<__dj__video>"
 
 
@@ -39,7 +41,7 @@ class Op:
     """One Data-Juicer filter.
 
     statistics: stats key → how it is bounded. rate: rows per second measured on one core.
-    model: parameter that takes a local folder, or None. files: what must lie in MODELS_HOME.
+    model: parameter that takes a local folder, or None. files: what must lie in MODELS_HOME, {lang} being that parameter.
     packages: importable names that it needs beyond the base installation.
     params: extra parameters that a study may set, with their type.
     """
@@ -85,7 +87,11 @@ def _shape(name: str, modality: Any, prefix: str, rate: float, **more: Any) -> O
 
 _WORDS = {"lang": str, "tokenization": bool}
 _FRAMES = {"frame_sampling_method": str, "frame_num": int}
-_SPACY: dict[str, Any] = {"files": ("en_core_web_md-3.7.0",), "packages": ("spacy",), "params": {"lang": str}}
+_SPACY: dict[str, Any] = {
+    "files": ("{lang}_core_web_md-3.7.0.tar.gz",),
+    "packages": ("spacy",),
+    "params": {"lang": str},
+}
 _SCORER: dict[str, Any] = {"model": "hf_scorer_model", "packages": ("aesthetics_predictor",)}
 _VIDEO = ("av",)
 
@@ -104,7 +110,7 @@ OPS: dict[str, Op] = {
         _op("image_text_similarity", "text+image", "image_text_similarity", "min_score", "max_score", 155, model="hf_clip"),
         _op("image_watermark", "image", "image_watermark_prob", None, "prob_threshold", 276, model="hf_watermark_model"),
         _op("language_id_score", "text", "lang_score", "min_score", None, 111e3, files=("lid.176.bin",), packages=("fasttext",)),
-        _op("perplexity", "text", "perplexity", "min_ppl", "max_ppl", 97e3, files=("en.sp.model", "en.arpa.bin"), packages=("sentencepiece", "kenlm"), params={"lang": str}),
+        _op("perplexity", "text", "perplexity", "min_ppl", "max_ppl", 97e3, files=("{lang}.sp.model", "{lang}.arpa.bin"), packages=("sentencepiece", "kenlm"), params={"lang": str}),
         _op("phrase_grounding_recall", "text+image", "phrase_grounding_recall", "min_recall", "max_recall", 46, model="hf_owlvit", packages=("nltk",)),
         _op("special_characters", "text", "special_char_ratio", "min_ratio", "max_ratio", 260e3),
         _op("stopwords", "text", "stopwords_ratio", "min_ratio", "max_ratio", 57e3, params=_WORDS, model="stopwords_dir"),
@@ -181,7 +187,8 @@ def missing_needs(name: str, params: Mapping[str, Any]) -> str | None:
             "fasttext": "fasttext-predict",
             "aesthetics_predictor": "simple-aesthetics-predictor",
         }
-        return f"needs {', '.join(absent)}; pip install {' '.join(names.get(p, p) for p in absent)}"
+        alone = "--no-deps " if "aesthetics_predictor" in absent else ""  # it asks for an old transformers
+        return f"needs {', '.join(absent)}; pip install {alone}{' '.join(names.get(p, p) for p in absent)}"
     if params.get("tokenization"):
         return "tokenization: true would download a tokenizer; leave it out"
     if op.model:
@@ -190,14 +197,48 @@ def missing_needs(name: str, params: Mapping[str, Any]) -> str | None:
             return f"needs local weights; set ops.{name}.{op.model} to their folder"
         if not Path(folder).is_dir():
             return f"{op.model}: {folder} is no folder; put the weights there"
+        if reason := _unusable(op.model, Path(folder)):
+            return f"{op.model}: {reason}"
     if op.files:
-        home = Path(os.environ.get(MODELS_HOME) or "")
-        gone = [f for f in op.files if not os.environ.get(MODELS_HOME) or not (home / f).exists()]
+        home = os.environ.get(MODELS_HOME)
+        files = [f.format(lang=params.get("lang", "en")) for f in op.files]
+        gone = [f for f in files if not home or not (Path(home) / f).exists()]
         if gone:
             return f"needs {', '.join(gone)}; put them in a folder and set {MODELS_HOME} to it"
-    if name == "video_ocr_area_ratio_filter":
-        return "EasyOCR downloads its weights and takes no local path"
+    if "nltk" in op.packages and (gone := _gone_from_nltk()):
+        return f"needs NLTK's {' and '.join(gone)}; put them in a folder and set NLTK_DATA to it"
+    if "easyocr" in op.packages:
+        home = os.environ.get("EASYOCR_MODULE_PATH")
+        if not home or not (Path(home) / "model" / OCR_WEIGHTS).exists():
+            return f"needs model/{OCR_WEIGHTS}; put it in a folder and set EASYOCR_MODULE_PATH to it"
     return None
+
+
+def _unusable(parameter: str, folder: Path) -> str | None:
+    """Why a folder does not hold what an OP's parameter means, as far as its names tell, or None."""
+    if parameter in ("flagged_words_dir", "stopwords_dir"):
+        kind = parameter.removesuffix("_dir")
+        if not any(f.suffix == ".json" and kind in f.name for f in folder.iterdir()):
+            return f"{folder} holds no *{kind}*.json with lists of words by language"
+    elif parameter == "hf_scorer_model":
+        path = str(folder)  # Data-Juicer chooses the class by the whole path
+        kinds = [k for k in ("v1", "linear", "relu") if k in path]
+        if len(kinds) != 1 or (kinds != ["v1"] and "v2" not in path):
+            return f"{folder} must have one of v1, v2…linear or v2…relu in its path, which names the kind of predictor"
+    return None
+
+
+def _gone_from_nltk() -> list[str]:
+    """Of the data that phrases are found with, what NLTK does not have here."""
+    import nltk
+
+    gone = []
+    for path in NLTK_DATA:
+        try:
+            nltk.data.find(path)
+        except LookupError:
+            gone.append(path)
+    return gone
 
 
 def ops_for(modalities: frozenset[str]) -> list[Op]:

@@ -9,7 +9,7 @@ import importlib.metadata
 import os
 import sys
 import types
-from typing import Any
+from typing import Any, NoReturn
 
 from engine.errors import OpError
 
@@ -45,6 +45,34 @@ def prepare() -> None:
     LazyLoader._install_package = refuse
 
 
+def local_only() -> None:
+    """What the libraries below an OP would fetch for themselves is an error."""
+    from data_juicer.utils import asset_utils, model_utils
+
+    def refuse(what: Any, *_: Any, **__: Any) -> NoReturn:
+        raise OpError(f"it would download {what}; docs/ops.md says where the file belongs")
+
+    model_utils.wget = types.SimpleNamespace(download=refuse)
+    asset_utils.requests = types.SimpleNamespace(get=refuse)
+
+
+def prepare_grounding() -> None:
+    """For phrase grounding: NLTK with the data that are there and without pickles, and what transformers 5 moved."""
+    import nltk
+    import transformers
+    from data_juicer.utils import model_utils, nltk_utils
+
+    nltk.download = lambda *_, **__: False  # it asks for its data at every start, even if they are there
+    for module in (model_utils, nltk_utils):
+        module.patch_nltk_pickle_security = lambda: True  # pickles can hold code; Data-Juicer would let NLTK read them
+    for name in ("OwlViTProcessor", "Owlv2Processor"):
+        processor = getattr(transformers, name)
+        if not hasattr(processor, "post_process_object_detection"):
+            processor.post_process_object_detection = lambda self, *args, **options: (
+                self.image_processor.post_process_object_detection(*args, **options)
+            )
+
+
 def load_op(name: str, params: dict[str, Any]) -> Any:
     """One Data-Juicer OP object. `params` must have been checked by the catalogue.
 
@@ -53,6 +81,9 @@ def load_op(name: str, params: dict[str, Any]) -> Any:
     prepare()
     from data_juicer.ops import load_ops
 
+    local_only()
+    if "hf_owlvit" in params:
+        prepare_grounding()
     try:
         return load_ops([{name: {**params, "skip_op_error": False}}])[0]
     except OpError:

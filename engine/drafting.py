@@ -12,11 +12,12 @@ from dataclasses import replace
 
 from engine import catalogue
 from engine.accounts import Accounts
+from engine.bounds import parse
 from engine.cycles import chain_of
 from engine.errors import DjsbError
 from engine.experiments import Bucket, Combine, Cycle, Interval, Mapper, Repeat, Scale, Seeds, Suggestion
 from engine.open_study import OpenStudy
-from engine.pools import Layer, Pool, Slice, pool_from_json
+from engine.pools import FEEDBACK, Layer, Pool, Slice, pool_from_json
 from engine.proposal_queue import stored_id, submit, trial_id, where
 from engine.proposals import Origin, PoolRequest, Proposal
 from engine.ranking import FRESH, Ranked, rank
@@ -141,9 +142,12 @@ def _slice(opened: OpenStudy, part: Interval) -> tuple[Slice, str]:
         known = ", ".join(c.statistic for c in opened.statistic_columns)
         raise Refused(f"statistic {part.statistic!r} is not computed in this study; it has {known}")
     if part.bucket is None:
-        ends = ["" if b is None else f"{b:g}" for b in (part.low, part.high)]
-        found = Slice(source.op, source.statistic, part.low, part.high, params=source.params)
-        return found, f"{part.statistic} {'…'.join(ends)}"
+        ends = ["" if b is None else b if isinstance(b, str) else f"{b:g}" for b in (part.low, part.high)]
+        values = source.column.value[opened.scan.good]
+        low, high = (parse(b).value(values) if isinstance(b, str) else b for b in (part.low, part.high))
+        if low is not None and high is not None and low >= high:
+            raise Refused(f"{part.statistic} {'…'.join(ends)} is empty: {low:g} is not below {high:g}")
+        return Slice(source.op, source.statistic, low, high, params=source.params), f"{part.statistic} {'…'.join(ends)}"
     cut = next((c for c in opened.cuts if c.slice.statistic == part.statistic and c.bucket == part.bucket), None)
     if cut is None or cut.reason:
         raise Refused(f"{part.statistic} has no bucket {part.bucket}: {cut.reason if cut else 'the study cuts others'}")
@@ -216,6 +220,8 @@ def _elsewhere(opened: OpenStudy, wanted: Scale) -> Drafted:
     if row is None:
         raise Refused(f"pool {wanted.pool} is no bucket or combination of this study; djsb rank names them")
     pool, other = pool_from_json(json.loads(row["content"])), elsewhere(opened, wanted)
+    if any(s.op == FEEDBACK for s in pool.slices):
+        raise Refused(f"{row['label']} is cut by a model's feedback, which is known of this model's own study only")
     if wanted.dataset is not None:
         pool = replace(pool, size=min(other.pool_size, other.kept(pool)))
     if pool.size < (batch := opened.study.train.batch_size):

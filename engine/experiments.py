@@ -6,13 +6,32 @@ suggestion into a proposal; the gate and a decision come after that.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+from engine.bounds import FORMS, PATTERN, Place, parse
 
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{6,32}$", description="id of a pool, trial or proposal")]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-Bound = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+def _bound(value: Any) -> float | str:
+    """A bound of an interval: a finite number, or the text of a place among the values."""
+    if isinstance(value, str):
+        parse(value)
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise PydanticCustomError("float_type", f"Input should be a number, or {FORMS}")
+    if not math.isfinite(value):
+        raise PydanticCustomError("finite_number", "Input should be a finite number")
+    return float(value)
+
+
+_WRITTEN = {"type": "string", "pattern": PATTERN, "description": f"a place among the values: {FORMS}"}
+Bound = Annotated[float | str, PlainValidator(_bound), WithJsonSchema({"anyOf": [{"type": "number"}, _WRITTEN]})]
 
 
 class Frozen(BaseModel):
@@ -22,7 +41,11 @@ class Frozen(BaseModel):
 
 
 class Interval(Frozen):
-    """Part of a statistic's values: a bucket of the study, or bounds of its own, low ≤ value < high."""
+    """Part of a statistic's values: a bucket of the study, or bounds of its own, low ≤ value < high.
+
+    A bound is a value, or a place among the values of all good rows: a percentile (p90) or k sigmas from the mean
+    (mean+1sd).
+    """
 
     statistic: Name
     bucket: Literal["low", "mid-low", "mid", "mid-high", "high"] | None = None
@@ -34,7 +57,14 @@ class Interval(Frozen):
         bounded = self.low is not None or self.high is not None
         if bounded == (self.bucket is not None):
             raise ValueError("give either a bucket, or a low or high bound")
-        if self.low is not None and self.high is not None and self.low >= self.high:
+        if self.low is None or self.high is None:
+            return self
+        low, high = (parse(b) if isinstance(b, str) else b for b in (self.low, self.high))
+        if isinstance(low, Place) and isinstance(high, Place):
+            swapped = low.sigma == high.sigma and low.at >= high.at
+        else:
+            swapped = not isinstance(low, Place) and not isinstance(high, Place) and low >= high
+        if swapped:
             raise ValueError(f"low {self.low} is not below high {self.high}")
         return self
 

@@ -8,7 +8,7 @@ from engine.budget import format_seconds
 from engine.catalogue import check_params
 from engine.errors import DjsbError
 from engine.open_study import OpenStudy
-from engine.pools import Pool
+from engine.pools import FEEDBACK, Pool
 from engine.proposals import Proposal
 from engine.ranking import FRESH
 
@@ -79,6 +79,8 @@ def _pool_problem(pool: Pool, opened: OpenStudy) -> str | None:
                 return f"statistic {s.statistic!r} is not computed in this study"
             if known[s.statistic] != (s.op, s.params):
                 return f"{s.statistic} comes from {known[s.statistic][0]} with other parameters"
+            if s.op == FEEDBACK:
+                continue  # its one parameter, the checkpoint, is compared above
             try:
                 check_params(s.op, dict(s.params), opened.folder)
             except DjsbError as error:

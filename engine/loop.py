@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine import cycles, decisions, outcome, proposal_queue, scaling
+from engine import cycles, decisions, feedback, outcome, proposal_queue, scaling
 from engine.budget import parse_budget
 from engine.errors import Awaited
 from engine.open_study import EngineLock, OpenStudy
@@ -81,6 +81,7 @@ def _cycle(opened: OpenStudy, until: str, policy: Policy, at_work: Scheduler, ad
     """All stages of one cycle, up to `until`."""
     opened.record()
     opened.store.put_result(opened.context, "budget", at_work.limit)
+    feedback.begin(opened, at_work)
     proposal_queue.record_cuts(opened)
     notes: list[str] = []
     for stage in STAGES[: STAGES.index(until) + 1]:
@@ -90,6 +91,7 @@ def _cycle(opened: OpenStudy, until: str, policy: Policy, at_work: Scheduler, ad
         if note:
             notes.append(f"{stage}: {note}")
             opened.store.event("budget", note, stage, "warning")
+        feedback.after(opened, stage, at_work)
         outcome.analyse(opened, stage)
         if adviser is not None:
             outcome.summarise(opened, stage, adviser)

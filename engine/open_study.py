@@ -7,7 +7,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -21,9 +21,9 @@ from engine import statistics
 from engine.dataset import Dataset, content_hash
 from engine.errors import LockedError, StudyError
 from engine.media import media_root
-from engine.pools import Column, Cut, Pool, StatisticColumn
+from engine.pools import FEEDBACK, Column, Cut, Pool, StatisticColumn
 from engine.scan import Scan, scan
-from engine.store import DATABASE, Store, now
+from engine.store import DATABASE, Row, Store, now
 from engine.study import STATE_FOLDER, Study, digest, read_study, resolve
 from engine.study_sections import DatasetSection, shared
 from engine.tasks import Metric, Rows, Task, get_task
@@ -119,9 +119,30 @@ class OpenStudy:
         return lambda done, total: self.notice(what, done, total)
 
     @cached_property
-    def scan(self) -> Scan:
-        """Keys and quarantine of the training rows."""
+    def scanned(self) -> Scan:
+        """Keys and quarantine of the training rows, duplicates among them: what caches are made of."""
         return scan(self.data, self.store, self.state, self.workers, self._progress("scan of the data"))
+
+    @cached_property
+    def scan(self) -> Scan:
+        """The same without duplicates, where the study leaves them out: the rows that may stand in a pool."""
+        found, section = self.scanned, self.study.dedup
+        if section == type(section)():
+            return found
+        from engine.dedup import without_duplicates
+
+        notice = self._progress("search for duplicates")
+        good = without_duplicates(section, self.data, found.good, self.store, self.state, self.workers, notice)
+        return replace(found, good=good, duplicates=int((found.good & ~good).sum()))
+
+    def duplicates(self) -> list[Row]:
+        """Rows that were left out as duplicates, each with the `original` that it is like and the `op` that says so."""
+        from engine.dedup import removal_id
+
+        if not self.scan.duplicates:
+            return []
+        name = removal_id(self.study.dedup, self.data, self.scanned.good)
+        return self.store.query("SELECT row, original, op FROM duplicates WHERE dataset = ? ORDER BY row", (name,))
 
     @cached_property
     def evaluation_scan(self) -> Scan:
@@ -135,6 +156,18 @@ class OpenStudy:
 
     @cached_property
     def statistic_columns(self) -> list[StatisticColumn]:
+        """Every statistic of every OP that runs, and the model's own once its checkpoint has scored the rows."""
+        from engine.feedback import columns
+
+        return [*self.op_columns, *columns(self)]
+
+    def forget_columns(self) -> None:
+        """Read the statistics and cut the buckets again when they are next asked for."""
+        for name in ("statistic_columns", "columns", "cuts"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def op_columns(self) -> list[StatisticColumn]:
         """Every statistic of every OP that runs."""
         runs, _ = self.op_plan
         if not runs:
@@ -142,7 +175,7 @@ class OpenStudy:
         return statistics.compute(
             runs,
             self.data,
-            self.scan.good,
+            self.scanned.good,
             self.store,
             self.state,
             self.workers,
@@ -158,26 +191,38 @@ class OpenStudy:
     def pool_size(self) -> int:
         """Rows of every probed pool."""
         good = int(self.scan.good.sum())
-        return pool_cuts.common_size(good, self.study.pools.buckets, self.study.pools.size, self.fewest_rows)
+        wanted = self.study.pools
+        return pool_cuts.common_size(good, wanted.buckets, wanted.size, self.fewest_rows, wanted.places)
 
     @cached_property
     def cuts(self) -> list[Cut]:
         """The 3N single-OP buckets."""
         size = self.pool_size  # a dataset that is too small is told before statistics are computed
+        # what the first cycle's own control says comes after its probe, and is for proposals only
+        sources = self.op_columns if self.init is None else self.statistic_columns
         return pool_cuts.single_op_cuts(
-            self.statistic_columns, self.scan.good, self.study.pools.buckets, size,
-            self.study.pools.min_distinct, self.study.seed,
+            sources, self.scan.good, self.study.pools.buckets, size,
+            self.study.pools.min_distinct, self.study.seed, self.study.pools.places,
         )  # fmt: skip
 
     def realise(self, pool: Pool, seed: int = 0) -> NDArray[np.int64]:
         """The row numbers of a pool."""
-        return pool_cuts.realise(pool, self.columns, self.scan.keys, self.scan.good, seed)
+        return pool_cuts.realise(pool, self._columns_of(pool), self.scan.keys, self.scan.good, seed)
+
+    def _columns_of(self, pool: Pool) -> Mapping[str, Column]:
+        """The statistics that a pool is cut by; a model's own as its slices name the checkpoint, of whatever cycle."""
+        asked = {s.statistic: s for layer in pool.layers for s in layer.slices if s.op == FEEDBACK}
+        if not asked:
+            return self.columns
+        from engine.feedback import scored
+
+        return {**self.columns, **{name: scored(self, dict(s.params)["checkpoint"]) for name, s in asked.items()}}
 
     def kept(self, pool: Pool) -> int:
         """Rows that any layer of a pool keeps."""
         mask = np.zeros(len(self.data), bool)
         for layer in pool.layers:
-            mask |= pool_cuts.eligible(layer, self.columns, self.scan.good)
+            mask |= pool_cuts.eligible(layer, self._columns_of(pool), self.scan.good)
         return int(mask.sum())
 
     @cached_property
@@ -194,6 +239,8 @@ class OpenStudy:
         _ = self.root
         other = copy.copy(self)
         other.context, other.init, other.cycle = context, init, cycle
+        if self.study.pools.feedback:
+            other.forget_columns()
         return other
 
     @cached_property
@@ -256,7 +303,7 @@ class OpenStudy:
     @cached_property
     def prepared(self) -> Path:
         """The folder of the task's shared caches."""
-        train = self._rows(self.data, self.scan)
+        train = self._rows(self.data, self.scanned)
         held = self._rows(self.evaluation, self.evaluation_scan) if self.has_evaluation_rows else None
         notice = self._progress(f"caches of task {self.study.task}")
         return self.task.prepare(self.study, self.folder, train, held, self.workers, notice)

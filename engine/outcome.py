@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from engine.analysis import correlate, pool_entropies
+from engine.analysis import correlate, distinctive, pool_entropies, split
 from engine.insight import Sentence, sentences
 from engine.open_study import OpenStudy
 from engine.pools import Slice
@@ -16,6 +16,9 @@ from engine.search.paper import metric_series, recipes
 from engine.study import STAGES
 from engine.tasks.text import captions
 
+SHOWN = 20  # duplicates that the report names
+TERMS = 12  # words of a bucket
+
 
 def analyse(opened: OpenStudy, stage: str) -> None:
     """Store the results of a finished stage."""
@@ -24,7 +27,10 @@ def analyse(opened: OpenStudy, stage: str) -> None:
         store.put_result(context, "statistics", _statistic_correlation(opened))
         found = correlate(metric_series(opened), opened.study.combine.clusters or 1)
         store.put_result(context, "metrics", found.to_json() if found else None)
-        _entropies(opened)
+        _texts(opened)
+        if opened.scan.duplicates:
+            found_rows = {"rows": opened.scan.duplicates, "first": opened.duplicates()[:SHOWN]}
+            store.put_result(context, "duplicates", found_rows)
     if stage == "scale":
         store.put_result(context, "scale", scaling(opened))
     if stage == "confirm":
@@ -74,20 +80,22 @@ def _statistic_correlation(opened: OpenStudy) -> dict[str, Any] | None:
     return found.to_json() if found else None
 
 
-def _entropies(opened: OpenStudy) -> None:
-    """Word entropy (Eq. 2) of every pool that was cut, on the rows of its first seed."""
+def _texts(opened: OpenStudy) -> None:
+    """Word entropy (Eq. 2) of every pool that was cut, on the rows of its first seed; the words of each bucket."""
     if opened.data.fields.text is None:
         return
     cuts = [c for c in opened.cuts if c.reason is None]
-    found = pool_entropies(
-        list(captions(opened.data, opened.scan.good)), {c.pool.id: opened.realise(c.pool) for c in cuts}
-    )
+    words, good = split(captions(opened.data, opened.scan.good)), opened.scan.good
+    found = pool_entropies(words, {c.pool.id: opened.realise(c.pool) for c in cuts})
+    kept = {c.pool.id: c.slice.keeps(opened.columns[c.slice.statistic]) for c in cuts}
+    terms = {pool: [asdict(t) for t in told] for pool, told in distinctive(words, good, kept, TERMS).items()}
     with opened.store.transaction():
         for pool, entropy in found.items():
             opened.store.execute(
                 "UPDATE pool_cuts SET entropy = ? WHERE context = ? AND pool = ?",
                 (entropy, opened.context, pool),
             )
+        opened.store.put_result(opened.context, "terms", terms)
 
 
 def scaling(opened: OpenStudy) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.bounds import Place, shares
 from engine.errors import PoolError
 from engine.study import digest
 
@@ -22,6 +23,7 @@ Values = NDArray[np.float64]
 RowMask = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 
+FEEDBACK = "model_feedback"  # in place of an OP: the statistic is a checkpoint's (engine/feedback.py)
 BUCKETS = {
     2: ("low", "high"),
     3: ("low", "mid", "high"),
@@ -187,12 +189,14 @@ def realise(pool: Pool, columns: Mapping[str, Column], keys: NDArray[np.uint64],
     return found
 
 
-def cut_points(values: Values, buckets: int) -> list[float]:
+def cut_points(values: Values, buckets: int, places: Sequence[Place] = ()) -> list[float]:
     """The buckets - 1 values where one bucket ends and the next begins; ties are never split.
 
-    values: (rows,) may hold NaN. Each cut is the start of a run of equal values that lies
-    nearest to the quantile i / buckets. Fewer cuts come back when there are too few values.
+    values: (rows,) may hold NaN. Each cut is the start of a run of equal values that lies nearest to the quantile
+    i / buckets, or lies where the places say. Fewer cuts come back when there are too few values.
     """
+    if places:
+        return _placed(values, places)
     ordered = np.sort(values[~np.isnan(values)])
     distinct, first = np.unique(ordered, return_index=True)
     cuts: list[int] = []
@@ -205,6 +209,18 @@ def cut_points(values: Values, buckets: int) -> list[float]:
         if not cuts or nearest > cuts[-1]:
             cuts.append(nearest)
     return [float(distinct[c + 1]) for c in cuts]
+
+
+def _placed(values: Values, places: Sequence[Place]) -> list[float]:
+    """Cuts at places, each of which leaves values on both sides of it and above the cut before."""
+    known = np.unique(values[~np.isnan(values)])
+    cuts: list[float] = []
+    for place in places:
+        at = place.value(values)
+        below = int(np.searchsorted(known, at))
+        if 0 < below < len(known) and (not cuts or below > np.searchsorted(known, cuts[-1])):
+            cuts.append(at)
+    return cuts
 
 
 @dataclass(frozen=True)
@@ -236,15 +252,16 @@ class StatisticColumn:
     column: Column
 
 
-def common_size(good: int, buckets: int, wanted: int | None, floor: int) -> int:
-    """Rows of every pool: three quarters of an even bucket, so that ties and NaN may shift the bounds.
+def common_size(good: int, buckets: int, wanted: int | None, floor: int, places: Sequence[Place] = ()) -> int:
+    """Rows of every pool: three quarters of the smallest bucket, so that ties and NaN may shift the bounds.
 
-    floor: fewest rows that can be trained on (one batch).
+    floor: fewest rows that can be trained on (one batch). places: where buckets are cut; none: evenly.
     Raises: PoolError when the dataset is too small for buckets of that size.
     """
-    size = wanted or (3 * good) // (4 * buckets)
-    if size < floor or size > good // buckets:
-        need = max(floor, wanted or 0) * buckets if wanted else math.ceil(floor * buckets * 4 / 3)
+    parts = 1 / min(shares(places, buckets)) if places else buckets  # that the data has of the smallest bucket's size
+    size = wanted or int((3 * good) // (4 * parts))
+    if size < floor or size > good // parts:
+        need = math.ceil(max(floor, wanted or 0) * parts if wanted else floor * parts * 4 / 3)
         raise PoolError(
             f"the dataset has {good} good rows, too few for {buckets} buckets of {max(size, floor)} rows "
             f"(it takes {need}); lower pools.size, pools.buckets or train.batch_size, or give more data"
@@ -259,14 +276,18 @@ def single_op_cuts(
     size: int,
     min_distinct: int | None,
     seed: int,
+    places: Sequence[Place] = (),
 ) -> list[Cut]:
-    """The 3N single-OP buckets of Section 3.2.1, degenerate ones marked with their reason."""
+    """The 3N single-OP buckets of Section 3.2.1, degenerate ones marked with their reason.
+
+    places: where they are cut; none: into equal parts.
+    """
     cuts: list[Cut] = []
     seen: dict[bytes, str] = {}
     for source in statistics:
         values = np.where(good, source.column.value, np.nan)
         distinct = len(np.unique(values[~np.isnan(values)]))
-        points = cut_points(values, buckets) if distinct >= (min_distinct or buckets) else []
+        points = cut_points(values, buckets, places) if distinct >= (min_distinct or buckets) else []
         edges = [None, *points, None]
         found = BUCKETS.get(len(points) + 1, ())
         for name, low, high in zip(found, edges[:-1], edges[1:], strict=False):
@@ -284,7 +305,8 @@ def single_op_cuts(
             if name not in found:
                 s = Slice(source.op, source.statistic, params=source.params)
                 values_text = f"{distinct} distinct value{'s' * (distinct != 1)}"
-                reason = f"{values_text} cannot be cut into {buckets} buckets without splitting ties"
+                how = "at these bounds" if places else "without splitting ties"
+                reason = f"{values_text} cannot be cut into {buckets} buckets {how}"
                 cuts.append(Cut(s, name, 0, Pool((Layer((s,)),), size, seed=seed), reason))
     return cuts
 

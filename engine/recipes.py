@@ -19,7 +19,7 @@ import yaml
 
 from engine.catalogue import IMAGE_TOKEN, NATURAL_MAX, VIDEO_TOKEN, Bounds, Number, Op, check_params, get_op
 from engine.errors import OpError, StudyError
-from engine.pools import Slice
+from engine.pools import FEEDBACK, Slice
 from engine.study_sections import DatasetSection
 
 Entry = tuple[str, Mapping[str, Any]]
@@ -122,6 +122,11 @@ def recipe_yaml(slices: Sequence[Slice], fields: DatasetSection, *, name: str, h
 
 def slice_entries(s: Slice) -> list[Entry]:
     """A slice as entries of `process`: one, or two for an OP that bounds one side only."""
+    if s.op == FEEDBACK:
+        raise OpError(
+            f"{s.statistic} is the score of the checkpoint of trial {dict(s.params)['checkpoint']}, which no OP of "
+            "Data-Juicer computes; write the pool's rows instead: djsb export pool"
+        )
     op = get_op(s.op)
     if s.statistic not in op.statistics:
         raise OpError(f"{s.op} has no statistic {s.statistic!r}; it has {', '.join(op.statistics)}")

@@ -31,15 +31,19 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Scan:
-    """keys: (rows,) uint64 hash of each row's id. good: (rows,) rows that are not quarantined."""
+    """keys: (rows,) uint64 hash of each row's id. good: (rows,) rows that are not quarantined.
+
+    duplicates: rows that are not good only because they are like an earlier one (`dedup` of the study).
+    """
 
     keys: NDArray[np.uint64]
     good: NDArray[np.bool_]
+    duplicates: int = 0
 
     @property
     def bad(self) -> int:
         """Quarantined rows."""
-        return int((~self.good).sum())
+        return int((~self.good).sum()) - self.duplicates
 
 
 def row_key(row: dict[str, Any], id_field: str | None) -> str:

@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,8 +98,27 @@ class Scheduler:
         counted = flops and "flops" not in known
         if not timed and not counted:
             return
-        message = self._message("calibrate", timed=timed, packs=not flops, flops=counted)
         slot = self.slots[0]
+        event = self._ask("the calibration", self._message("calibrate", timed=timed, packs=not flops, flops=counted))
+        with self.store.transaction():
+            measured = {**known, **event["calibration"], "device": slot.device}
+            self.store.put_result(self.opened.context, "calibration", measured)
+            if charge:
+                self.accounts.charge_once("calibration", slot.device, event["seconds"], again=bool(known))
+
+    def score(self, checkpoint: Path, file: Path) -> None:
+        """Let the first device score all training rows by a checkpoint, into a file; the time is charged."""
+        message = self._message("score", checkpoint=str(checkpoint), file=str(file))
+        event = self._ask("scoring the rows", message)
+        with self.store.transaction():
+            self.accounts.charge_once("feedback", self.slots[0].device, event["seconds"])
+
+    def _ask(self, what: str, message: dict[str, Any]) -> dict[str, Any]:
+        """Send the first device a message while nothing else runs; its answer.
+
+        Raises: TrialError that says what failed.
+        """
+        slot = next((s for s in self.slots if not s.lost), self.slots[0])
         if slot.ready:
             slot.send(message)
         elif not slot.started:
@@ -111,19 +131,14 @@ class Scheduler:
                 time.sleep(0.5)  # until the system knows that the process has ended
                 if slot.started and not slot.died():
                     continue  # that was the end of an earlier worker
-                raise TrialError(f"the calibration failed: {slot.died() or 'the worker is gone'}; see {slot.log}")
+                raise TrialError(f"{what} failed: {slot.died() or 'the worker is gone'}; see {slot.log}")
             elif event["event"] == "ready":
                 slot.ready = True
                 slot.send(message)
             elif event["event"] == "failed":
-                raise TrialError(f"the calibration failed: {event['error']}; see {slot.log}")
+                raise TrialError(f"{what} failed: {event['error']}; see {slot.log}")
             elif event["event"] == "done":
-                break
-        with self.store.transaction():
-            measured = {**known, **event["calibration"], "device": slot.device}
-            self.store.put_result(self.opened.context, "calibration", measured)
-            if charge:
-                self.accounts.charge_calibration(slot.device, event["seconds"], again=bool(known))
+                return event
 
     def run(self, stage: str, proposals: list[str], cap: float) -> str:
         """Run the waiting trials of the given proposals; why it ended: `done`, `budget` or `stopped`.

@@ -150,6 +150,15 @@ def m005_cycles(db: Database) -> None:
     """)
 
 
+@migrations()
+def m006_duplicates(db: Database) -> None:
+    """Rows that are like an earlier one."""
+    db.executescript("""
+    CREATE TABLE duplicates(dataset TEXT NOT NULL, row INTEGER NOT NULL, original INTEGER NOT NULL, op TEXT NOT NULL,
+        PRIMARY KEY(dataset, row));
+    """)
+
+
 def now() -> str:
     """The time, UTC, ISO 8601 to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

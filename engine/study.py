@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_va
 from engine.errors import StudyError
 from engine.paths import STATE_FOLDER as STATE_FOLDER
 from engine.paths import STUDY_FILE as STUDY_FILE
+from engine.study_pools import DedupSection, PoolsSection
 from engine.study_sections import (
     AgentSection,
     CombineSection,
@@ -28,7 +29,6 @@ from engine.study_sections import (
     GuardSection,
     LoraSection,
     ModelSection,
-    PoolsSection,
     ScaleSection,
     SearchSection,
     Section,
@@ -39,7 +39,7 @@ from engine.study_sections import (
 )
 
 STAGES = ("probe", "combine", "scale", "confirm")
-RARE = ("lora", "vlm", "video", "command")  # sections that are written only where they say something
+RARE = ("lora", "vlm", "video", "command", "dedup")  # sections that are written only where they say something
 
 
 class Study(Section):
@@ -61,6 +61,7 @@ class Study(Section):
     ops: dict[str, dict[str, Any]] = Field(
         description="Data-Juicer filter OPs whose statistics are probed, with their parameters"
     )
+    dedup: DedupSection = DedupSection()
     pools: PoolsSection = PoolsSection()
     search: SearchSection = SearchSection()
     combine: CombineSection = CombineSection()

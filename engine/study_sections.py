@@ -181,20 +181,6 @@ class TrainSection(Section):
     keep_checkpoints: int = Field(3, ge=0, description="checkpoints that are kept, best first")
 
 
-class PoolsSection(Section):
-    """How pools are cut."""
-
-    buckets: int = Field(3, ge=2, le=5, description="buckets of a statistic (the paper: 3)")
-    size: int | None = Field(
-        None,
-        ge=2,
-        description="rows of every pool; null: three quarters of rows / buckets, so that ties may shift",
-    )
-    min_distinct: int | None = Field(
-        None, ge=2, description="distinct values that a statistic needs; null: as many as buckets"
-    )
-
-
 class SearchSection(Section):
     """How much evidence is gathered, and how."""
 

@@ -11,11 +11,12 @@ from engine.cycles import in_cycles
 from engine.open_study import OpenStudy
 from engine.store import Row, now
 
-# trials whose checkpoints cycles start from, end with, or are asked to start from
+# trials whose checkpoints cycles start from, end with, or are asked to start from, and those that score rows
 STARTS = (
     "SELECT init FROM cycles "
     "UNION SELECT json_extract(content, '$.pinned') FROM results WHERE name = 'cycle' "
     "AND json_extract(content, '$.pinned') IS NOT NULL "
+    "UNION SELECT json_extract(content, '$.trial') FROM results WHERE name = 'feedback' "
     "UNION SELECT json_extract(content, '$.init') FROM proposals WHERE kind = 'cycle' "
     "AND status IN ('queued', 'held', 'approved') AND json_extract(content, '$.init') IS NOT NULL"
 )
@@ -84,12 +85,15 @@ class TrialBook:
                 self.store.event("metric", f"{m['name']} is not a number; left out", trial["id"], "warning")
 
     def wants_checkpoint(self, trial: Row) -> bool:
-        """True for a whole training whose checkpoint is kept or that a cycle may start from."""
+        """True for a whole training that is kept, and for one that scores rows or that a cycle starts from."""
         if trial["samples"] != trial["horizon"]:
-            return False
+            return self._needed(trial["id"])
         if self.opened.study.train.keep_checkpoints > 0 or (trial["stage"] == "confirm" and in_cycles(self.opened)):
             return True
-        return self.store.one(f"SELECT 1 WHERE ? IN ({STARTS})", (trial["id"],)) is not None
+        return self._needed(trial["id"])
+
+    def _needed(self, trial: str) -> bool:
+        return self.store.one(f"SELECT 1 WHERE ? IN ({STARTS})", (trial,)) is not None
 
     def wait_again(self, trial: str) -> None:
         """It will be run anew."""

@@ -91,7 +91,13 @@ def _serve(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> None:
 
     threading.Thread(target=beat, daemon=True).start()
     try:
-        result = _calibrate(job) if job["do"] == "calibrate" else _trials(job, channel, dropped)
+        if job["do"] == "score":
+            from engine.feedback import score
+
+            result: dict[str, Any] = {}
+            score(job)
+        else:
+            result = _calibrate(job) if job["do"] == "calibrate" else _trials(job, channel, dropped)
         stop.set()
         channel.send("done", seconds=time.monotonic() - began, **result)
     except Exception as error:  # the process border: the engine records it

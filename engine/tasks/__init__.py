@@ -219,6 +219,21 @@ class Remarks(Protocol):
         ...
 
 
+@runtime_checkable
+class Feedback(Protocol):
+    """A task whose model scores single rows, for a statistic of its own (`pools.feedback`).
+
+    scores: the statistic's name. version: as of Task.
+    """
+
+    version: int
+    scores: str
+
+    def score(self, study: Study, prepared: Path, checkpoint: str) -> NDArray[np.float64]:
+        """(rows,) the score of every training row by a checkpoint's folder; NaN where there is nothing to score."""
+        ...
+
+
 def packing(study: Study, task: Task) -> Packing | None:
     """The task, if it trains the study's trials as packs."""
     return task if isinstance(task, Packing) and task.can_pack(study) is None else None
@@ -250,6 +265,8 @@ def misfit(study: Study, task: Task) -> str | None:
     for field in SOME:
         if field not in task.uses and _value(study, field) != _default(study, field):
             return f"task {study.task} does not use {field}; remove it"
+    if study.pools.feedback and not isinstance(task, Feedback):
+        return f"pools.feedback: task {study.task} scores no single rows; set it to false"
     return task.lacks(study)
 
 

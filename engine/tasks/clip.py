@@ -64,6 +64,7 @@ class ClipTask:
     needs = ("dataset.text", "dataset.images", "evaluation.path")
     uses = frozenset({"evaluation.label", "evaluation.prompts", "model.checkpoint"})
     reads_evaluation = frozenset({"images"})
+    scores = "model_similarity"
 
     def lacks(self, _study: Study) -> str | None:
         """See Task."""
@@ -143,6 +144,22 @@ class ClipTask:
         if job.output:
             save(model, Path(job.output), [prepared / "tokenizer.json"])
         return {job.trial: scores}
+
+    def score(self, study: Study, prepared: Path, checkpoint: str) -> NDArray[np.float64]:
+        """Cosine of image and caption, -1 … 1, of every row."""
+        import torch
+
+        model = build_model(study, prepared, 0, checkpoint).eval()
+        device = next(model.parameters()).device
+        images, tokens = (np.load(prepared / f"train-{name}.npy", mmap_mode="r") for name in ("images", "tokens"))
+        found = []
+        with torch.inference_mode():
+            for start in range(0, len(images), 256):
+                at = slice(start, start + 256)
+                ids = torch.from_numpy(tokens[at].astype(np.int64)).to(device)
+                seen = image_features(model, to_pixels(np.array(images[at]), device))
+                found.append((seen * text_features(model, ids)).sum(-1).double().cpu().numpy())
+        return np.concatenate(found)
 
     def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
         """Time a few steps after a warm-up, and one evaluation."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.dataset import content_hash
 from engine.errors import DataError, StudyError
@@ -26,6 +27,7 @@ from engine.tasks.lm_model import PRESETS, build_model, log_likelihoods, sequenc
 from engine.tasks.text import SPECIAL_TOKENS, captions, train_tokenizer
 from engine.tasks.training import save
 
+SCORED = 1024  # rows whose tokens are scored at once
 LONGEST = 1024  # tokens of a sequence for a checkpoint that takes more
 Encode = Callable[[list[str]], list[list[int]]]
 
@@ -39,6 +41,7 @@ class LmTask:
     needs = ("dataset.text",)
     uses = frozenset({"evaluation.benchmarks", "model.checkpoint"})
     reads_evaluation = frozenset({"text"})
+    scores = "model_loss"
 
     def lacks(self, study: Study) -> str | None:
         """Something to be judged by."""
@@ -122,6 +125,23 @@ class LmTask:
         if job.output:
             save(model, Path(job.output), sorted((prepared / "tokenizer").iterdir()))
         return {job.trial: scores}
+
+    def score(self, study: Study, prepared: Path, checkpoint: str) -> NDArray[np.float64]:
+        """Nats per token of every row; a row that is longer than a sequence is scored piece by piece."""
+        meta = _meta(prepared)
+        model = build_model(study, prepared, meta, 0, checkpoint)
+        offsets = np.load(prepared / "train-offsets.npy")
+        stream = np.memmap(prepared / "train-tokens.bin", np.int32, "r")
+        total, counted = np.zeros(len(offsets) - 1), np.zeros(len(offsets) - 1)
+        for first in range(0, len(total), SCORED):
+            rows = range(first, min(first + SCORED, len(total)))
+            pieces = [(row, a, b) for row in rows for a, b in _pieces(*offsets[row : row + 2].tolist(), meta["length"])]
+            texts = [np.asarray(stream[a:b]) for _, a, b in pieces]
+            told = log_likelihoods(model, texts, [1] * len(texts))
+            at = np.array([row for row, _, _ in pieces], np.int64)
+            np.add.at(total, at, -told)
+            np.add.at(counted, at, [len(t) - 1 for t in texts])
+        return np.divide(total, counted, out=np.full(len(total), np.nan), where=counted > 0)
 
     def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
         """Time a few steps after a warm-up, and one evaluation."""
@@ -258,6 +278,11 @@ def _cache(
     return int((sizes > 0).sum()), int(sizes.sum())
 
 
+def _pieces(start: int, stop: int, length: int) -> list[tuple[int, int]]:
+    """A text's tokens as pieces of at most `length`; a last one of a single token, which nothing foretells, is left."""
+    return [(a, min(a + length, stop)) for a in range(start, stop, length) if min(a + length, stop) - a > 1]
+
+
 def evaluate(model: Any, study: Study, prepared: Path, meta: dict[str, Any]) -> dict[str, float]:
     """Perplexity (its logarithm is nats per token) of the held-out text, and each file's multiple choice.
 
@@ -267,9 +292,8 @@ def evaluate(model: Any, study: Study, prepared: Path, meta: dict[str, Any]) -> 
     if meta["held_out"]:
         offsets = np.load(prepared / "eval-offsets.npy")
         stream = np.memmap(prepared / "eval-tokens.bin", np.int32, "r")
-        spans = [(a, min(a + meta["length"], b)) for start, b in pairwise(offsets.tolist())
-                 for a in range(start, b, meta["length"])]  # fmt: skip
-        texts = [np.asarray(stream[a:b]) for a, b in spans if b - a > 1]
+        spans = [span for start, stop in pairwise(offsets.tolist()) for span in _pieces(start, stop, meta["length"])]
+        texts = [np.asarray(stream[a:b]) for a, b in spans]
         total = log_likelihoods(model, texts, [1] * len(texts)).sum()
         mean = -float(total) / sum(len(t) - 1 for t in texts)
         scores |= {"log_perplexity": mean, "perplexity": math.exp(min(mean, 700))}

@@ -330,11 +330,28 @@ def test_no_string_of_the_database_becomes_markup(tmp_path: Path) -> None:
     fake.store.event(EVIL, f"</style>{EVIL}\x07", EVIL, "error")
     fake.store.execute("UPDATE pool_cuts SET reason = ? WHERE reason IS NOT NULL", (EVIL,))
     fake.store.execute("UPDATE events SET at = ?", (at(1),))
+    pool = fake.store.query("SELECT pool FROM pool_cuts WHERE verdict = 'ok'")[0]["pool"]
+    terms = [{"word": f"{EVIL}\x07", "here": 0.5, "elsewhere": 0.01, "z": 9.0}]
+    fake.store.put_result(CONTEXT, "terms", {pool: terms})
     file = write_report(tmp_path, None)
     page = read(file)
+    assert "50 % here, 1 % elsewhere" in page.text
     assert "script" not in page.tags and "<script" not in file.read_text(encoding="utf-8")
     assert not [k for k, _ in page.attributes if k.startswith("on")]
     assert 'alert("x")' in page.text
+
+
+def test_words_of_buckets_and_duplicates_are_shown(tmp_path: Path) -> None:
+    fake = Fake(tmp_path, ops=2)
+    fake.probe()
+    pool = fake.store.query("SELECT pool FROM pool_cuts WHERE verdict = 'ok'")[0]["pool"]
+    terms = [{"word": w, "here": 0.4, "elsewhere": 0.1, "z": z} for w, z in (("lake", 8.0), ("boat", 4.0))]
+    fake.store.put_result(CONTEXT, "terms", {pool: terms})
+    fake.store.put_result(CONTEXT, "duplicates", {"rows": 3, "first": [{"row": 7, "original": 2, "op": "x"}]})
+    file = write_report(tmp_path, None)
+    assert "3 rows of the data are like an earlier one and in no pool, among them: row 7 (like 2)." in read(file).text
+    sizes = re.findall(r'font-size: ([\d.]+)em">(\w+)<', file.read_text(encoding="utf-8"))
+    assert sizes == [("1.80", "lake"), ("1.35", "boat")]
 
 
 def test_after_the_probe_alone_the_later_sections_say_so(tmp_path: Path) -> None:

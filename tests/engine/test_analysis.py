@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from engine.analysis import correlate, pearson, pool_entropies, word_entropy
+from engine.analysis import correlate, distinctive, pearson, pool_entropies, split, word_entropy
 
 
 def test_entropy_is_equation_2() -> None:
@@ -19,9 +19,36 @@ def test_entropy_is_equation_2() -> None:
 def test_pool_entropies_agree_with_the_texts_of_each_pool() -> None:
     texts = ["red circle", "red star", "blue", "", "red red"]
     pools = {"p": np.array([0, 1]), "q": np.array([2, 3, 4])}
-    assert pool_entropies(texts, pools) == {
+    assert pool_entropies(split(texts), pools) == {
         "p": pytest.approx(word_entropy(texts[:2])), "q": pytest.approx(word_entropy(texts[2:]))
     }  # fmt: skip
+
+
+def test_words_that_tell_a_bucket_are_those_that_were_planted() -> None:
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(["photo", "of", "the", "tree"], 4)) for _ in range(600)]
+    inside = np.arange(600) < 200
+    for i in range(0, 200, 2):
+        texts[i] += " Sale sale <b>sale</b>"  # half of the bucket's rows
+    for i in range(200, 240):
+        texts[i] += " lake"  # a tenth of the others, so a word of the rest
+    texts[7] += " spam" * 500  # one row, however often
+    good = np.ones(600, bool)
+    good[:4] = False
+    told = distinctive(split(texts), good, {"low": inside, "rest": ~inside}, 3)
+    assert [t.word for t in told["low"]] == ["sale", "b"]
+    assert (told["low"][0].here, told["low"][0].elsewhere) == (pytest.approx(98 / 196), 0)
+    assert told["low"][0].z == told["low"][1].z > 5
+    assert [t.word for t in told["rest"]] == ["lake"]
+    assert told["rest"][0].here == pytest.approx(0.1)
+
+
+def test_a_random_bucket_has_no_words_and_neither_has_no_text() -> None:
+    rng = np.random.default_rng(1)
+    texts = [" ".join(rng.choice([f"w{i}" for i in range(200)], 8)) for _ in range(800)]
+    good, half = np.ones(800, bool), rng.random(800) < 0.5
+    assert distinctive(split(texts), good, {"half": half}, 5) == {"half": []}
+    assert distinctive(split([""] * 3), good[:3], {"half": half[:3]}, 5) == {"half": []}
 
 
 def test_pearson_uses_the_rows_where_both_are_finite() -> None:

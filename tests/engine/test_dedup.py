@@ -1,0 +1,101 @@
+"""Duplicates leave before pools are cut: those that are there, no others, and each with the row that it is like."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.look import check
+from engine.errors import DataError
+from engine.imagehash import AHash, DHash, PHash
+from engine.open_study import OpenStudy, open_study, silent
+from tests.conftest import TEXT_ONLY, Tiny, write_jsonl
+
+NOUNS = ("river", "mountain", "forest", "bridge", "castle", "garden", "market", "station", "harbour", "village")
+
+
+def sentences(n: int) -> list[str]:
+    """Sentences of twenty words that have little in common."""
+    rng = np.random.default_rng(0)
+    return [" ".join(rng.choice(NOUNS, 20)) for _ in range(n)]
+
+
+def text_study(tiny: Tiny, texts: list[str], dedup: dict[str, Any] | None) -> OpenStudy:
+    write_jsonl(tiny.train_file, [{"id": i, "text": t} for i, t in enumerate(texts)])
+    tiny.set({**TEXT_ONLY, "ops": {"text_length_filter": {}}, **({"dedup": dedup} if dedup else {})})
+    return open_study(tiny.study, 1)
+
+
+def told(opened: OpenStudy) -> dict[int, int]:
+    """Row → the row that it is like."""
+    return {r["row"]: r["original"] for r in opened.duplicates()}
+
+
+def test_minhash_finds_the_near_copies_and_spares_short_texts(tiny: Tiny) -> None:
+    texts = sentences(40)
+    texts[7] = texts[3] + " again"  # near
+    texts[20] = texts[3].upper()  # the same but for its capitals
+    texts[30:34] = ["a cat", "a dog", "A cat", "a cat sits"]  # too short for a shingle of five words
+    with (opened := text_study(tiny, texts, {"text": "minhash"})).store:
+        assert opened.scan.duplicates == 3
+        assert np.flatnonzero(~opened.scan.good).tolist() == [7, 20, 32]
+        assert told(opened) == {7: 3, 20: 3, 32: 30}
+        assert opened.scan.bad == 0
+        kept = opened.cuts
+        assert all(c.kept <= 37 for c in kept)
+        assert not {7, 20, 32} & set(opened.realise(kept[0].pool).tolist())
+        assert np.isfinite(opened.columns["text_len"].value).all()  # statistics stay, should dedup be taken out again
+        file = next((opened.state / "cache").glob("dedup-*.npy"))
+        stamp = file.stat().st_mtime_ns
+    with (again := open_study(tiny.study, 1)).store:
+        assert again.scan.duplicates == 3
+        assert told(again) == {7: 3, 20: 3, 32: 30}
+        assert file.stat().st_mtime_ns == stamp  # it was read
+    found = check(tiny.study, 1, silent)
+    assert {r["row"] for r in found["duplicates"]} == {7, 20, 32}
+    assert any("3 rows are like earlier ones" in f for f in found["findings"])
+    root = again.root
+    with (plain := text_study(tiny, texts, None)).store:
+        assert plain.scan.good.all()
+        assert plain.root != root  # other rows, other trials
+
+
+def test_exact_comparison_leaves_near_copies(tiny: Tiny) -> None:
+    texts = sentences(6)
+    texts[4], texts[5] = texts[1], texts[2] + " again"
+    with (opened := text_study(tiny, texts, {"text": "exact"})).store:
+        assert told(opened) == {4: 1}
+
+
+def test_image_hashes_see_through_size_and_light_compression(tiny: Tiny) -> None:
+    folder, rng = tiny.train_file.parent, np.random.default_rng(0)
+    steps = rng.integers(1, 5, (5, 8, 9)).cumsum(2) % 5 * 60  # neighbours differ by 60 or more
+    pictures = [Image.fromarray(s.astype(np.uint8)).resize((144, 128), Image.Resampling.NEAREST) for s in steps]
+    for i, picture in enumerate(pictures):
+        picture.save(folder / f"{i}.png")
+    pictures[1].resize((72, 64)).save(folder / "5.png")
+    pictures[3].save(folder / "6.jpg", quality=90)
+    names = [f"{i}.png" for i in range(6)] + ["6.jpg"]
+    write_jsonl(tiny.train_file, [{"id": i, "text": f"row {i}", "images": [n]} for i, n in enumerate(names)])
+    tiny.set({"task": None, "ops": {"text_length_filter": {}}, "dedup": {"images": "dhash"}})
+    with (opened := open_study(tiny.study, 1)).store:
+        assert told(opened) == {5: 1, 6: 3}
+        assert {r["op"] for r in opened.duplicates()} == {"image_deduplicator"}
+
+
+def test_hashes_are_those_of_imagededup() -> None:
+    """Made once by imagededup 0.3.3 of the same picture."""
+    picture = np.random.default_rng(5).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    made = {kind.__name__: kind().encode_image(image_array=picture) for kind in (PHash, AHash, DHash)}
+    assert made == json.loads(Path(__file__).with_name("imagededup.json").read_text())
+
+
+def test_a_study_without_images_says_so(tiny: Tiny) -> None:
+    opened = text_study(tiny, ["a", "b"], {"images": "phash"})
+    with opened.store, pytest.raises(DataError, match="no image"):
+        _ = opened.scan
