@@ -172,6 +172,7 @@ def auto(
     task: Annotated[
         str | None, typer.Option("--task", help="with --demo: clip, vlm, caption, t2v or lm; clip by default")
     ] = None,
+    cycles: Annotated[int | None, typer.Option("--cycles", min=1, help="with --demo: cycles at most")] = None,
     budget: Annotated[str | None, typer.Option("--budget", help="8gpu-days, 6gpu-hours, 30min of device time")] = None,
     until: Annotated[Stage, typer.Option("--until", help="last stage to run")] = Stage.confirm,
     approve: Annotated[
@@ -186,11 +187,16 @@ def auto(
 
     if task is not None and not demo:
         raise typer.BadParameter("--task goes with --demo; a study names its own")
+    if cycles is not None and not demo:
+        raise typer.BadParameter("--cycles goes with --demo; a study has cycles: N in its study.yaml")
     if demo:
-        from app.start import write_demo
+        from app.start import check_cycles, write_demo
 
         usual = Path("djsb-demo" if task in (None, "clip") else f"djsb-demo-{task}")
-        folder = write_demo(usual if folder == HERE else folder, task or "clip")
+        change = {} if cycles is None else {"cycles": cycles}
+        folder = write_demo(usual if folder == HERE else folder, task or "clip", change)
+        if cycles is not None:
+            check_cycles(folder, cycles)
     ended = run(folder, budget, until.value, approve.value if approve else None, workers)
     _print(look.ending(folder, ended), json, look.show_ending)
     if ended.how == "failed":

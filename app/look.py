@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,7 @@ def show_pools(found: Row) -> None:
 
 def status(folder: Path) -> Row:
     """Where the study stands; reads the database only."""
+    from engine import scaling
     from engine.cycles import last_recipe, lineage
     from engine.outcome import insights
 
@@ -205,6 +207,10 @@ def status(folder: Path) -> Row:
             "SELECT state, COUNT(*) AS n FROM trials WHERE context = ? AND stage = ? GROUP BY state", (context, stage)
         )
         stages.append({"stage": stage, "trials": {r["state"]: r["n"] for r in states}})
+    elsewhere = scaling.trials_of(opened)  # in contexts of their own
+    if elsewhere:
+        stages.append({"stage": scaling.STAGE, "trials": dict(Counter(t["state"] for t in elsewhere))})
+    now = [t["id"] for t in elsewhere if t["state"] == "RUNNING"]
     spent = store.one("SELECT coalesce(SUM(seconds), 0) AS s FROM costs")
     limit = store.result(context, "budget") or parse_budget(opened.study.budget)
     waiting = store.query(
@@ -213,8 +219,9 @@ def status(folder: Path) -> Row:
     running = store.query(
         "SELECT t.id, t.device, t.seed, p.label, t.started, t.estimate, "
         "(SELECT max(step) FROM curve_points c WHERE c.trial = t.id) AS step "
-        "FROM trials t JOIN pools p ON p.id = t.pool WHERE t.context = ? AND t.state = 'RUNNING'",
-        (context,),
+        "FROM trials t JOIN pools p ON p.id = t.pool WHERE t.state = 'RUNNING' "
+        f"AND (t.context = ? OR t.id IN ({', '.join('?' * len(now))}))",
+        (context, *now),
     )
     return {
         "name": opened.study.name, "engine": engine_pid(folder.resolve() / STATE_FOLDER), "stages": stages,

@@ -16,7 +16,7 @@ import engine
 from engine.catalogue import missing_needs, ops_for
 from engine.dataset import BROKEN, open_reader
 from engine.errors import DataError, StudyError
-from engine.study import STUDY_FILE, Study, explain, study_yaml
+from engine.study import STUDY_FILE, Study, explain, read_study, study_yaml
 from engine.tasks import TASKS
 
 LOOK = 200  # rows that are looked at
@@ -243,3 +243,11 @@ def write_demo(folder: Path, task: str = "clip", change: Mapping[str, Any] | Non
         raw.setdefault("ops", _ops(rows, _fields(rows))[0])
         (folder / STUDY_FILE).write_text(study_yaml(Study.model_validate(raw)), encoding="utf-8")
     return folder
+
+
+def check_cycles(folder: Path, wanted: int) -> None:
+    """Raises: StudyError when the study that was there already has another number of cycles."""
+    file = folder / STUDY_FILE
+    there = read_study(folder).cycles.max
+    if there != wanted:
+        raise StudyError(f"{file} was there already, with cycles: {there}; change it there, or name another folder")

@@ -1,91 +1,201 @@
-"""Three cycles on the demo: what each confirms, how the ranking moves, and the last checkpoint against the first.
+"""Three cycles on the demo of task lm: what each confirms, how the ranking moves, the last checkpoint against others.
 
     make bench-cycles            # or: python benchmarks/cycles.py --write [--study FOLDER]
 
-Results hang on no timing: the budget is far beyond what the run takes.
+The others are the untrained model, the first cycle's checkpoints and controls that trained for as many samples as all
+cycles together. Results hang on no timing: the budget is far beyond what the run takes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import yaml
-from write import write_section
+os.environ["OMP_NUM_THREADS"] = "1"
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
-from app.lineage import moves_text
-from app.start import write_demo
-from engine.budget import format_seconds
+import numpy as np  # noqa: E402
 
-DJSB = Path(__file__).resolve().parents[1] / "djsb.py"
+from app.lineage import moves_text  # noqa: E402
+from benchmarks.write import write_section  # noqa: E402
+from engine.budget import format_seconds  # noqa: E402
+from engine.cycles import TOP, best_seed  # noqa: E402
+from engine.evidence import Runs, effects  # noqa: E402
+from engine.open_study import OpenStudy, open_study  # noqa: E402
+from engine.pools import Pool, pool_from_json  # noqa: E402
+from engine.ranking import FRESH, scores  # noqa: E402
+from engine.search.paper import control  # noqa: E402
+from engine.tasks import Job, Report  # noqa: E402
+
 CYCLES = 3
-# a short training leaves the next cycle something to learn; few pools, and more seeds for the one recipe
-OPS = ("text_length_filter", "word_repetition_filter", "special_characters_filter")
-SETTINGS: dict[str, dict[str, Any]] = {
-    "evaluation": {"metrics": ["likelihood"]},
-    "train": {"epochs": 2},
-    "search": {"top": 2},
-    "combine": {"clusters": 0, "max": 4},
-    "scale": {"rates": []},
-    "confirm": {"candidates": 1, "seeds": 20},
-}
 Row = dict[str, Any]
 
 
-def run(folder: Path) -> list[Row]:
+def run(folder: Path, workers: int | None) -> list[Row]:
     """The demo with cycles, run to its end; its lineage."""
-    study = write_demo(folder)
-    file = study / "study.yaml"
-    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    settings |= {name: {**settings[name], **change} for name, change in SETTINGS.items()}
-    settings |= {"cycles": CYCLES, "budget": "8h", "ops": {op: settings["ops"][op] for op in OPS}}
-    file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    subprocess.run([sys.executable, str(DJSB), "auto", str(study)], check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, str(ROOT / "djsb.py")]
+    asked = ["--demo", "--task", "lm", "--cycles", str(CYCLES), "--budget", "8h"]
+    at_once = ["--workers", str(workers)] if workers else []
+    subprocess.run([*command, "auto", str(folder), *asked, *at_once], check=True, stdout=subprocess.DEVNULL)
     shown = subprocess.run(
-        [sys.executable, str(DJSB), "show", "lineage", str(study), "--json"],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        [*command, "show", "lineage", str(folder), "--json"], check=True, capture_output=True, text=True
+    )
     found: list[Row] = json.loads(shown.stdout)["lineage"]
     return found
 
 
-def table(lineage: list[Row]) -> list[str]:
-    """The cycles as Markdown, and what became of the ranking."""
-    head = [
-        "cycle", "recipe", "against its control", "against cycle 1", *sorted(lineage[0]["scores"]), "trials",
-        "device time",
-    ]  # fmt: skip
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for c in lineage:
-        scores = [f"{c['scores'][m]:.3f}" if m in c["scores"] else "–" for m in sorted(lineage[0]["scores"])]
-        cells = [
-            str(c["cycle"]), c["recipe"]["label"] if c["recipe"] else "none", change(c["recipe"]),
-            change(c["against_first"]), *scores, str(c["trials"]), format_seconds(c["seconds"]),
-        ]  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", *(f"- Cycle {c['cycle']}: {moves_text(c['moves'])}." for c in lineage if c["moves"])]
-    width = max(len(c["standing"]) for c in lineage)
-    named = [f"cycle {c['cycle']}, change %" for c in lineage]
-    lines += ["", f"| place | {' | '.join(named)} |", f"|{'---|' * (len(lineage) + 1)}"]
-    for i in range(min(width, 10)):
-        cells = [
-            f"{s['label']} {s['change']:+.1f}" if i < len(c["standing"]) and (s := c["standing"][i]) else "–"
-            for c in lineage
+# -- what the last checkpoint is compared with -------------------------------------------------
+
+
+@dataclass
+class Controls:
+    """Trainings beside the study, at the fresh seeds of its cycles; what was measured is kept in `kept`.
+
+    cycles: those that confirmed a recipe, as the lineage has them. pools: their pools.
+    """
+
+    opened: OpenStudy
+    kept: Path
+    cycles: list[Row]
+    pools: list[Pool]
+
+    @property
+    def samples(self) -> int:
+        """What all cycles together trained on."""
+        return sum(c["recipe"]["samples"] for c in self.cycles)
+
+    def measure(self) -> dict[str, Runs]:
+        """Name → runs. The checkpoints of the chain lie in `kept`, until all is measured."""
+        everything = control(self.opened, int(self.opened.scan.good.sum()))
+        first = self.cycles[0]["recipe"]["label"]
+        return {
+            "ckpt₀, untrained": self._runs("untrained", self.pools[0], 1, rate=0.0),
+            f"{CYCLES} cycles of the control, each from the best checkpoint of the one before": self._chain(),
+            f"one training on all {everything.size:,} rows": self._runs("everything", everything, self.samples),
+            f"one training on the first recipe, {first}": self._runs("first", self.pools[0], self.samples),
+        }
+
+    def _chain(self) -> Runs:
+        """As the cycles themselves, with random rows."""
+        init, found = None, {}
+        for number, (cycle, pool) in enumerate(zip(self.cycles, self.pools, strict=True), 1):
+            name, random = f"chain-{number}", control(self.opened, pool.size)
+            found = self._runs(name, random, cycle["recipe"]["samples"], init)
+            best = best_seed(found, self.opened.main_metrics, self.opened.study.evaluation.aggregate)
+            init = str(self.kept / f"{name}-{best}")
+        return found
+
+    def _runs(self, name: str, pool: Pool, samples: int, init: str | None = None, rate: float | None = None) -> Runs:
+        """Seed → metric → value of a pool. rate: learning rate in place of the study's."""
+        study = self.opened.study
+        if rate is not None:
+            study = study.model_copy(update={"train": study.train.model_copy(update={"learning_rate": rate})})
+        found = {}
+        for seed in range(FRESH, FRESH + study.confirm.seeds):
+            folder, file = self.kept / f"{name}-{seed}", self.kept / f"{name}-{seed}.json"
+            if not file.exists():
+                self.kept.mkdir(exist_ok=True)
+                rows = self.kept / "rows.npy"
+                np.save(rows, self.opened.realise(pool, seed))
+                job = Job(name, str(rows), samples, seed, init, str(folder))
+                scored = self.opened.task.run(study, self.opened.prepared, job, Report(lambda _kind, _content: None))
+                file.write_text(json.dumps(scored[name]), encoding="utf-8")
+                print(name, seed, scored[name], file=sys.stderr)
+            found[seed] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+
+
+def compared(folder: Path, lineage: list[Row]) -> Iterator[tuple[str, Row]]:
+    """What the last confirmed recipe's checkpoints are compared with, and their change against it."""
+    cycles = [c for c in lineage if c["recipe"]]
+    with (opened := open_study(folder, 1)).store:
+        stored = [opened.store.one("SELECT content FROM pools WHERE id = ?", (c["recipe"]["pool"],)) for c in cycles]
+        pools = [pool_from_json(json.loads(row["content"])) for row in stored if row]
+        runs = [
+            scores(opened.store, c["context"], True, ("confirm",))[r["pool"], r["samples"], r["samples"]]
+            for c in cycles
+            for r in [c["recipe"]]
         ]
-        lines.append(f"| {i + 1} | {' | '.join(cells)} |")
-    return lines
+        others = {
+            "ckpt₁, the first cycle's recipe": runs[0],
+            **Controls(opened, folder / "controls", cycles, pools).measure(),
+        }
+        for name, other in others.items():
+            (found,) = effects(
+                {"last": runs[-1], name: other}, {"last": name}, opened.main_metrics,
+                aggregate=opened.study.evaluation.aggregate, confidence=opened.study.search.confidence,
+                arms=len(others), anytime=False,
+            )  # fmt: skip
+            yield name, {**vars(found), "scores": means(other)}
+
+
+def means(runs: Runs) -> dict[str, float]:
+    """Metric → mean over seeds."""
+    names = dict.fromkeys(name for r in runs.values() for name in r)
+    return {n: float(np.mean([v for r in runs.values() if (v := r.get(n)) is not None])) for n in names}
+
+
+# -- the tables --------------------------------------------------------------------------------
+
+
+def tables(lineage: list[Row], others: list[tuple[str, Row]]) -> list[str]:
+    """The cycles as Markdown, the last checkpoint against the others, and what became of the ranking."""
+    names = sorted(lineage[0]["scores"])
+    rows = [
+        [
+            str(c["cycle"]), c["recipe"]["label"] if c["recipe"] else c["unconfirmed"] or "none confirmed",
+            change(c["recipe"]), change(c["against_first"]), *told(c["scores"], names), str(c["trials"]),
+            format_seconds(c["seconds"]),
+        ]
+        for c in lineage
+    ]  # fmt: skip
+    lines = grid(["cycle", "recipe", "against its control", "against cycle 1", *names, "trials", "device time"], rows)
+    last = [c for c in lineage if c["recipe"]][-1]
+    lines += ["", f"The checkpoints of cycle {last['cycle']}, the last that confirmed a recipe, against:", ""]
+    lines += grid(
+        ["against", "change", *names], [[name, change(other), *told(other["scores"], names)] for name, other in others]
+    )
+    lines += ["", *(f"- Cycle {c['cycle']}: {moves_text(c['moves'])}." for c in lineage if c["moves"]), ""]
+    standings = [(c["standing"] or [])[:TOP] for c in lineage]
+    places = [
+        [str(place), *(f"{s['label']} {s['change']:+.1f}" if s else "–" for s in side)]
+        for place, side in enumerate(zip_longest(*standings), 1)
+    ]
+    return lines + grid(["place", *(f"cycle {c['cycle']}, change %" for c in lineage)], places)
+
+
+def grid(head: list[str], rows: list[list[str]]) -> list[str]:
+    """A table in Markdown."""
+    return [f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows]]
+
+
+def told(scored: Row, names: list[str]) -> list[str]:
+    """The metrics' values."""
+    return [f"{scored[n]:.3f}" if n in scored else "–" for n in names]
 
 
 def change(found: Row | None) -> str:
     """A change with its interval."""
-    if found is None:
+    if found is None or found["change"] is None:
         return "–"
     return f"{found['change']:+.1f} % [{found['ci_low']:+.1f}, {found['ci_high']:+.1f}]"
+
+
+def verdict(last: Row | None) -> str:
+    """Whether the last checkpoint beats the first."""
+    if last is None:
+        return "No recipe was confirmed after the first cycle."
+    return f"The last checkpoint {'beats' if last['ci_low'] > 0 else 'does not beat'} cycle 1's: {change(last)}."
 
 
 def main() -> None:
@@ -93,20 +203,23 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--study", type=Path, help="folder that keeps the study; an interrupted run goes on there")
+    parser.add_argument("--workers", type=int, help="CPU cores to use; all by default")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        lineage = run((options.study or Path(scratch) / "demo").resolve())
-    last = lineage[-1]["against_first"]
-    changed = ", ".join(f"{s}.{k}: {v}" for s, change in SETTINGS.items() for k, v in change.items())
+        folder = (options.study or Path(scratch) / "demo").resolve()
+        lineage = run(folder, options.workers)
+        others = list(compared(folder, lineage))
+    confirmed = [c for c in lineage if c["recipe"]]
     lines = [
-        *table(lineage),
+        verdict(confirmed[-1]["against_first"]),
         "",
-        f"The demo with {len(OPS)} OPs and {changed}. "
-        "Scores are means of the recipe's checkpoints over the fresh seeds. Each cycle's control goes on from the same "
-        "checkpoint as its pools; the change against cycle 1 includes what the longer training does by itself. The "
-        "second table is Table 14's: statistics by their best bucket, as far as the race compared them.",
+        *tables(lineage, others),
         "",
-        f"The last checkpoint {'beats' if last and last['ci_low'] > 0 else 'does not beat'} the first: {change(last)}.",
+        f"`djsb auto DIR --demo --task lm --cycles {CYCLES}`. Scores are means over the fresh seeds. Each cycle's "
+        "control goes on from the same checkpoint as its pools. The last three rows of the second table trained on as "
+        "many samples as all cycles together, at the same seeds; one training has one warm-up "
+        "and decay where the cycles have one each. Intervals are corrected for the rows of that table. The third table "
+        "is Table 14's: statistics by their best bucket, as far as the race compared them.",
     ]
     print("\n".join(lines))
     if options.write:

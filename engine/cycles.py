@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.errors import StudyError, TrialError
-from engine.evidence import Runs, effects, paired_changes
+from engine.evidence import Aggregate, Runs, effects, paired_changes
 from engine.open_study import OpenStudy, view_study
 from engine.ranking import rank, scores
 from engine.store import Row, now
+from engine.tasks import Metric
 
 if TYPE_CHECKING:
     from engine.scheduler import Scheduler
@@ -84,18 +85,20 @@ def best_checkpoint(opened: OpenStudy) -> str | None:
     if recipe is None:
         return None
     runs = _confirming(opened, opened.context, recipe)
-    names = [m.name for m in opened.main_metrics]
-    known = {n: [v for r in runs.values() if (v := r.get(n)) is not None] for n in names}
-    mean = {n: float(np.mean(v)) if v else None for n, v in known.items()}
-    changes, _, _ = paired_changes(
-        runs, dict.fromkeys(runs, mean), opened.main_metrics, opened.study.evaluation.aggregate
-    )
-    seed = max(sorted(runs), key=lambda s: changes.get(s, -np.inf))
+    seed = best_seed(runs, opened.main_metrics, opened.study.evaluation.aggregate)
     row = opened.store.one(
         "SELECT id FROM trials WHERE context = ? AND pool = ? AND samples = ? AND horizon = samples AND seed = ?",
         (opened.context, recipe["pool"], recipe["samples"], seed),
     )
     return str(row["id"]) if row else None
+
+
+def best_seed(runs: Runs, metrics: Sequence[Metric], aggregate: Aggregate) -> int:
+    """The seed whose run is best by its relative change against the mean of all."""
+    known = {m.name: [v for r in runs.values() if (v := r.get(m.name)) is not None] for m in metrics}
+    mean = {n: float(np.mean(v)) if v else None for n, v in known.items()}
+    changes, _, _ = paired_changes(runs, dict.fromkeys(runs, mean), metrics, aggregate)
+    return max(sorted(runs), key=lambda s: changes.get(s, -np.inf))
 
 
 def next_start(opened: OpenStudy) -> tuple[str, str | None] | None:

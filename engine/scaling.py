@@ -77,6 +77,16 @@ def _approved(opened: OpenStudy) -> list[Row]:
     )
 
 
+def trials_of(view: OpenStudy) -> list[Row]:
+    """Id and state of every trial of those proposals."""
+    asked = [row["id"] for row in _approved(view)]
+    return view.store.query(
+        "SELECT DISTINCT t.id, t.state FROM proposal_trials x JOIN trials t ON t.id = x.trial "
+        f"WHERE x.proposal IN ({', '.join('?' * len(asked))}) ORDER BY t.id",
+        asked,
+    )
+
+
 # -- what came of it ---------------------------------------------------------------------------
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from app.start import template, write_demo, write_study
+from app.start import check_cycles, template, write_demo, write_study
 from engine.errors import DjsbError, StudyError
 from engine.study import Study, read_study
-from tests.conftest import Row, write_jsonl
+from tests.conftest import Row, run_djsb, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,6 +64,17 @@ def test_the_demo_of_the_language_model_is_a_study_that_can_run(tmp_path: Path) 
     assert (folder / "study.yaml").read_text() == before
     with pytest.raises(DjsbError, match="holds a demo of other arguments"):
         write_demo(folder, "clip")
+
+
+def test_a_demo_of_cycles_says_so_in_its_study_and_keeps_to_it(tmp_path: Path) -> None:
+    folder = write_demo(tmp_path / "demo", "lm", {"cycles": 3})
+    assert read_study(folder).cycles.max == 3
+    check_cycles(folder, 3)
+    with pytest.raises(DjsbError, match="was there already, with cycles: 3"):
+        check_cycles(folder, 2)
+    alone = run_djsb("auto", folder, "--cycles", 2)
+    assert alone.returncode == 2
+    assert "--cycles goes with --demo" in alone.stderr
 
 
 def test_a_task_without_a_demo_says_so(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -13,13 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from textual.widgets import Tree
 
+from app.figures import interval
+from app.tui.app import DjsbApp
 from engine import cycles, loop
 from engine.cycles import chain_of, lineage, moves
 from engine.open_study import open_study, view_study
 from engine.proposal_queue import trial_id
 from engine.search.paper import control, request
 from engine.store import Store
+from tests.app.tui.driving import shown, until
 from tests.conftest import DJSB, Row, Tiny, run_djsb
 from tests.engine.conftest import CYCLES, planted
 
@@ -172,6 +177,59 @@ def test_a_person_may_have_a_cycle_start_from_another_checkpoint(two: Tiny, tmp_
     shown = json.loads(run_djsb("show", wanted["id"], two.study, "--json").stdout)
     assert {t["state"] for t in shown["trials"]} == {"COMPLETE"}
     assert len(shown["trials"]) == 4  # the control and three buckets
+
+
+async def test_three_cycles_are_told_by_database_command_report_and_ui(
+    two: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))  # no settings of a person's own
+    two.set({**CYCLES, "cycles": 3})
+    assert run_djsb("auto", two.study, timeout=600).returncode == 0
+    told = the_lineage(two)
+    first, second, third = told
+    assert [c["init"] for c in told] == [None, first["checkpoint"], second["checkpoint"]]
+    assert {c["recipe"]["label"] for c in told} == {"text_len low"}
+    assert all((two.study / c["path"] / "model.safetensors").exists() for c in told)
+    with (view := view_study(two.study)).store:
+        links = view.store.query("SELECT root, cycle, parent, init FROM cycles ORDER BY cycle")
+        kept = [view.store.result(c["context"], "cycle")["checkpoint"] for c in told]
+    assert links == [
+        {"root": first["context"], "cycle": n, "parent": before["context"], "init": before["checkpoint"]}
+        for n, before in ((2, first), (3, second))
+    ]
+    assert kept == [c["checkpoint"] for c in told]
+
+    page = (two.study / "report" / "report.html").read_text(encoding="utf-8")
+    section = page.split('<section id="cycles">')[1].split("</section>")[0]
+    rows = re.findall(r"<tr>.*?</tr>", section.split("<tbody>")[1].split("</tbody>")[0], re.S)
+    assert len(rows) == 3
+    for row, c in zip(rows, told, strict=True):
+        gains = [g for g in (c["recipe"], c["against_first"]) if g]
+        assert all(x in row for x in (c["init"] or "the study's model", c["checkpoint"], "text_len low"))
+        assert all(interval(g["ci_low"], g["ci_high"]) in row for g in gains)
+    assert "From cycle 2 to cycle 3" in section
+
+    app = DjsbApp(two.study)
+    async with app.run_test(size=(160, 45)) as pilot:
+        await shown(pilot, app)
+        await pilot.press("6")
+        gain = third["against_first"]
+        told_of = f"against the first: {gain['change']:+.1f} % [{gain['ci_low']:+.1f}, {gain['ci_high']:+.1f}]"
+        lines = await until(pilot, lambda: branch(app), "the lineage")
+    assert [line.split()[0] for line in lines] == ["ckpt₀", "recipe₁", "ckpt₁", "recipe₂", "ckpt₂", "recipe₃", "ckpt₃"]
+    assert told_of in lines[5]
+    assert all("text_len low" in line for line in lines[1::2])
+
+
+def branch(app: DjsbApp) -> list[str]:
+    """The lineage in the tree of recipes, each line under the one before; none before it is drawn."""
+    found: list[str] = []
+    trees = list(app.screen.query(Tree))
+    node = trees[0].root.children[0] if trees and trees[0].root.children else None
+    while node is not None and node.children:
+        (node,) = node.children
+        found.append(str(node.label))
+    return found
 
 
 def test_no_cycle_follows_where_no_recipe_is_confirmed(stopped: Tiny) -> None:

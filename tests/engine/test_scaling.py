@@ -56,6 +56,8 @@ def test_a_recipe_is_compared_on_more_training_another_model_and_other_data(one:
     assert done.returncode == 0, done.stderr
     assert run_djsb("rank", one.study, "--json").stdout == board  # the study's own ranking is none the wiser
 
+    stages = json.loads(run_djsb("status", one.study, "--json").stdout)["stages"]
+    assert stages[-1] == {"stage": "transfer", "trials": {"COMPLETE": 24}}  # four points at three seeds
     found = json.loads(run_djsb("show", "scaling", one.study, "--json").stdout)
     assert [p["proposal"] for p in found["points"]] == [a["id"] for a in asked]
     half, double, small, other = found["points"]

@@ -259,8 +259,10 @@ def _lineage(tree: Tree[str], cycles: Sequence[Row]) -> None:
         if best:
             line = Text(f"recipe{_low(number)} ").append_text(_line(best)).append("  ● confirmed")
             if (against := link.get("against_first")) and against["change"] is not None:
-                line.append(f"  against the first: {percent(against['change'])} %")
+                line.append(f"  against the first: {percent(against['change'])} %{_interval(against)}")
             node = node.add(line, data=best["pool"], expand=True)
+            if link is cycles[-1]:
+                node.add_leaf(f"ckpt{_low(number)}")
         else:
             node.add_leaf(Text(printable(link["unconfirmed"] or "no recipe is confirmed yet"), "faint"))
 
@@ -271,6 +273,9 @@ def _low(number: int) -> str:
 
 
 def _line(r: Row) -> Text:
-    interval = "" if r["ci_low"] is None else f" [{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]"
     verdict = (f"{VERDICTS[r['verdict']]} ", style_of(r["verdict"]))
-    return Text.assemble(verdict, f"{percent(r['change'])} %{interval}  ", (printable(r["label"]), "title"))
+    return Text.assemble(verdict, f"{percent(r['change'])} %{_interval(r)}  ", (printable(r["label"]), "title"))
+
+
+def _interval(r: Row) -> str:
+    return "" if r["ci_low"] is None else f" [{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]"
