@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from app.beyond import show_mappers, show_prompts
 from app.lineage import show_lineage, show_scaling
 from app.printable import say, say_table
 from engine.budget import format_seconds, parse_budget
@@ -302,7 +303,8 @@ def show_log(found: list[Row]) -> None:
 
 
 def show(folder: Path, wanted: str) -> Row:
-    """One pool, trial or proposal by the beginning of its id, or `recipe`, `lineage` or `scaling`."""
+    """One pool, trial or proposal by the beginning of its id, or recipe, lineage, scaling, mappers, prompts."""
+    from engine import prompting, rewritten
     from engine.cycles import last_recipe, lineage
     from engine.scaling import scaling_law
 
@@ -310,6 +312,10 @@ def show(folder: Path, wanted: str) -> Row:
     store = opened.store
     if wanted == "scaling":
         return {"what": "scaling", **(scaling_law(opened) or {"points": [], "lines": {}})}
+    if wanted == "mappers":
+        return {"what": "mappers", "mappers": rewritten.judged(opened)}
+    if wanted == "prompts":
+        return {"what": "prompts", "prompts": prompting.table(opened)}
     if wanted == "lineage":
         return {"what": "lineage", "lineage": lineage(opened)}
     if wanted == "recipe":
@@ -374,6 +380,12 @@ def show_one(found: Row) -> None:
         return
     if found["what"] == "scaling":
         show_scaling(found)
+        return
+    if found["what"] == "mappers":
+        show_mappers(found["mappers"])
+        return
+    if found["what"] == "prompts":
+        show_prompts(found["prompts"])
         return
 
     say(yaml.safe_dump(json.loads(json.dumps(found)), sort_keys=False, allow_unicode=True).rstrip())

@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from engine.open_study import OpenStudy
 from engine.paused import Paused
 from engine.pools import pool_from_json
 from engine.requests import Inbox
+from engine.rewritten import Rewritten
 from engine.slots import Events, Slot, open_slots
 from engine.store import Row
 from engine.tasks import Job, Outside
@@ -73,6 +75,7 @@ class Scheduler:
         self.accounts = Accounts(opened, self.limit)
         self.book = TrialBook(opened)
         self.paused = Paused(opened)
+        self.rewritten = Rewritten(opened, self.accounts)
 
     def ledger(self) -> Ledger:
         """What is spent, what runs, what is left."""
@@ -97,8 +100,19 @@ class Scheduler:
         counted = flops and "flops" not in known
         if not timed and not counted:
             return
-        message = self._message("calibrate", timed=timed, packs=not flops, flops=counted)
-        slot = self.slots[0]
+        event = self.alone("calibrate", "the calibration", timed=timed, packs=not flops, flops=counted)
+        with self.store.transaction():
+            measured = {**known, **event["calibration"], "device": self.slots[0].device}
+            self.store.put_result(self.opened.context, "calibration", measured)
+            if charge:
+                self.accounts.charge_calibration(self.slots[0].device, event["seconds"], again=bool(known))
+
+    def alone(self, do: str, what: str, **content: Any) -> dict[str, Any]:
+        """Have the first worker do something that is no trial, while nothing else runs; what it came to.
+
+        what: names it in errors. Raises: TrialError.
+        """
+        message, slot = self._message(do, **content), self.slots[0]
         if slot.ready:
             slot.send(message)
         elif not slot.started:
@@ -111,19 +125,14 @@ class Scheduler:
                 time.sleep(0.5)  # until the system knows that the process has ended
                 if slot.started and not slot.died():
                     continue  # that was the end of an earlier worker
-                raise TrialError(f"the calibration failed: {slot.died() or 'the worker is gone'}; see {slot.log}")
+                raise TrialError(f"{what} failed: {slot.died() or 'the worker is gone'}; see {slot.log}")
             elif event["event"] == "ready":
                 slot.ready = True
                 slot.send(message)
             elif event["event"] == "failed":
-                raise TrialError(f"the calibration failed: {event['error']}; see {slot.log}")
+                raise TrialError(f"{what} failed: {event['error']}; see {slot.log}")
             elif event["event"] == "done":
-                break
-        with self.store.transaction():
-            measured = {**known, **event["calibration"], "device": slot.device}
-            self.store.put_result(self.opened.context, "calibration", measured)
-            if charge:
-                self.accounts.charge_calibration(slot.device, event["seconds"], again=bool(known))
+                return event
 
     def run(self, stage: str, proposals: list[str], cap: float) -> str:
         """Run the waiting trials of the given proposals; why it ended: `done`, `budget` or `stopped`.
@@ -133,6 +142,7 @@ class Scheduler:
         self.stage, self.finished, self.note = stage, 0, ""
         self.accounts.cap = min(cap, self.limit)
         self._waiting = deque(self.book.waiting(proposals))
+        self.note = self.rewritten.ensure(self._waiting, self._asked_to_stop)
         try:
             while (self._waiting and not self.stopping and not self.note) or (self._running() and not self.aborting):
                 self.inbox.read()
@@ -144,6 +154,10 @@ class Scheduler:
             for slot in self._running():  # idle workers stay for the next round
                 self._rescind(slot, "the engine was stopped")
         return "stopped" if self.stopping else "budget" if self.note else "done"
+
+    def _asked_to_stop(self) -> bool:
+        self.inbox.read()
+        return self.stopping
 
     def cancel(self, trial: str) -> str:
         """Take a trial out for good, whether it waits or runs; what came of it. What it used stays charged."""
@@ -232,7 +246,8 @@ class Scheduler:
 
     def _length(self, trial: Row) -> tuple[Any, ...]:
         """What trials of one pack have in common."""
-        return trial["samples"], trial["horizon"], trial["init"], self.paused.had(trial)
+        prepared = self.rewritten.prepared(trial)
+        return trial["samples"], trial["horizon"], trial["init"], self.paused.had(trial), prepared
 
     def _launch(self, slot: Slot, pack: list[Row], estimate: float | None) -> None:
         with self.store.transaction():
@@ -240,7 +255,8 @@ class Scheduler:
                 resumed = self.paused.had(trial)
                 slot.trials[trial["id"]] = self.book.launch(trial, slot.device, estimate, resumed)
         slot.seconds = 0.0
-        slot.send(self._message("trials", jobs=[asdict(self._job(t)) for t in pack]))
+        jobs = [asdict(self._job(t)) for t in pack]
+        slot.send(self._message("trials", self.rewritten.prepared(pack[0]), jobs=jobs))
 
     def _job(self, trial: Row) -> Job:
         """The trial as its worker gets it; writes its rows."""
@@ -258,9 +274,10 @@ class Scheduler:
             trial["horizon"], self.paused.before(trial), self.paused.after(trial),
         )  # fmt: skip
 
-    def _message(self, do: str, **content: Any) -> dict[str, Any]:
+    def _message(self, do: str, prepared: Path | None = None, **content: Any) -> dict[str, Any]:
+        """A job for a worker. prepared: caches other than those of the study's own rows."""
         study = self.opened.study.model_dump(mode="json")
-        return {"do": do, "study": study, "prepared": str(self.opened.prepared), **content}
+        return {"do": do, "study": study, "prepared": str(prepared or self.opened.prepared), **content}
 
     # -- events --------------------------------------------------------------------------------
 
