@@ -26,7 +26,7 @@ from engine.errors import OpError
 from engine.media import locate, open_image
 from engine.parallel import run_chunks
 from engine.pools import Rewrite
-from engine.rows_file import Row, write_rows
+from engine.rows_file import Change, Row, write_rows
 from engine.study import digest
 
 TEXT_CHUNK, MODEL_CHUNK = 2_000, 16  # rows of a file; a killed run does at most so many again
@@ -102,7 +102,7 @@ class Rewriting:
         """What the row's images are."""
         return [locate(v, self.root, self._base) for v in as_list(row.get(self.data.fields.images or ""))]
 
-    def changed(self, rows: Numbers, whole: bool, media: Path, relative: Path | None = None) -> Any:
+    def changed(self, rows: Numbers, whole: bool, media: Path, relative: Path | None = None) -> Change:
         """A function for `write_rows` that puts the results in place.
 
         rows: those that were rewritten. whole: rows besides these are written as {}, and all media by absolute paths,

@@ -18,7 +18,7 @@ from engine.media import media_root
 from engine.open_study import OpenStudy
 from engine.pools import Pool, Rewrite, pool_from_json
 from engine.ranking import rank
-from engine.rewriting import Numbers, Rewriting, key_of
+from engine.rewriting import Numbers, Rewriting, key_of, weights_of
 from engine.store import Row, now
 from engine.study import digest
 from engine.tasks import Rows
@@ -109,6 +109,11 @@ class Rewritten:
     def _rewrite(self, work: Rewriting, rows: Numbers, stopped: Callable[[], bool]) -> str:
         """Rewrite what is missing within the budget."""
         opened, name = self.opened, " and ".join(m.op for m in work.mappers)
+        if not work.missing(rows):
+            return ""
+        for m in work.mappers:
+            if weights_of(m.op, dict(m.params), opened.folder) != m.weights:
+                raise OpError(f"{m.op}: its model is another one than when it was proposed; propose it anew")
         workers = opened.workers
         if any(mapper_model(m.op) for m in work.mappers):
             from engine.slots import gpus
