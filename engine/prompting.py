@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -50,9 +51,9 @@ def checkpoints(view: OpenStudy) -> list[Row]:
     for link in chain_of(view):
         best = (view.store.result(link["context"], CYCLE) or {}).get("checkpoint")
         row = view.store.one(
-            "SELECT c.trial, c.path FROM checkpoints c JOIN trials t ON t.id = c.trial LEFT JOIN metrics m "
-            "ON m.trial = t.id AND m.name = ? WHERE c.kept = 1 AND t.context = ? "
-            f"ORDER BY c.trial = ? DESC, m.value {order}, c.trial LIMIT 1",
+            "SELECT c.trial, c.path FROM checkpoints c JOIN trials t ON t.id = c.trial JOIN pools p ON p.id = t.pool "
+            "LEFT JOIN metrics m ON m.trial = t.id AND m.name = ? WHERE c.kept = 1 AND t.context = ? "
+            f"ORDER BY c.trial = ? DESC, p.kind = 'control', m.value {order}, c.trial LIMIT 1",
             (metric.name if metric else "", link["context"], best),
         )
         if row is not None:
@@ -105,7 +106,7 @@ def run(opened: OpenStudy, at_work: Scheduler) -> str:
                 )
                 return "budget"
             done = at_work.alone("ask", "asking a prompt", checkpoint=str(opened.folder / at["path"]), prompt=prompt)
-            mine[prompt] = done["scores"]
+            mine[prompt] = {n: v if math.isfinite(v) else None for n, v in done["scores"].items()}
             with store.transaction():
                 store.put_result(at["context"], RESULT, known)
                 store.put(
