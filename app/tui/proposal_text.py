@@ -97,7 +97,7 @@ def _differences(requests: Sequence[Row], best: Row | None) -> Text:
 
 
 def difference(mine: Row, best: Row) -> list[tuple[str, str]]:
-    """What a pool has (+), lacks (−) or has otherwise (~) than the best one: slices, repetition, layers, mappers, rows."""
+    """What a pool has (+), lacks (−) or has otherwise (~) than the best one: slices, repetition, layers, mappers."""
     ours, theirs = _slices(mine), _slices(best)
     lines = []
     for name, part in ours.items():

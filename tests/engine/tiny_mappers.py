@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "red", "green", "blue", "thing")
@@ -15,15 +14,13 @@ def captioner(folder: Path) -> Path:
     from transformers import BlipProcessor as Processor
 
     torch.manual_seed(0)
-    folder.mkdir(parents=True)
-    (folder / "vocab.txt").write_text("\n".join(WORDS))
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = {**small, "vocab_size": len(WORDS), "max_position_embeddings": 160, "projection_dim": 16,
             "encoder_hidden_size": 16, "bos_token_id": 2, "pad_token_id": 0, "eos_token_id": 3,
             "sep_token_id": 3}  # fmt: skip
     config = BlipConfig(text_config=text, vision_config={**small, "image_size": 16, "patch_size": 8})
     BlipForConditionalGeneration(config).save_pretrained(folder)
-    tokenizer = BertTokenizerFast(vocab_file=str(folder / "vocab.txt"))
+    tokenizer = BertTokenizerFast(vocab={word: i for i, word in enumerate(WORDS)})
     Processor(BlipImageProcessor(size={"height": 16, "width": 16}), tokenizer).save_pretrained(folder)
     return folder
 
@@ -35,12 +32,8 @@ def diffuser(folder: Path) -> Path:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     torch.manual_seed(0)
-    words = folder.with_name(f"{folder.name}-words")
-    words.mkdir(parents=True)
     letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz")]
     vocabulary = {t: i for i, t in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
-    (words / "vocab.json").write_text(json.dumps(vocabulary))
-    (words / "merges.txt").write_text("#version: 0.2\n")
     unet = UNet2DConditionModel(
         sample_size=8, block_out_channels=(4, 8), layers_per_block=1, norm_num_groups=2, cross_attention_dim=8,
         down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"),
@@ -55,7 +48,7 @@ def diffuser(folder: Path) -> Path:
         bos_token_id=52, eos_token_id=53, pad_token_id=53,
     ))  # fmt: skip
     StableDiffusionImg2ImgPipeline(
-        vae=vae, text_encoder=text, tokenizer=CLIPTokenizer(str(words / "vocab.json"), str(words / "merges.txt")),
+        vae=vae, text_encoder=text, tokenizer=CLIPTokenizer(vocab=vocabulary, merges=[]),
         unet=unet, scheduler=PNDMScheduler(skip_prk_steps=True), safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder)  # fmt: skip
