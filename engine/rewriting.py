@@ -30,7 +30,7 @@ from engine.rows_file import Change, Row, write_rows
 from engine.study import digest
 
 TEXT_CHUNK, MODEL_CHUNK = 2_000, 16  # rows of a file; a killed run does at most so many again
-EXAMPLES = 5
+EXAMPLES, LONGEST = 5, 2_000  # rows that are shown, characters of each
 Numbers = NDArray[np.int64]
 
 
@@ -136,8 +136,7 @@ class Rewriting:
         for name in filter(None, (self.data.fields.images, self.data.fields.videos)):
             values = as_list(row.get(name))
             sources = [locate(v, self.root, self._base) for v in values]
-            put = [str(s.absolute()) if isinstance(s, Path) and isinstance(v, str) else v
-                   for s, v in zip(sources, values, strict=True)]  # fmt: skip
+            put = [_at(v, s) for v, s in zip(values, sources, strict=True)]
             found[name] = put if isinstance(row.get(name), list | tuple) else put[0] if put else row.get(name)
         return found
 
@@ -174,14 +173,15 @@ class Rewriting:
 
     def _example(self, number: int, row: Row, result: Row) -> Row:
         """A row before and after; images by paths, those that lie in the row itself by None."""
-        text = row.get(self.data.fields.text or "")
+        text = (row.get(self.data.fields.text or "") or "")[:LONGEST]
+        new = text if result["text"] is None else result["text"][:LONGEST]
         before: list[str | None] = []
         if self.data.fields.images:
             before = [str(s.absolute()) if isinstance(s, Path) else None for s in self.sources(row)]
         after = before if result["images"] is None else [str(self.folder / "media" / n) for n in result["images"]]
         return {
             "row": number, "before": {"text": text, "images": before},
-            "after": {"text": text if result["text"] is None else result["text"], "images": after},
+            "after": {"text": new, "images": after},
         }  # fmt: skip
 
 
@@ -194,6 +194,13 @@ def weights_of(name: str, params: dict[str, Any], root: Path) -> str:
 def key_of(mappers: Sequence[Rewrite]) -> str:
     """What a chain of mappers is stored under."""
     return digest([asdict(m) for m in mappers], 12)
+
+
+def _at(value: Any, source: bytes | Path) -> Any:
+    """A media value with the absolute path of its file."""
+    if isinstance(source, bytes):
+        return value
+    return {**value, "path": str(source.absolute())} if isinstance(value, dict) else str(source.absolute())
 
 
 def _like(before: Any, files: list[Path], relative: Path | None) -> Any:

@@ -57,7 +57,7 @@ def detail(p: Row, s: Snapshot, best: Row | None) -> Text:
 def _before_and_after(requests: Sequence[Row], s: Snapshot) -> list[str]:
     """What the proposal's mappers did to rows, once they have run."""
     chains = [[rewriter(m) for m in r["pool"]["mappers"]] for r in requests if r["pool"].get("mappers")]
-    found = [told for told in s.results.get("rewritten", ()) if told["mappers"] in chains]
+    found = [told for told in s.results.get("rewritten") or () if told["mappers"] in chains]
     return [f"{t['changed']} of {t['rows']} rows changed" for t in found] + [x for t in found for x in told_of(t)]
 
 

@@ -58,6 +58,7 @@ def test_a_mapper_that_changes_nothing_gives_the_controls_results_to_the_bit(map
     sql = (
         "SELECT t.seed, m.name, m.value FROM trials t JOIN metrics m ON m.trial = t.id JOIN pools p ON p.id = t.pool "
         "WHERE {} AND t.seed IN (SELECT seed FROM trials x JOIN pools y ON y.id = x.pool WHERE y.kind = 'mapper') "
+        "AND t.samples IN (SELECT samples FROM trials x JOIN pools y ON y.id = x.pool WHERE y.kind = 'mapper') "
         "ORDER BY t.seed, m.name"
     )
     same = rows(mapped.study, sql.format("p.label LIKE '%remove_specific_chars%'"))
