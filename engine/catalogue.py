@@ -247,7 +247,7 @@ def mapper_needs(name: str, params: Mapping[str, Any]) -> str | None:
     if model is None:
         return None
     if name == "image_diffusion_mapper" and importlib.util.find_spec("diffusers") is None:
-        return "needs diffusers; pip install 'djsb[video]'"
+        return "needs diffusers; pip install 'djsb[t2v]'"
     folder = params.get(model)
     if folder is None:
         return f"needs local weights; set {model} to their folder"
