@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from engine import prompting
 from engine.accounts import Accounts
 from engine.budget import format_seconds
 from engine.drafting import last_rung
@@ -29,7 +30,7 @@ def digest_text(opened: OpenStudy, limit: float) -> str:
     ranked = [r for r in rank(opened) if r.effect.change is not None]
     parts = [
         _study(opened), _budget(opened, limit), _leaderboard(ranked), _statistics(opened), _clusters(opened),
-        _overlaps(opened, ranked[:8]), _asked(opened),
+        _overlaps(opened, ranked[:8]), _mappers(opened), _prompts(opened), _asked(opened),
     ]  # fmt: skip
     text = "\n\n".join(p for p in parts if p)
     return text if len(text) <= MAX else text[:MAX] + "\n[cut here: use the tools to look closer]"
@@ -135,6 +136,31 @@ def _overlaps(opened: OpenStudy, ranked: Sequence[Ranked]) -> str:
     return "## Overlaps of the rows that pools keep (intersection over union)\n" + "; ".join(
         f"{a} and {b} {x:.2f}" for x, a, b in pairs
     )
+
+
+def _mappers(opened: OpenStudy) -> str:
+    """Rewritten pools against the same rows as they are."""
+    found = [
+        f"{r.pool.id} {r.label}: {effect_text(r)}, {r.effect.verdict}"
+        for r in rank(opened, ("mapper",)) if r.effect.change is not None
+    ]  # fmt: skip
+    return "## Rewritten pools (change against the same rows as they are)\n" + "\n".join(found) if found else ""
+
+
+def _prompts(opened: OpenStudy) -> str:
+    """Prompts that were asked, against the study's own; that says nothing of how the recipe did on fresh seeds."""
+    found = prompting.table(opened)
+    if found is None:
+        return ""
+    own = found["rows"][0]
+    lines = [
+        f"## Prompts asked of each cycle's checkpoint (points of percent against the study's own: {own['prompt']})"
+    ]
+    for row in found["rows"][1:]:
+        pairs = [(c["change"], o["change"]) for c, o in zip(row["cells"], own["cells"], strict=True)]
+        told = ", ".join("–" if c is None or o is None else f"{c - o:+.2f}" for c, o in pairs)
+        lines.append(f"{told}: {row['prompt']}")
+    return "\n".join(lines)
 
 
 def _asked(opened: OpenStudy) -> str:

@@ -254,12 +254,16 @@ def rank(
 @app.command()
 def show(
     id_: Annotated[
-        str, typer.Argument(metavar="ID", help="a pool, trial or proposal (or its beginning), recipe, lineage, scaling")
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="a pool, trial or proposal (or its beginning), or recipe, lineage, scaling, mappers, prompts",
+        ),
     ],
     folder: Folder = HERE,
     json: Json = False,
 ) -> None:
-    """Show one pool, trial or proposal, the recipe, the cycles and their checkpoints, or the recipe at other scales."""
+    """Show a pool, trial, proposal, the recipe, the cycles, the recipe at other scales, rewritten pools, or prompts."""
     from app.showing import show as one
     from app.showing import show_one
 

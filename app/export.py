@@ -55,7 +55,14 @@ def recipe(folder: Path, wanted: str | None) -> str:
             if best["repetition"] > 1
             else "repetition: no rate did as well as adding lower-ranked rows, or none was tried",
         ]
-    return recipe_yaml(pool.slices, opened.study.dataset, name=opened.study.name, header=header)
+    return recipe_yaml(
+        pool.slices,
+        opened.study.dataset,
+        name=opened.study.name,
+        header=header,
+        mappers=pool.mappers,
+        root=opened.folder,
+    )
 
 
 def write_recipe(folder: Path) -> Path | None:
@@ -147,5 +154,6 @@ def apply(recipe_file: Path, data: Path, out: Path, force: bool) -> Row:
     done = apply_recipe(text, str(recipe_file), data.resolve(), out, root=recipe_file.resolve().parent, overwrite=force)
     return {
         "rows_in": done.rows_in, "rows_out": done.rows_out, "quarantined": done.quarantined,
+        **({"rewritten": done.rewritten, "left_as_they_were": dict(done.kept)} if done.rewritten or done.kept else {}),
         "bad": [{"row": row, "reason": why} for row, why in done.bad[:100]], "out": str(out),
     }  # fmt: skip

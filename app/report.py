@@ -1,4 +1,7 @@
-"""The report: one HTML file that needs nothing else, and its figures as PNG. Reads the study's database only."""
+"""The report: one HTML file that needs nothing else, and its figures as PNG.
+
+Reads the study's database, and the images that it names as examples of rewritten rows.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import charts_course, charts_evidence, charts_structure, report_data
+from app.beyond import compared
 from app.figures import PALETTE, SYMBOLS, Picture, clean, interval, percent, picture, share
 from app.lineage import flops_text, line_text, moves_text
+from engine import prompting, rewritten
 from engine.budget import format_seconds
 from engine.cycles import lineage
 from engine.errors import DjsbError
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
 FIGURES = (
     "leaderboard", "buckets", "statistics", "metrics", "lattice", "repetition", "confirmation", "budget", "curves",
 )  # fmt: skip
+THUMBNAIL = 128  # pixels of the longer side
 NAMED = 3  # pools that the summary names of each kind
 
 
@@ -74,8 +80,26 @@ def render(content: Row, pictures: Mapping[str, Picture]) -> str:
         interval=interval, symbols=SYMBOLS, palette=PALETTE, svg=lambda drawn: Markup(drawn.svg), number=number,
         term_size=term_size, moves_text=moves_text,
         places=report_data.places, flops_text=flops_text, line_text=line_text,
+        thumbnail=thumbnail, compared=compared,
     )  # fmt: skip
     return environment.get_template("report.html.j2").render(content, pictures=pictures)
+
+
+def thumbnail(file: str | None) -> str:
+    """A small copy of an image as a data URI; nothing when it is gone or lies in the row itself."""
+    import base64
+    import io
+
+    from engine.media import open_image
+
+    try:
+        image = open_image(Path(file or ""))
+    except (OSError, ValueError, SyntaxError):
+        return ""
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    out = io.BytesIO()
+    image.save(out, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
 def when(at: str) -> str:
@@ -119,6 +143,8 @@ def gather(opened: OpenStudy) -> Row:
         "recipe": store.result(context, "recipe"),
         "lineage": lineage(opened),
         "scaling": scaling_law(opened),
+        "mapped": rewritten.judged(opened),
+        "prompts": prompting.table(opened),
         "confirmed": store.one("SELECT at FROM results WHERE context = ? AND name = 'recipe'", (context,)) is not None,
         "spent": report_data.spent(opened),
         "progress": report_data.progress(opened),

@@ -177,7 +177,7 @@ def confirmed(opened: OpenStudy) -> list[Candidate]:
     found = []
     main = list(opened.main_metrics)
     metrics = [*main, *(m for m in opened.metrics if m not in main)]
-    for entry in rank(opened, ("single", "combination"), fresh=True):
+    for entry in rank(opened, ("single", "combination", "mapper"), fresh=True, against_control=True):
         control = _control(opened, entry.samples)
         runs, base = (table.get((p or "", entry.samples, entry.samples), {}) for p in (entry.pool.id, control))
         by_metric = {}

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from app.beyond import show_mappers, show_prompts
 from app.lineage import show_lineage, show_scaling
 from app.printable import say
 from engine.errors import StudyError
@@ -14,7 +15,8 @@ from engine.store import Row
 
 
 def show(folder: Path, wanted: str) -> Row:
-    """One pool, trial or proposal by the beginning of its id, or `recipe`, `lineage` or `scaling`."""
+    """One pool, trial or proposal by the beginning of its id, or recipe, lineage, scaling, mappers, prompts."""
+    from engine import prompting, rewritten
     from engine.cycles import last_recipe, lineage
     from engine.scaling import scaling_law
 
@@ -22,6 +24,10 @@ def show(folder: Path, wanted: str) -> Row:
     store = opened.store
     if wanted == "scaling":
         return {"what": "scaling", **(scaling_law(opened) or {"points": [], "lines": {}})}
+    if wanted == "mappers":
+        return {"what": "mappers", "mappers": rewritten.judged(opened)}
+    if wanted == "prompts":
+        return {"what": "prompts", "prompts": prompting.table(opened)}
     if wanted == "lineage":
         return {"what": "lineage", "lineage": lineage(opened)}
     if wanted == "recipe":
@@ -83,6 +89,10 @@ def show_one(found: Row) -> None:
         show_lineage(found["lineage"])
     elif found["what"] == "scaling":
         show_scaling(found)
+    elif found["what"] == "mappers":
+        show_mappers(found["mappers"])
+    elif found["what"] == "prompts":
+        show_prompts(found["prompts"])
     else:
         show_fields(found)
 

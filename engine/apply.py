@@ -6,16 +6,16 @@ of the kept rows come back, and the output is written from the original.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import re
+import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,17 +24,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import datajuicer
-from engine.catalogue import IMAGE_TOKEN, VIDEO_TOKEN, missing_needs
-from engine.dataset import Dataset, FolderReader, ParquetReader, as_list
+from engine.catalogue import IMAGE_TOKEN, MAPPERS_FIXED, VIDEO_TOKEN, missing_needs
+from engine.dataset import Dataset, as_list
 from engine.errors import DataError, OpError
 from engine.media import locate, media_root
 from engine.parallel import run_chunks
+from engine.pools import Rewrite
 from engine.recipes import Recipe, one_line, read_recipe
+from engine.rewriting import Rewriting
+from engine.rows_file import write_rows
 from engine.scan import inspect
 from engine.study_sections import DatasetSection
 
 CHUNK = 1_000
-BLOCK = 4_096
 SUFFIXES = (".jsonl", ".parquet")
 # text for OPs that score it against media: they skip text that does not name them
 TOKENS = {
@@ -48,12 +50,15 @@ Bad = tuple[tuple[int, str], ...]
 class Applied:
     """What a recipe did. rows_in = rows_out + quarantined + what the filters dropped.
 
-    bad: (row, reason) of every quarantined row, in order.
+    bad: (row, reason) of every quarantined row, in order. rewritten: rows that mappers changed. kept: reason → rows
+    that a mapper was to change and could not, which stay as they were.
     """
 
     rows_in: int
     rows_out: int
     bad: Bad = ()
+    rewritten: int = 0
+    kept: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def quarantined(self) -> int:
@@ -74,6 +79,8 @@ def apply_recipe(
 ) -> Applied:
     """Write the rows of `data` that a recipe keeps to `out`, in order, with all their columns unchanged.
 
+    Mappers then rewrite the text or the images of these rows; new images lie in a folder `OUT-media` beside `out`.
+
     where: names the recipe in errors. data: JSONL, Parquet or a Hugging Face folder; relative media
     paths start from its folder and come back as they were. out: .jsonl or .parquet. root: folder
     that the recipe's model paths start from (default: the working directory). skip: rows to leave
@@ -83,7 +90,7 @@ def apply_recipe(
     data or an output that is not usable.
     """
     recipe = read_recipe(recipe_text, where, root or Path())
-    for name, params in recipe.process:
+    for name, params in recipe.filters:
         if reason := missing_needs(name, dict(params)):
             raise OpError(f"{where}: {name} {reason}")
     _check_out(out, data, overwrite)
@@ -96,14 +103,43 @@ def apply_recipe(
     folder = None if re.search("[{}]", str(out.parent.resolve())) else out.parent
     with TemporaryDirectory(prefix=".djsb-apply-", dir=folder) as scratch:
         bad = _working_copy(recipe, rows, Path(scratch), skip, state)
-        if len(bad) < total:
-            kept = _filter(recipe, Path(scratch), where)
-        else:
+        if len(bad) == total:
             (reason, n), *_ = Counter(why for _, why in bad).most_common(1)
             raise DataError(f"no row of {data} can be read for {where}: {n} × {reason}; check the recipe's fields")
+        kept = np.setdiff1d(np.arange(total, dtype=np.int64), np.array([row for row, _ in bad], np.int64))
+        if recipe.filters:
+            kept = _filter(recipe, Path(scratch), where)
+        work = _rewrite(recipe, rows, kept, Path(scratch), root or Path(), state)
+        media = out.with_name(f"{out.stem}-media")
+        moved = work is not None and "image" in work.changes
+        if moved and media.exists() and not overwrite:
+            raise DataError(f"{media} exists already; give another file, or overwrite it explicitly")
+        change = work.changed(kept, False, media, out.parent) if work else None
+        told = work.summary(kept) if work else {"changed": 0, "kept": {}}
+        if moved and work is not None:
+            shutil.rmtree(media, ignore_errors=True)
+            shutil.move(work.folder / "media", media)
         with _replacing(out, data, overwrite) as target:
-            _write(rows, kept, target)
-    return Applied(total, len(kept), bad)
+            write_rows(rows, kept, target, change)
+    return Applied(total, len(kept), bad, told["changed"], told["kept"])
+
+
+def _rewrite(
+    recipe: Recipe, rows: Dataset, kept: NDArray[np.int64], scratch: Path, root: Path, state: Path | None
+) -> Rewriting | None:
+    """Run the recipe's mappers over the kept rows; None without any."""
+    if not recipe.mappers or not len(kept):
+        return None
+    own = {name: (*MAPPERS_FIXED.get(name, {}), "caption_key") for name, _ in recipe.mappers}
+    steps = tuple(
+        Rewrite(name, tuple(sorted((k, v) for k, v in params.items() if k not in own[name])))
+        for name, params in recipe.mappers
+    )
+    folder = media_root(rows.path, state or scratch) if recipe.images else rows.path.parent
+    work = Rewriting(rows, folder, steps, root, (scratch / "rewritten").resolve(), anywhere=True)
+    for _ in work.run(kept, recipe.np):
+        pass
+    return work
 
 
 def _check_out(out: Path, data: Path, overwrite: bool) -> None:
@@ -207,7 +243,7 @@ def _filter(recipe: Recipe, scratch: Path, where: str) -> NDArray[np.int64]:
     """Numbers of the rows that the recipe keeps, ascending."""
     process = tuple(
         (op.name, {**params, **({"text_key": TOKENS[op.modality][0]} if op.modality in TOKENS else {})})
-        for op, (_, params) in zip(recipe.ops, recipe.process, strict=True)
+        for op, (_, params) in zip(recipe.ops, recipe.filters, strict=True)
     )
     config = scratch / "recipe.yaml"
     config.write_text(Recipe(process, "text", "images", "videos", recipe.np).yaml(), encoding="utf-8")
@@ -248,54 +284,3 @@ def _run_data_juicer(scratch: Path, config: Path, where: str) -> NDArray[np.int6
         raise DataError(
             f"Data-Juicer could not apply {where}: {type(error).__name__}: {reason}; mend or leave out that row or OP"
         ) from None
-
-
-# --- the output ---
-
-
-def _write(rows: Dataset, kept: NDArray[np.int64], target: Path) -> None:
-    """The kept rows as they are in the original.
-
-    Raises: DataError when the format of the output cannot hold them.
-    """
-    blocks = [kept[at : at + BLOCK] for at in range(0, len(kept), BLOCK)]
-    if target.suffix == ".jsonl":
-        with target.open("w", encoding="utf-8") as file:
-            for block in blocks:
-                file.writelines(_json(row, target.name) + "\n" for row in rows.take(block))
-        return
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        schema = _schema(rows, blocks)
-        with pq.ParquetWriter(target, schema) as writer:
-            for block in blocks:
-                table = pa.Table.from_pylist(list(rows.take(block)), schema)
-                writer.write_table(table)
-    except (pa.ArrowException, UnicodeEncodeError) as error:
-        reason = one_line(str(error))[:200]
-        raise DataError(f"{target.name} cannot hold the rows ({reason}); write a .jsonl file instead") from error
-
-
-def _json(row: dict[str, Any], name: str) -> str:
-    try:
-        text = json.dumps(row, ensure_ascii=False)
-        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
-            return json.dumps(row)
-        return text
-    except TypeError as error:  # bytes and dates of a Parquet file
-        raise DataError(f"{name} cannot hold the rows ({error}); write a .parquet file instead") from error
-
-
-def _schema(rows: Dataset, blocks: Sequence[NDArray[np.int64]]) -> Any:
-    """The original's schema; for JSONL, one that all kept rows fit."""
-    import pyarrow as pa
-
-    reader = rows.reader
-    if isinstance(reader, ParquetReader):
-        return reader._files[0].schema_arrow
-    if isinstance(reader, FolderReader):
-        return reader._data.features.arrow_schema
-    found = [pa.schema(list(pa.array(list(rows.take(block))).type)) for block in blocks]
-    return pa.unify_schemas([pa.schema([]), *found], promote_options="permissive")

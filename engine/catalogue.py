@@ -263,9 +263,45 @@ MAPPERS: dict[str, Mapping[str, type]] = {
 }
 
 
-def check_mapper(name: str, params: Mapping[str, Any], root: Path) -> dict[str, Any]:
+# what a mapper must be told besides, so that it gives one row for each and asks no other model
+MAPPERS_FIXED: dict[str, Mapping[str, Any]] = {
+    "image_captioning_mapper": {"keep_original_sample": False},
+    "image_diffusion_mapper": {"keep_original_sample": False, "aug_num": 1},
+}
+
+
+def mapper_fields(name: str) -> tuple[frozenset[str], str]:
+    """(modalities that a mapper of the list reads, the one that it rewrites)."""
+    if name == "image_diffusion_mapper":
+        return frozenset({"text", "image"}), "image"
+    return frozenset({"image", "text"} if name == "image_captioning_mapper" else {"text"}), "text"
+
+
+def mapper_model(name: str) -> str | None:
+    """The parameter of a mapper that takes a model's folder, or None."""
+    return next((key for key, kind in MAPPERS[name].items() if kind is Path), None)
+
+
+def mapper_needs(name: str, params: Mapping[str, Any]) -> str | None:
+    """Why a mapper cannot run here, with the remedy; None when it can. `params` as from `check_mapper`."""
+    model = mapper_model(name)
+    if model is None:
+        return None
+    if name == "image_diffusion_mapper" and importlib.util.find_spec("diffusers") is None:
+        return "needs diffusers; pip install 'djsb[t2v]'"
+    folder = params.get(model)
+    if folder is None:
+        return f"needs local weights; set {model} to their folder"
+    wanted = "model_index.json" if name == "image_diffusion_mapper" else "config.json"
+    if not (Path(folder) / wanted).is_file():
+        return f"{model}: {folder} holds no {wanted}; put the weights there"
+    return None
+
+
+def check_mapper(name: str, params: Mapping[str, Any], root: Path, anywhere: bool = False) -> dict[str, Any]:
     """Parameters of a mapper on the allowlist; model folders as absolute paths inside the study's folder `root`.
 
+    anywhere: they may lie elsewhere on this machine, as in a recipe that a person applies.
     Raises: OpError for any other OP or parameter, a value of another type, and a path that leads out of the study.
     """
     if name not in MAPPERS:
@@ -282,7 +318,12 @@ def check_mapper(name: str, params: Mapping[str, Any], root: Path) -> dict[str, 
             raise OpError(f"{name}: {key} is {len(value)} characters long, and may be 500")
         if kind in (int, float) and not 0 < value < 1e6:
             raise OpError(f"{name}: {key} must be above 0 and below a million, not {value}")
-        checked[key] = str(inside(root, value)) if kind is Path else value
+        if key == "strength" and value > 1:
+            raise OpError(f"{name}: strength must be at most 1, not {value}")
+        if kind is Path:
+            checked[key] = str((root / Path(value).expanduser()).resolve() if anywhere else inside(root, value))
+        else:
+            checked[key] = value
     return checked
 
 

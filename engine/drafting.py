@@ -10,23 +10,27 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from engine import catalogue
+from engine import catalogue, prompting
 from engine.accounts import Accounts
 from engine.bounds import parse
 from engine.cycles import chain_of
 from engine.errors import DjsbError
-from engine.experiments import Bucket, Combine, Cycle, Interval, Mapper, Repeat, Scale, Seeds, Suggestion
+from engine.experiments import Bucket, Combine, Cycle, Interval, Mapper, Prompt, Repeat, Scale, Seeds, Suggestion
 from engine.open_study import OpenStudy
-from engine.pools import FEEDBACK, Layer, Pool, Slice, pool_from_json
+from engine.pools import FEEDBACK, Layer, Pool, Rewrite, Slice, pool_from_json
 from engine.proposal_queue import stored_id, submit, trial_id, where
 from engine.proposals import Origin, PoolRequest, Proposal
 from engine.ranking import FRESH, Ranked, rank
+from engine.rewriting import weights_of
+from engine.rewritten import mappers_problem
 from engine.scaling import STAGE as TRANSFER
 from engine.scaling import elsewhere
-from engine.search.paper import PoolKind, control, fewest_rows, ordered, repeat, request
+from engine.search.paper import PoolKind, control, fewest_rows, kind_of, ordered, repeat, request
 from engine.store import Row, now
 from engine.study import digest
 from engine.tasks import Task
+
+MAPPERS_MOST = 4
 
 
 class Refused(DjsbError):
@@ -86,8 +90,12 @@ def draft(opened: OpenStudy, suggestion: Suggestion, origin: Origin, parent: str
         stage, pools, seeds = _more_seeds(opened, wanted)
     elif isinstance(wanted, Cycle):
         stage, pools, seeds = _probes(opened, wanted)
+    elif isinstance(wanted, Mapper):
+        stage, pools, seeds = _rewritten(opened, wanted)
     elif isinstance(wanted, Scale):
         stage, pools, seeds = _elsewhere(opened, wanted)
+    elif isinstance(wanted, Prompt):
+        stage, pools, seeds = _prompts(opened, wanted)
     else:
         raise Refused(f"no way is known to run {wanted.kind}")
     found = Proposal(
@@ -95,7 +103,8 @@ def draft(opened: OpenStudy, suggestion: Suggestion, origin: Origin, parent: str
         evidence=suggestion.evidence, expected=suggestion.expected, fallback=suggestion.fallback,
         suggestion=suggestion, parent=parent, init=wanted.checkpoint if isinstance(wanted, Cycle) else None,
     )  # fmt: skip
-    _refuse_repetition(where(opened, found), pools, seeds)
+    if pools:
+        _refuse_repetition(where(opened, found), pools, seeds)
     return found
 
 
@@ -195,6 +204,44 @@ def _more_seeds(opened: OpenStudy, wanted: Seeds) -> Drafted:
     had = {t["seed"] for t in trials if (t["samples"], t["horizon"]) == (at["samples"], at["horizon"])}
     seeds = [s for s in range(len(had) + wanted.seeds) if s not in had][: wanted.seeds]
     return at["stage"], [_request_of(control_row), _request_of(at)], seeds
+
+
+def _rewritten(opened: OpenStudy, wanted: Mapper) -> Drafted:
+    """A pool whose rows a mapper rewrites, and the same rows as they are."""
+    if wanted.pool is None:
+        base, name = control(opened, opened.pool_size), "all rows"
+    else:
+        row = opened.store.one(
+            "SELECT * FROM pools WHERE id = ? AND kind IN ('single', 'combination', 'mapper')", (wanted.pool,)
+        )
+        if row is None:
+            raise Refused(f"pool {wanted.pool} is no bucket, combination or rewritten pool here; djsb rank names them")
+        base, name = pool_from_json(json.loads(row["content"])), row["label"]
+    if len(base.mappers) >= MAPPERS_MOST:
+        raise Refused(f"pool {base.id} has {len(base.mappers)} mappers; a pool may have {MAPPERS_MOST}")
+    step = Rewrite(wanted.op, tuple(sorted(wanted.params.items())))
+    if problem := mappers_problem(opened, (step,)):
+        raise Refused(problem)
+    step = replace(step, weights=weights_of(wanted.op, dict(wanted.params), opened.folder))
+    mapped = replace(base, mappers=(*base.mappers, step))
+    plain = replace(base, mappers=())  # that it is judged against
+    share, seeds = last_rung(opened)
+    plain_name = name.split(" → ", maxsplit=1)[0]
+    wholes = [
+        request(opened, control(opened, base.size), "control", "control"),
+        *([] if plain.is_control else [request(opened, plain, plain_name, kind_of(plain))]),
+        request(opened, mapped, f"{name} → {step}", "mapper"),
+    ]
+    return "scale", [r.part(share) for r in wholes], range(seeds)
+
+
+def _prompts(opened: OpenStudy, wanted: Prompt) -> Drafted:
+    """Prompts for the checkpoints of all cycles; nothing is trained."""
+    if problem := prompting.lacking(opened):
+        raise Refused(problem)
+    if not prompting.to_ask(opened, wanted.prompts):
+        raise Refused("a repetition: all of these prompts were asked before; djsb show prompts has them")
+    return prompting.STAGE, [], ()
 
 
 def _probes(opened: OpenStudy, wanted: Cycle) -> Drafted:

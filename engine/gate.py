@@ -11,6 +11,7 @@ from engine.open_study import OpenStudy
 from engine.pools import FEEDBACK, Pool
 from engine.proposals import Proposal
 from engine.ranking import FRESH
+from engine.rewritten import mappers_problem
 
 MAX_REPETITION = 64
 MAX_SAMPLES_FACTOR = 1000
@@ -85,6 +86,8 @@ def _pool_problem(pool: Pool, opened: OpenStudy) -> str | None:
                 check_params(s.op, dict(s.params), opened.folder)
             except DjsbError as error:
                 return str(error)
+    if problem := mappers_problem(opened, pool.mappers):
+        return problem
     if sum(layer.weight or 0 for layer in pool.layers) > 1 + 1e-9:
         return "the layers' weights add up to more than 1"
     kept = opened.kept(pool)

@@ -106,7 +106,8 @@ def _scale(opened: OpenStudy) -> list[Sentence]:
 
 
 def _confirm(opened: OpenStudy) -> list[Sentence]:
-    ranked = [r for r in rank(opened, ("single", "combination"), fresh=True) if r.effect.change is not None]
+    found = rank(opened, ("single", "combination", "mapper"), fresh=True, against_control=True)
+    ranked = [r for r in found if r.effect.change is not None]
     return [Sentence(f"On fresh seeds {r.label}: {effect_text(r)}, {r.effect.verdict}.", (r.pool.id,)) for r in ranked]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine import cycles, decisions, feedback, outcome, proposal_queue, scaling
+from engine import cycles, decisions, feedback, outcome, prompting, proposal_queue, scaling
 from engine.budget import parse_budget
 from engine.errors import Awaited
 from engine.open_study import EngineLock, OpenStudy
@@ -74,6 +74,8 @@ def run_loop(
             if ended[-1].how in ("stopped", "failed"):
                 break
         transferred = scaling.run(cycle, at_work) if until == STAGES[-1] and ended[-1].how != "stopped" else "done"
+        if until == STAGES[-1] and transferred == "done" and ended[-1].how != "stopped":
+            transferred = prompting.run(cycle, at_work)
         return _joined(ended, cycle, transferred, at_work)
 
 

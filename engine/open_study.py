@@ -303,7 +303,10 @@ class OpenStudy:
     @cached_property
     def prepared(self) -> Path:
         """The folder of the task's shared caches."""
-        train = self._rows(self.data, self.scanned)
+        return self.prepare(self._rows(self.data, self.scanned))
+
+    def prepare(self, train: Rows) -> Path:
+        """The folder of the task's caches for these rows to train on, and the evaluation."""
         held = self._rows(self.evaluation, self.evaluation_scan) if self.has_evaluation_rows else None
         notice = self._progress(f"caches of task {self.study.task}")
         return self.task.prepare(self.study, self.folder, train, held, self.workers, notice)

@@ -12,7 +12,7 @@ from engine.open_study import OpenStudy
 from engine.pools import Slice
 from engine.proposals import Adviser
 from engine.ranking import Ranked, rank
-from engine.search.paper import metric_series, recipes
+from engine.search.paper import candidates, metric_series
 from engine.study import STAGES
 from engine.tasks.text import captions
 
@@ -65,7 +65,7 @@ def insights(opened: OpenStudy) -> dict[str, list[dict[str, Any]]]:
 
 def _unconfirmed(opened: OpenStudy) -> str | None:
     """Why nothing can be concluded yet: the fresh seeds are read once, when all of them are there."""
-    chosen, wanted = recipes(opened)[: opened.study.confirm.candidates], opened.study.confirm.seeds
+    chosen, wanted = candidates(opened), opened.study.confirm.seeds
     done = {r.pool.id: r.effect.seeds for r in confirmed(opened)}
     short = [r.label for r in chosen if done.get(r.pool.id, 0) < wanted]
     if not short:
@@ -121,13 +121,20 @@ def _repetition(opened: OpenStudy, slices: tuple[Slice, ...]) -> int:
 
 
 def confirmed(opened: OpenStudy) -> list[Ranked]:
-    """The candidates on fresh seeds, best first."""
-    return rank(opened, ("single", "combination"), fresh=True)
+    """The candidates on fresh seeds against the control, best first."""
+    return rank(opened, ("single", "combination", "mapper"), fresh=True, against_control=True)
 
 
 def best_recipe(opened: OpenStudy) -> dict[str, Any] | None:
-    """The best candidate whose interval on fresh seeds lies above zero, as a stored result; None if none does."""
-    winners = [r for r in confirmed(opened) if r.effect.verdict == "helps"]
+    """The best candidate whose interval on fresh seeds lies above zero, as a stored result; None if none does.
+
+    One with mappers must also beat the same rows as they are, or its slices alone are the recipe.
+    """
+    rewritten = {r.pool.id for r in rank(opened, ("mapper",), fresh=True) if r.effect.verdict == "helps"}
+    winners = [
+        r for r in confirmed(opened)
+        if r.effect.verdict == "helps" and (not r.pool.mappers or r.pool.id in rewritten)
+    ]  # fmt: skip
     if not winners:
         return None
     best = winners[0]

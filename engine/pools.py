@@ -97,22 +97,45 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Rewrite:
+    """A mapper that rewrites the rows of a pool (Appendix E.11).
+
+    params: as in the study, paths relative to its folder. weights: content hash of the model folder that they name.
+    """
+
+    op: str
+    params: tuple[tuple[str, Any], ...] = ()
+    weights: str = ""
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{name}={value}" for name, value in self.params)
+        return f"{self.op}({told})" if told else self.op
+
+
+@dataclass(frozen=True)
 class Pool:
     """What one trial is trained on.
 
     layers: taken in order; a row taken by one is not taken again (the deduplicated union of
-    Section 3.2.3). size: distinct rows. repetition: how often each is seen per epoch.
+    Section 3.2.3). size: distinct rows. repetition: how often each is seen per epoch. mappers: rewrite the rows
+    that the layers keep, one after the other.
     """
 
     layers: tuple[Layer, ...] = (Layer(),)
     size: int = 0
     repetition: int = 1
     seed: int = 0
+    mappers: tuple[Rewrite, ...] = ()
 
     @cached_property
     def id(self) -> str:
         """Content hash: the same on every machine and in every run."""
-        return digest(asdict(self), 12)
+        return digest(self.to_json(), 12)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `pool_from_json` reads; mappers stand there only where there are some."""
+        content = asdict(self)
+        return content if self.mappers else {k: v for k, v in content.items() if k != "mappers"}
 
     @property
     def slices(self) -> tuple[Slice, ...]:
@@ -121,8 +144,8 @@ class Pool:
 
     @property
     def is_control(self) -> bool:
-        """True for a random sample of all rows."""
-        return self.layers == (Layer(),)
+        """True for a random sample of all rows, as they are."""
+        return self.layers == (Layer(),) and not self.mappers
 
     @property
     def samples(self) -> int:
@@ -131,7 +154,7 @@ class Pool:
 
 
 def pool_from_json(content: Mapping[str, Any]) -> Pool:
-    """The inverse of `dataclasses.asdict`."""
+    """The inverse of `Pool.to_json`."""
     layers = tuple(
         Layer(
             tuple(Slice(**{**s, "params": tuple((k, v) for k, v in s["params"])}) for s in layer["slices"]),
@@ -139,7 +162,10 @@ def pool_from_json(content: Mapping[str, Any]) -> Pool:
         )
         for layer in content["layers"]
     )
-    return Pool(layers, content["size"], content["repetition"], content["seed"])
+    mappers = tuple(
+        Rewrite(m["op"], tuple((k, v) for k, v in m["params"]), m["weights"]) for m in content.get("mappers", ())
+    )
+    return Pool(layers, content["size"], content["repetition"], content["seed"], mappers)
 
 
 def _mix(keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import cache
 
-from engine import gate
+from engine import gate, prompting
 from engine.accounts import Accounts
 from engine.experiments import Scale
 from engine.open_study import OpenStudy
@@ -75,6 +74,10 @@ def examine(
     """What the gate says of a proposal, and how many of its trials are new; nothing is written."""
     store, key, limit = opened.store, stored_id(opened, proposal), accounts.limit
     at = where(opened, proposal)
+    if proposal.kind == "prompt":
+        times, each = prompting.to_ask(opened, prompting.prompts_of(proposal)), prompting.seconds(accounts)
+        free = max(0.0, accounts.allowance(_share(proposal)) - accounts.spent())
+        return gate.check(proposal, at, None if each is None else each * times, free, times), times
     new = [t for t in _trials(at, proposal) if not store.one("SELECT 1 FROM trials WHERE id = ?", (t[0],))]
     estimate = cache(Accounts(at, limit).estimate)
     costs = [estimate(request.samples - _had(at, request, seed)) for _, request, seed in new]
@@ -191,7 +194,7 @@ def put_pool(opened: OpenStudy, pool: Pool, label: str, kind: str) -> None:
         "VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
         (
             pool.id,
-            json.dumps(asdict(pool)),
+            json.dumps(pool.to_json()),
             label,
             kind,
             one and one.op,

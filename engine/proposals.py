@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -30,7 +29,7 @@ class PoolRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     pool: dict[str, Any]
     label: str
-    kind: Literal["control", "single", "combination", "repetition", "layers"]
+    kind: Literal["control", "single", "combination", "repetition", "layers", "mapper"]
     samples: int = Field(gt=0)
     horizon: int | None = Field(None, gt=0)
 
@@ -43,7 +42,7 @@ class PoolRequest(BaseModel):
     @field_validator("pool")
     @classmethod
     def _is_pool(cls, pool: dict[str, Any]) -> dict[str, Any]:
-        return asdict(pool_from_json(pool))
+        return pool_from_json(pool).to_json()
 
     def to_pool(self) -> Pool:
         """The pool as a value."""
@@ -74,8 +73,8 @@ class Proposal(BaseModel):
     origin: Origin
     kind: Kind
     stage: str
-    pools: tuple[PoolRequest, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field(min_length=1)
+    pools: tuple[PoolRequest, ...]
+    seeds: tuple[int, ...]
     reason: str
     evidence: tuple[str, ...] = ()
     expected: float | None = None
@@ -84,11 +83,20 @@ class Proposal(BaseModel):
     parent: str | None = None
     init: str | None = None
 
+    @model_validator(mode="after")
+    def _asks_for_trials(self) -> Proposal:
+        """Only prompts are asked of models that were trained before."""
+        if (self.kind != "prompt") != bool(self.pools and self.seeds):
+            raise ValueError("pools and seeds are needed, and of kind prompt there are none")
+        return self
+
     @property
     def id(self) -> str:
         """Content hash of what is asked for; the same request is the same proposal."""
         asked = [p.model_dump(include={"pool", "samples", "horizon"}, exclude_none=True) for p in self.pools]
         start = [self.init] if self.init else []
+        if self.kind == "prompt" and self.suggestion is not None:
+            start.append(self.suggestion.experiment.model_dump_json())
         return digest([self.version, self.kind, self.stage, asked, list(self.seeds), *start], 12)
 
 

@@ -71,13 +71,15 @@ def rank(
     kinds: Sequence[str] = ("single", "combination", "repetition", "layers"),
     stages: Sequence[str] = ("probe", "combine", "scale"),
     fresh: bool = False,
+    against_control: bool = False,
 ) -> list[Ranked]:
     """Pools of the given kinds against the control that trained as long, best first.
 
     A pool counts once, where it trained longest. Those that trained longer go before the others, and of those as long
     the ones that the race has not dropped: one more seed humbles a pool, and must not help those that got none.
     stages: whose trials are read; a stage decides on the stages before it only, so that a resumed
-    run decides the same. fresh: judge by the confirming seeds instead of the probing ones.
+    run decides the same. fresh: judge by the confirming seeds instead of the probing ones. Rewritten pools (kind
+    `mapper`) are judged against the same rows as they are, or `against_control` against the control like all others.
     """
     table = scores(opened.store, opened.context, fresh, ("confirm",) if fresh else stages)
     known = {
@@ -88,6 +90,14 @@ def rank(
         )
     }
     controls = {key[1:]: key for key, row in known.items() if row["kind"] == "control"}
+
+    def reference(key: tuple[str, int, int]) -> tuple[str, int, int]:
+        """What a pool is judged against."""
+        if known[key]["kind"] == "mapper" and not against_control:
+            plain = (replace(_pool(known[key]["content"]), mappers=()).id, *key[1:])
+            return plain if plain in known else controls[key[1:]]
+        return controls[key[1:]]
+
     names = {key: ":".join(map(str, key)) for key in known}
     wanted = [k for k, row in known.items() if row["kind"] in kinds and k[1:] in controls and k in table]
     # a length that some pools still wait for counts only where there is no other: which came first is chance
@@ -106,7 +116,7 @@ def rank(
     study = opened.study
     found = effects(
         {names[key]: runs for key, runs in table.items() if key in names},
-        {names[k]: names[controls[k[1:]]] for k in wanted if longest[k[0], k[2]] == k[1]},
+        {names[k]: names[reference(k)] for k in wanted if longest[k[0], k[2]] == k[1]},
         opened.main_metrics,
         aggregate=study.evaluation.aggregate,
         confidence=study.search.confidence,

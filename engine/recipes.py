@@ -17,9 +17,24 @@ from typing import Any
 
 import yaml
 
-from engine.catalogue import IMAGE_TOKEN, NATURAL_MAX, VIDEO_TOKEN, Bounds, Number, Op, check_params, get_op
+from engine.catalogue import (
+    IMAGE_TOKEN,
+    MAPPERS,
+    MAPPERS_FIXED,
+    NATURAL_MAX,
+    VIDEO_TOKEN,
+    Bounds,
+    Number,
+    Op,
+    check_mapper,
+    check_params,
+    get_op,
+    mapper_fields,
+    mapper_model,
+    mapper_needs,
+)
 from engine.errors import OpError, StudyError
-from engine.pools import FEEDBACK, Slice
+from engine.pools import FEEDBACK, Rewrite, Slice
 from engine.study_sections import DatasetSection
 
 Entry = tuple[str, Mapping[str, Any]]
@@ -39,7 +54,7 @@ RATIO = re.compile(r"-?[0-9]{1,350}[:/][0-9]{1,350}")
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe: filters in order, and the fields that they read.
+    """A checked recipe: filters in order, then mappers, and the fields that they read.
 
     process: (OP, parameters) as Data-Juicer gets them. text, images, videos: field names, None where
     there is none. ignored: keys of the file that play no part (its data and export paths).
@@ -54,9 +69,19 @@ class Recipe:
     ignored: tuple[str, ...] = field(default=(), compare=False)
 
     @property
+    def filters(self) -> tuple[Entry, ...]:
+        """What decides which rows stay."""
+        return tuple(entry for entry in self.process if entry[0] not in MAPPERS)
+
+    @property
+    def mappers(self) -> tuple[Entry, ...]:
+        """What rewrites the rows that stay; always after the filters."""
+        return tuple(entry for entry in self.process if entry[0] in MAPPERS)
+
+    @property
     def ops(self) -> tuple[Op, ...]:
         """The catalogue's entry of each filter."""
-        return tuple(get_op(name) for name, _ in self.process)
+        return tuple(get_op(name) for name, _ in self.filters)
 
     def yaml(self, header: Sequence[str] = ()) -> str:
         """The recipe as Data-Juicer YAML, under comment lines.
@@ -88,6 +113,11 @@ class Recipe:
         for token, modality in ((IMAGE_TOKEN, "text+image"), (VIDEO_TOKEN, "text+video")):
             if any(op.modality == modality for op in self.ops):
                 lines.append(f"dj-process needs one {token} for each file in {self.text!r}, or it keeps every row.")
+        names = {name for name, _ in self.mappers}
+        if "image_captioning_mapper" in names:
+            lines.append(f"dj-process captions an image only where {self.text!r} holds {IMAGE_TOKEN} for it.")
+        if "image_diffusion_mapper" in names:
+            lines.append("dj-process writes new images beside the old ones, or to DJ_PRODUCED_DATA_DIR.")
         return lines
 
 
@@ -107,16 +137,26 @@ def _short(value: Any) -> str:
 # --- writing ---
 
 
-def recipe_yaml(slices: Sequence[Slice], fields: DatasetSection, *, name: str, header: Sequence[str] = ()) -> str:
+def recipe_yaml(
+    slices: Sequence[Slice],
+    fields: DatasetSection,
+    *,
+    name: str,
+    header: Sequence[str] = (),
+    mappers: Sequence[Rewrite] = (),
+    root: Path | None = None,
+) -> str:
     """The Data-Juicer recipe that keeps exactly the rows that all slices keep (`Slice.keeps`).
 
     Exactly means: values that differ, differ by 1e-10 or more; Data-Juicer itself tells no others apart.
-    fields: names of the text, image and video fields. header: comment lines, such as the evidence.
+    fields: names of the text, image and video fields. header: comment lines, such as the evidence. mappers: rewrite
+    the kept rows; root: folder that the paths of their models start from.
     Raises: OpError for an OP or statistic that is not in the catalogue, or when two slices give the
     same OP different parameters.
     """
-    process = tuple(entry for s in slices for entry in slice_entries(s))
-    _same_statistics(process, name)
+    filters = tuple(entry for s in slices for entry in slice_entries(s))
+    _same_statistics(filters, name)
+    process = (*filters, *(mapper_entry(m.op, dict(m.params), root or Path(), fields.text) for m in mappers))
     return Recipe(process, fields.text, fields.images, fields.videos, project_name=name).yaml(header)
 
 
@@ -227,12 +267,15 @@ def read_recipe(text: str, where: str, root: Path) -> Recipe:
     if not isinstance(np, int) or isinstance(np, bool) or not 1 <= np <= MAX_PROCESSES:
         raise StudyError(f"{where}: np must be 1 … {MAX_PROCESSES}, not {_short(np)}; mend or remove it")
     process = _process(raw.get("process"), where, root)
-    used = frozenset[str]().union(*(get_op(name).modalities for name, _ in process))
+    used = frozenset[str]().union(*(_modalities(name) for name, _ in process))
     images = raw.get("image_key") or ("images" if "image" in used else None)
     videos = raw.get("video_key") or ("videos" if "video" in used else None)
     key = _text_key(raw.get("text_keys"), where) or ("text" if "text" in used else None)
     if "text" not in used and key in (images, videos):  # as `Recipe.yaml` writes that there is no text
         key = None
+    for entry in process:
+        if entry[1].get("caption_key", key) != key:
+            raise OpError(f"{where}: {entry[0]}: caption_key must be the text field, {key!r}; mend or remove it")
     ignored = tuple(k for k in PATHS if raw.get(k) is not None)
     return Recipe(process, key, images, videos, np, raw.get("project_name"), ignored)
 
@@ -276,6 +319,8 @@ def _process(raw: Any, where: str, root: Path) -> tuple[Entry, ...]:
             entries.append(check_entry(name[:100], params or {}, root))
         except OpError as error:
             raise OpError(f"{at}: {one_line(str(error))}") from None
+        if name not in MAPPERS and any(before in MAPPERS for before, _ in entries):
+            raise OpError(f"{at}: {name} follows a mapper, and filters come first; make two recipes of it")
     _same_statistics(entries, where)
     _nothing_inherited(entries, where)
     return tuple(entries)
@@ -286,6 +331,8 @@ def check_entry(name: str, params: Mapping[Any, Any], root: Path) -> Entry:
 
     Raises: OpError that names the OP, the parameter and the remedy.
     """
+    if name in MAPPERS:
+        return mapper_entry(name, params, root)
     op = get_op(name)
     own: dict[str, Any] = {}
     rest: dict[str, Any] = {}
@@ -305,6 +352,35 @@ def check_entry(name: str, params: Mapping[Any, Any], root: Path) -> Entry:
             if (_number(low, b.number) or 0) > (_number(high, b.number) or 0):
                 raise OpError(f"{name}: {b.low} {_short(low)} is above {b.high} {_short(high)}; swap them")
     return name, _own_params(op, own, root) | rest
+
+
+def mapper_entry(name: str, params: Mapping[Any, Any], root: Path, text: str | None = None) -> Entry:
+    """A mapper's entry: its parameters, and what makes it give one row for each and ask no other model.
+
+    text: the text field, where the entry does not name it. Raises: OpError.
+    """
+    fixed = MAPPERS_FIXED.get(name, {})
+    own = {key: value for key, value in params.items() if key not in fixed and key != "caption_key"}
+    for key in set(fixed) & set(params):
+        if params[key] != fixed[key]:
+            raise OpError(f"{name}: {key} must be {fixed[key]}, not {_short(params[key])}; mend or remove it")
+    for key, value in own.items():
+        if not isinstance(key, str) or not isinstance(value, str | int | float):
+            raise OpError(f"{name}: {_short(key)} may not be {_short(value)} in a recipe; remove it")
+    try:
+        checked = check_mapper(name, own, root, anywhere=True)
+    except (RuntimeError, ValueError, OSError) as error:  # a path of an unknown user, or with a null byte
+        raise OpError(f"{name}: {mapper_model(name)} is no path ({error}); give a local folder") from None
+    if problem := mapper_needs(name, checked):
+        raise OpError(f"{name} {problem}")
+    if name == "image_diffusion_mapper":
+        fixed = {**fixed, "caption_key": params.get("caption_key", text or "text")}
+    return name, {**checked, **fixed}
+
+
+def _modalities(name: str) -> frozenset[str]:
+    """The fields that an OP reads."""
+    return mapper_fields(name)[0] if name in MAPPERS else get_op(name).modalities
 
 
 def _own_params(op: Op, own: dict[str, Any], root: Path) -> dict[str, Any]:
@@ -363,6 +439,8 @@ def _same_statistics(process: Sequence[Entry], where: str) -> None:
     """Refuse one OP with two sets of parameters: Data-Juicer would reuse the first one's statistic."""
     seen: dict[str, dict[str, Any]] = {}
     for name, params in process:
+        if name in MAPPERS:
+            continue
         op = get_op(name)
         own = {key: value for key, value in params.items() if key in op.params or key == op.model}
         if seen.setdefault(name, own) != own:

@@ -28,6 +28,7 @@ from engine.open_study import OpenStudy
 from engine.paused import Paused
 from engine.pools import pool_from_json
 from engine.requests import Inbox
+from engine.rewritten import Rewritten
 from engine.slots import Events, Slot, open_slots
 from engine.store import Row
 from engine.tasks import Job, Outside
@@ -74,6 +75,7 @@ class Scheduler:
         self.accounts = Accounts(opened, self.limit)
         self.book = TrialBook(opened)
         self.paused = Paused(opened)
+        self.rewritten = Rewritten(opened, self.accounts)
 
     def ledger(self) -> Ledger:
         """What is spent, what runs, what is left."""
@@ -98,26 +100,25 @@ class Scheduler:
         counted = flops and "flops" not in known
         if not timed and not counted:
             return
-        slot = self.slots[0]
-        event = self._ask("the calibration", self._message("calibrate", timed=timed, packs=not flops, flops=counted))
+        event = self.alone("calibrate", "the calibration", timed=timed, packs=not flops, flops=counted)
         with self.store.transaction():
-            measured = {**known, **event["calibration"], "device": slot.device}
+            measured = {**known, **event["calibration"], "device": self.slots[0].device}
             self.store.put_result(self.opened.context, "calibration", measured)
             if charge:
-                self.accounts.charge_once("calibration", slot.device, event["seconds"], again=bool(known))
+                self.accounts.charge_once("calibration", self.slots[0].device, event["seconds"], again=bool(known))
 
     def score(self, checkpoint: Path, file: Path) -> None:
         """Let the first device score all training rows by a checkpoint, into a file; the time is charged."""
-        message = self._message("score", checkpoint=str(checkpoint), file=str(file))
-        event = self._ask("scoring the rows", message)
+        event = self.alone("score", "scoring the rows", checkpoint=str(checkpoint), file=str(file))
         with self.store.transaction():
             self.accounts.charge_once("feedback", self.slots[0].device, event["seconds"])
 
-    def _ask(self, what: str, message: dict[str, Any]) -> dict[str, Any]:
-        """Send the first device a message while nothing else runs; its answer.
+    def alone(self, do: str, what: str, **content: Any) -> dict[str, Any]:
+        """Have the first worker do something that is no trial, while nothing else runs; what it came to.
 
-        Raises: TrialError that says what failed.
+        what: names it in errors. Raises: TrialError.
         """
+        message = self._message(do, **content)
         slot = next((s for s in self.slots if not s.lost), self.slots[0])
         if slot.ready:
             slot.send(message)
@@ -148,6 +149,7 @@ class Scheduler:
         self.stage, self.finished, self.note = stage, 0, ""
         self.accounts.cap = min(cap, self.limit)
         self._waiting = deque(self.book.waiting(proposals))
+        self.note = self.rewritten.ensure(self._waiting, self._asked_to_stop)
         try:
             while (self._waiting and not self.stopping and not self.note) or (self._running() and not self.aborting):
                 self.inbox.read()
@@ -159,6 +161,10 @@ class Scheduler:
             for slot in self._running():  # idle workers stay for the next round
                 self._rescind(slot, "the engine was stopped")
         return "stopped" if self.stopping else "budget" if self.note else "done"
+
+    def _asked_to_stop(self) -> bool:
+        self.inbox.read()
+        return self.stopping
 
     def cancel(self, trial: str) -> str:
         """Take a trial out for good, whether it waits or runs; what came of it. What it used stays charged."""
@@ -247,7 +253,8 @@ class Scheduler:
 
     def _length(self, trial: Row) -> tuple[Any, ...]:
         """What trials of one pack have in common."""
-        return trial["samples"], trial["horizon"], trial["init"], self.paused.had(trial)
+        prepared = self.rewritten.prepared(trial)
+        return trial["samples"], trial["horizon"], trial["init"], self.paused.had(trial), prepared
 
     def _launch(self, slot: Slot, pack: list[Row], estimate: float | None) -> None:
         with self.store.transaction():
@@ -255,7 +262,8 @@ class Scheduler:
                 resumed = self.paused.had(trial)
                 slot.trials[trial["id"]] = self.book.launch(trial, slot.device, estimate, resumed)
         slot.seconds = 0.0
-        slot.send(self._message("trials", jobs=[asdict(self._job(t)) for t in pack]))
+        jobs = [asdict(self._job(t)) for t in pack]
+        slot.send(self._message("trials", self.rewritten.prepared(pack[0]), jobs=jobs))
 
     def _job(self, trial: Row) -> Job:
         """The trial as its worker gets it; writes its rows."""
@@ -273,9 +281,10 @@ class Scheduler:
             trial["horizon"], self.paused.before(trial), self.paused.after(trial),
         )  # fmt: skip
 
-    def _message(self, do: str, **content: Any) -> dict[str, Any]:
+    def _message(self, do: str, prepared: Path | None = None, **content: Any) -> dict[str, Any]:
+        """A job for a worker. prepared: caches other than those of the study's own rows."""
         study = self.opened.study.model_dump(mode="json")
-        return {"do": do, "study": study, "prepared": str(self.opened.prepared), **content}
+        return {"do": do, "study": study, "prepared": str(prepared or self.opened.prepared), **content}
 
     # -- events --------------------------------------------------------------------------------
 

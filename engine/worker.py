@@ -91,13 +91,8 @@ def _serve(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> None:
 
     threading.Thread(target=beat, daemon=True).start()
     try:
-        if job["do"] == "score":
-            from engine.feedback import score
-
-            result: dict[str, Any] = {}
-            score(job)
-        else:
-            result = _calibrate(job) if job["do"] == "calibrate" else _trials(job, channel, dropped)
+        kinds = {"calibrate": _calibrate, "ask": _ask, "score": _score}
+        result = kinds[job["do"]](job) if job["do"] in kinds else _trials(job, channel, dropped)
         stop.set()
         channel.send("done", seconds=time.monotonic() - began, **result)
     except Exception as error:  # the process border: the engine records it
@@ -128,6 +123,26 @@ def _trials(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> dict[s
     packs = packing(study, task) if all(j.micro_batch is None for j in jobs) else None
     found = packs.pack(study, prepared, jobs, report) if packs else task.run(study, prepared, jobs[0], report)
     return {"results": {t: {name: float(value) for name, value in m.items()} for t, m in found.items()}}
+
+
+def _ask(job: dict[str, Any]) -> dict[str, Any]:
+    """Ask a checkpoint with a prompt."""
+    from engine.study import Study
+    from engine.tasks import Asking, get_task
+
+    study = Study.model_validate(job["study"])
+    task = get_task(study)
+    assert isinstance(task, Asking)
+    found = task.ask(study, Path(job["prepared"]), Path(job["checkpoint"]), job["prompt"])
+    return {"scores": {name: float(value) for name, value in found.items()}}
+
+
+def _score(job: dict[str, Any]) -> dict[str, Any]:
+    """Score all rows by a checkpoint, into a file."""
+    from engine.feedback import score
+
+    score(job)
+    return {}
 
 
 def _calibrate(job: dict[str, Any]) -> dict[str, Any]:

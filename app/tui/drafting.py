@@ -14,6 +14,7 @@ from engine.drafting import draft
 from engine.errors import DjsbError
 from engine.experiments import Suggestion
 from engine.open_study import OpenStudy
+from engine.prompting import prompts_of
 from engine.proposal_queue import examine, stored_id
 from engine.ranking import FRESH
 from engine.store import Row
@@ -56,7 +57,7 @@ def tried(view: OpenStudy, content: Any) -> Row:
     problem = "" if passed.ok else passed.reason
     if known and known["status"] in DECIDED:
         problem = f"the same was asked for in {key}, which is {known['status']}"
-    pools = [r.label for r in proposal.pools if r.kind != "control"]
+    pools = [r.label for r in proposal.pools if r.kind != "control"] or list(prompts_of(proposal))
     return {"id": key, "problem": problem, "trials": new, "cost": passed.cost, "pools": pools}
 
 

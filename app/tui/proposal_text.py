@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from app.beyond import told_of
 from app.printable import printable
 from app.tui.marks import percent
 from app.tui.snapshot import Snapshot
@@ -41,12 +42,23 @@ def detail(p: Row, s: Snapshot, best: Row | None) -> Text:
         if d["proposal"] == p["id"]:
             text.append(f"{d['verdict']} by {printable(d['who'])}: {printable(d['why'])} ({d['at'][:19]})\n")
     text.append_text(_differences(content.get("pools", ()), best))
+    for prompt in ((content.get("suggestion") or {}).get("experiment") or {}).get("prompts", ()):
+        text.append(f"  prompt: {printable(prompt)}\n")
+    for line in _before_and_after(content.get("pools", ()), s):
+        text.append(f"  {printable(line)}\n")
     if content.get("seeds"):
         text.append(f"seeds {', '.join(map(str, content['seeds']))}\n", "faint")
     text.append(f"the gate: {printable(content.get('gate', ''))}\n", "faint")
     if content.get("evidence"):
         text.append(f"rests on {', '.join(content['evidence'])}\n", "faint")
     return text.append(f"if rejected: {printable(str(content.get('fallback', '')))}\n", "faint")
+
+
+def _before_and_after(requests: Sequence[Row], s: Snapshot) -> list[str]:
+    """What the proposal's mappers did to rows, once they have run."""
+    chains = [[rewriter(m) for m in r["pool"]["mappers"]] for r in requests if r["pool"].get("mappers")]
+    found = [told for told in s.results.get("rewritten") or () if told["mappers"] in chains]
+    return [f"{t['changed']} of {t['rows']} rows changed" for t in found] + [x for t in found for x in told_of(t)]
 
 
 def left_after(proposals: Sequence[Row], s: Snapshot) -> Text:
@@ -85,7 +97,7 @@ def _differences(requests: Sequence[Row], best: Row | None) -> Text:
 
 
 def difference(mine: Row, best: Row) -> list[tuple[str, str]]:
-    """What a pool has (+), lacks (−) or has otherwise (~) than the best one: slices, repetition, layers, rows."""
+    """What a pool has (+), lacks (−) or has otherwise (~) than the best one: slices, repetition, layers, mappers."""
     ours, theirs = _slices(mine), _slices(best)
     lines = []
     for name, part in ours.items():
@@ -98,9 +110,18 @@ def difference(mine: Row, best: Row) -> list[tuple[str, str]]:
         lines.append(("~", f"repetition ×{mine['repetition']} instead of ×{best['repetition']}"))
     if len(mine["layers"]) != len(best["layers"]):
         lines.append(("~", f"{len(mine['layers'])} layers of rows instead of {len(best['layers'])}"))
+    ours_by, theirs_by = mine.get("mappers", []), best.get("mappers", [])
+    lines += [("+", f"rewritten by {rewriter(m)}") for m in ours_by if m not in theirs_by]
+    lines += [("−", f"rewritten by {rewriter(m)}") for m in theirs_by if m not in ours_by]
     if mine["size"] != best["size"]:
         lines.append(("~", f"{mine['size']} rows instead of {best['size']}"))
     return lines
+
+
+def rewriter(mapper: Row) -> str:
+    """A mapper of a stored pool with its parameters."""
+    told = ", ".join(f"{name}={value}" for name, value in mapper["params"])
+    return f"{mapper['op']}({told})" if told else str(mapper["op"])
 
 
 def _slices(pool: Row) -> dict[str, Row]:

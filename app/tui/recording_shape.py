@@ -188,6 +188,34 @@ class Cycle(TypedDict):
 
 
 @with_config(STRICT)
+class Side(TypedDict):
+    """A row before or after."""
+
+    text: Str | None
+    images: list[Str | None]
+
+
+@with_config(STRICT)
+class Example(TypedDict):
+    """A rewritten row."""
+
+    row: Int
+    before: Side
+    after: Side
+
+
+@with_config(STRICT)
+class Rewritten(TypedDict):
+    """What mappers did."""
+
+    mappers: list[Str]
+    rows: Int
+    changed: Int
+    kept: dict[Str, Int]
+    examples: list[Example]
+
+
+@with_config(STRICT)
 class Results(TypedDict):
     """Stored results of the stages."""
 
@@ -197,6 +225,7 @@ class Results(TypedDict):
     metrics: Correlations | None
     scale: list[Scaled] | None
     lineage: list[Cycle]
+    rewritten: NotRequired[list[Rewritten]]
 
 
 def _bounded(value: Any) -> Any:

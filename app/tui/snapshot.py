@@ -148,6 +148,9 @@ def light(view: OpenStudy, memory: Memory) -> dict[str, Any]:
         "results": {
             **{n: store.result(context, n) for n in names},
             "lineage": [{k: link[k] for k in LINEAGE} for link in lineage(view)],
+            "rewritten": [json.loads(r["content"]) for r in store.query(
+                "SELECT content FROM results WHERE context = ? AND name LIKE 'rewritten:%' ORDER BY at", (context,)
+            )],
         },
     }  # fmt: skip
 

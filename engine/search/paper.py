@@ -6,7 +6,7 @@ Each function returns the proposals of one stage from the evidence so far. Nothi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -18,7 +18,7 @@ from engine.pools import Layer, Pool, Slice
 from engine.proposals import Origin, PoolRequest, Proposal
 from engine.ranking import FRESH, Ranked, best_per_op, rank
 
-PoolKind = Literal["control", "single", "combination", "repetition", "layers"]
+PoolKind = Literal["control", "single", "combination", "repetition", "layers", "mapper"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class Paper:
         return found[:n]
 
 
+def kind_of(pool: Pool) -> PoolKind:
+    """The kind of a pool of one layer that is no control."""
+    return "mapper" if pool.mappers else "combination" if len(pool.slices) > 1 else "single"
+
+
 def _current(opened: OpenStudy, ranked: Sequence[Ranked]) -> list[Ranked]:
     """Entries whose statistics the study still computes; OPs may have been taken out since they were probed."""
     known = {(c.op, c.statistic, c.params) for c in opened.statistic_columns}
@@ -43,7 +48,9 @@ def _current(opened: OpenStudy, ranked: Sequence[Ranked]) -> list[Ranked]:
 def request(opened: OpenStudy, pool: Pool, label: str, kind: PoolKind, epochs: float | None = None) -> PoolRequest:
     """A pool with the samples that the study's epochs give it."""
     samples = int(pool.samples * (epochs if epochs is not None else opened.study.train.epochs))
-    return PoolRequest.model_validate({"pool": asdict(pool), "label": label, "kind": kind, "samples": max(1, samples)})
+    return PoolRequest.model_validate(
+        {"pool": pool.to_json(), "label": label, "kind": kind, "samples": max(1, samples)}
+    )
 
 
 def control(opened: OpenStudy, size: int) -> Pool:
@@ -177,6 +184,18 @@ def recipes(opened: OpenStudy) -> list[Ranked]:
     return list(seen.values())
 
 
+def rewritten(opened: OpenStudy) -> list[Ranked]:
+    """Pools whose mappers did better than the same rows as they are, best first (Appendix E.11)."""
+    ranked = _current(opened, rank(opened, ("mapper",)))
+    return [r for r in ranked if r.effect.change is not None and r.effect.change > 0]
+
+
+def candidates(opened: OpenStudy) -> list[Ranked]:
+    """What is to be confirmed on fresh seeds: the best recipes, and the best of the rewritten pools."""
+    most = opened.study.confirm.candidates
+    return [*recipes(opened)[:most], *rewritten(opened)[:most]]
+
+
 def scale(opened: OpenStudy) -> list[Proposal]:
     """Repetition of the best recipes against adding lower layers, at equal trained samples (Section 3.2.3)."""
     section, ranked = opened.study.scale, recipes(opened)
@@ -210,12 +229,16 @@ def repeat(opened: OpenStudy, ranked: Sequence[Ranked], best: Ranked, rate: int)
 def confirm(opened: OpenStudy) -> list[Proposal]:
     """The best recipes and the control on fresh seeds, which took no part in choosing them; one proposal a seed."""
     section = opened.study.confirm
-    chosen = recipes(opened)[: section.candidates]
+    chosen = candidates(opened)
     if not chosen:
         return []
     sizes = sorted({r.pool.size for r in chosen})
     pools = [request(opened, control(opened, size), "control", "control") for size in sizes]
-    pools += [request(opened, r.pool, r.label, "combination" if len(r.pool.slices) > 1 else "single") for r in chosen]
+    named = {r.pool: r.label for r in chosen}
+    for plain in [replace(p, mappers=()) for p in named if p.mappers]:  # the same rows as they are
+        if not plain.is_control:
+            named.setdefault(plain, named[next(p for p in named if replace(p, mappers=()) == plain)].split(" → ")[0])
+    pools += [request(opened, pool, label, kind_of(pool)) for pool, label in named.items()]
     return [
         Proposal(
             origin="paper", kind="seeds", stage="confirm", pools=tuple(pools), seeds=(FRESH + seed,),

@@ -6,6 +6,8 @@ torch inside its functions only, so that a study can be read without it.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -55,11 +57,35 @@ class Metric:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows that a task reads: root: folder of their relative media paths. good: (rows,) those not quarantined."""
+    """Rows that a task reads: root: folder of their relative media paths. good: (rows,) those not quarantined.
+
+    like: caches of the rows that mappers made these from, whose tokenizer and base model are theirs as well; None for
+    rows as they are. same: which of text, image and video no mapper has changed.
+    """
 
     data: Dataset
     root: Path
     good: NDArray[np.bool_]
+    like: Path | None = None
+    same: frozenset[str] = frozenset()
+
+    def share(self, target: Path, always: Sequence[str], text: Sequence[str] = (), media: Sequence[str] = ()) -> None:
+        """Link into `target` what it has in common with the caches `like`: `always`; what is made of text or of media
+        only where no mapper has changed those. Files and folders that are missing there are left out.
+        """
+        wanted = [*always, *(text if "text" in self.same else ()), *(media if {"image", "video"} <= self.same else ())]
+        for name in wanted if self.like else ():
+            source, link = Path(str(self.like)) / name, target / name
+            if link.exists() or not source.exists():
+                continue
+            scratch = link.with_name(f".{name}")
+            if source.is_dir():
+                shutil.rmtree(scratch, ignore_errors=True)
+                shutil.copytree(source, scratch, copy_function=os.link)
+            else:
+                scratch.unlink(missing_ok=True)
+                os.link(source, scratch)
+            scratch.replace(link)
 
 
 @dataclass(frozen=True)
@@ -187,6 +213,15 @@ class Packing(Protocol):
 
     def calibrate_pack(self, study: Study, prepared: Path, candidates: Sequence[int] | None = None) -> dict[int, float]:
         """Seconds per member's sample, by the members of a pack, measured on this device; 1 is `run`."""
+        ...
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """A task whose models answer a prompt, so that kind `prompt` can run (Appendix E.12)."""
+
+    def ask(self, study: Study, prepared: Path, checkpoint: Path, prompt: str) -> dict[str, float]:
+        """All metrics of a trained checkpoint that is asked with another prompt; nothing is trained."""
         ...
 
 

@@ -27,7 +27,7 @@ class CaptionTask:
     """See the module. `version` is part of every trial's id: raise it when training changes."""
 
     version = 1
-    runs = frozenset({"combine", "bucket", "repeat", "seeds"})
+    runs = frozenset({"combine", "bucket", "repeat", "seeds", "mapper", "prompt"})
     presets = tuple(PRESETS)
     needs = ("dataset.text", "dataset.images", "evaluation.path")
     uses = frozenset({"lora", "vlm", "model.checkpoint"})
@@ -76,6 +76,11 @@ class CaptionTask:
         if job.output:
             save(model, Path(job.output), tokenizer_files(study, prepared))
         return {job.trial: scores}
+
+    def ask(self, study: Study, prepared: Path, checkpoint: Path, prompt: str) -> dict[str, float]:
+        """See Asking."""
+        model = build_model(study, prepared, study.seed, str(checkpoint))
+        return judged(judge_of(model, study, prepared), study, prepared, prompt)
 
     def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
         """Time a few steps after a warm-up, and one evaluation."""

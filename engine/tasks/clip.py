@@ -59,7 +59,7 @@ class ClipTask:
     """See the module. `version` is part of every trial's id: raise it when training changes."""
 
     version = 2
-    runs = frozenset({"combine", "bucket", "repeat", "seeds"})
+    runs = frozenset({"combine", "bucket", "repeat", "seeds", "mapper"})
     presets = tuple(PRESETS)
     needs = ("dataset.text", "dataset.images", "evaluation.path")
     uses = frozenset({"evaluation.label", "evaluation.prompts", "model.checkpoint"})
@@ -115,6 +115,7 @@ class ClipTask:
         if (target / "meta.json").exists():
             return target
         target.mkdir(parents=True, exist_ok=True)
+        train.share(target, ["tokenizer.json", "eval-images.npy"], ["train-tokens.npy"], ["train-images.npy"])
         total = len(data) + len(held)
         for name, rows, before in (("train", train, 0), ("eval", evaluation, len(data))):
             cache_images(

@@ -48,7 +48,7 @@ class CommandTask:
     """See the module."""
 
     version = 1
-    runs = frozenset({"combine", "bucket", "repeat", "seeds"})
+    runs = frozenset({"combine", "bucket", "repeat", "seeds", "mapper"})
     presets = ("tiny",)
     needs = ()
     uses = frozenset({"command", "model.checkpoint"})
@@ -109,7 +109,7 @@ class CommandTask:
             raise StudyError(f"command.run: no program {program} that can be run; give its path, relative to {folder}")
         target = folder / ".djsb" / "cache" / f"command-{digest([train.data.fingerprint, str(train.root)])}"
         target.mkdir(parents=True, exist_ok=True)
-        (target / "meta.json").write_text(json.dumps({"root": str(train.root)}))
+        (target / "meta.json").write_text(json.dumps({"root": str(train.root), "data": str(train.data.path)}))
         return target
 
     def run(self, study: Study, prepared: Path, job: Job, report: Report) -> dict[str, dict[str, float]]:
@@ -164,8 +164,8 @@ def _arguments(study: Study, folder: Path, prepared: Path, job: Job, work: Path)
     A command that is not told how much to train gets the rows of a repeated pool as often as they are repeated.
     """
     rows = np.load(job.rows)
-    data = Dataset(resolve(folder, study.dataset.path), study.dataset)
-    root = Path(json.loads((prepared / "meta.json").read_text())["root"])
+    meta = json.loads((prepared / "meta.json").read_text())
+    data, root = Dataset(Path(meta["data"]), study.dataset), Path(meta["root"])
     repeat = 1 if study.command.can_shorten else max(1, round(job.samples / (len(rows) * study.train.epochs)))
     checkpoint = study.model.checkpoint
     values = {

@@ -36,7 +36,7 @@ class LmTask:
     """See the module. `version` is part of every trial's id: raise it when training or evaluation changes."""
 
     version = 1
-    runs = frozenset({"combine", "bucket", "repeat", "seeds"})
+    runs = frozenset({"combine", "bucket", "repeat", "seeds", "mapper"})
     presets = tuple(PRESETS)
     needs = ("dataset.text",)
     uses = frozenset({"evaluation.benchmarks", "model.checkpoint"})
@@ -98,6 +98,7 @@ class LmTask:
         if (target / "meta.json").exists():
             return target
         target.mkdir(parents=True, exist_ok=True)
+        train.share(target, ["tokenizer.json"])
         tokenizer = _tokenizer(study, checkpoint, train, target)
         meta, encode = _tokens(tokenizer, checkpoint)
         first, last = [meta["bos"]], [] if meta["eos"] == meta["bos"] else [meta["eos"]]

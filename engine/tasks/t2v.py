@@ -30,7 +30,7 @@ class T2vTask:
     """See the module. `version` is part of every trial's id: raise it when training or evaluation changes."""
 
     version = 1
-    runs = frozenset({"combine", "bucket", "repeat", "seeds"})
+    runs = frozenset({"combine", "bucket", "repeat", "seeds", "mapper"})
     presets = tuple(PRESETS)
     needs = ("dataset.text", "dataset.videos", "evaluation.path")
     uses = frozenset({"lora", "video", "evaluation.label", "model.checkpoint"})
@@ -97,6 +97,7 @@ class T2vTask:
         if (target / "meta.json").exists():
             return target
         target.mkdir(parents=True, exist_ok=True)
+        train.share(target, ["tokenizer.json", "text_encoder", "eval-clips.npy"], media=["train-clips.npy"])
         total, held = len(train.data) + len(evaluation.data), 0
         for name, rows, before in (("train", train, 0), ("eval", evaluation, len(train.data))):
             shown = None if progress is None else _shifted(progress, before, total)
@@ -109,7 +110,8 @@ class T2vTask:
             _cache_labels(evaluation, study.evaluation.label, target)
         if checkpoint is None:
             assert network is not None
-            train_tokenizer(train.data, train.good, network.vocabulary, target / "tokenizer.json")
+            if not (target / "tokenizer.json").exists():
+                train_tokenizer(train.data, train.good, network.vocabulary, target / "tokenizer.json")
             make_text(target / "text_encoder", network, study.seed)
         scratch = target / "meta.tmp"
         scratch.write_text(json.dumps({"held": held}))

@@ -31,7 +31,7 @@ class VlmTask:
     """See the module. `version` is part of every trial's id: raise it when training changes."""
 
     version = 1
-    runs = frozenset({"combine", "bucket", "repeat", "seeds"})
+    runs = frozenset({"combine", "bucket", "repeat", "seeds", "mapper"})
     presets = tuple(PRESETS)
     needs = ("dataset.text", "dataset.images", "evaluation.benchmarks")
     uses = frozenset({"lora", "vlm", "evaluation.benchmarks", "model.checkpoint"})

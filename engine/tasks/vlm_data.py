@@ -67,6 +67,7 @@ def prepare(
     if (target / "meta.json").exists():
         return target
     target.mkdir(parents=True, exist_ok=True)
+    train.share(target, [BASE, "tokenizer"], ["train-tokens.npy"], ["train-images.npy"])
     questions = {n: read_benchmark(n, resolve(folder, p)) for n, p in study.evaluation.benchmarks.items()}
     told, blind = read_instructions(resolve(folder, study.vlm.instructions)) if study.vlm.instructions else ([], 0)
     source = _source(study, folder, target, train, told)

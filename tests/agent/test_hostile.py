@@ -172,7 +172,7 @@ def _cases() -> list[Case]:
         ("a kind that cannot run", experiment(kind="prompt", prompts=["describe"])),
         ("a cycle", experiment(kind="cycle", checkpoint="POOL")),
         ("unknown kind", experiment(kind="approve", id="POOL")),
-        ("an allowed mapper", experiment(kind="mapper", op="clean_html_mapper")),
+        ("a mapper without weights", experiment(kind="mapper", op="image_captioning_mapper")),
     ]  # fmt: skip
     cases += [(f"tool {name}", lambda _, name=name: call(name, {"proposal": "all", "why": "ok"})) for name in TOOLS]
     return cases

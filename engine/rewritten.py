@@ -1,0 +1,167 @@
+"""Rewritten rows of a study: which rows its trials need, their caches, and what the rewriting cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from engine import datajuicer
+from engine.accounts import Accounts
+from engine.budget import format_seconds
+from engine.catalogue import check_mapper, mapper_fields, mapper_model, mapper_needs
+from engine.errors import DataError, OpError
+from engine.media import media_root
+from engine.open_study import OpenStudy
+from engine.pools import Pool, Rewrite, pool_from_json
+from engine.ranking import rank
+from engine.rewriting import Numbers, Rewriting, key_of, weights_of
+from engine.store import Row, now
+from engine.study import digest
+from engine.tasks import Rows
+
+Mappers = tuple[Rewrite, ...]
+
+
+def result_name(mappers: Mappers) -> str:
+    """The stored result that tells what mappers did."""
+    return f"rewritten:{key_of(mappers)}"
+
+
+def mappers_problem(opened: OpenStudy, mappers: Mappers) -> str | None:
+    """Why a pool may not be rewritten by these, or None."""
+    for mapper in mappers:
+        try:
+            params = check_mapper(mapper.op, dict(mapper.params), opened.folder)
+        except OpError as error:
+            return str(error)
+        if lacking := mapper_fields(mapper.op)[0] - opened.data.modalities:
+            return f"{mapper.op}: the data has no {', '.join(sorted(lacking))}"
+        if problem := mapper_needs(mapper.op, params):
+            return f"{mapper.op} {problem}"
+    return None
+
+
+def judged(view: OpenStudy) -> list[Row]:
+    """Rewritten pools with results, best first: against the same rows as they are, on the probing seeds and fresh ones.
+
+    Each with `fresh` (the same on fresh seeds, or None) and `rewritten` (what the mappers did, with examples).
+    """
+    fresh = {r.pool.id: r.to_json() for r in rank(view, ("mapper",), fresh=True)}
+    return [
+        {
+            **r.to_json(), "against": str(r.label).split(" → ", maxsplit=1)[0], "fresh": fresh.get(r.pool.id),
+            "rewritten": view.store.result(view.context, result_name(r.pool.mappers)),
+        }
+        for r in rank(view, ("mapper",))
+    ]  # fmt: skip
+
+
+@dataclass
+class Rewritten:
+    """The rewritten rows that a scheduler's trials train on, in one cycle."""
+
+    opened: OpenStudy
+    accounts: Accounts
+    _prepared: dict[Mappers, Path] = field(default_factory=dict)
+
+    def prepared(self, trial: Row) -> Path:
+        """The folder of the caches that a trial trains on. Its rows must have been rewritten."""
+        mappers = pool_from_json(json.loads(trial["content"])).mappers
+        return self._prepared[mappers] if mappers else self.opened.prepared
+
+    def ensure(self, trials: Iterable[Row], stopped: Callable[[], bool]) -> str:
+        """Rewrite the rows of these trials and make their caches; why it ended before that, or nothing.
+
+        Every part is charged as it is done. Raises: OpError, DataError when a mapper cannot run.
+        """
+        wanted = dict.fromkeys(pool_from_json(json.loads(t["content"])).mappers for t in trials)
+        for mappers in filter(None, wanted):
+            rows = self._rows(mappers)
+            work = self._work(mappers)
+            note = self._rewrite(work, rows, stopped)
+            if note:
+                return note
+            self._tell(work, rows)
+            self._prepared[mappers] = self._caches(work, rows)
+        return ""
+
+    def _rows(self, mappers: Mappers) -> Numbers:
+        """The rows that all trials of the cycle with these mappers draw."""
+        trials = self.opened.store.query(
+            "SELECT DISTINCT p.content, t.seed FROM trials t JOIN pools p ON p.id = t.pool WHERE t.context = ? "
+            "AND json_extract(p.content, '$.mappers') IS NOT NULL ORDER BY p.id, t.seed",
+            (self.opened.context,),
+        )
+        pools: list[tuple[Pool, int]] = [(pool_from_json(json.loads(t["content"])), t["seed"]) for t in trials]
+        drawn = [self.opened.realise(pool, seed) for pool, seed in pools if pool.mappers == mappers]
+        return np.unique(np.concatenate(drawn))
+
+    def _work(self, mappers: Mappers) -> Rewriting:
+        opened = self.opened
+        key = digest([opened.data.fingerprint, opened.data.fields.model_dump(), key_of(mappers), datajuicer.version()])
+        folder = opened.state / "cache" / "rewritten" / key
+        return Rewriting(opened.data, media_root(opened.data.path, opened.state), mappers, opened.folder, folder)
+
+    def _rewrite(self, work: Rewriting, rows: Numbers, stopped: Callable[[], bool]) -> str:
+        """Rewrite what is missing within the budget."""
+        opened, name = self.opened, " and ".join(m.op for m in work.mappers)
+        if not work.missing(rows):
+            return ""
+        for m in work.mappers:
+            if weights_of(m.op, dict(m.params), opened.folder) != m.weights:
+                raise OpError(f"{m.op}: its model is another one than when it was proposed; propose it anew")
+        workers = opened.workers
+        if any(mapper_model(m.op) for m in work.mappers):
+            from engine.slots import gpus
+
+            workers = len(gpus()) or workers
+        done = 0
+        parts = work.run(rows, workers)
+        for start, count, seconds in parts:
+            done += count
+            opened.notice(f"rewriting by {name}", done, len(rows))
+            with opened.store.transaction():
+                self._charge(work, start, seconds)
+            over = self.accounts.spent() > self.accounts.cap
+            if over or stopped():
+                parts.close()  # type: ignore[attr-defined]
+                if work.missing(rows):
+                    limit = format_seconds(self.accounts.limit)
+                    return f"the budget of {limit} ended while rows were rewritten" if over else "stopped"
+        return ""
+
+    def _charge(self, work: Rewriting, start: int, seconds: float) -> None:
+        """What a part took, on top of what was charged for it before."""
+        key = f"rewrite:{work.folder.name}:{start}"
+        before = self.opened.store.one("SELECT seconds FROM costs WHERE id = ?", (key,))
+        self.opened.store.put(
+            "costs",
+            {"id": key, "kind": "rewrite", "trial": None, "stage": None, "device": None, "samples": None,
+             "seconds": seconds + (before["seconds"] if before else 0.0), "at": now()},
+        )  # fmt: skip
+
+    def _tell(self, work: Rewriting, rows: Numbers) -> None:
+        """Store what the mappers did. Raises: DataError when they fail on more rows than may be bad."""
+        told = work.summary(rows)
+        self.opened.store.put_result(self.opened.context, result_name(work.mappers), told)
+        failed = sum(n for reason, n in told["kept"].items() if ": " in reason)
+        limit = self.opened.study.dataset.max_bad
+        if failed > limit * len(rows) or failed == len(rows):
+            reason = max(told["kept"], key=told["kept"].__getitem__)
+            raise DataError(
+                f"{' and '.join(told['mappers'])} fails on {failed} of {len(rows)} rows (dataset.max_bad is "
+                f"{limit:.0%}): {reason}; mend the cause, remove {work.folder}, and the same command goes on"
+            )
+
+    def _caches(self, work: Rewriting, rows: Numbers) -> Path:
+        """The task's caches of the rewritten rows; what they have in common with the study's own is shared."""
+        opened = self.opened
+        good = np.zeros(len(opened.data), bool)
+        good[rows] = True
+        same = frozenset({"text", "image", "video"}) - work.changes
+        train = Rows(work.dataset(rows), work.root, good, opened.prepared, same)
+        return opened.prepare(train)
