@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import UnidentifiedImageError
 
 from engine import datajuicer
 from engine.dataset import Dataset, as_list
@@ -179,8 +180,9 @@ def _image_hash(op: Any, deduplicator: Deduplicator, row: dict[str, Any], data: 
     try:
         sources = [locate(value, root, folder) for value in as_list(row.get(data.fields.images))]
         with files_of([sources]) as (paths,):
-            return _hash(op, deduplicator, {"images": paths})
-    except (OSError, ValueError):
+            # a sample of lists only would be taken for a batch
+            return _hash(op, deduplicator, {"images": paths, "text": ""})
+    except (FileNotFoundError, UnidentifiedImageError, ValueError):
         return ""
 
 
