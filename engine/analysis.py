@@ -89,7 +89,7 @@ def word_entropy(texts: Iterable[str]) -> float:
     return _entropy(np.array(list(counts.values()), np.float64))
 
 
-def _entropy(counts: NDArray[np.float64]) -> float:
+def _entropy(counts: NDArray[Any]) -> float:
     counts = counts[counts > 0]
     p = counts / counts.sum() if len(counts) else counts
     return float(-(p * np.log(p)).sum())

@@ -115,7 +115,7 @@ def apply_recipe(
         if moved and media.exists() and not overwrite:
             raise DataError(f"{media} exists already; give another file, or overwrite it explicitly")
         change = work.changed(kept, False, media, out.parent) if work else None
-        told = work.summary(kept) if work else {"changed": 0, "kept": {}}
+        told: Row = work.summary(kept) if work else {"changed": 0, "kept": {}}
         if moved and work is not None:
             shutil.rmtree(media, ignore_errors=True)
             shutil.move(work.folder / "media", media)

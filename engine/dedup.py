@@ -178,7 +178,7 @@ def _image_hash(op: Any, deduplicator: Deduplicator, row: dict[str, Any], data: 
     """Of all its images; empty, which is like no other, where one is not there any more."""
     folder = data.path if data.path.is_dir() else data.path.parent
     try:
-        sources = [locate(value, root, folder) for value in as_list(row.get(data.fields.images))]
+        sources = [locate(value, root, folder) for value in as_list(row.get(data.fields.images or ""))]
         with files_of([sources]) as (paths,):
             # a sample of lists only would be taken for a batch
             return _hash(op, deduplicator, {"images": paths, "text": ""})

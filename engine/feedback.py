@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.errors import PoolError, TrialError
 from engine.open_study import OpenStudy
@@ -120,7 +121,8 @@ def scored(opened: OpenStudy, checkpoint: str) -> Column:
 
 
 def _column(opened: OpenStudy, name: str) -> Column:
-    values = np.round(np.where(opened.scanned.good, np.load(opened.state / "cache" / name), np.nan), 10)
+    scores: NDArray[np.float64] = np.load(opened.state / "cache" / name)
+    values = np.where(opened.scanned.good, scores, np.nan).round(10)
     return Column(values, values)
 
 

@@ -133,7 +133,7 @@ def table(view: OpenStudy) -> Row | None:
     if not columns:
         return None
     prompts = dict.fromkeys([own, *asked(view)])
-    rows = []
+    rows: list[Row] = []
     for prompt in prompts:
         cells = [_cell(view, at, prompt) for at in columns]
         rows.append({"prompt": prompt, "own": prompt == own, "cells": cells})

@@ -69,7 +69,7 @@ class Rewriting:
         rows: ascending row numbers. Raises: OpError when a mapper cannot be built.
         """
         (self.folder / "media").mkdir(parents=True, exist_ok=True)
-        jobs = []
+        jobs: list[tuple[Any, int, list[int], int]] = []
         for start, part in self._parts(rows):
             have = self.results(start)
             if new := [r for r in part.tolist() if r not in have]:
@@ -113,7 +113,7 @@ class Rewriting:
 
         def change(numbers: Numbers, found: list[Row]) -> list[Row]:
             parts = {start: self.results(start) for start, _ in self._parts(numbers)}
-            out = []
+            out: list[Row] = []
             for number, row in zip(numbers.tolist(), found, strict=True):
                 if number not in known:
                     out.append({})

@@ -136,13 +136,17 @@ class LmTask:
         total, counted = np.zeros(len(offsets) - 1), np.zeros(len(offsets) - 1)
         for first in range(0, len(total), SCORED):
             rows = range(first, min(first + SCORED, len(total)))
-            pieces = [(row, a, b) for row in rows for a, b in _pieces(*offsets[row : row + 2].tolist(), meta["length"])]
+            pieces = [
+                (row, a, b) for row in rows
+                for a, b in _pieces(int(offsets[row]), int(offsets[row + 1]), meta["length"])
+            ]  # fmt: skip
             texts = [np.asarray(stream[a:b]) for _, a, b in pieces]
             told = log_likelihoods(model, texts, [1] * len(texts))
             at = np.array([row for row, _, _ in pieces], np.int64)
             np.add.at(total, at, -told)
             np.add.at(counted, at, [len(t) - 1 for t in texts])
-        return np.divide(total, counted, out=np.full(len(total), np.nan), where=counted > 0)
+        found: NDArray[np.float64] = np.divide(total, counted, out=np.full(len(total), np.nan), where=counted > 0)
+        return found
 
     def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
         """Time a few steps after a warm-up, and one evaluation."""
