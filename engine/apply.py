@@ -34,6 +34,7 @@ from engine.recipes import Recipe, one_line, read_recipe
 from engine.rewriting import Rewriting
 from engine.rows_file import write_rows
 from engine.scan import inspect
+from engine.store import Row
 from engine.study_sections import DatasetSection
 
 CHUNK = 1_000
