@@ -270,6 +270,11 @@ MAPPERS_FIXED: dict[str, Mapping[str, Any]] = {
 }
 
 
+MAPPERS_PACKAGES = {
+    "clean_html_mapper": "selectolax", "fix_unicode_mapper": "ftfy", "image_diffusion_mapper": "diffusers",
+}  # fmt: skip
+
+
 def mapper_fields(name: str) -> tuple[frozenset[str], str]:
     """(modalities that a mapper of the list reads, the one that it rewrites)."""
     if name == "image_diffusion_mapper":
@@ -284,11 +289,12 @@ def mapper_model(name: str) -> str | None:
 
 def mapper_needs(name: str, params: Mapping[str, Any]) -> str | None:
     """Why a mapper cannot run here, with the remedy; None when it can. `params` as from `check_mapper`."""
+    package = MAPPERS_PACKAGES.get(name)
+    if package is not None and importlib.util.find_spec(package) is None:
+        return f"needs {package}; pip install {package}"
     model = mapper_model(name)
     if model is None:
         return None
-    if name == "image_diffusion_mapper" and importlib.util.find_spec("diffusers") is None:
-        return "needs diffusers; pip install 'djsb[t2v]'"
     folder = params.get(model)
     if folder is None:
         return f"needs local weights; set {model} to their folder"

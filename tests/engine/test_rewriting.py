@@ -28,7 +28,7 @@ from engine.study_sections import DatasetSection
 from tests.conftest import make_rows, write_jsonl
 from tests.engine.tiny_mappers import captioner, diffuser
 
-HTML = Rewrite("clean_html_mapper")
+TAGS = Rewrite("remove_specific_chars_mapper", (("chars_to_remove", "<>/"),))
 
 
 def written(folder: Path, texts: Sequence[str]) -> Dataset:
@@ -58,25 +58,25 @@ def test_a_pool_without_mappers_keeps_its_id_and_one_with_them_survives_json() -
 
 
 def test_text_mappers_run_one_after_the_other_and_only_on_the_rows_asked_for(tmp_path: Path) -> None:
-    data = written(tmp_path, ["<b>red</b> a@b.com", "<i>blue</i>", "green", "<p></p>"])
-    work, rows = rewriting(data, HTML, Rewrite("clean_email_mapper")), np.array([0, 2, 3])
+    data = written(tmp_path, ["<red> a@b.com", "<blue>", "green", "</>"])
+    work, rows = rewriting(data, TAGS, Rewrite("clean_email_mapper")), np.array([0, 2, 3])
     assert run(work, rows) == 3 and run(work, rows) == 0
     found = work.dataset(rows)
     read = found.reader.read(0, 4)
-    assert [r.get("text") for r in read] == ["red ", None, "green", "<p></p>"]
+    assert [r.get("text") for r in read] == ["red ", None, "green", "</>"]
     assert read[1] == {} and read[0]["more"] == [1] and read[0]["id"] == 0
     assert read[0]["images"] == [str(tmp_path / "images" / "0000.png")]  # the file stands in another folder
     told = work.summary(rows)
     assert told["kept"] == {"the mapper left no text": 1} and told["changed"] == 1
     assert (told["examples"][0]["before"]["text"], told["examples"][0]["after"]["text"]) == (
-        "<b>red</b> a@b.com",
+        "<red> a@b.com",
         "red ",
     )
 
 
 def test_a_growing_set_of_rows_is_another_dataset_and_computes_what_is_new_only(tmp_path: Path) -> None:
     data = written(tmp_path, ["plain"] * 3)
-    work = rewriting(data, HTML)
+    work = rewriting(data, TAGS)
     run(work, [0, 1])
     first = work.dataset(np.array([0, 1]))
     assert run(work, [0, 1, 2]) == 1
@@ -116,12 +116,12 @@ sys.path.insert(0, {home!r})
 import numpy as np
 import engine.rewriting as r
 from pathlib import Path
-from tests.engine.test_rewriting import HTML, rewriting
+from tests.engine.test_rewriting import TAGS, rewriting
 from engine.dataset import Dataset
 from engine.study_sections import DatasetSection
 r.TEXT_CHUNK = 2
 data = Dataset(Path({file!r}), DatasetSection(path="rows.jsonl", text="text", images="images", id="id"))
-for start, n, _ in rewriting(data, HTML).run(np.arange(12), 1):
+for start, n, _ in rewriting(data, TAGS).run(np.arange(12), 1):
     print(start, flush=True)
     time.sleep(0.2)
 """
@@ -129,13 +129,13 @@ for start, n, _ in rewriting(data, HTML).run(np.arange(12), 1):
 
 def test_a_killed_rewriting_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.rewriting.TEXT_CHUNK", 2)
-    data = written(tmp_path, [f"<b>{i}</b>" for i in range(12)])
+    data = written(tmp_path, [f"<{i}/>" for i in range(12)])
     code = SLOW.format(home=str(ENTRY.parent), file=str(data.path))
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ENTRY.parent)
     assert process.stdout is not None and process.stdout.readline()
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    work = rewriting(data, HTML)
+    work = rewriting(data, TAGS)
     deadline = time.monotonic() + 30
     while any(work.folder.glob(".0*")) and time.monotonic() < deadline:
         time.sleep(0.1)  # its data worker ends with it
@@ -158,7 +158,7 @@ def test_a_row_that_a_mapper_cannot_read_stays_and_is_counted(tmp_path: Path) ->
     [
         ("image_diffusion_mapper", {"hf_diffusion": "m", "strength": 1.5}, "at most 1"),
         ("image_captioning_mapper", {"hf_img2seq": "../m"}, "leads out"),
-        ("clean_html_mapper", {"x": 1}, "may not be set"),
+        ("clean_links_mapper", {"x": 1}, "may not be set"),
     ],
 )
 def test_a_mappers_parameters_are_checked(tmp_path: Path, name: str, params: dict[str, object], why: str) -> None:
@@ -167,8 +167,8 @@ def test_a_mappers_parameters_are_checked(tmp_path: Path, name: str, params: dic
 
 
 def test_a_recipe_with_mappers_is_applied_by_djsb_and_by_data_juicer_itself(tmp_path: Path) -> None:
-    data = written(tmp_path, ["<b>red</b> words", "x", "<i>blue</i> words"])
-    text = recipe_yaml((), data.fields, name="mapped", mappers=(HTML,))
+    data = written(tmp_path, ["<red> words", "x", "<blue> words"])
+    text = recipe_yaml((), data.fields, name="mapped", mappers=(TAGS,))
     text = text.replace("process:\n", "process:\n- text_length_filter: {min_len: 2}\n")
     (tmp_path / "recipe.yaml").write_text(text)
     done = apply_recipe(text, "recipe.yaml", data.path, tmp_path / "ours.jsonl", root=tmp_path)
@@ -198,7 +198,7 @@ def test_new_images_of_an_applied_recipe_lie_beside_its_output(tmp_path: Path) -
 
 def test_a_filter_after_a_mapper_and_a_model_by_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OpError, match="filters come first"):
-        read_recipe("process:\n- clean_html_mapper:\n- text_length_filter: {min_len: 1}\n", "r", tmp_path)
+        read_recipe("process:\n- clean_links_mapper:\n- text_length_filter: {min_len: 1}\n", "r", tmp_path)
     with pytest.raises(OpError, match="hf_img2seq"):
         read_recipe("process:\n- image_captioning_mapper: {hf_img2seq: Salesforce/blip2-opt-2.7b}\n", "r", tmp_path)
     with pytest.raises(OpError, match="keep_original_sample"):

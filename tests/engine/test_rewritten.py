@@ -23,8 +23,8 @@ from engine.search.paper import candidates
 from tests.conftest import Tiny, run_djsb
 
 EARLY = {"combine": {"top": 1, "clusters": 0}, "scale": {"rates": []}, "confirm": {"seeds": 2, "candidates": 1}}
-NOTHING = {"kind": "mapper", "op": "remove_specific_chars_mapper", "params": {"chars_to_remove": "◆"}}
-HTML = {"kind": "mapper", "op": "clean_html_mapper"}
+NOTHING = {"kind": "mapper", "op": "clean_ip_mapper"}
+TAGS = {"kind": "mapper", "op": "remove_specific_chars_mapper", "params": {"chars_to_remove": "<>/"}}
 
 
 def asked(opened: OpenStudy, **experiment: Any) -> tuple[str, str, str]:
@@ -41,7 +41,7 @@ def mapped(probed_template: Tiny, tmp_path_factory: pytest.TempPathFactory) -> T
     shutil.copytree(probed_template.root, copy.root)
     copy.set({"search": {"seeds": 2}, **EARLY})
     with (opened := open_study(copy.study, 1)).store:
-        for experiment in (NOTHING, HTML):
+        for experiment in (NOTHING, TAGS):
             key, status, reason = asked(opened, **experiment)
             assert status == "queued", reason
             decisions.decide(opened, key, "approve", "person test", "to see")
@@ -61,10 +61,10 @@ def test_a_mapper_that_changes_nothing_gives_the_controls_results_to_the_bit(map
         "AND t.samples IN (SELECT samples FROM trials x JOIN pools y ON y.id = x.pool WHERE y.kind = 'mapper') "
         "ORDER BY t.seed, m.name"
     )
-    same = rows(mapped.study, sql.format("p.label LIKE '%remove_specific_chars%'"))
-    html = rows(mapped.study, sql.format("p.label LIKE '%clean_html%'"))
+    same = rows(mapped.study, sql.format("p.label LIKE '%clean_ip%'"))
+    tags = rows(mapped.study, sql.format("p.label LIKE '%remove_specific_chars%'"))
     control = rows(mapped.study, sql.format("p.kind = 'control'"))
-    assert same and same == control and html != control
+    assert same and same == control and tags != control
 
 
 def test_rewritten_rows_are_tokenised_anew_with_the_studys_tokenizer_and_images_are_shared(mapped: Tiny) -> None:
@@ -82,9 +82,9 @@ def test_it_is_evidence_against_the_same_rows_with_paired_seeds_and_the_rewritin
     with (opened := open_study(mapped.study, 1)).store:
         found = {r.pool.mappers[0].op: r for r in rank(opened, ("mapper",))}
         assert {r.effect.seeds for r in found.values()} == {2}
-        assert found["remove_specific_chars_mapper"].effect.change == 0
+        assert found["clean_ip_mapper"].effect.change == 0
         assert "mapper" not in {r.kind for r in rank(opened)}
-        told = {r["label"]: r for r in judged(opened)}["all rows → clean_html_mapper"]
+        told = {r["label"]: r for r in judged(opened)}["all rows → remove_specific_chars_mapper(chars_to_remove=<>/)"]
         assert told["against"] == "all rows" and told["rewritten"]["changed"] > 0
         assert all(m.effect.change for m in candidates(opened))
     assert rows(mapped.study, "SELECT 1 FROM costs WHERE kind = 'rewrite' AND seconds > 0")
@@ -92,9 +92,11 @@ def test_it_is_evidence_against_the_same_rows_with_paired_seeds_and_the_rewritin
 
 def test_it_is_shown_before_and_after_and_its_recipe_can_be_applied(mapped: Tiny, tmp_path: Path) -> None:
     shown = run_djsb("show", "mappers", mapped.study)
-    assert shown.returncode == 0 and "before: " in shown.stdout and "clean_html_mapper" in shown.stdout, shown.stderr
+    assert shown.returncode == 0 and "before: " in shown.stdout and "remove_specific_chars_mapper" in shown.stdout, (
+        shown.stderr
+    )
     assert len(json.loads(run_djsb("show", "mappers", mapped.study, "--json").stdout)["mappers"]) == 2
-    ((pool,),) = rows(mapped.study, "SELECT id FROM pools WHERE label LIKE '%clean_html%'")
+    ((pool,),) = rows(mapped.study, "SELECT id FROM pools WHERE label LIKE '%remove_specific_chars%'")
     recipe = tmp_path / "recipe.yaml"
     assert run_djsb("export", "recipe", mapped.study, "--pool", pool, "--out", recipe).returncode == 0
     done = run_djsb("apply", recipe, "--data", mapped.train_file, "--out", tmp_path / "out.jsonl", "--json")
@@ -112,7 +114,7 @@ def test_what_cannot_run_is_refused_with_the_reason(opened: OpenStudy) -> None:
     for experiment, said in (
         ({"kind": "mapper", "op": "image_captioning_mapper"}, "needs local weights"),
         ({"kind": "mapper", "op": "image_captioning_mapper", "params": {"hf_img2seq": "empty"}}, "no config.json"),
-        ({**HTML, "pool": "abcdef"}, "no bucket, combination or rewritten pool"),
+        ({**TAGS, "pool": "abcdef"}, "no bucket, combination or rewritten pool"),
     ):
         _, status, reason = asked(opened, **experiment)
         assert status == "refused" and said in reason
@@ -120,7 +122,7 @@ def test_what_cannot_run_is_refused_with_the_reason(opened: OpenStudy) -> None:
 
 def test_a_bucket_is_rewritten_against_itself(opened: OpenStudy) -> None:
     cut = next(c for c in opened.cuts if c.reason is None)
-    key, status, reason = asked(opened, **HTML, pool=cut.pool.id)
+    key, status, reason = asked(opened, **TAGS, pool=cut.pool.id)
     assert status == "queued", reason
     row = opened.store.one("SELECT content FROM proposals WHERE id = ?", (key,))
     assert row is not None

@@ -19,7 +19,10 @@ def captioner(folder: Path) -> Path:
             "encoder_hidden_size": 16, "bos_token_id": 2, "pad_token_id": 0, "eos_token_id": 3,
             "sep_token_id": 3}  # fmt: skip
     config = BlipConfig(text_config=text, vision_config={**small, "image_size": 16, "patch_size": 8})
-    BlipForConditionalGeneration(config).save_pretrained(folder)
+    model = BlipForConditionalGeneration(config)
+    with torch.no_grad():
+        model.text_decoder.cls.predictions.bias[:5] = -100.0  # it says words only
+    model.save_pretrained(folder)
     tokenizer = BertTokenizerFast(vocab={word: i for i, word in enumerate(WORDS)})
     Processor(BlipImageProcessor(size={"height": 16, "width": 16}), tokenizer).save_pretrained(folder)
     return folder
@@ -48,7 +51,7 @@ def diffuser(folder: Path) -> Path:
         bos_token_id=52, eos_token_id=53, pad_token_id=53,
     ))  # fmt: skip
     StableDiffusionImg2ImgPipeline(
-        vae=vae, text_encoder=text, tokenizer=CLIPTokenizer(vocab=vocabulary, merges=[]),
+        vae=vae, text_encoder=text, tokenizer=CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77),
         unet=unet, scheduler=PNDMScheduler(skip_prk_steps=True), safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder)  # fmt: skip
