@@ -63,9 +63,9 @@ class Terminal:
         """Wait until all of these are on the screen; the screen."""
         return self.until(lambda seen: all(p in seen for p in parts), " and ".join(parts))
 
-    def until(self, good: Callable[[str], bool], what: str) -> str:
+    def until(self, good: Callable[[str], bool], what: str, seconds: float = PATIENCE) -> str:
         """Wait until the screen is as it should be; the screen."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + seconds
         while not good(seen := self.screen()):
             assert time.monotonic() < end, f"{what} never came; the screen:\n{seen}"
             assert "Traceback" not in seen, seen
@@ -87,6 +87,7 @@ def terminal(tmp_path: Path) -> Iterator[tuple[Terminal, Tiny]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_from_the_wizard_to_an_approved_proposal_and_a_finished_study(terminal: tuple[Terminal, Tiny]) -> None:
     at, tiny = terminal
     at.see("A new study in", "step 1 of 4")
@@ -128,7 +129,7 @@ def test_from_the_wizard_to_an_approved_proposal_and_a_finished_study(terminal: 
     study.write_text(held.replace("approve: hold", "approve: auto"))  # the rest without a person
     at.press("s")
     at.see("running")
-    at.until(lambda s: "■ no engine · confirm" in s, "the end of the last stage")
+    at.until(lambda s: "■ no engine · confirm" in s, "the end of the last stage", 3 * PATIENCE)
     at.press("1")
     at.see("Overview", "text_len mid")
     at.press("q")
