@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from engine.datajuicer import load_op
 from engine.errors import OpError
 from engine.open_study import open_study
 from tests import tiny_models
-from tests.conftest import run_djsb, write_jsonl
+from tests.conftest import write_jsonl
 
 pytest.importorskip("av")
 LEFT_OUT = {"video_ocr_area_ratio_filter"}  # its weights are checked against a sum, so that no tiny ones can stand in
@@ -59,6 +61,16 @@ def write_clip(file: Path, pictures: list[np.ndarray], rate: int = 8) -> None:
         container.mux(stream.encode())
 
 
+ROOT = Path(__file__).parents[2]
+COMPUTE = """
+import sys
+from pathlib import Path
+from engine.open_study import open_study
+with (opened := open_study(Path(sys.argv[1]), 1)).store:
+    opened.statistic_columns
+"""
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("weights")
@@ -72,7 +84,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def values(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Statistic → its values on three rows, each with a text, an image and a clip, computed by `djsb pools`."""
+    """Statistic → its values on three rows, each with a text, an image and a clip."""
     import yaml
 
     study = tmp_path_factory.mktemp("table4")
@@ -96,7 +108,11 @@ def values(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         patch.setenv(MODELS_HOME, str(weights / "home"))
         patch.setenv("NLTK_DATA", str(weights / "nltk"))
         patch.setattr("nltk.data.path", [str(weights / "nltk")])
-        done = run_djsb("pools", study, "--json", "--workers", 1)
+        # Data-Juicer reads the folder when it is imported, so a process of its own computes them
+        done = subprocess.run(
+            [sys.executable, "-c", COMPUTE, str(study)], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
         with (opened := open_study(study, 1)).store:
             assert not opened.op_plan[1]
             found = {c.statistic: c.column.value for c in opened.statistic_columns}
