@@ -220,7 +220,8 @@ class DjsbApp(App[None]):
         if message.number == 0:  # the recorder has ended
             self.notify(str(message.content), severity="error", timeout=10)
             return
-        answered = getattr(self.screen, "answered", None)
+        up = self.screen_stack[-1:]  # none while the app is being left
+        answered = getattr(up[0], "answered", None) if up else None
         if answered is not None:
             answered(message.number, message.content)
 

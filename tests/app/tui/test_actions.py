@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from textual.pilot import Pilot
 from textual.widgets import Input, Static, Tree
 
-from app.tui.app import KEYS, Came, DjsbApp
+from app.tui.app import KEYS, Answered, Came, DjsbApp
 from app.tui.dialogs import AskLine, Help
 from app.tui.table import KeyedTable
 from engine.open_study import engine_pid
 from engine.store import Store
+from tests.app.tui.driving import until
 from tests.app.tui.sample import BOARD, SNAPSHOT, YAML, SampleApp
 from tests.conftest import Tiny
-
-PATIENCE = 180  # seconds
-
-
-async def until(pilot: Pilot[None], condition: Callable[[], Any]) -> None:
-    """Wait until it holds."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        await pilot.pause(0.05)
 
 
 async def test_every_screen_by_key_and_by_palette() -> None:
@@ -47,6 +35,10 @@ async def test_every_screen_by_key_and_by_palette() -> None:
             await until(pilot, lambda: app.screen.query_one("CommandList").option_count > 0)  # type: ignore[attr-defined]
             await pilot.press("enter", "enter")
             await until(pilot, lambda m=mode: app.current_mode == m)
+
+
+def test_an_answer_that_comes_when_no_screen_is_up_any_more_is_dropped(tmp_path: Path) -> None:
+    DjsbApp(tmp_path).on_answered(Answered(1, {}))
 
 
 async def test_frozen_tables_stand_still_while_the_header_lives() -> None:
