@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Callable
@@ -55,6 +56,11 @@ def told(app: Any, part: str) -> bool:
 def screen(app: Any) -> str:
     """The characters on the screen, as a person sees them."""
     return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
+
+
+def prose(app: Any) -> str:
+    """The screen as running text: a message that is wrapped, in a frame or not, can be found in it."""
+    return " ".join(re.sub(r"[\u2500-\u259f]", " ", screen(app)).split())
 
 
 def words(app: Any, selector: str) -> str:

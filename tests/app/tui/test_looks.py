@@ -24,7 +24,7 @@ from app.tui.screens.trials import Trials
 from app.tui.table import KeyedTable
 from app.tui.themes import THEMES, contrast, styles
 from app.tui.thumbnails import SIDE, picture
-from tests.app.tui.driving import screen, shown, toasts, until
+from tests.app.tui.driving import prose, screen, shown, toasts, until
 from tests.conftest import Tiny
 
 NASTY = "[/x] [red]boom[/red] \x1b[31m $unknown"
@@ -199,7 +199,7 @@ async def test_a_recipe_is_copied_and_applied(probed: Tiny, tmp_path: Path) -> N
         await pilot.press("d")
         await until(pilot, lambda: "which dataset" in screen(app), "the question")
         await pilot.press(*"nosuch", "enter")
-        await until(pilot, lambda: "no such file" in screen(app), "the check")
+        await until(pilot, lambda: "no such file" in prose(app), "the check")
         app.screen.query_one("#line").value = str(probed.train_file)
         await pilot.press("enter")
         await until(pilot, lambda: "kept rows" in screen(app), "the second question")
