@@ -17,8 +17,8 @@ Clips: static (nothing moves), flickering (every frame has a brightness of its o
 What is right to find, if the method works (low, mid and high are the thirds of a statistic's values):
 - text_length_filter, words_num_filter: high hurts (spam). special_characters_filter: high hurts (spam, file
   names); alphanumeric_filter is its mirror image.
-- video_motion_score_filter with sampling_fps 8 (every frame): high hurts (nearly all of it flickers); low helps most, its
-  few static clips cost less than flicker does; mid helps as far as it is free of flicker.
+- video_motion_score_filter with sampling_fps 8 (every frame): high hurts (nearly all of it flickers); low helps most,
+  its few static clips cost less than flicker does; mid helps as far as it is free of flicker.
 - video_duration_filter: low holds the short clips. video_aspect_ratio_filter: low and high hold the stretched ones.
 - video_resolution_filter: near neutral but for stretched clips.
 This text is for people: no code reads it.
