@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 
-import typer
-
 
 def printable(text: str) -> str:
     """The text with control and direction-changing characters written out; line breaks and tabs stay."""
@@ -19,6 +17,8 @@ def printable(text: str) -> str:
 
 def say(text: str, err: bool = False) -> None:
     """Print a line, to standard error on request."""
+    import typer  # the terminal UI writes no lines, and its reader is short of memory
+
     typer.echo(printable(text), err=err)
 
 

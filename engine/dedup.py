@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import UnidentifiedImageError
 
 from engine import datajuicer
 from engine.dataset import Dataset, as_list
@@ -176,6 +175,8 @@ def _hash(op: Any, deduplicator: Deduplicator, sample: dict[str, Any]) -> Hash:
 
 def _image_hash(op: Any, deduplicator: Deduplicator, row: dict[str, Any], data: Dataset, root: Path) -> Hash:
     """Of all its images; empty, which is like no other, where one is not there any more."""
+    from PIL import UnidentifiedImageError
+
     folder = data.path if data.path.is_dir() else data.path.parent
     try:
         sources = [locate(value, root, folder) for value in as_list(row.get(data.fields.images or ""))]

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-
-from PIL import Image, ImageFile
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
@@ -76,6 +77,8 @@ def open_image(source: bytes | Path) -> Image.Image:
 
     Raises: OSError or ValueError when it cannot be read.
     """
+    from PIL import Image, ImageFile
+
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # importing Data-Juicer turns it on for the whole process
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:

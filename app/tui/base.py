@@ -28,16 +28,16 @@ STATES = {
 
 
 class Told(Static):
-    """A text that is drawn again only when it is another: comparing costs less than laying out and drawing."""
+    """A text that is drawn again only when it is another, and laid out again only when it needs other room."""
 
-    _shown: tuple[object, ...] = ()
+    _shown: tuple[object, ...] = ("",)
 
     def tell(self, text: Text) -> None:
         """Show a text."""
-        looks = (text.plain, text.style, text.spans)
-        if looks != self._shown:
-            self._shown = looks
-            self.update(text)
+        before, self._shown = self._shown, (text.plain, text.style, text.spans)
+        if self._shown != before:
+            more = text.plain.count("\n") != str(before[0]).count("\n")
+            self.update(text, layout=more or self.styles.text_wrap != "nowrap")
 
 
 class Head(Told):

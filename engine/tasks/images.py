@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from engine.arrays import new_array
 from engine.dataset import Dataset, as_list
 from engine.media import locate, open_image
 from engine.parallel import run_chunks
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 CHUNK = 500
 
@@ -21,6 +24,8 @@ def fit_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """(size, size, 3): the shorter side resized (bicubic), the centre cropped, as CLIP does."""
     scale = size / min(image.size)
     wide = [max(size, round(side * scale)) for side in image.size]
+    from PIL import Image
+
     resized = image.resize((wide[0], wide[1]), Image.Resampling.BICUBIC)
     left, top = (wide[0] - size) // 2, (wide[1] - size) // 2
     return np.asarray(resized.crop((left, top, left + size, top + size)), np.uint8)

@@ -96,7 +96,8 @@ that came of the conversation.
     def on_screen_resume(self) -> None:
         """Look anew whether a model can be asked."""
         super().on_screen_resume()
-        self._look()
+        if self.is_current:  # it is made before anybody looks at it
+            self._look()
 
     @work(thread=True, group="look", exclusive=True)
     def _look(self) -> None:

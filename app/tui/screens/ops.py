@@ -40,6 +40,8 @@ buckets (┆), and example rows of each bucket: the value, the text (quoted and 
     def __init__(self) -> None:
         super().__init__()
         self._wanted = -1
+        self._asked: tuple[object, ...] = ()
+        self._shown: tuple[object, ...] = ()
 
     def content(self) -> ComposeResult:
         """The matrix; histogram and examples below."""
@@ -70,14 +72,20 @@ buckets (┆), and example rows of each bucket: the value, the text (quoted and 
             head = [Text(cut(printable(name), 30 if wide else 18)), *([Text(cut(op, 30))] if roomy else [])]
             rows.append((name, (*head, *(_cell(found.get(b), reach, wide) for b in names))))
         table.put(rows)
-        self._ask()
+        if self._shown != self._to_show():
+            self._ask()
+
+    def _to_show(self) -> tuple[object, ...]:
+        """What the parts below hang on: the statistic under the cursor, the study's data, the room there is."""
+        s = self.ui.snapshot
+        return self.query_one("#matrix", KeyedTable).current, s and (s.context, s.buckets), self.app.size
 
     @on(DataTable.RowHighlighted)
     def _ask(self) -> None:
         """Ask for the statistic under the cursor."""
         key = self.query_one("#matrix", KeyedTable).current
         if key and self.ui.feed:
-            self._wanted = self.ui.feed.ask("statistic", key)
+            self._wanted, self._asked = self.ui.feed.ask("statistic", key), self._to_show()
 
     def answered(self, number: int, content: Any) -> None:
         """The statistic has come."""
@@ -91,6 +99,7 @@ buckets (┆), and example rows of each bucket: the value, the text (quoted and 
         height = max(2, self.query_one("#op-below").size.height - 5)
         histogram.update(_histogram(content, min(9, height), 48 if self.wide else 32))
         rows.update(_examples(content))
+        self._shown = self._asked  # what could not be read is asked for again with the next snapshot
 
 
 def _cell(r: Row | None, reach: float, wide: bool) -> Text:

@@ -59,6 +59,7 @@ never run again.
         self.order: tuple[str, bool] | None = None  # column, downward
         self.curve = 0
         self.details: Row = {}
+        self._shown: list[Row | None] = []  # trials whose details and curves were asked for last
         self._texts: dict[str, tuple[Row, str]] = {}
         self._wanted = -1
         self._drawn = -1
@@ -101,7 +102,11 @@ never run again.
         table.columns_are([n + arrow.get(n, "") for n in names])
         room = max(14, self.app.size.width - (92 if self.wide else 60))
         table.follow(keys, lambda key: self._cells(rows[key], names, room))
-        self._ask()
+        shown = [rows.get(k) for k in (table.current, *self.marked)]
+        grows = any(t and t["state"] == "RUNNING" for t in shown)
+        if grows or shown != self._shown or self.details.get("id") != table.current:
+            self._shown = shown
+            self._ask()
 
     def _text(self, t: Row) -> str:
         """What the filter searches; made once for each row as it is."""
