@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from engine import datajuicer
 from engine.catalogue import IMAGE_TOKEN, MAPPERS_FIXED, VIDEO_TOKEN, missing_needs
-from engine.dataset import Dataset, as_list
+from engine.dataset import Dataset, as_list, utf8
 from engine.errors import DataError, OpError
 from engine.media import locate, media_root
 from engine.parallel import run_chunks
@@ -205,7 +205,7 @@ def _copy_chunk(job: _Job) -> list[tuple[int, str]]:
             bad.append((number, f"unreadable media: {error}"[:300]))
             continue
         text = row[recipe.text] if recipe.text else ""
-        record: dict[str, Any] = {"row": number, "text": _utf8(text), "images": [], "videos": [], **media}
+        record: dict[str, Any] = {"row": number, "text": utf8(text), "images": [], "videos": [], **media}
         for column, token, kind in TOKENS.values():
             record[column] = token * len(record[kind]) + " " + record["text"]  # as statistics are computed
         good.append(record)
@@ -215,11 +215,6 @@ def _copy_chunk(job: _Job) -> list[tuple[int, str]]:
         schema = pa.schema([("row", pa.int64()), ("images", paths), ("videos", paths), *texts])
         pq.write_table(pa.Table.from_pylist(good, schema), scratch / "rows" / f"{start:012d}.parquet")
     return bad
-
-
-def _utf8(text: str) -> str:
-    """Half of a surrogate pair, which JSON can hold and Parquet cannot, counts as one unknown character."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 def _paths(values: list[Any], root: Path, folder: Path, stem: Path) -> list[str]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from engine.errors import DataError
 from engine.study_sections import DatasetSection
 
+SURROGATE = re.compile("[\ud800-\udfff]")
 Rows = list[dict[str, Any]]
 
 
@@ -248,6 +250,17 @@ def content_hash(path: Path) -> str:
         except OSError as error:
             raise DataError(f"{part} cannot be read ({error.strerror}); check the path in the study") from error
     return total.hexdigest()
+
+
+def utf8(text: str) -> str:
+    """Half of a surrogate pair, which JSON can hold and UTF-8 cannot, counts as one unknown character."""
+    return SURROGATE.sub("\ufffd", text)
+
+
+def json_line(row: dict[str, Any], default: Callable[[Any], Any] | None = None) -> str:
+    """A row as JSON, letters as they are but for half surrogate pairs. Raises: TypeError, as json.dumps does."""
+    text = json.dumps(row, ensure_ascii=False, default=default)
+    return json.dumps(row, default=default) if not text.isascii() and SURROGATE.search(text) else text
 
 
 def as_list(value: Any) -> list[Any]:

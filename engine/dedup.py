@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import datajuicer
-from engine.dataset import Dataset, as_list
+from engine.dataset import Dataset, as_list, utf8
 from engine.errors import DataError
 from engine.media import files_of, locate, media_root
 from engine.parallel import run_chunks
@@ -157,9 +157,9 @@ def _hash_chunk(job: _Job) -> tuple[tuple[int, int], dict[int, Hash], dict[int, 
         if deduplicator.field == "__dj__imagehash":
             found = _image_hash(op, deduplicator, row, data, root)
         else:
-            found = _hash(op, deduplicator, {"text": row[data.fields.text or ""]})
+            found = _hash(op, deduplicator, {"text": utf8(row[data.fields.text or ""])})
         if empty is not None and found == empty:
-            short[at] = _hash(exact, EXACT, {"text": row[data.fields.text or ""]})
+            short[at] = _hash(exact, EXACT, {"text": utf8(row[data.fields.text or ""])})
         elif found:
             hashes[at] = found
     return chunk, hashes, short

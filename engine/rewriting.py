@@ -31,6 +31,7 @@ from engine.study import digest
 
 TEXT_CHUNK, MODEL_CHUNK = 2_000, 16  # rows of a file; a killed run does at most so many again
 EXAMPLES, LONGEST = 5, 2_000  # rows that are shown, characters of each
+NO_TEXT = "the mapper left no text"  # why a row stays as it was, where no mapper failed
 Numbers = NDArray[np.int64]
 
 
@@ -222,6 +223,11 @@ _built: dict[str, Any] = {}
 _Job = tuple[Rewriting, int, list[int], int]
 
 
+def failures(told: Row) -> int:
+    """On how many rows mappers failed. told: a summary."""
+    return sum(n for reason, n in told["kept"].items() if reason != NO_TEXT)
+
+
 def _rewrite_chunk(job: _Job) -> tuple[int, int, float]:
     """Rewrite rows of one chunk and add them to its file."""
     work, start, numbers, rank = job
@@ -255,7 +261,7 @@ def _rewrite(work: Rewriting, number: int, row: Row, scratch: Path, rank: int) -
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return {"text": None, "images": None, "kept": reason}
     if not asked.strip():
-        return {"text": None, "images": None, "kept": "the mapper left no text"}
+        return {"text": None, "images": None, "kept": NO_TEXT}
     made: list[str] | None = None
     if "image" in work.changes:
         made = [f"{number}-{k}.png" for k in range(len(images))]

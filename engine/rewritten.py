@@ -18,7 +18,7 @@ from engine.media import media_root
 from engine.open_study import OpenStudy
 from engine.pools import Pool, Rewrite, pool_from_json
 from engine.ranking import rank
-from engine.rewriting import Numbers, Rewriting, key_of, weights_of
+from engine.rewriting import Numbers, Rewriting, failures, key_of, weights_of
 from engine.store import Row, now
 from engine.study import digest
 from engine.tasks import Rows
@@ -148,7 +148,7 @@ class Rewritten:
         """Store what the mappers did. Raises: DataError when they fail on more rows than may be bad."""
         told = work.summary(rows)
         self.opened.store.put_result(self.opened.context, result_name(work.mappers), told)
-        failed = sum(n for reason, n in told["kept"].items() if ": " in reason)
+        failed = failures(told)
         limit = self.opened.study.dataset.max_bad
         if failed > limit * len(rows) or failed == len(rows):
             reason = max(told["kept"], key=told["kept"].__getitem__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.dataset import Dataset, FolderReader, ParquetReader
+from engine.dataset import Dataset, FolderReader, ParquetReader, json_line
 from engine.errors import DataError
 from engine.recipes import one_line
 
@@ -51,10 +50,7 @@ def write_rows(rows: Dataset, kept: NDArray[np.int64], target: Path, change: Cha
 
 def _json(row: Row, name: str) -> str:
     try:
-        text = json.dumps(row, ensure_ascii=False)
-        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
-            return json.dumps(row)
-        return text
+        return json_line(row)
     except TypeError as error:  # bytes and dates of a Parquet file
         raise DataError(f"{name} cannot hold the rows ({error}); write a .parquet file instead") from error
 
@@ -65,7 +61,7 @@ def _schema(rows: Dataset, blocks: Iterator[Sequence[Row]]) -> Any:
 
     reader = rows.reader
     if isinstance(reader, ParquetReader):
-        return reader._files[0].schema_arrow
+        return pa.unify_schemas([file.schema_arrow for file in reader._files], promote_options="permissive")
     if isinstance(reader, FolderReader):
         return reader._data.features.arrow_schema
     found = [pa.schema(list(pa.array(list(block)).type)) for block in blocks]

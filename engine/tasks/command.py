@@ -13,8 +13,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,7 +103,8 @@ class CommandTask:
     ) -> Path:
         """Check that the program is there; note where media are."""
         program = study.command.run[0]
-        if "{" not in program and shutil.which(program, path=_search_path(folder, program)) is None:
+        # a path starts from the study's folder, a name is looked for on PATH
+        if "{" not in program and shutil.which(str(folder / program) if "/" in program else program) is None:
             raise StudyError(f"command.run: no program {program} that can be run; give its path, relative to {folder}")
         target = folder / ".djsb" / "cache" / f"command-{digest([train.data.fingerprint, str(train.root)])}"
         target.mkdir(parents=True, exist_ok=True)
@@ -126,26 +125,23 @@ class CommandTask:
             out.mkdir(parents=True, exist_ok=True)
             told = out / "metrics.jsonl"
             told.unlink(missing_ok=True)
-            argv = _arguments(study, folder, prepared, job, work)
             numbers = _Numbers(study, job.trial, report, told)
-            if not _watch(argv, study, folder, job, report, numbers, lock):
-                shutil.rmtree(work, ignore_errors=True)
-                return {}
-            found = numbers.final()
-            if job.output:
+            try:
+                argv = _arguments(study, folder, prepared, job, work)
+                dropped = not _watch(argv, study, folder, job, report, numbers, lock)
+                found = {} if dropped else {job.trial: numbers.final()}
+            except BaseException:  # a pool is as large as its media; only what the command itself left may be of use
+                shutil.rmtree(work / "pool" if study.command.keep_out else work, ignore_errors=True)
+                raise
+            if job.output and not dropped:
                 shutil.rmtree(job.output, ignore_errors=True)
                 out.replace(job.output)
             shutil.rmtree(work, ignore_errors=True)
-        return {job.trial: found}
+        return found
 
     def calibrate(self, _study: Study, _prepared: Path) -> tuple[float, float]:
         """Never asked for: see Outside."""
         raise TrialError("a command cannot be timed beforehand; set command.expected")
-
-
-def _search_path(folder: Path, program: str) -> str | None:
-    """Where the program is looked for: a path starts from the study's folder, a name on PATH."""
-    return str((folder / program).parent) if "/" in program else None
 
 
 @contextmanager
@@ -193,17 +189,14 @@ def _watch(argv: list[str], study: Study, folder: Path, job: Job, report: Report
     limit = parse_budget(study.command.timeout) if study.command.timeout else math.inf
     began = time.monotonic()
     with logs[0].open("wb") as out, logs[1].open("wb") as err:
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", guard.__file__, *argv],
-            stdin=subprocess.PIPE, stdout=out, stderr=err, cwd=folder, env=_environment(study), pass_fds=(lock,),
-        )  # fmt: skip
+        process = guard.start(argv, stdout=out, stderr=err, cwd=folder, env=_environment(study), pass_fds=(lock,))
     with logs[0].open("rb") as said:
         while process.poll() is None:
             time.sleep(POLL)
             numbers.read(said)
             late = time.monotonic() - began > limit
             if late or job.trial in report.dropped():
-                _end(process)
+                guard.end(process)
                 if late:
                     raise TrialError(
                         f"the command took longer than command.timeout ({format_seconds(limit)}) and was ended; "
@@ -216,17 +209,6 @@ def _watch(argv: list[str], study: Study, folder: Path, job: Job, report: Report
     for log in logs:
         log.unlink(missing_ok=True)
     return True
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Let the guard end the command; it has its own grace."""
-    assert process.stdin is not None
-    process.stdin.close()
-    try:
-        process.wait(2 * guard.GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _last_words(log: Path) -> str:

@@ -14,7 +14,9 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+NOT_STARTED = 127  # exit code, as a shell's
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36  # of prctl
 
@@ -43,7 +45,7 @@ def below(parent: int) -> list[int]:
 def end_all(grace: float) -> None:
     """End everything below this process."""
     deadline = time.monotonic() + grace
-    kind = signal.SIGTERM if grace else signal.SIGKILL
+    kind = signal.SIGTERM
     while left := below(os.getpid()):
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
@@ -54,6 +56,22 @@ def end_all(grace: float) -> None:
             kind = signal.SIGKILL
         else:
             time.sleep(0.02)
+
+
+def start(command: list[str], **more: Any) -> "subprocess.Popen[bytes]":
+    """Start a command under its guard, from the worker. more: as of Popen."""
+    return subprocess.Popen([sys.executable, "-I", "-S", __file__, *command], stdin=subprocess.PIPE, **more)
+
+
+def end(guard: "subprocess.Popen[bytes]") -> None:
+    """Let the guard end the command, in its own time of grace."""
+    assert guard.stdin is not None
+    guard.stdin.close()
+    try:
+        guard.wait(2 * GRACE)
+    except subprocess.TimeoutExpired:
+        guard.kill()
+        guard.wait()
 
 
 def main() -> None:
@@ -67,7 +85,7 @@ def main() -> None:
         )  # fmt: skip
     except OSError as error:
         print(f"{sys.argv[1]} cannot be started: {error.strerror}", file=sys.stderr)
-        os._exit(127)
+        os._exit(NOT_STARTED)
 
     asked = threading.Event()
 
@@ -82,7 +100,7 @@ def main() -> None:
     code = command.wait()
     if asked.is_set():
         listener.join()
-    end_all(0.0)
+    end_all(GRACE)
     os._exit(code if code >= 0 else 128 - code)
 
 

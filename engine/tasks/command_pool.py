@@ -7,7 +7,6 @@ Hugging Face's Image feature does; WebDataset is tar files of KEY.txt, KEY.jpg â
 from __future__ import annotations
 
 import io
-import json
 import tarfile
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.dataset import Dataset, as_list
+from engine.dataset import Dataset, as_list, json_line, utf8
 from engine.media import locate
 
 CHUNK = 500  # rows in memory at once
@@ -75,7 +74,7 @@ def _jsonl(data: Dataset, root: Path, rows: NDArray[np.int64], repeat: int, fold
             for name, media in _media(data, root, row).items():
                 named = [str(_on_disk(m, folder / "media", f"{number}-{k}")) for k, m in enumerate(media)]
                 paths[name] = _like(row[name], named)
-            out.write(json.dumps({**row, **paths}, ensure_ascii=False, default=str) + "\n")
+            out.write(json_line({**row, **paths}, str) + "\n")
     return str(file)
 
 
@@ -97,8 +96,8 @@ def _parquet(data: Dataset, root: Path, rows: NDArray[np.int64], repeat: int, fo
     one = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     schemas, many = [], dict.fromkeys(names, False)
     for chunk in _parts(_rows(data, rows, 1), CHUNK):
-        plain = [{k: v for k, v in row.items() if k not in names} for _, row in chunk]
-        schemas.append(pa.Table.from_pylist(plain).schema)
+        plain = pa.array([{k: v for k, v in _clean(row).items() if k not in names} for _, row in chunk])
+        schemas.append(pa.schema(list(plain.type)))  # a table would have the first row's names only
         many |= {n: many[n] or any(isinstance(row.get(n), list | tuple) for _, row in chunk) for n in names}
     schema = pa.unify_schemas(schemas, promote_options="permissive")
     for name in names:
@@ -109,9 +108,14 @@ def _parquet(data: Dataset, root: Path, rows: NDArray[np.int64], repeat: int, fo
             table = []
             for _, row in chunk:
                 held = {n: [_struct(m) for m in found] for n, found in _media(data, root, row).items()}
-                table.append({**row, **{n: h if many[n] else (h[0] if h else None) for n, h in held.items()}})
+                table.append({**_clean(row), **{n: h if many[n] else (h[0] if h else None) for n, h in held.items()}})
             out.write_table(pa.Table.from_pylist(table, schema=schema))
     return str(file)
+
+
+def _clean(row: Row) -> Row:
+    """The row with texts that Parquet can hold."""
+    return {k: utf8(v) if isinstance(v, str) else v for k, v in row.items()}
 
 
 def _struct(media: bytes | Path) -> Row:
@@ -134,7 +138,7 @@ def _webdataset(data: Dataset, root: Path, rows: NDArray[np.int64], repeat: int,
                     suffix = _suffix(m) if isinstance(m, bytes) else m.suffix.lower()
                     _add(tar, f"{key}{suffix}" if len(found) == 1 else f"{key}.{k}{suffix}", content)
                 rest = {k: v for k, v in row.items() if k not in media}
-                _add(tar, f"{key}.json", json.dumps(rest, ensure_ascii=False, default=str).encode())
+                _add(tar, f"{key}.json", json_line(rest, str).encode())
     return str(folder / f"pool-{{000000..{shards - 1:06d}}}.tar")
 
 

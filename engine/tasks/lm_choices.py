@@ -36,7 +36,7 @@ def read_questions(file: Path) -> list[Question]:
     Raises: DataError that names the file and the line.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read ({error}); check evaluation.benchmarks in the study") from error
     found = []

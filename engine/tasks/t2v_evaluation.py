@@ -101,6 +101,7 @@ def _vbench(
     assert video.vbench is not None
     if video.vbench_prompts:
         captions = read_prompts(resolve(prepared.parents[2], video.vbench_prompts))
+    captions = list({board.clip_name(c, 0): c for c in captions}.values())  # a file name tells VBench the caption
     with TemporaryDirectory(prefix="djsb-vbench-") as scratch:
         videos, out, prompts = Path(scratch, "videos"), Path(scratch, "out"), Path(scratch, "prompts.json")
         videos.mkdir()

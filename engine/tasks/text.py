@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.arrays import new_array
-from engine.dataset import Dataset
+from engine.dataset import Dataset, utf8
 
 # 2 is no end of text: for that id transformers pools at the largest token instead (its legacy CLIP tokenizers)
 PAD, BOS, EOS = 0, 1, 3
@@ -23,7 +23,7 @@ def captions(data: Dataset, good: NDArray[np.bool_]) -> Iterator[str]:
     field = data.fields.text or ""
     for start, stop in data.chunks(4096):
         for row, ok in zip(data.reader.read(start, stop), good[start:stop], strict=True):
-            yield row[field] if ok else ""
+            yield utf8(row[field]) if ok else ""
 
 
 def train_tokenizer(data: Dataset, good: NDArray[np.bool_], vocabulary: int, file: Path, lower: bool = True) -> None:

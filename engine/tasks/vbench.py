@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shlex
-import signal
 import subprocess
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.errors import TrialError
+from engine.tasks import command_guard as guard
 
 # as in VBench's own scripts/constant.py: dimension → (smallest, largest score, weight)
 QUALITY = {
@@ -43,6 +41,7 @@ SEMANTIC = {
     "overall_consistency": (0.0, 0.364, 1.0),
 }
 DIMENSIONS = QUALITY | SEMANTIC
+LONGEST = 200  # bytes of a caption in a file name
 LAST = 3  # lines of a failed command's errors that are shown
 
 
@@ -112,37 +111,33 @@ def read_results(folder: Path) -> dict[str, float]:
 
 def clip_name(caption: str, number: int) -> str:
     """The file name that VBench reads the caption from, safe as one."""
-    safe = "".join(" " if c in "/\\\0" or not c.isprintable() else c for c in caption).strip(" .")[:180] or "clip"
-    return f"{safe}-{number}.mp4"
+    safe = "".join(" " if c in "/\\\0" or not c.isprintable() else c for c in caption).strip(" .")
+    fits = safe.encode()[:LONGEST].decode(errors="ignore").strip(" .")
+    return f"{fits or 'clip'}-{number}.mp4"
 
 
 def run_vbench(command: str, videos: Path, prompts: Path, out: Path, seconds: float) -> dict[str, float]:
     """Run the study's command on clips; VBench's raw scores by dimension.
 
-    seconds: after which its whole process group is ended. Raises: TrialError with its last lines.
+    seconds: after which it is ended with all that it has started, as it is when the worker dies. Raises: TrialError
+    with its last lines.
     """
     places = {"{videos}": str(videos), "{prompts}": str(prompts), "{out}": str(out)}
     words = [_filled(word, places) for word in shlex.split(command)]
     out.mkdir(parents=True, exist_ok=True)
     log = out / "stderr.log"
-    try:
-        with log.open("wb") as errors:
-            process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True
-            )
-            try:
-                code = process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                raise TrialError(f"video.vbench took more than {seconds:g} s; raise video.vbench_seconds") from None
-            finally:
-                _end(process)
-    except OSError as error:
-        raise TrialError(
-            f"video.vbench cannot be started ({error}); give the path of its environment's python"
-        ) from error
+    with log.open("wb") as errors:
+        process = guard.start(words, stdout=errors, stderr=errors)
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise TrialError(f"video.vbench took more than {seconds:g} s; raise video.vbench_seconds") from None
+        finally:
+            guard.end(process)
     if code:
         last = " | ".join(log.read_text(errors="replace").splitlines()[-LAST:])
-        raise TrialError(f"video.vbench ended with code {code}: {last}")
+        remedy = "; give the path of its environment's python" if code == guard.NOT_STARTED else ""
+        raise TrialError(f"video.vbench ended with code {code}: {last}{remedy}")
     return read_results(out)
 
 
@@ -150,10 +145,3 @@ def _filled(word: str, places: Mapping[str, str]) -> str:
     for place, path in places.items():
         word = word.replace(place, path)
     return word
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the command and whatever it has started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

@@ -126,18 +126,20 @@ def _cache_pictures(sources: Iterable[tuple[str, Path | bytes]], side: int, file
 
     sources: (place for messages, image). Raises: DataError that names the place.
     """
-    known: dict[Path | bytes, int] = {}
-    pixels, places = [], []
+    first: dict[Path | bytes, str] = {}  # image → where it is asked for first
+    asked = []
     for place, source in sources:
-        if source not in known:
-            try:
-                pixels.append(fit_square(open_image(source), side))
-            except (OSError, ValueError) as error:
-                raise DataError(f"{place}: the image cannot be read ({error}); mend it, or take it out") from error
-            known[source] = len(known)
-        places.append(known[source])
-    np.save(file, np.stack(pixels))
-    return places
+        first.setdefault(source, place)
+        asked.append(source)
+    pixels = new_array(file, np.uint8, (len(first), side, side, 3))
+    for number, (source, place) in enumerate(first.items()):
+        try:
+            pixels[number] = fit_square(open_image(source), side)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{place}: the image cannot be read ({error}); mend it, or take it out") from error
+    pixels.flush()
+    numbers = {source: number for number, source in enumerate(first)}
+    return [numbers[source] for source in asked]
 
 
 def _cache_questions(asked: list[Question], side: int, target: Path, name: str) -> None:

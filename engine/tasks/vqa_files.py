@@ -157,7 +157,7 @@ def read_mme(folder: Path) -> Iterator[Question]:
     for file in files:
         folders = [folder / file.stem / "images", folder / file.stem, folder / "images"]
         asked: dict[str, list[str]] = {}
-        for number, line in enumerate(_text(file).splitlines(), 1):
+        for number, line in enumerate(_text(file).split("\n"), 1):
             place = f"{file}, line {number}"
             if not line.strip():
                 continue
@@ -204,7 +204,7 @@ def read_instructions(file: Path) -> tuple[list[Question], int]:
     if text.lstrip().startswith("["):
         entries = [(f"{file}, entry {n}", entry) for n, entry in enumerate(_json(file))]
     else:
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 try:
                     entries.append((f"{file}, line {number}", json.loads(line)))

@@ -26,7 +26,7 @@ def sentences(n: int) -> list[str]:
 
 
 def text_study(tiny: Tiny, texts: list[str], dedup: dict[str, Any] | None) -> OpenStudy:
-    write_jsonl(tiny.train_file, [{"id": i, "text": t} for i, t in enumerate(texts)])
+    tiny.train_file.write_text("".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(texts)))
     tiny.set({**TEXT_ONLY, "ops": {"text_length_filter": {}}, **({"dedup": dedup} if dedup else {})})
     return open_study(tiny.study, 1)
 
@@ -63,6 +63,14 @@ def test_minhash_finds_the_near_copies_and_spares_short_texts(tiny: Tiny) -> Non
     with (plain := text_study(tiny, texts, None)).store:
         assert plain.scan.good.all()
         assert plain.root != root  # other rows, other trials
+
+
+def test_half_a_letter_is_no_obstacle(tiny: Tiny) -> None:
+    texts = sentences(10)
+    texts[4] = texts[8] = texts[4] + " \ud83d"
+    for kind in ("minhash", "exact"):
+        with (opened := text_study(tiny, texts, {"text": kind})).store:
+            assert told(opened) == {8: 4}
 
 
 def test_exact_comparison_leaves_near_copies(tiny: Tiny) -> None:

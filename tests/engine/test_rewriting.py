@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from engine.errors import OpError
 from engine.paths import ENTRY
 from engine.pools import Pool, Rewrite, pool_from_json
 from engine.recipes import read_recipe, recipe_yaml
-from engine.rewriting import Rewriting
+from engine.rewriting import Rewriting, _rewrite_chunk, failures
 from engine.study_sections import DatasetSection
 from tests.conftest import make_rows, write_jsonl
 from tests.engine.tiny_mappers import captioner, diffuser
@@ -151,6 +152,24 @@ def test_a_row_that_a_mapper_cannot_read_stays_and_is_counted(tmp_path: Path) ->
     work = rewriting(data, Rewrite("image_captioning_mapper", (("hf_img2seq", model.name),)))
     run(work, [0, 1])
     assert work.results(0)[1]["text"] is None and sum(work.summary(np.array([0, 1]))["kept"].values()) == 1
+
+
+def test_a_failure_without_a_message_counts_and_a_text_that_a_mapper_empties_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise MemoryError
+
+    data, rows = written(tmp_path, ["one", "two"]), np.array([0, 1])
+    emptied = rewriting(data, Rewrite("remove_specific_chars_mapper", (("chars_to_remove", "onetw"),)))
+    run(emptied, [0, 1])
+    told = emptied.summary(rows)
+    assert (sum(told["kept"].values()), failures(told)) == (2, 0)
+    monkeypatch.setattr("engine.rewriting._mapped", broken)
+    (tmp_path / "other").mkdir()
+    work = replace(emptied, folder=tmp_path / "other")
+    _rewrite_chunk((work, 0, [0, 1], 0))
+    assert failures(work.summary(rows)) == 2
 
 
 @pytest.mark.parametrize(

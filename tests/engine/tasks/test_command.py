@@ -230,6 +230,54 @@ def test_all_that_it_started_ends_with_a_killed_engine(tiny: Tiny, tmp_path: Pat
     assert gone(pids)
 
 
+def test_what_it_leaves_running_is_asked_to_end_before_it_is_killed(tiny: Tiny, tmp_path: Path) -> None:
+    launcher = (
+        f"trap 'echo cancelled > {tmp_path}/job; exit' TERM; echo $$ > {tmp_path}/pids; while :; do sleep 0.1; done"
+    )
+    wrapper = (
+        "import subprocess, time\nfrom pathlib import Path\n"
+        f"subprocess.Popen(['sh', '-c', {launcher!r}])\n"
+        f"while not Path({str(tmp_path / 'pids')!r}).exists():\n    time.sleep(0.01)\n"
+        "print('{\"score\": 0.5}')\n"
+    )
+    tiny.set(settings(tiny, wrapper, "{pool}", "{seed}"))
+    assert run(tiny, tmp_path, [1, 2])[0] == {"t1": {"score": 0.5}}
+    assert gone(wait_for(tmp_path / "pids"))
+    assert (tmp_path / "job").read_text() == "cancelled\n"
+
+
+def test_a_program_beside_the_study_is_found_wherever_djsb_is_started(tiny: Tiny, tmp_path: Path) -> None:
+    change = settings(tiny, TRAINER)
+    change["command"]["run"] = ["./train.sh", "{pool}", "{init}", "{seed}", "{out}"]
+    tiny.set(change)
+    script = tiny.study / "train.sh"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} trainer.py "$@"\n')
+    script.chmod(0o755)
+    assert 0 < run(tiny, tmp_path, [1, 2])[0]["t1"]["score"] < 1
+
+
+def test_a_failed_run_leaves_no_pool_on_the_disk(tiny: Tiny, tmp_path: Path) -> None:
+    tiny.set(settings(tiny, "raise SystemExit('broken')"))
+    with pytest.raises(TrialError, match="broken"):
+        run(tiny, tmp_path, [1, 2])
+    assert not (tiny.study / ".djsb" / "command" / "t1").exists()
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "webdataset"])
+def test_a_pool_holds_half_letters_and_columns_that_the_first_row_lacks(tiny: Tiny, tmp_path: Path, form: str) -> None:
+    tiny.rows[2]["text"] = "half \ud83d"
+    tiny.rows[5]["more"] = "later"
+    tiny.train_file.write_text("".join(json.dumps(row) + "\n" for row in tiny.rows))
+    found = pool_of(tiny, tmp_path, form)
+    if form == "parquet":
+        assert [(r["text"], r["more"]) for r in pq.read_table(found).to_pylist()] == [
+            ("half \ufffd", None), (tiny.rows[5]["text"], "later"),
+        ]  # fmt: skip
+    elif form == "jsonl":
+        rows = [json.loads(line) for line in Path(found).read_text().splitlines()]
+        assert rows[0]["text"] == "half \ud83d" and rows[1]["more"] == "later"
+
+
 def test_a_pool_as_jsonl_names_its_images_absolutely(tiny: Tiny, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in Path(pool_of(tiny, tmp_path, "jsonl")).read_text().splitlines()]
     assert [row["id"] for row in rows] == [2, 5]
