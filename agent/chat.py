@@ -23,7 +23,7 @@ from engine.accounts import Accounts
 from engine.drafting import suggest
 from engine.experiments import Suggestion
 from engine.open_study import OpenStudy
-from engine.secrets import redact
+from engine.secrets import redact, redacted
 from engine.store import Row, Store
 
 KEPT = 20  # messages of the conversation that the model is reminded of
@@ -67,7 +67,7 @@ class Chat:
         messages = [*self.messages[-KEPT:], HumanMessage(question)]
         said: list[str] = []
         try:
-            for piece in self._stream(agent, messages, settings.patience):
+            for piece in redacted(self._stream(agent, messages, settings.patience)):
                 said.append(piece)
                 yield piece
         finally:
@@ -102,7 +102,7 @@ class Chat:
                 raise piece
             if isinstance(piece, BaseException):
                 raise ModelError(f"the language model failed: {told(piece)}") from None
-            yield redact(piece)
+            yield piece
 
 
 def citations(opened: OpenStudy, answer: str) -> Row:

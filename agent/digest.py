@@ -14,7 +14,7 @@ import numpy as np
 from engine import prompting
 from engine.accounts import Accounts
 from engine.budget import format_seconds
-from engine.drafting import last_rung
+from engine.drafting import last_rung, runnable
 from engine.insight import effect_text
 from engine.open_study import OpenStudy
 from engine.pools import overlap
@@ -52,7 +52,7 @@ def _study(opened: OpenStudy) -> str:
             f"metrics that count: {', '.join(m.name for m in opened.main_metrics)}; changes are percent of the control",
             f"a proposed pool and its control run with {seeds} seed(s) at {100 * share:g} % of a whole training",
             f"finished trials: {finished}",
-            f"kinds that can run here: {', '.join(sorted(opened.task.runs))}",
+            f"kinds that can run here: {', '.join(sorted(runnable(opened.task)))}",
         ]
     )
 

@@ -140,7 +140,7 @@ class ModelProposer:
         if len(kept) < len(reply.sentences):
             left = len(reply.sentences) - len(kept)
             evidence.store.event("model", f"{left} sentence(s) of its summary rest on nothing in the digest", stage)
-        return [Sentence(s.text, tuple(s.evidence), f"model {self.settings.model}") for s in kept]
+        return [Sentence(" ".join(s.text.split()), tuple(s.evidence), f"model {self.settings.model}") for s in kept]
 
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")

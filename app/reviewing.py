@@ -14,7 +14,7 @@ from app.showing import like
 from engine.accounts import Accounts
 from engine.budget import format_seconds, parse_budget
 from engine.cycles import current
-from engine.errors import StudyError
+from engine.errors import DjsbError, StudyError
 from engine.open_study import OpenStudy, open_study, view_study
 from engine.store import Row
 from engine.study import STAGES, explain
@@ -246,11 +246,14 @@ def _submit_edited(opened: OpenStudy, accounts: Accounts, edited: Any, old: str)
     kept = stored_proposal(row).model_dump(mode="json")
     try:
         proposal = Proposal.model_validate_json(json.dumps({**kept, **edited, "origin": "person", "parent": old}))
-    except (ValidationError, KeyError, TypeError) as error:
+        for request in proposal.pools:
+            request.to_pool()
+    except (ValidationError, DjsbError, KeyError, TypeError, ValueError) as error:
         told = explain(error) if isinstance(error, ValidationError) else str(error)
         raise StudyError(f"the edited version is not valid: {told}; {old} waits as before") from None
-    submit(opened, proposal, accounts)
-    return stored_id(opened, proposal)
+    if (new := stored_id(opened, proposal)) != old:
+        submit(opened, proposal, accounts)
+    return new
 
 
 def _from_editor(content: Row) -> Any:
@@ -264,7 +267,7 @@ def _from_editor(content: Row) -> Any:
         raise StudyError("the editor was left without saving; nothing was decided")
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is none of
         raise StudyError(f"the edited version is not YAML: {' '.join(str(error).split())[:200]}") from None
 
 
@@ -303,5 +306,9 @@ def show_readmit(found: Row) -> None:
 def person() -> str:
     """Who decides, as the record names them."""
     import getpass
+    import os
 
-    return f"person {getpass.getuser()}"
+    try:
+        return f"person {getpass.getuser()}"
+    except (KeyError, OSError):  # a container's user without a name
+        return f"person {os.getuid()}"

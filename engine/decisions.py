@@ -56,6 +56,12 @@ def undo(opened: OpenStudy, proposal: str, who: str) -> None:
         opened.store.event("decision", f"undo by {who}", proposal)
 
 
+def undone(opened: OpenStudy, proposal: str) -> bool:
+    """True when a person has taken a decision on it back: no policy decides on it any more."""
+    sql = "SELECT 1 FROM decisions WHERE proposal = ? AND verdict = 'undo' LIMIT 1"
+    return opened.store.one(sql, (proposal,)) is not None
+
+
 def waiting_proposals(opened: OpenStudy, statuses: Sequence[str] = OPEN) -> list[str]:
     """Ids of the proposals that wait for a person."""
     marks = ", ".join("?" * len(statuses))
@@ -94,6 +100,8 @@ def apply_guard(opened: OpenStudy, wanted: bool) -> list[str]:
 def _beyond(opened: OpenStudy, row: Row) -> str | None:
     """Which guard-rail keeps the policy from approving a proposal, or None."""
     guard, cost = opened.study.guard, row["cost"]
+    if undone(opened, row["id"]):
+        return "an approval of it was taken back"
     if row["kind"] not in guard.kinds:
         return f"guard.kinds allows {', '.join(guard.kinds) or 'none'}, not {row['kind']}"
     if cost is None:

@@ -207,7 +207,7 @@ def _decide(
     for proposal in proposals:
         key = proposal_queue.stored_id(opened, proposal)
         status, reason = proposal_queue.submit(opened, proposal, at_work.accounts, approved)
-        if status == "queued" and policy.own == "auto":
+        if status == "queued" and policy.own == "auto" and not decisions.undone(opened, key):
             decisions.decide(opened, key, "approve", decisions.AUTO, "it passed the gate")
             status = "approved"
         if status == "approved":

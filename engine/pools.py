@@ -154,7 +154,14 @@ class Pool:
 
 
 def pool_from_json(content: Mapping[str, Any]) -> Pool:
-    """The inverse of `Pool.to_json`."""
+    """The inverse of `Pool.to_json`. Raises: ValueError where a number is none; KeyError, TypeError on other shapes."""
+    for name in ("size", "repetition", "seed"):
+        if type(content[name]) is not int:
+            raise ValueError(f"{name}: {content[name]!r} is no whole number")
+    ends = [part[end] for layer in content["layers"] for part in layer["slices"] for end in ("low", "high")]
+    for number in (*ends, *(layer["weight"] for layer in content["layers"])):
+        if number is not None and type(number) not in (int, float):
+            raise ValueError(f"{number!r} is no number")
     layers = tuple(
         Layer(
             tuple(Slice(**{**s, "params": tuple((k, v) for k, v in s["params"])}) for s in layer["slices"]),

@@ -45,8 +45,10 @@ def submit(opened: OpenStudy, proposal: Proposal, accounts: Accounts, approved: 
     and one that the budget refused stays refused until the limit rises, so that a resumed run decides alike.
     """
     store, key = opened.store, stored_id(opened, proposal)
-    known = store.one("SELECT status, content FROM proposals WHERE id = ?", (key,))
+    known = store.one("SELECT origin, status, content FROM proposals WHERE id = ?", (key,))
     before = json.loads(known["content"]) if known else {}
+    if known and known["status"] == "queued" and proposal.suggestion and known["origin"] != proposal.origin:
+        return "queued", f"the same was asked for by {known['origin']} and waits"  # who asks again changes nothing
     limit = accounts.limit
     if known and known["status"] not in ("queued", "refused", "superseded"):
         return str(known["status"]), str(before["gate"])

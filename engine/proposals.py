@@ -42,7 +42,10 @@ class PoolRequest(BaseModel):
     @field_validator("pool")
     @classmethod
     def _is_pool(cls, pool: dict[str, Any]) -> dict[str, Any]:
-        return pool_from_json(pool).to_json()
+        try:
+            return pool_from_json(pool).to_json()
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no pool: {type(error).__name__} {error}") from None
 
     def to_pool(self) -> Pool:
         """The pool as a value."""

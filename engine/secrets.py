@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)S?$")
 
@@ -19,6 +19,19 @@ def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
     for name in sorted(secret_names(environment), key=lambda n: -len(environment[n])):
         text = text.replace(environment[name], f"[{name}]")
     return text
+
+
+def redacted(pieces: Iterable[str]) -> Iterator[str]:
+    """Pieces of one text with keys blacked out, those too that are spread over several; what may begin one waits."""
+    held = ""
+    for piece in pieces:
+        held = redact(held + piece)
+        keys = [os.environ[name] for name in secret_names()]
+        ends = (n for n in range(max(map(len, keys), default=0), 0, -1) if any(k.startswith(held[-n:]) for k in keys))
+        keep = min(next(ends, 0), len(held))
+        yield held[: len(held) - keep]
+        held = held[len(held) - keep :]
+    yield held
 
 
 def without_secrets() -> dict[str, str]:

@@ -216,14 +216,14 @@ class DjsbApp(App[None]):
             self.bell()
 
     def on_answered(self, message: Answered) -> None:
-        """Give details to the screen that is up."""
+        """Give details to whoever asked for them: numbers are unique, and another screen may be up by now."""
         if message.number == 0:  # the recorder has ended
             self.notify(str(message.content), severity="error", timeout=10)
             return
-        up = self.screen_stack[-1:]  # none while the app is being left
-        answered = getattr(up[0], "answered", None) if up else None
-        if answered is not None:
-            answered(message.number, message.content)
+        for screen in [s for stack in self._screen_stacks.values() for s in stack if s.is_running]:
+            answered = getattr(screen, "answered", None)
+            if answered is not None:
+                answered(message.number, message.content)
 
     def on_unmount(self) -> None:
         """Leave nothing behind; the engine goes on."""
@@ -296,12 +296,16 @@ class DjsbApp(App[None]):
             self.notify("the engine runs already", severity="warning")
             return
         log = self.folder / STATE_FOLDER / "logs" / "engine.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as out:
-            process = subprocess.Popen(
-                [sys.executable, str(ENTRY), "auto", str(self.folder)],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=dict(os.environ),
-            )  # fmt: skip
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as out:
+                process = subprocess.Popen(
+                    [sys.executable, str(ENTRY), "auto", str(self.folder)],
+                    stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=dict(os.environ),
+                )  # fmt: skip
+        except OSError as error:
+            self.notify(f"{error.filename}: {error.strerror}; the engine was not started", severity="error")
+            return
         self.notify(f"the engine starts (process {process.pid}); its log: {log}")
         self._watch_engine(process, log)
 
@@ -311,7 +315,7 @@ class DjsbApp(App[None]):
         while process.poll() is None:
             await asyncio.sleep(0.5)
         how = EXITS.get(process.returncode, f"exit code {process.returncode}")
-        lines = log.read_text(errors="replace").strip().splitlines()
+        lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
         told = f": {lines[-1]}" if process.returncode not in (0, 130) and lines else ""
         bad = process.returncode == 1
         self.notify(f"the engine has ended, {how}{told}", severity="error" if bad else "information")

@@ -34,7 +34,7 @@ class Told(Static):
 
     def tell(self, text: Text) -> None:
         """Show a text."""
-        before, self._shown = self._shown, (text.plain, text.style, text.spans)
+        before, self._shown = self._shown, (text.plain, text.style, text.spans, self.app.theme)
         if self._shown != before:
             more = text.plain.count("\n") != str(before[0]).count("\n")
             self.update(text, layout=more or self.styles.text_wrap != "nowrap")

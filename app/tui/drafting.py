@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.accounts import Accounts
 from engine.budget import parse_budget
-from engine.drafting import draft
+from engine.drafting import draft, runnable
 from engine.errors import DjsbError
 from engine.experiments import Suggestion
 from engine.open_study import OpenStudy
@@ -40,7 +40,7 @@ def choices(view: OpenStudy) -> Row:
         "AND t.state = 'COMPLETE' AND p.kind != 'control' GROUP BY p.id ORDER BY min(t.finished), p.id",
         (view.context, FRESH),
     )
-    kinds = sorted(get_task(view.study).runs) if view.study.task else []
+    kinds = sorted(runnable(get_task(view.study))) if view.study.task else []
     return {"kinds": kinds, "statistics": statistics, "pools": pools}
 
 

@@ -28,12 +28,13 @@ KINDS: dict[str, tuple[tuple[str, str], ...]] = {
     "seeds": (("pool", "pool"), ("seeds", "number")),
     "mapper": (("op", "text"), ("params", "yaml"), ("pool", "pool")),
     "prompt": (("prompts", "lines"),),
-    "scale": (("pool", "pool"), ("preset", "text"), ("dataset", "text")),
+    "scale": (("pool", "pool"), ("preset", "text"), ("dataset", "text"), ("compute", "number")),
     "cycle": (("checkpoint", "text"),),
 }
 HINTS = {
     "rate": "2 … 64 times", "seeds": "1 … 16 more", "params": "{name: value}", "prompts": "one a line",
     "preset": "a larger model", "dataset": "a path inside the study", "checkpoint": "a trial's id", "op": "a mapper",
+    "compute": "times the training",
 }  # fmt: skip
 SAID = {
     "missing": "is needed", "string_too_short": "is needed", "float_type": "is not a number",
@@ -198,7 +199,9 @@ def _select(names: list[str], value: str | None, prompt: str, kind: str) -> Sele
 
 
 def _written(value: Any) -> str:
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return short if float(short := f"{value:g}") == value else repr(value)
+    return "" if value is None else str(value)
 
 
 def _read(text: str, holds: str) -> Any:
@@ -218,7 +221,7 @@ def _read(text: str, holds: str) -> Any:
     if holds == "yaml":
         try:
             return yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             return text
     return text
 

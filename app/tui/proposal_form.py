@@ -173,7 +173,7 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
             return
         try:
             content = self.suggestion()
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             self._show({"": "not YAML: " + " ".join(str(error).split())[:160]})
             return
         found = problems(content)
@@ -199,7 +199,7 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
             field.say(said.get(field.path, ""))
         rest = said.get("", "") or ("" if not found else "see the fields in red")
         self._say(rest or "valid; asking what it would come to …", wrong=bool(found))
-        self.query_one("#accept", Button).disabled = bool(found)
+        self.query_one("#accept", Button).disabled = True  # until the gate has answered
 
     def _judge(self, told: Row) -> None:
         """What the study says of a valid suggestion."""
@@ -244,7 +244,7 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
             return
         try:
             content = self.suggestion()
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             content = {}
         if not fits(content):
             self.query_one("#tabs", TabbedContent).active = "as-yaml"
@@ -268,9 +268,14 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
 def fits(content: Any) -> bool:
     """True where a suggestion's parts are of the shape that the fields hold."""
     experiment = content.get("experiment") if isinstance(content, dict) else None
-    if not isinstance(experiment, dict) or experiment.get("kind") not in KINDS:
+    if not isinstance(experiment, dict) or not isinstance(kind := experiment.get("kind"), str) or kind not in KINDS:
         return False
-    slices = experiment.get("slices", [])
-    evidence = content.get("evidence") or []
-    parts = [*slices, experiment.get("slice", {})] if isinstance(slices, list) else [slices]
-    return isinstance(evidence, list | tuple) and all(isinstance(part, dict) for part in parts)
+    slices, prompts, evidence = experiment.get("slices") or [], experiment.get("prompts") or [], content.get("evidence")
+    if not all(isinstance(part, list | tuple) for part in (slices, prompts, evidence or [])):
+        return False
+    texts = [experiment.get(name) for name in ("pool", "arms")]
+    for part in (*slices, experiment.get("slice") or {}):
+        if not isinstance(part, dict):
+            return False
+        texts += [part.get("statistic"), part.get("bucket")]
+    return all(text is None or isinstance(text, str) for text in texts)

@@ -325,6 +325,8 @@ class Wizard(ModalScreen[None]):
             self.post_message(Failed(str(error)))
         except OSError as error:
             self.post_message(Failed(f"{error.filename or self.folder}: {error.strerror or error}"))
+        except RuntimeError as error:  # `~name/…` where there is no such user
+            self.post_message(Failed(str(error)))
 
     @on(Failed)
     def _show_failure(self, message: Failed) -> None:

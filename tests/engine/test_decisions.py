@@ -116,6 +116,26 @@ def test_bounds_agree_with_the_buckets_they_lie_in(opened: OpenStudy) -> None:
         assert (found is None) == (sign > 0)
 
 
+@pytest.mark.parametrize("evidence", [[], ["0123456789ab"]])
+def test_a_model_that_asks_for_what_a_person_has_queued_changes_nothing(opened: OpenStudy, evidence: list[str]) -> None:
+    pool = rank(opened)[0].pool.id
+    key = queue(opened, "person", kind="seeds", pool=pool, seeds=1)
+    before = opened.store.one("SELECT * FROM proposals WHERE id = ?", (key,))
+    again = {"experiment": {"kind": "seeds", "pool": pool, "seeds": 1}, "reason": "mine", "evidence": evidence}
+    found = suggest(opened, Suggestion.model_validate(again), "model", Accounts(opened, 3600.0))
+    assert found == (key, "queued", "the same was asked for by person and waits")
+    assert opened.store.one("SELECT * FROM proposals WHERE id = ?", (key,)) == before
+    assert decisions.apply_guard(opened, True) == []
+
+
+def test_no_policy_decides_on_what_a_person_took_back(opened: OpenStudy) -> None:
+    key = seeds(opened)
+    assert decisions.apply_guard(opened, True) == [key]
+    decisions.undo(opened, key, "person a")
+    assert decisions.apply_guard(opened, True) == []
+    assert decisions.waiting_proposals(opened) == [key]
+
+
 def test_nothing_is_decided_twice(opened: OpenStudy) -> None:
     key = seeds(opened)
     decisions.decide(opened, key, "hold", "person a", "later")

@@ -312,3 +312,9 @@ def test_overlap_is_intersection_over_union() -> None:
     table = overlap([a, b, none])
     assert table.tolist() == [[1, pytest.approx(0.2), 0], [pytest.approx(0.2), 1, 0], [0, 0, 0]]
     assert overlap([]).shape == (0, 0)
+
+
+@pytest.mark.parametrize("change", [{"size": "240 rows"}, {"size": None}, {"repetition": True}, {"seed": 0.5}])
+def test_a_pool_from_elsewhere_has_numbers_where_numbers_belong(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="no whole number"):
+        pool_from_json({**FIXED.to_json(), **change})

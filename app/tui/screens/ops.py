@@ -78,7 +78,8 @@ buckets (┆), and example rows of each bucket: the value, the text (quoted and 
     def _to_show(self) -> tuple[object, ...]:
         """What the parts below hang on: the statistic under the cursor, the study's data, the room there is."""
         s = self.ui.snapshot
-        return self.query_one("#matrix", KeyedTable).current, s and (s.context, s.buckets), self.app.size
+        current = self.query_one("#matrix", KeyedTable).current
+        return current, s and (s.context, s.buckets), self.app.size, self.app.theme
 
     @on(DataTable.RowHighlighted)
     def _ask(self) -> None:
@@ -95,11 +96,12 @@ buckets (┆), and example rows of each bucket: the value, the text (quoted and 
         if isinstance(content, DjsbError) or not content:
             histogram.update(Text(printable(str(content or "no such statistic")), "faint"))
             rows.update("")
+            self._shown = ()  # it is asked for again with the next snapshot
             return
         height = max(2, self.query_one("#op-below").size.height - 5)
         histogram.update(_histogram(content, min(9, height), 48 if self.wide else 32))
         rows.update(_examples(content))
-        self._shown = self._asked  # what could not be read is asked for again with the next snapshot
+        self._shown = self._asked
 
 
 def _cell(r: Row | None, reach: float, wide: bool) -> Text:

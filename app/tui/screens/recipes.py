@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
+import asyncio
 import sys
 import tempfile
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -159,6 +160,9 @@ and to the YAML, where there is no room for all.
     @on(Tree.NodeHighlighted)
     def _ask(self, event: Tree.NodeHighlighted[str]) -> None:
         if event.node.data and self.ui.feed:
+            if event.node.data != self.pool:
+                self.yaml = ""  # another pool's is not to be copied, written or applied
+                self.query_one("#yaml", Static).update(Text("reading the study …", "faint"))
             self.pool = event.node.data
             self._wanted = self.ui.feed.ask("recipe", self.pool)
 
@@ -201,19 +205,25 @@ and to the YAML, where there is no room for all.
             self.notify("the recipe is applied; this may take a while")
             self._apply(text, data.strip(), out.strip())
 
-    @work(thread=True)
-    def _apply(self, text: str, data: str, out: str) -> None:
+    @work
+    async def _apply(self, text: str, data: str, out: str) -> None:
+        """Run `djsb apply`; leaving the UI ends it."""
         with tempfile.TemporaryDirectory(prefix="djsb-apply-") as scratch:
             recipe = Path(scratch) / "recipe.yaml"
             recipe.write_text(text, encoding="utf-8")
-            command = ["apply", str(recipe), "--data", _path(data), "--out", _path(out)]
-            done = subprocess.run(
-                [sys.executable, str(ENTRY), *command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                encoding="utf-8", errors="replace", env=without_secrets(), check=False,
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, str(ENTRY), "apply", str(recipe), "--data", _path(data), "--out", _path(out),
+                stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=without_secrets(),
             )  # fmt: skip
-        lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-        said = printable(" · ".join(lines[-6:]) if done.returncode == 0 else lines[-1] if lines else "no message")
-        self.app.notify(said, severity="information" if done.returncode == 0 else "error", timeout=15, markup=False)
+            try:
+                told = await process.communicate()
+            except asyncio.CancelledError:
+                process.terminate()
+                raise
+        good = process.returncode == 0
+        lines = told[0 if good else 1].decode("utf-8", "replace").strip().splitlines()
+        said = printable(" · ".join(lines[-6:]) if good else lines[-1] if lines else "no message")
+        self.app.notify(said, severity="information" if good else "error", timeout=15, markup=False)
 
 
 def _path(text: str) -> str:
@@ -221,16 +231,22 @@ def _path(text: str) -> str:
 
 
 def _no_data(text: str) -> str | None:
-    return None if text.strip() and Path(text.strip()).expanduser().exists() else "no such file"
+    try:
+        return None if text.strip() and Path(text.strip()).expanduser().exists() else "no such file"
+    except (OSError, RuntimeError) as error:  # RuntimeError: a home that there is none of
+        return str(error)
 
 
 def _no_output(text: str) -> str | None:
-    file = Path(text.strip()).expanduser()
-    if file.suffix not in (".jsonl", ".parquet"):
-        return "the name ends in .jsonl or .parquet"
-    if file.exists():
-        return "there is a file of this name already"
-    return None if file.resolve().parent.is_dir() else "no such folder"
+    try:
+        file = Path(text.strip()).expanduser()
+        if file.suffix not in (".jsonl", ".parquet"):
+            return "the name ends in .jsonl or .parquet"
+        if file.exists():
+            return "there is a file of this name already"
+        return None if file.resolve().parent.is_dir() else "no such folder"
+    except (OSError, RuntimeError) as error:
+        return str(error)
 
 
 def highlighted(text: str) -> Text:

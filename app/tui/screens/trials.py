@@ -59,7 +59,8 @@ never run again.
         self.order: tuple[str, bool] | None = None  # column, downward
         self.curve = 0
         self.details: Row = {}
-        self._shown: list[Row | None] = []  # trials whose details and curves were asked for last
+        self._for: list[Any] = []  # theme, trial under the cursor and marked ones that were asked for last
+        self._shown: list[Any] = []  # and those that are shown
         self._texts: dict[str, tuple[Row, str]] = {}
         self._wanted = -1
         self._drawn = -1
@@ -102,10 +103,10 @@ never run again.
         table.columns_are([n + arrow.get(n, "") for n in names])
         room = max(14, self.app.size.width - (92 if self.wide else 60))
         table.follow(keys, lambda key: self._cells(rows[key], names, room))
-        shown = [rows.get(k) for k in (table.current, *self.marked)]
-        grows = any(t and t["state"] == "RUNNING" for t in shown)
-        if grows or shown != self._shown or self.details.get("id") != table.current:
-            self._shown = shown
+        trials = [rows.get(k) for k in (table.current, *self.marked)]
+        wanted = [self.app.theme, *trials]
+        if wanted != self._shown or any(t["state"] == "RUNNING" for t in trials if t):
+            self._for = wanted
             self._ask()
 
     def _text(self, t: Row) -> str:
@@ -195,7 +196,9 @@ never run again.
     def answered(self, number: int, content: Any) -> None:
         """Details or curves have come."""
         if isinstance(content, DjsbError):
-            self.query_one("#detail", Static).update(Text(printable(str(content)), "faint"))
+            if number in (self._wanted, self._drawn, *self._compared):
+                self.query_one("#detail", Static).update(Text(printable(str(content)), "faint"))
+                self._shown, self._compared = [], {}  # it is asked for again with the next snapshot
             return
         if number in self._compared:
             self._compared[number] = content
@@ -213,6 +216,7 @@ never run again.
                 self._drawn = self.ui.feed.ask("curves", shown, self._curve_name)
         elif number == self._drawn:
             self._draw(content)
+            self._shown = self._for
 
     def _draw(self, found: dict[str, list[tuple[int, float]]]) -> None:
         from app.tui.plot import Plot

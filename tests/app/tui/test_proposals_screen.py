@@ -14,8 +14,8 @@ from textual.widgets import Button, Input, Select, TabbedContent, TextArea
 from app import reviewing
 from app.tui.app import DjsbApp
 from app.tui.dialogs import AskLine, EditText
-from app.tui.proposal_fields import Field, SliceField, problems
-from app.tui.proposal_form import ProposalForm
+from app.tui.proposal_fields import Field, SliceField, _written, problems
+from app.tui.proposal_form import ProposalForm, fits
 from app.tui.proposal_text import bounds, difference
 from app.tui.screens.proposals import Proposals, problem_with_edit
 from engine.decisions import decide
@@ -287,6 +287,32 @@ async def test_what_cannot_be_written_is_told_and_nothing_freezes(
 
 POOL = {"layers": [{"slices": [{"statistic": "a", "low": 1, "high": 3}, {"statistic": "b", "low": None, "high": 9}]}],
         "repetition": 1, "size": 100}  # fmt: skip
+
+
+async def test_the_best_pool_is_known_to_a_screen_that_nobody_has_looked_at(probed: Tiny) -> None:
+    app = DjsbApp(probed.study)
+    async with app.run_test(size=SIZE) as pilot:
+        await shown(pilot, app)
+        await until(pilot, lambda: app._screen_stacks.get("proposals"), "a screen that is made beforehand")
+        (pane,) = app._screen_stacks["proposals"]
+        assert isinstance(pane, Proposals) and app.current_mode == "overview"
+        await until(pilot, lambda: pane.best, "the best pool")
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        {"kind": ["x"]}, {"kind": "bucket", "slice": {"statistic": 5}}, {"kind": "bucket", "slice": {"bucket": 1}},
+        {"kind": "seeds", "pool": ["x"]}, {"kind": "prompt", "prompts": 5}, {"kind": "combine", "slices": 5},
+    ],
+)  # fmt: skip
+def test_what_the_form_has_no_place_for_stays_yaml(experiment: dict[str, Any]) -> None:
+    assert not fits({"experiment": experiment, "reason": "r"})
+
+
+@pytest.mark.parametrize("bound", [1048576.0, 0.1, 3.0, 1e-7, 123456789.125])
+def test_a_bound_comes_back_from_the_form_as_it_was(bound: float) -> None:
+    assert float(_written(bound)) == bound
 
 
 def test_a_pool_is_compared_with_the_best_one() -> None:
