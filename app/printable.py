@@ -15,6 +15,11 @@ def printable(text: str) -> str:
     )
 
 
+def one_line(text: str) -> str:
+    """Printable, without line breaks: it cannot look like a line of its own."""
+    return printable(" ".join(text.split()))
+
+
 def say(text: str, err: bool = False) -> None:
     """Print a line, to standard error on request."""
     import typer  # the terminal UI writes no lines, and its reader is short of memory

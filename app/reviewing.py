@@ -246,9 +246,7 @@ def _submit_edited(opened: OpenStudy, accounts: Accounts, edited: Any, old: str)
     kept = stored_proposal(row).model_dump(mode="json")
     try:
         proposal = Proposal.model_validate_json(json.dumps({**kept, **edited, "origin": "person", "parent": old}))
-        for request in proposal.pools:
-            request.to_pool()
-    except (ValidationError, DjsbError, KeyError, TypeError, ValueError) as error:
+    except (ValidationError, DjsbError, TypeError) as error:
         told = explain(error) if isinstance(error, ValidationError) else str(error)
         raise StudyError(f"the edited version is not valid: {told}; {old} waits as before") from None
     if (new := stored_id(opened, proposal)) != old:

@@ -1,6 +1,6 @@
 """The demo of every task, run as its users do: how long it takes, what it confirms, what of the planted is gone.
 
-    make bench-demos             # or: python benchmarks/demos.py --write [--task lm …] [--workers 2]
+    make bench-demos             # or: python benchmarks/demos.py --write [--task lm …]
 
 A defect counts by the demo's truth, which the study never reads: its share of all training rows beside its share of
 the rows that the confirmed recipe keeps, by `djsb apply`.
@@ -44,10 +44,10 @@ def djsb(*arguments: object) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def one(task: str, folder: Path, workers: int | None) -> list[str]:
+def one(task: str, folder: Path) -> list[str]:
     """Run a demo to its end; its row of the table."""
     began = time.monotonic()
-    djsb("auto", folder, "--demo", "--task", task, *(["--workers", workers] if workers else []))
+    djsb("auto", folder, "--demo", "--task", task)
     took = time.monotonic() - began
     status = json.loads(djsb("status", folder, "--json"))
     trials = sum(s["trials"].get("COMPLETE", 0) for s in status["stages"])
@@ -83,12 +83,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--task", action="append", choices=list(WORLDS))
-    parser.add_argument("--workers", type=int)
     args = parser.parse_args()
     lines = [f"| {' | '.join(HEAD)} |", "|" + " --- |" * len(HEAD)]
     with tempfile.TemporaryDirectory() as scratch:
         for task in args.task or WORLDS:
-            lines.append(f"| {' | '.join(one(task, Path(scratch) / task, args.workers))} |")
+            lines.append(f"| {' | '.join(one(task, Path(scratch) / task))} |")
             print(lines[-1], flush=True)
     if args.write:
         notes = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import types
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 Grey = NDArray[np.uint8]
 
 
-class _Hash:
+class _Hash(ABC):
     """side: (width, height) in pixels at which the bits are made."""
 
     side = (8, 8)
@@ -28,9 +29,9 @@ class _Hash:
         small = Image.fromarray(image_array.astype(np.uint8)).resize(self.side, Image.Resampling.LANCZOS)
         return np.packbits(self.bits(np.asarray(small.convert("L")))).tobytes().hex()
 
+    @abstractmethod
     def bits(self, grey: Grey) -> NDArray[np.bool_]:
         """(8, 8), from the (height, width) picture."""
-        raise NotImplementedError
 
 
 class AHash(_Hash):

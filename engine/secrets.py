@@ -23,14 +23,12 @@ def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
 
 def redacted(pieces: Iterable[str]) -> Iterator[str]:
     """Pieces of one text with keys blacked out, those too that are spread over several; what may begin one waits."""
-    held = ""
+    held, keys = "", [os.environ[name] for name in secret_names()]
     for piece in pieces:
         held = redact(held + piece)
-        keys = [os.environ[name] for name in secret_names()]
-        ends = (n for n in range(max(map(len, keys), default=0), 0, -1) if any(k.startswith(held[-n:]) for k in keys))
-        keep = min(next(ends, 0), len(held))
-        yield held[: len(held) - keep]
-        held = held[len(held) - keep :]
+        safe = next((at for at in range(len(held)) if any(k.startswith(held[at:]) for k in keys)), len(held))
+        yield held[:safe]
+        held = held[safe:]
     yield held
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from app.beyond import told_of
-from app.printable import printable
+from app.printable import one_line, printable
 from app.tui.marks import percent
 from app.tui.snapshot import Snapshot
 from engine.budget import format_seconds
@@ -31,7 +31,7 @@ def detail(p: Row, s: Snapshot, best: Row | None) -> Text:
     """One proposal in full. best: the best recipe's pool with `content`, `label` and `why`, once it is known."""
     content = p["content"]
     text = Text(f"{p['id']} · {p['kind']} by {p['origin']}\n", "bold")
-    text = Text.assemble(text, printable(" ".join(content["reason"].split())), "\n")
+    text = Text.assemble(text, one_line(content["reason"]), "\n")
     if p["status"] in ("queued", "held"):
         text.append_text(left_after([p], s)).append("\n")
     elif p["cost"] is not None:
@@ -43,7 +43,7 @@ def detail(p: Row, s: Snapshot, best: Row | None) -> Text:
             text.append(f"{d['verdict']} by {printable(d['who'])}: {printable(d['why'])} ({d['at'][:19]})\n")
     text.append_text(_differences(content.get("pools", ()), best))
     for prompt in ((content.get("suggestion") or {}).get("experiment") or {}).get("prompts", ()):
-        text.append(f"  prompt: {printable(' '.join(prompt.split()))}\n")
+        text.append(f"  prompt: {one_line(prompt)}\n")
     for line in _before_and_after(content.get("pools", ()), s):
         text.append(f"  {printable(line)}\n")
     if content.get("seeds"):
@@ -51,7 +51,7 @@ def detail(p: Row, s: Snapshot, best: Row | None) -> Text:
     text.append(f"the gate: {printable(content.get('gate', ''))}\n", "faint")
     if content.get("evidence"):
         text.append(f"rests on {', '.join(content['evidence'])}\n", "faint")
-    return text.append(f"if rejected: {printable(' '.join(str(content.get('fallback', '')).split()))}\n", "faint")
+    return text.append(f"if rejected: {one_line(str(content.get('fallback', '')))}\n", "faint")
 
 
 def _before_and_after(requests: Sequence[Row], s: Snapshot) -> list[str]:

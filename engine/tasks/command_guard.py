@@ -42,9 +42,9 @@ def below(parent: int) -> list[int]:
     return found
 
 
-def end_all(grace: float) -> None:
+def end_all() -> None:
     """End everything below this process."""
-    deadline = time.monotonic() + grace
+    deadline = time.monotonic() + GRACE
     kind = signal.SIGTERM
     while left := below(os.getpid()):
         for pid in left:
@@ -93,14 +93,14 @@ def main() -> None:
         while os.read(0, 1024):
             pass
         asked.set()
-        end_all(GRACE)
+        end_all()
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     code = command.wait()
     if asked.is_set():
         listener.join()
-    end_all(GRACE)
+    end_all()
     os._exit(code if code >= 0 else 128 - code)
 
 

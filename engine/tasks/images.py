@@ -22,10 +22,10 @@ CHUNK = 500
 
 def fit_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """(size, size, 3): the shorter side resized (bicubic), the centre cropped, as CLIP does."""
-    scale = size / min(image.size)
-    wide = [max(size, round(side * scale)) for side in image.size]
     from PIL import Image
 
+    scale = size / min(image.size)
+    wide = [max(size, round(side * scale)) for side in image.size]
     resized = image.resize((wide[0], wide[1]), Image.Resampling.BICUBIC)
     left, top = (wide[0] - size) // 2, (wide[1] - size) // 2
     return np.asarray(resized.crop((left, top, left + size, top + size)), np.uint8)

@@ -126,20 +126,22 @@ def _cache_pictures(sources: Iterable[tuple[str, Path | bytes]], side: int, file
 
     sources: (place for messages, image). Raises: DataError that names the place.
     """
-    first: dict[Path | bytes, str] = {}  # image → where it is asked for first
-    asked = []
+    numbers: dict[Path | bytes, int] = {}
+    distinct: list[tuple[str, Path | bytes]] = []
+    places = []
     for place, source in sources:
-        first.setdefault(source, place)
-        asked.append(source)
-    pixels = new_array(file, np.uint8, (len(first), side, side, 3))
-    for number, (source, place) in enumerate(first.items()):
+        if source not in numbers:
+            numbers[source] = len(distinct)
+            distinct.append((place, source))
+        places.append(numbers[source])
+    pixels = new_array(file, np.uint8, (len(distinct), side, side, 3))
+    for number, (place, source) in enumerate(distinct):
         try:
             pixels[number] = fit_square(open_image(source), side)
         except (OSError, ValueError) as error:
             raise DataError(f"{place}: the image cannot be read ({error}); mend it, or take it out") from error
     pixels.flush()
-    numbers = {source: number for number, source in enumerate(first)}
-    return [numbers[source] for source in asked]
+    return places
 
 
 def _cache_questions(asked: list[Question], side: int, target: Path, name: str) -> None:

@@ -115,6 +115,20 @@ def test_held_proposals_wait_until_a_person_decides(tiny: Tiny) -> None:
     assert decision["who"].startswith("person ")
 
 
+def test_what_a_person_took_back_is_not_approved_again(tiny: Tiny) -> None:
+    with (opened := open_study(tiny.study, 1)).store:
+        with pytest.raises(Awaited):
+            loop.run_loop(opened, until="probe", approve="hold", workers=1)
+        waiting = decisions.waiting_proposals(opened)
+        for one in waiting:
+            decisions.decide(opened, one, "approve", decisions.AUTO, "it passed the gate")
+            decisions.undo(opened, one, "person test")
+        with pytest.raises(Awaited):
+            loop.run_loop(opened, until="probe", approve="auto", workers=1)
+        assert decisions.waiting_proposals(opened) == waiting
+        assert opened.store.query("SELECT id FROM trials") == []
+
+
 def test_a_rejected_proposal_runs_nothing(tiny: Tiny) -> None:
     with (opened := open_study(tiny.study, 1)).store:
         with pytest.raises(Awaited):

@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import DataTable, Static
 
-from app.printable import printable
+from app.printable import one_line
 from app.tui.base import Pane
 from app.tui.dialogs import AskLine, EditText
 from app.tui.marks import STATUSES, percent
@@ -122,7 +122,7 @@ bounds, repetition or size. s starts the engine, which runs what was approved.
         return (
             "●" if p["id"] in self.marked else "", f"{STATUSES.get(p['status'], '?')} {p['status']}", p["origin"],
             p["kind"], p["stage"], percent(p["content"].get("expected")), cost,
-            printable(" ".join(p["content"]["reason"].split()))[:100],
+            one_line(p["content"]["reason"])[:100],
         )  # fmt: skip
 
     @property

@@ -59,8 +59,9 @@ never run again.
         self.order: tuple[str, bool] | None = None  # column, downward
         self.curve = 0
         self.details: Row = {}
-        self._for: list[Any] = []  # theme, trial under the cursor and marked ones that were asked for last
-        self._shown: list[Any] = []  # and those that are shown
+        self._rows: dict[str, Row] = {}
+        self._asked: list[Any] = []
+        self._shown: list[Any] = []
         self._texts: dict[str, tuple[Row, str]] = {}
         self._wanted = -1
         self._drawn = -1
@@ -92,7 +93,7 @@ never run again.
     def show(self, s: Snapshot) -> None:
         """The trials that fit the filter, in the chosen order."""
         words = self.query_one("#filter", Input).value.lower().split()
-        rows = {t["id"]: t for t in s.trials}
+        rows = self._rows = {t["id"]: t for t in s.trials}
         keys = [k for k, t in rows.items() if all(w in self._text(t) for w in words)] if words else list(rows)
         names = COLUMNS if self.wide else NARROW
         if self.order is not None and self.order[0] in names:
@@ -103,11 +104,14 @@ never run again.
         table.columns_are([n + arrow.get(n, "") for n in names])
         room = max(14, self.app.size.width - (92 if self.wide else 60))
         table.follow(keys, lambda key: self._cells(rows[key], names, room))
-        trials = [rows.get(k) for k in (table.current, *self.marked)]
-        wanted = [self.app.theme, *trials]
+        _, *trials = wanted = self._to_show()
         if wanted != self._shown or any(t["state"] == "RUNNING" for t in trials if t):
-            self._for = wanted
             self._ask()
+
+    def _to_show(self) -> list[Any]:
+        """What the parts below hang on: the theme, the trial under the cursor and the marked ones as they stand."""
+        current = self.query_one("#trials", KeyedTable).current or ""
+        return [self.app.theme, *map(self._rows.get, (current, *self.marked))]
 
     def _text(self, t: Row) -> str:
         """What the filter searches; made once for each row as it is."""
@@ -191,7 +195,7 @@ never run again.
         """Ask for the details of the trial under the cursor, and then its curves."""
         key = self.query_one("#trials", KeyedTable).current
         if key and self.ui.feed:
-            self._wanted = self.ui.feed.ask("trial", key)
+            self._wanted, self._asked = self.ui.feed.ask("trial", key), self._to_show()
 
     def answered(self, number: int, content: Any) -> None:
         """Details or curves have come."""
@@ -216,7 +220,7 @@ never run again.
                 self._drawn = self.ui.feed.ask("curves", shown, self._curve_name)
         elif number == self._drawn:
             self._draw(content)
-            self._shown = self._for
+            self._shown = self._asked
 
     def _draw(self, found: dict[str, list[tuple[int, float]]]) -> None:
         from app.tui.plot import Plot

@@ -276,6 +276,11 @@ def test_a_pool_holds_half_letters_and_columns_that_the_first_row_lacks(tiny: Ti
     elif form == "jsonl":
         rows = [json.loads(line) for line in Path(found).read_text().splitlines()]
         assert rows[0]["text"] == "half \ud83d" and rows[1]["more"] == "later"
+    else:
+        with tarfile.open(found.replace("{000000..000000}", "000000")) as tar:
+            files = [tar.extractfile(m).read() for m in tar.getmembers() if m.name.endswith(".json")]  # type: ignore[union-attr]
+        first, second = map(json.loads, files)
+        assert first["text"] == "half \ud83d" and second["more"] == "later"
 
 
 def test_a_pool_as_jsonl_names_its_images_absolutely(tiny: Tiny, tmp_path: Path) -> None:
