@@ -20,7 +20,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["worker"]:
-        from engine.worker import main as worker_main
+        from engine.runner.worker import main as worker_main
 
         worker_main()
     elif sys.argv[1:2] == ["feed"]:  # the terminal UI's reader: folder, file descriptor of its pipe, file to record to

@@ -14,17 +14,17 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import ModelCallLimitMiddleware
 from langchain_core.messages import AIMessageChunk, AnyMessage, HumanMessage
 
+from agent.briefing import digest_text
 from agent.connection import ModelError, connect, told
-from agent.digest import digest_text
-from agent.ledger import Ledger, Metered
 from agent.prompts import prompt
+from agent.spending import Ledger, Metered
 from agent.tools import Tools, safely
-from engine.accounts import Accounts
-from engine.drafting import suggest
-from engine.experiments import Suggestion
-from engine.open_study import OpenStudy
-from engine.secrets import redact, redacted
-from engine.store import Row, Store
+from engine.base.secrets import redact, redacted
+from engine.journal.store import Row, Store
+from engine.proposals.suggest import suggest
+from engine.records.experiment import Suggestion
+from engine.runner.accounts import Accounts
+from engine.study.opened import OpenStudy
 
 KEPT = 20  # messages of the conversation that the model is reminded of
 CALLS = 12  # of the model, for one question

@@ -6,12 +6,14 @@ import importlib.util
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from engine.errors import DjsbError
-from engine.secrets import redact
-from engine.study_sections import AgentSection
+import httpx2  # what the openai client is built on
+
+from engine.base.errors import DjsbError
+from engine.base.secrets import redact
+from engine.settings.running import AgentSection
 
 if TYPE_CHECKING:
     from langchain_openai import ChatOpenAI
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 KEY, SERVER = "OPENAI_API_KEY", "OPENAI_BASE_URL"
 MAX_REPLY = 4_000  # tokens that a reply is asked to have at most
 RETRIES = 2  # of a request that failed by time-out, 408, 409, 429 or 5xx, with growing pauses
-
 Result = TypeVar("Result")
 
 
@@ -48,8 +49,6 @@ def connect(settings: AgentSection) -> ChatOpenAI:
     from langchain_openai import ChatOpenAI
     from openai import DefaultHttpxClient
     from pydantic import SecretStr
-
-    from agent.wire import bound
 
     return ChatOpenAI(
         model=settings.model or "", api_key=SecretStr(os.environ.get(KEY) or "none"),
@@ -94,3 +93,30 @@ def told(error: BaseException) -> str:
     name, text = type(error).__name__, " ".join(str(error).split())
     short = text if isinstance(error, DjsbError) else f"{name}: {text}" if text else name
     return redact(short)[:300]
+
+
+MAX_BYTES = 2_000_000  # of one reply
+
+
+def bound(response: httpx2.Response, seconds: float) -> None:
+    """Let reading a reply end with an error once it is too long or takes longer than `seconds`."""
+    assert isinstance(response.stream, httpx2.SyncByteStream)
+    response.stream = _Bounded(response.stream, time.monotonic() + seconds)
+
+
+class _Bounded(httpx2.SyncByteStream):
+    def __init__(self, inner: httpx2.SyncByteStream, deadline: float) -> None:
+        self.inner, self.deadline = inner, deadline
+
+    def __iter__(self) -> Iterator[bytes]:
+        had = 0
+        for chunk in self.inner:
+            had += len(chunk)
+            if had > MAX_BYTES:
+                raise httpx2.RemoteProtocolError(f"the reply is longer than {MAX_BYTES} bytes")
+            if time.monotonic() > self.deadline:
+                raise httpx2.ReadTimeout("the reply takes too long")
+            yield chunk
+
+    def close(self) -> None:
+        self.inner.close()

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from engine.store import sqlite_utils
+from engine.journal.schema import sqlite_utils
 
 PAPERS = Path(__file__).resolve().parent / "papers.jsonl"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from string import Template
 
-from engine.errors import DjsbError
+from engine.base.errors import DjsbError
 
 HERE = Path(__file__).resolve().parent
 

@@ -10,17 +10,17 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent import connection
-from agent.digest import digest_text
+from agent.briefing import digest_text
 from agent.literature import all_papers
 from agent.prompts import prompt
-from engine.accounts import Accounts
-from engine.drafting import suggest
-from engine.errors import DjsbError
-from engine.experiments import Id, Suggestion
-from engine.insight import Sentence
-from engine.open_study import OpenStudy
-from engine.proposals import Origin, Proposal, stored_proposal
-from engine.study_sections import AgentSection
+from engine.base.errors import DjsbError
+from engine.proposals.suggest import suggest
+from engine.records.experiment import Id, Suggestion
+from engine.records.proposal import Origin, Proposal, stored_proposal
+from engine.records.sentence import Sentence
+from engine.runner.accounts import Accounts
+from engine.settings.running import AgentSection
+from engine.study.opened import OpenStudy
 
 
 class Proposals(BaseModel):
@@ -88,7 +88,7 @@ class ModelProposer:
         return passed
 
     def _propose(self, opened: OpenStudy, n: int) -> list[Proposal]:
-        from agent.asking import Question, bulleted
+        from agent.question import Question, bulleted
 
         question = Question(opened, self.settings, "propose", prompt("propose"), Proposals, self.stop)
         accounts, passed = Accounts(opened, self.limit), dict[str, Proposal]()
@@ -123,7 +123,7 @@ class ModelProposer:
 
     def summarise(self, evidence: OpenStudy, stage: str) -> Sequence[Sentence]:
         """A stage in at most five sentences; those whose ids or numbers the digest does not have are left out."""
-        from agent.asking import Question
+        from agent.question import Question
 
         digest = digest_text(evidence, self.limit)
         question = Question(

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent.literature import search
-from engine.errors import DjsbError
-from engine.open_study import OpenStudy, view_study
-from engine.pools import BUCKETS
-from engine.ranking import FRESH, rank
+from engine.base.errors import DjsbError
+from engine.evidence.ranking import rank
+from engine.records.pool import BUCKETS
+from engine.records.trial import FRESH
+from engine.study.opened import OpenStudy, view_study
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,6 +26,7 @@ export_app = typer.Typer(
     no_args_is_help=True,
     help="Write a recipe, a pool or the results to a file.",
 )
+
 app.add_typer(export_app, name="export")
 
 Folder = Annotated[Path, typer.Argument(metavar="[DIR]", help="folder of the study", show_default="this folder")]
@@ -120,7 +121,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="replace a study.yaml that is there")] = False,
 ) -> None:
     """Look at the data and write a commented study.yaml with the OPs that fit it."""
-    from app.start import write_study
+    from app.commands.init import write_study
 
     file, notes = write_study(folder, data, evaluation, task, force)
     for note in notes:
@@ -131,12 +132,12 @@ def init(
 @app.command()
 def check(folder: Folder = HERE, json: Json = False, workers: Workers = None) -> None:
     """Validate study, data and OPs; scan for bad samples; say what is missing and how to get it."""
-    from app import look
-    from app.progress import Display
+    from app.commands.check import check, show_check
+    from app.text.progress import Display
 
     with Display() as display:
-        found = look.check(folder, workers, display.notice)
-    _print(found, json, look.show_check)
+        found = check(folder, workers, display.notice)
+    _print(found, json, show_check)
     if found["problems"]:
         raise typer.Exit(1)
 
@@ -144,23 +145,23 @@ def check(folder: Folder = HERE, json: Json = False, workers: Workers = None) ->
 @app.command()
 def plan(folder: Folder = HERE, json: Json = False, workers: Workers = None) -> None:
     """Show the trials of each stage and the device time they will take, before anything is spent."""
-    from app import look
-    from app.progress import Display
+    from app.commands.plan import plan, show_plan
+    from app.text.progress import Display
 
     with Display() as display:
-        found = look.plan(folder, workers, display.notice)
-    _print(found, json, look.show_plan)
+        found = plan(folder, workers, display.notice)
+    _print(found, json, show_plan)
 
 
 @app.command()
 def pools(folder: Folder = HERE, json: Json = False, workers: Workers = None) -> None:
     """Compute the statistics and cut all single-OP pools; train nothing."""
-    from app import look
-    from app.progress import Display
+    from app.commands.pools import pools, show_pools
+    from app.text.progress import Display
 
     with Display() as display:
-        found = look.pools(folder, workers, display.notice)
-    _print(found, json, look.show_pools)
+        found = pools(folder, workers, display.notice)
+    _print(found, json, show_pools)
 
 
 @app.command()
@@ -182,15 +183,14 @@ def auto(
     json: Json = False,
 ) -> None:
     """Run the loop within the budget. The same command goes on where it ended."""
-    from app import look
-    from app.run import run
+    from app.commands.auto import ending, run, show_ending
 
     if task is not None and not demo:
         raise typer.BadParameter("--task goes with --demo; a study names its own")
     if cycles is not None and not demo:
         raise typer.BadParameter("--cycles goes with --demo; a study has cycles: N in its study.yaml")
     if demo:
-        from app.start import check_cycles, write_demo
+        from app.commands.init import check_cycles, write_demo
 
         usual = Path("djsb-demo" if task in (None, "clip") else f"djsb-demo-{task}")
         change = {} if cycles is None else {"cycles": cycles}
@@ -198,7 +198,7 @@ def auto(
         if cycles is not None:
             check_cycles(folder, cycles)
     ended = run(folder, budget, until.value, approve.value if approve else None, workers)
-    _print(look.ending(folder, ended), json, look.show_ending)
+    _print(ending(folder, ended), json, show_ending)
     if ended.how == "failed":
         _fail(ended.note, 1)
     if ended.how != "done":
@@ -210,9 +210,9 @@ def auto(
 @app.command()
 def status(folder: Folder = HERE, json: Json = False) -> None:
     """Show where the study stands: stages, running trials, budget, what awaits a decision."""
-    from app import look
+    from app.commands.status import show_status, status
 
-    _print(look.status(folder), json, look.show_status)
+    _print(status(folder), json, show_status)
 
 
 @app.command()
@@ -237,7 +237,8 @@ def rank(
     json: Json = False,
 ) -> None:
     """Print the leaderboard of pools, best first, with intervals."""
-    from app import look, recorded
+    from app.commands import rank as look
+    from app.commands import rank_file as recorded
 
     if results is None:
         if aggregate or lower or confidence is not None:
@@ -264,8 +265,8 @@ def show(
     json: Json = False,
 ) -> None:
     """Show a pool, trial, proposal, the recipe, the cycles, the recipe at other scales, rewritten pools, or prompts."""
-    from app.showing import show as one
-    from app.showing import show_one
+    from app.commands.show import show as one
+    from app.commands.show import show_one
 
     _print(one(folder, id_), json, show_one)
 
@@ -277,9 +278,9 @@ def log(
     last: Annotated[int, typer.Option("--last", min=1, help="how many entries")] = 50,
 ) -> None:
     """Print events and decisions, oldest first."""
-    from app import look
+    from app.commands.log import log, show_log
 
-    _print(look.log(folder, last), json, look.show_log)
+    _print(log(folder, last), json, show_log)
 
 
 @app.command()
@@ -293,11 +294,11 @@ def propose(
     json: Json = False,
 ) -> None:
     """Ask a proposer for the next experiments and queue what passes the gate. Nothing runs before a decision."""
-    from app import reviewing
+    from app.commands.propose import propose, show_propose
 
     if (source is not None) != (by is Who.person):
         raise typer.BadParameter("--from goes with --by person, and --by person needs it")
-    _print(reviewing.propose(folder, by.value, n, source), json, reviewing.show_propose)
+    _print(propose(folder, by.value, n, source), json, show_propose)
 
 
 @app.command()
@@ -307,7 +308,7 @@ def proposals(
     json: Json = False,
 ) -> None:
     """List proposals with origin, status, cost and reason, oldest first."""
-    from app import reviewing
+    from app.commands import proposals as reviewing
 
     _print(reviewing.proposals(folder, status_.value if status_ else None), json, reviewing.show_proposals)
 
@@ -332,18 +333,19 @@ def review(
     json: Json = False,
 ) -> None:
     """Decide on proposals that wait for a person."""
-    from app import reviewing
+    from app.commands.review import edit as replace
+    from app.commands.review import review, show_review
 
     verdicts = [v for v, given in (("approve", approve), ("reject", reject), ("hold", hold)) if given]
     if edit:
         if proposal is None or every or verdicts not in ([], ["approve"]):
             raise typer.BadParameter("--edit takes one ID, and goes with --approve only")
-        found = reviewing.edit(folder, proposal, source, approve, why)
+        found = replace(folder, proposal, source, approve, why)
     else:
         if len(verdicts) > 1 or source is not None or (verdicts and not (every or proposal)):
             raise typer.BadParameter("give one of --approve, --reject, --hold, --edit, with an ID or --all")
-        found = reviewing.review(folder, proposal, every, verdicts[0] if verdicts else None, why)
-    _print(found, json, reviewing.show_review)
+        found = review(folder, proposal, every, verdicts[0] if verdicts else None, why)
+    _print(found, json, show_review)
     if not verdicts and not edit and found["waiting"]:
         raise typer.Exit(3)
 
@@ -356,9 +358,9 @@ def readmit(
     json: Json = False,
 ) -> None:
     """Undo a drop of the race: the pool stays in it to the end, from the next run on."""
-    from app import reviewing
+    from app.commands.readmit import readmit, show_readmit
 
-    _print(reviewing.readmit(folder, pool, why), json, reviewing.show_readmit)
+    _print(readmit(folder, pool, why), json, show_readmit)
 
 
 @app.command()
@@ -384,7 +386,7 @@ def tui(
     if not serve and (port is not None or host is not None or allow_remote):
         raise typer.BadParameter("--port, --host and --allow-remote go with --serve")
     if serve:
-        from app.tui.serve import serve_tui
+        from app.tui.web.serve import serve_tui
 
         serve_tui(folder, bell, replay, host, port, allow_remote)
         return
@@ -400,9 +402,9 @@ def papers(
     json: Json = False,
 ) -> None:
     """Search the survey's list of works on data-model co-development, by words of the title and taxonomy tags."""
-    from app import advising
+    from app.commands.papers import papers, show_papers
 
-    _print(advising.papers(query, tag), json, advising.show_papers)
+    _print(papers(query, tag), json, show_papers)
 
 
 @app.command()
@@ -414,7 +416,7 @@ def chat(
     json: Json = False,
 ) -> None:
     """Ask the language model about the study. What it proposes is queued; it can run nothing."""
-    from app import advising
+    from app.commands import chat as advising
 
     advising.chat(folder, question, json)
 
@@ -426,9 +428,9 @@ def export_recipe(
     pool: Annotated[str | None, typer.Option("--pool", help="a pool's id; left out: the confirmed recipe")] = None,
 ) -> None:
     """Write a Data-Juicer recipe (YAML) that keeps the rows of a pool's slices."""
-    from app import export
+    from engine.evidence.recipe_file import recipe
 
-    _write(export.recipe(folder, pool), out)
+    _write(recipe(folder, pool), out)
 
 
 @export_app.command("pool")
@@ -442,8 +444,8 @@ def export_pool(
     workers: Workers = None,
 ) -> None:
     """Write a pool's rows."""
-    from app import export
-    from app.progress import Display
+    from app.commands import export
+    from app.text.progress import Display
 
     with Display() as display:
         rows = export.pool(folder, pool, out, format_.value, seed, force, workers, display.notice)
@@ -457,7 +459,7 @@ def export_results(
     format_: Annotated[ResultFormat, typer.Option("--format")] = ResultFormat.csv,
 ) -> None:
     """Write every measured value: pool, seed, metric, value."""
-    from app import export
+    from app.commands import export
 
     _write(export.results(folder, format_.value), out)
 
@@ -471,8 +473,8 @@ def apply(
     json: Json = False,
 ) -> None:
     """Run a recipe on a full dataset through Data-Juicer."""
-    from app import export
-    from app.showing import show_fields
+    from app.commands import export
+    from app.commands.show import show_fields
 
     _print(export.apply(recipe, data, out, force), json, show_fields)
 
@@ -483,7 +485,7 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", help="folder to write to; left out: DIR/report")] = None,
 ) -> None:
     """Write one self-contained HTML file with figures, and the figures as PNG."""
-    from app.report import write_report
+    from app.report.page import write_report
 
     typer.echo(str(write_report(folder, out)))
 
@@ -507,14 +509,14 @@ def _write(text: str, out: Path | None) -> None:
 
 
 def _tell(text: str) -> None:
-    from app.printable import say
+    from app.text.printable import say
 
     say(text, err=True)
 
 
 def run() -> None:
     """The process border: every error ends in one line and an exit code."""
-    from engine.errors import DjsbError
+    from engine.base.errors import DjsbError
 
     try:
         app()
@@ -550,7 +552,7 @@ def _crash_file() -> str:
     import tempfile
     import traceback
 
-    from engine.secrets import redact
+    from engine.base.secrets import redact
 
     with tempfile.NamedTemporaryFile("w", prefix="djsb-crash-", suffix=".log", delete=False) as file:
         file.write(redact(traceback.format_exc()))
@@ -558,7 +560,7 @@ def _crash_file() -> str:
 
 
 def _fail(text: str, code: int) -> None:
-    from engine.secrets import redact
+    from engine.base.secrets import redact
 
     _tell("djsb: " + redact(" ".join(text.split())))
     sys.exit(code)

@@ -23,8 +23,8 @@ from typing import Any
 import yaml
 from write import write_section
 
-from app.start import write_demo
-from engine.budget import format_seconds
+from app.commands.init import write_demo
+from engine.base.amounts import format_seconds
 from tests.agent.server import Reply, call, serving
 
 DJSB = Path(sys.executable).with_name("djsb")
@@ -156,7 +156,7 @@ def run(name: str, scratch: Path) -> tuple[list[str], Path]:
 
 def row(name: str, study: Path) -> list[str]:
     """What a run came to."""
-    from engine.open_study import view_study
+    from engine.study.opened import view_study
 
     status = json.loads(djsb("status", study, "--json"))
     best = status["recipe"]

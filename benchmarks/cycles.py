@@ -24,18 +24,19 @@ os.environ["OMP_NUM_THREADS"] = "1"
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from app.lineage import moves_text  # noqa: E402
-from benchmarks.write import write_section  # noqa: E402
-from engine.budget import format_seconds  # noqa: E402
-from engine.cycles import TOP, best_seed  # noqa: E402
-from engine.evidence import Runs, effects  # noqa: E402
-from engine.open_study import OpenStudy, open_study  # noqa: E402
-from engine.pools import Pool, pool_from_json  # noqa: E402
-from engine.ranking import FRESH, scores  # noqa: E402
-from engine.search.paper import control  # noqa: E402
-from engine.tasks import Job, Report  # noqa: E402
+from app.text.lineage import moves_text
+from benchmarks.write import write_section
+from engine.base.amounts import format_seconds
+from engine.evidence.effects import Runs, effects
+from engine.evidence.lineage import TOP, best_seed
+from engine.evidence.ranking import scores
+from engine.proposals.arms import control
+from engine.records.pool import Pool, pool_from_json
+from engine.records.trial import FRESH
+from engine.study.opened import OpenStudy, open_study
+from engine.tasks.contract import Job, Report
 
 CYCLES = 3
 Row = dict[str, Any]

@@ -51,8 +51,8 @@ def make_captions(file: Path, rows: int) -> None:
 
 def ours(data: Path, folder: Path) -> None:
     """The whole data path, in this process and its workers."""
-    from engine.open_study import open_study
-    from engine.pools import Layer, Pool
+    from engine.records.pool import Layer, Pool
+    from engine.study.opened import open_study
 
     ops = "".join(f"  {op}_filter: {{}}\n" for op in OPS)
     (folder / "study.yaml").write_text(f"name: bench\ndataset: {{path: {data}, id: id}}\nops:\n{ops}")
@@ -72,7 +72,7 @@ def ours(data: Path, folder: Path) -> None:
 
 def analyzer(data: Path, folder: Path) -> None:
     """Data-Juicer's Analyzer on the same OPs: statistics only."""
-    from engine import datajuicer
+    from engine.data import datajuicer
 
     datajuicer.prepare()
     from data_juicer.config import init_configs

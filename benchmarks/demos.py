@@ -21,8 +21,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.write import write_section  # noqa: E402
-from engine.demo import WORLDS  # noqa: E402
+from benchmarks.write import write_section
+from engine.demo.worlds import WORLDS
 
 SHOWN = 3  # defects of a row of the table
 HEAD = [

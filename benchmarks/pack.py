@@ -22,13 +22,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from app.start import write_demo  # noqa: E402
-from engine.open_study import OpenStudy, open_study  # noqa: E402
-from engine.pools import Layer, Pool  # noqa: E402
-from engine.slots import Events, LocalSlot, Slot, devices, gpus  # noqa: E402
-from engine.tasks import Job  # noqa: E402
+from app.commands.init import write_demo
+from engine.records.pool import Layer, Pool
+from engine.runner.device import Events, Slot
+from engine.runner.local import LocalSlot, devices, gpus
+from engine.study.opened import OpenStudy, open_study
+from engine.tasks.contract import Job
 
 Results = dict[str, dict[str, float]]
 
@@ -170,8 +171,8 @@ def utilisation(batch: int = 256) -> str:
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import CLIPConfig, CLIPModel
 
-    from engine.tasks.clip_model import PRESETS, _backward, clip_config
-    from engine.tasks.text import EOS
+    from engine.tasks.clip.model import PRESETS, _backward, clip_config
+    from engine.tasks.shared.tokens import EOS
 
     def rate(work: Any, flops: float, times: int) -> float:
         """Floating-point operations a second, after a warm-up."""

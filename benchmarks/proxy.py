@@ -20,17 +20,17 @@ os.environ["OMP_NUM_THREADS"] = "1"
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
-from scipy.stats import spearmanr  # noqa: E402
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
-from app.start import write_demo  # noqa: E402
-from benchmarks.write import write_section  # noqa: E402
-from engine.open_study import OpenStudy, open_study  # noqa: E402
-from engine.pools import Layer, Pool  # noqa: E402
-from engine.study import Study  # noqa: E402
-from engine.tasks import Job, Report  # noqa: E402
-from engine.tasks.clip_model import PRESETS, Preset  # noqa: E402
+from app.commands.init import write_demo
+from benchmarks.write import write_section
+from engine.records.pool import Layer, Pool
+from engine.settings.study import Study
+from engine.study.opened import OpenStudy, open_study
+from engine.tasks.clip.model import PRESETS, Preset
+from engine.tasks.contract import Job, Report
 
 # image, patch, width, layers, heads; text width, layers, heads; length, vocabulary, projection
 TARGET = Preset(32, 4, 128, 4, 4, 128, 2, 4, 16, 1024, 128)
@@ -71,8 +71,8 @@ def run_share(folder: Path, share: int, shares: int) -> None:
     """Train every n-th of what is missing."""
     import torch
 
-    from engine.tasks.clip import ClipTask, evaluate
-    from engine.tasks.clip_model import build_model, train
+    from engine.tasks.clip.model import build_model, train
+    from engine.tasks.clip.task import ClipTask, evaluate
 
     torch.set_num_threads(1)
     opened = open_study(folder, 1)
@@ -102,7 +102,7 @@ def flops(opened: OpenStudy, who: str) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from engine.tasks.clip_model import build_model, contrastive_loss, image_features, text_features
+    from engine.tasks.clip.model import build_model, contrastive_loss, image_features, text_features
 
     study = study_of(opened.study, who)
     model = build_model(study, opened.prepared, 0, None)

@@ -25,15 +25,15 @@ os.environ["OMP_NUM_THREADS"] = "1"
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
-import yaml  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
+import numpy as np
+import yaml
+from numpy.typing import NDArray
 
-from benchmarks.oracle.table import METRICS, SHARES, Oracle, load, null_world  # noqa: E402
-from benchmarks.write import write_section  # noqa: E402
-from engine.evidence import Effect, effects  # noqa: E402
-from engine.search.race import CONTROL_SEEDS, Rung, judge, standing  # noqa: E402
-from engine.study_sections import SearchSection  # noqa: E402
+from benchmarks.oracle.table import METRICS, SHARES, Oracle, load, null_world
+from benchmarks.write import write_section
+from engine.evidence.effects import Effect, effects
+from engine.search.race import CONTROL_SEEDS, Rung, judge, standing
+from engine.settings.search import SearchSection
 
 GRID_SEEDS, TOP = 3, 5
 SEARCH = SearchSection()

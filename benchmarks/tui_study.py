@@ -19,14 +19,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from engine.accounts import Accounts  # noqa: E402
-from engine.open_study import EngineLock, OpenStudy, view_study  # noqa: E402
-from engine.pools import Layer, Pool, Slice  # noqa: E402
-from engine.proposals import PoolRequest, Proposal  # noqa: E402
-from engine.store import DATABASE, Row, Store  # noqa: E402
-from engine.study import STAGES, STATE_FOLDER, Study  # noqa: E402
-from engine.tasks import Metric  # noqa: E402
-from engine.trial_book import TrialBook  # noqa: E402
+from engine.base.paths import DATABASE, STATE_FOLDER
+from engine.journal.store import Row, Store
+from engine.records.metric import Metric
+from engine.records.pool import Layer, Pool, Slice
+from engine.records.proposal import PoolRequest, Proposal
+from engine.runner.accounts import Accounts
+from engine.runner.trial_book import TrialBook
+from engine.settings.study import STAGES, Study
+from engine.study.lock import EngineLock
+from engine.study.opened import OpenStudy, view_study
 
 CONTEXT = "bench0000000"
 POOLS, SEEDS, POINTS = 1_000, 10, 50  # trials = pools × seeds, curve points = trials × points

@@ -22,10 +22,10 @@ import yaml
 from hypothesis import settings
 from PIL import Image
 
-from engine.loop import run_loop
-from engine.open_study import OpenStudy, open_study
-from engine.scheduler import Scheduler
-from engine.study_sections import DatasetSection
+from engine.loop.run import run_loop
+from engine.runner.scheduler import Scheduler
+from engine.settings.data import DatasetSection
+from engine.study.opened import OpenStudy, open_study
 
 # one thread each: several tests and workers share the cores
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -21,10 +21,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.errors import DataError
-from engine.media import media_root
-from engine.open_study import EngineLock, open_study
-from engine.scan import quarantine_id
+from engine.base.errors import DataError
+from engine.data.media import media_root
+from engine.data.scan import quarantine_id
+from engine.study.lock import EngineLock
+from engine.study.opened import open_study
 from tests.conftest import TEXT_ONLY, Row, Tiny, caption, make_tiny, merged, run_djsb, the_error, write_jsonl
 
 PROBE = ("--until", "probe", "--workers", 1)

@@ -9,9 +9,9 @@ import typer.main
 from pydantic import BaseModel
 
 from app.cli import app
-from engine.catalogue import OPS
-from engine.store import Store
-from engine.study import Study
+from engine.data.catalogue import OPS
+from engine.journal.store import Store
+from engine.settings.study import Study
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from app.recorded import rank
-from engine.cycles import moves
+from app.commands.rank_file import rank
+from engine.evidence.lineage import moves
 from tests.conftest import run_djsb
 
 TABLES = Path(__file__).parent / "data" / "paper"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.open_study import engine_pid
+from engine.study.lock import engine_pid
 from tests.conftest import DJSB, Tiny, make_tiny, run_djsb
 
 PATIENCE = 150.0  # seconds for one thing to be seen; other work may hold the cores

@@ -22,7 +22,7 @@ def bpe(folder: Path) -> tuple[Any, int]:
     """(a CLIP tokenizer of byte pairs, its number of tokens), saved in the folder."""
     from transformers import CLIPTokenizer
 
-    from engine.tasks.text import byte_level_bpe
+    from engine.tasks.shared.tokens import byte_level_bpe
 
     raw = byte_level_bpe(iter([" ".join(WORDS)] * 20), 400)
     made = CLIPTokenizer(
@@ -49,13 +49,7 @@ def clip(folder: Path) -> Path:
 def blip(folder: Path) -> Path:
     """For image_text_matching."""
     import torch
-    from transformers import (
-        BertTokenizer,
-        BlipConfig,
-        BlipForImageTextRetrieval,
-        BlipImageProcessor,
-        BlipProcessor,
-    )
+    from transformers import BertTokenizer, BlipConfig, BlipForImageTextRetrieval, BlipImageProcessor, BlipProcessor
 
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     (folder / "vocab.txt").write_text("\n".join(pieces))

@@ -20,11 +20,11 @@ from textual.filter import Monochrome
 from textual.message import Message
 from textual.screen import Screen
 
-from app.printable import printable
-from app.tui import config, keymap, themes
-from app.tui.base import Pane
-from app.tui.dialogs import AskLine, Help, keys_of
+from app.text.printable import printable
 from app.tui.feed import Child, Feed, Source
+from app.tui.preferences import config, keymap, themes
+from app.tui.reading.snapshot import Snapshot
+from app.tui.screens.base import Pane
 from app.tui.screens.chat import Chat
 from app.tui.screens.correlations import Correlations
 from app.tui.screens.log import Log
@@ -33,13 +33,13 @@ from app.tui.screens.overview import Overview, board_of
 from app.tui.screens.proposals import Proposals
 from app.tui.screens.recipes import Recipes
 from app.tui.screens.trials import Trials
-from app.tui.snapshot import Snapshot
-from engine.errors import DjsbError, StudyError
-from engine.paths import DATABASE, ENTRY, STATE_FOLDER, STUDY_FILE
-from engine.store import Store
+from app.tui.widgets.dialogs import AskLine, Help, keys_of
+from engine.base.errors import DjsbError, StudyError
+from engine.base.paths import DATABASE, ENTRY, STATE_FOLDER, STUDY_FILE
+from engine.journal.store import Store
 
 if TYPE_CHECKING:
-    from engine.open_study import OpenStudy
+    from engine.study.opened import OpenStudy
 
 KEYS: dict[str, tuple[str, type[Pane]]] = {
     "overview": ("1", Overview), "ops": ("2", Ops), "correlations": ("3", Correlations), "proposals": ("4", Proposals),
@@ -144,7 +144,7 @@ class DjsbApp(App[None]):
         if self.has_study():
             self._listen()
         else:
-            from app.tui.wizard import Wizard
+            from app.tui.screens.wizard import Wizard
 
             self.push_screen(Wizard(self.folder))
 
@@ -279,8 +279,8 @@ class DjsbApp(App[None]):
 
     @work(thread=True)
     def _ask(self, kind: Any, argument: str | None) -> None:
-        from app.reviewing import person
-        from engine.requests import ask
+        from app.person import person
+        from engine.journal.requests import ask
 
         try:
             with Store(self.folder / STATE_FOLDER / DATABASE, readonly=True) as store:
@@ -338,22 +338,22 @@ class DjsbApp(App[None]):
     @work(thread=True)
     def decide(self, proposals: list[str], verdict: str, why: str) -> None:
         """Record a decision on each."""
-        from app.reviewing import person
-        from engine.decisions import decide
+        from app.person import person
+        from engine.review.decisions import decide
 
         self._each(proposals, verdict, lambda view, one: decide(view, one, verdict, person(), why))  # type: ignore[arg-type]
 
     @work(thread=True)
     def undo(self, proposals: list[str]) -> None:
         """Take decisions back while nothing of them has started."""
-        from app.reviewing import person
-        from engine.decisions import undo
+        from app.person import person
+        from engine.review.decisions import undo
 
         self._each(proposals, "undo", lambda view, one: undo(view, one, person()))
 
     def _each(self, proposals: list[str], what: str, work: Callable[[OpenStudy, str], None]) -> None:
         """Do something to each proposal, and say for how many it went well; one that fails keeps none of the others."""
-        from engine.open_study import view_study
+        from engine.study.opened import view_study
 
         done = 0
         try:
@@ -373,14 +373,14 @@ class DjsbApp(App[None]):
     @work(thread=True)
     def suggest(self, content: Any) -> None:
         """Put a person's proposal to the gate and queue it; this reads the data, so it takes a moment."""
-        from app.reviewing import suggest
+        from engine.review.desk import suggest
 
         self._gated(lambda: suggest(self.folder, content))
 
     @work(thread=True)
     def edit(self, proposal: str, content: Any) -> None:
         """Put an edited version in a proposal's place."""
-        from app.reviewing import replace_by
+        from engine.review.desk import replace_by
 
         self._gated(lambda: f"{replace_by(self.folder, proposal, content, False, 'edited in the UI')} is queued")
 
@@ -400,7 +400,7 @@ def _look(s: Snapshot) -> dict[str, Any]:
 
 
 def _no_budget(text: str) -> str | None:
-    from engine.budget import parse_budget
+    from engine.base.amounts import parse_budget
 
     try:
         parse_budget(text)

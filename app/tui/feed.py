@@ -19,15 +19,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from app.tui import snapshot as reading
-from app.tui.memory import Memory
-from app.tui.snapshot import Snapshot
-from engine.errors import DjsbError, StoreError
-from engine.paths import DATABASE, ENTRY, STATE_FOLDER
-from engine.secrets import secret_names, without_secrets
+from app.tui.reading import snapshot as reading
+from app.tui.reading.memory import Memory
+from app.tui.reading.snapshot import Snapshot
+from engine.base.errors import DjsbError, StoreError
+from engine.base.paths import DATABASE, ENTRY, STATE_FOLDER
+from engine.base.secrets import secret_names, without_secrets
 
 if TYPE_CHECKING:
-    from app.tui.recording import Recorder
+    from app.tui.recording.file import Recorder
 
 POLL = 0.05  # seconds between looks at the data version
 OFTEN = 0.25  # seconds at least between two snapshots
@@ -219,7 +219,7 @@ class _Reader:
 
     def record_to(self, file: Path, secrets: dict[str, str]) -> None:
         """Record from now on."""
-        from app.tui.recording import Recorder
+        from app.tui.recording.file import Recorder
 
         try:
             self._recorder = Recorder(file, secrets)

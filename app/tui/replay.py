@@ -14,9 +14,9 @@ from textual.widgets import Input, TextArea
 
 from app.tui.app import DjsbApp
 from app.tui.feed import Source
-from app.tui.recording import Recording, RecordingError
-from app.tui.snapshot import Snapshot
-from engine.errors import DjsbError
+from app.tui.reading.snapshot import Snapshot
+from app.tui.recording.file import Recording, RecordingError
+from engine.base.errors import DjsbError
 
 TICK = 0.1  # seconds at least between two snapshots on the screen
 LULL = 2.0  # seconds that a time without changes is cut to

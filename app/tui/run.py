@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from queue import SimpleQueue
 
-from engine.errors import DjsbError, StudyError
-from engine.paths import DATABASE, STATE_FOLDER, STUDY_FILE
+from engine.base.errors import DjsbError, StudyError
+from engine.base.paths import DATABASE, STATE_FOLDER, STUDY_FILE
 
 
 def run_tui(folder: Path, bell: bool, record: Path | None = None, replay: Path | None = None) -> None:
@@ -26,7 +26,7 @@ def run_tui(folder: Path, bell: bool, record: Path | None = None, replay: Path |
         raise StudyError("the terminal UI needs textual and textual-plot: pip install 'djsb[tui]'")
     recording = None
     if replay:
-        from app.tui.recording import Recording
+        from app.tui.recording.file import Recording
 
         recording = Recording(replay)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
@@ -42,7 +42,7 @@ def run_tui(folder: Path, bell: bool, record: Path | None = None, replay: Path |
     if folder.exists() and not folder.is_dir():
         raise StudyError(f"{folder} is a file; name the folder of a study, or one that is to hold it")
     if record:
-        from engine.open_study import view_study
+        from engine.study.opened import view_study
 
         view_study(folder).store.close()  # a recording needs a study; it says what is missing
         _new_file(record)
@@ -52,7 +52,7 @@ def run_tui(folder: Path, bell: bool, record: Path | None = None, replay: Path |
     child = None
     if (folder / STATE_FOLDER / DATABASE).exists() or (folder / STUDY_FILE).exists():
         if not (folder / STATE_FOLDER / DATABASE).exists():
-            from engine.study import read_study
+            from engine.study.file import read_study
 
             read_study(folder)  # it says what is wrong with a study that has never run
         from app.tui.feed import spawn
@@ -81,7 +81,7 @@ def _new_file(file: Path) -> None:
 
 def _record_only(folder: Path, file: Path) -> None:
     """Record without a screen until Ctrl-C or SIGTERM. Raises: DjsbError when the recording cannot go on."""
-    from app.printable import say
+    from app.text.printable import say
     from app.tui.feed import Feed
 
     ended: SimpleQueue[DjsbError | None] = SimpleQueue()  # a signal handler may put into it while it is read

@@ -24,15 +24,16 @@ os.environ["OMP_NUM_THREADS"] = "1"
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
+import numpy as np
+from numpy.typing import NDArray
 
-from app.start import write_demo  # noqa: E402
-from engine.demo.images import CAPTION_DEFECTS  # noqa: E402
-from engine.open_study import OpenStudy, open_study  # noqa: E402
-from engine.pools import Column, Cut, Layer, Pool, StatisticColumn, realise, single_op_cuts  # noqa: E402
-from engine.study import Study  # noqa: E402
-from engine.tasks import Job, Report  # noqa: E402
+from app.commands.init import write_demo
+from engine.data.cuts import Cut, StatisticColumn, realise, single_op_cuts
+from engine.demo.images import CAPTION_DEFECTS
+from engine.records.pool import Column, Layer, Pool
+from engine.settings.study import Study
+from engine.study.opened import OpenStudy, open_study
+from engine.tasks.contract import Job, Report
 
 TABLE = Path(__file__).with_name("oracle.parquet")
 SEEDS = 10
@@ -85,8 +86,8 @@ def measure(study: Study, prepared: Path, rows: NDArray[np.int64], seed: int, fr
     """One training and what it was on the way, with the device-seconds until then."""
     import torch
 
-    from engine.tasks.clip import evaluate
-    from engine.tasks.clip_model import build_model, train
+    from engine.tasks.clip.model import build_model, train
+    from engine.tasks.clip.task import evaluate
 
     began, paused = time.perf_counter(), 0.0
     model = build_model(study, prepared, seed, None)

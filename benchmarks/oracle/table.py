@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from engine.tasks import Metric
+from engine.records.metric import Metric
 
 TABLE = Path(__file__).with_name("oracle.parquet")
 METRICS = [Metric("accuracy", True, 0, 1), Metric("likelihood", True, 0, 1)]

@@ -15,8 +15,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from app.tui.app import KEYS  # noqa: E402
-from tests.app.tui.sample import SampleApp  # noqa: E402
+from app.tui.app import KEYS
+from tests.app.tui.sample import SampleApp
 
 SHOTS = {"tui-overview": ("overview", (132, 38), "djsb-dark"), "tui-trials": ("trials", (132, 38), "djsb-light")}
 CELL, MARGIN = (12.2, 24.4), (24, 70)  # pixels of a character, and of the window around them

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from engine.errors import DataError
+from engine.base.errors import DataError
 
 Rng = np.random.Generator
 T = TypeVar("T")

@@ -44,13 +44,13 @@ from PIL import Image, ImageDraw, ImageFilter
 from engine.demo.files import DemoFiles, Rng, build, drawn, pick, write_lines
 
 VERSION = 1
+
 """Raised whenever the same arguments give other bytes than before."""
 
 SHAPES = ("circle", "square", "triangle", "star")
 COLOURS = {"red": (205, 45, 45), "green": (50, 165, 65), "blue": (50, 80, 205), "yellow": (220, 200, 50)}
 CLASSES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 BACKGROUNDS = ("noisy", "striped", "shaded")
-
 CAPTION_DEFECTS = {
     "mismatched": 0.15,
     "file_name": 0.15,
@@ -58,9 +58,11 @@ CAPTION_DEFECTS = {
     "repeated": 0.16,
     "spammed": 0.25,
 }
+
 """Probability of each caption defect, drawn independently and applied in this order."""
 
 IMAGE_DEFECTS = {"blurred": 0.12, "tiny": 0.08, "stretched": 0.06, "noisy": 0.10}
+
 """Probability of each image defect, drawn independently and applied in this order."""
 
 TEMPLATES = (
@@ -87,7 +89,6 @@ FILE_NAMES = (
     "{colour}_{shape}-{n:05d}_({k}).jpg",
 )
 STUBS = ("a", "photo of", "image", "the")
-
 _CLASS_WORD = re.compile(r"\b(" + "|".join((*COLOURS, *SHAPES)) + r")\b")
 _TRAIN, _TEST = 0, 1
 
@@ -163,9 +164,6 @@ def _write_test(folder: Path, rows: int, seed: int) -> None:
     write_lines(folder / "test.jsonl", samples)
 
 
-# Scenes
-
-
 def draw_scene(label: str, rng: Rng) -> Scene:
     """A random scene of the class."""
     colour, shape = label.split()
@@ -228,9 +226,6 @@ def _background(scene: Scene, rng: Rng) -> NDArray[np.uint8]:
     return pixels
 
 
-# Captions
-
-
 def clean_caption(scene: Scene, rng: Rng, label: str | None = None) -> str:
     """A caption that names the scene's class, or the class `label` in its place."""
     colour, shape = (label or scene.label).split()
@@ -287,9 +282,6 @@ def spammed(text: str, rng: Rng) -> str:
     elif place < 0.3:
         words.append(text)
     return separator.join(words)
-
-
-# Images
 
 
 def web_image(image: Image.Image, rng: Rng) -> tuple[Image.Image, list[str]]:

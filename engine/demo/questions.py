@@ -28,6 +28,7 @@ from engine.demo import images as world
 from engine.demo.files import DemoFiles, Rng, build, pick, write_lines
 
 VERSION = 1
+
 """Raised whenever the same arguments give other bytes than before."""
 
 ROWS, INSTRUCTED, TESTED, REFERENCES = 2400, 160, 96, 3
@@ -141,6 +142,7 @@ PAIRS = {
     "scene": ("Is the background {}?", "background"),
     "commonsense_reasoning": ("Would a {} look like this?", "shape"),
 }
+
 """Of MME's subtasks: the question and what goes into it, right in one question of an image and wrong in the other."""
 
 

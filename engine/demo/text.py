@@ -33,12 +33,14 @@ from engine.demo.files import DemoFiles, Rng, build, drawn, pick, write_lines
 from engine.demo.images import COLOURS, SEPARATORS, SHAPES, SHOP_WORDS
 
 VERSION = 1
+
 """Raised whenever the same arguments give other bytes than before."""
 
 TOWNS = tuple(a + b for a in ("Ar", "Bel", "Cor", "Dun") for b in ("len", "mar"))
 SIZES = ("small", "tall", "huge", "tiny")
 MATERIALS = ("stone", "wood", "glass", "iron")
 DEFECTS = {"boilerplate": 0.32, "repeated": 0.14, "truncated": 0.14, "shuffled": 0.06, "wrong": 0.06}
+
 """Probability of each defect, drawn independently and applied from the last to the first."""
 
 SENTENCES = (

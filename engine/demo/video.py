@@ -36,9 +36,10 @@ from PIL import Image, ImageDraw
 
 from engine.demo.files import DemoFiles, Rng, build, drawn, pick, write_lines
 from engine.demo.images import COLOURS, FILE_NAMES, spammed
-from engine.tasks.clips import write_clip
+from engine.tasks.shared.videos import write_clip
 
 VERSION = 2
+
 """Raised whenever the same arguments give other bytes than before."""
 
 SHAPES = ("circle", "square", "triangle")
@@ -46,11 +47,12 @@ MOTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 LABELS = tuple(f"{c} {s} moving {m}" for c in COLOURS for s in SHAPES for m in MOTIONS)
 RATE = 8  # frames a second
 ROWS, TESTED = 1200, 96
-
 CAPTION_DEFECTS = {"mismatched": 0.10, "wrong_motion": 0.08, "file_name": 0.15, "spammed": 0.25}
+
 """Probability of each caption defect, drawn independently and applied in this order."""
 
 CLIP_DEFECTS = {"static": 0.15, "flickering": 0.45, "stretched": 0.08, "short": 0.12}
+
 """Probability of each defect of a clip, drawn independently and applied in this order."""
 
 TEMPLATES = (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.evidence import effects
-from engine.open_study import OpenStudy
-from engine.proposal_queue import ended
-from engine.proposals import PoolRequest
-from engine.ranking import Ranked, scores
-from engine.search.paper import chosen_slices, combined, compatible, control, fewest_rows, label, lattice, request
+from engine.evidence.effects import effects
+from engine.evidence.ranking import Ranked, scores
+from engine.proposals.arms import combined, compatible, control, ended, fewest_rows, label, request
+from engine.records.proposal import PoolRequest
+from engine.search.grid import chosen_slices, lattice
 from engine.search.sampler import Choice, ask
+from engine.study.opened import OpenStudy
 
 BATCH = 4  # combinations that are asked for at once
 

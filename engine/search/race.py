@@ -14,15 +14,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from engine.evidence import Aggregate, Effect, Scores, chances, effects, paired_changes
-from engine.open_study import OpenStudy
-from engine.proposal_queue import ended
-from engine.proposals import Origin, PoolRequest, Proposal
-from engine.ranking import Table, scores
+from engine.evidence.effects import Aggregate, Effect, Scores, chances, effects, paired_changes
+from engine.evidence.ranking import Table, scores
+from engine.journal.store import now
+from engine.proposals.arms import control, ended, request
+from engine.records.metric import Metric
+from engine.records.proposal import Origin, PoolRequest, Proposal
 from engine.search import combinations, repetitions
-from engine.search.paper import control, request
-from engine.store import now
-from engine.tasks import Metric
+from engine.study.opened import OpenStudy
 
 CONTROL_SEEDS = 4  # at least: one reference serves all comparisons, and its spread stands for that of single seeds
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from engine.open_study import OpenStudy
-from engine.proposal_queue import ended
-from engine.proposals import Proposal
-from engine.ranking import rank
-from engine.search.paper import recipes, repeat
+from engine.evidence.ranking import rank
+from engine.proposals.arms import ended
+from engine.proposals.kinds.repeat import repeat
+from engine.records.proposal import Proposal
+from engine.search.grid import recipes
 from engine.search.sampler import Choice, ask
+from engine.study.opened import OpenStudy
 
 
 def propose(opened: OpenStudy) -> list[Proposal]:

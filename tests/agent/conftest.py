@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from agent.proposer import ModelProposer
-from engine.open_study import OpenStudy
-from engine.ranking import rank
+from engine.evidence.ranking import rank
+from engine.study.opened import OpenStudy
 
 KEY = "sk-canary-0123456789abcdef"
 

@@ -8,7 +8,7 @@ import pytest
 
 from agent.chat import Chat, citations
 from agent.connection import ModelError
-from engine.open_study import OpenStudy
+from engine.study.opened import OpenStudy
 from tests.agent.conftest import KEY, best, proposer, runnable, suggestion
 from tests.agent.server import Drip, Drop, Raw, call, serving, text
 

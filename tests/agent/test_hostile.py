@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.open_study import OpenStudy
+from engine.study.opened import OpenStudy
 from tests.agent.conftest import KEY, best, proposer, runnable, suggestion
 from tests.agent.server import Drip, Drop, Raw, Reply, call, serving, text
 
@@ -215,7 +215,7 @@ def victim(probed_template: Any, tmp_path_factory: pytest.TempPathFactory) -> An
     """One copy of the study for all replies: what one of them leaves behind may not help the next."""
     import shutil
 
-    from engine.open_study import open_study
+    from engine.study.opened import open_study
 
     root = tmp_path_factory.mktemp("victim") / "study"
     shutil.copytree(probed_template.root, root)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from agent.digest import MAX, digest_text
+from agent.briefing import MAX, digest_text
 from agent.proposer import Statement, grounded
-from engine.open_study import OpenStudy
-from engine.ranking import FRESH, rank
+from engine.evidence.ranking import rank
+from engine.records.trial import FRESH
+from engine.study.opened import OpenStudy
 from tests.agent.conftest import KEY, best, proposer, runnable, suggestion
 from tests.agent.server import Raw, call, serving, text
 
@@ -92,7 +93,7 @@ def test_tools_that_are_called_for_ever_come_to_an_end(opened: OpenStudy, monkey
 
 
 def test_what_was_run_or_rejected_is_not_queued_again(opened: OpenStudy, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.decisions import decide
+    from engine.review.decisions import decide
 
     good = suggestion(opened)
     edges = {c.bucket: c.slice for c in opened.cuts if c.slice.statistic == "text_len"}
@@ -210,11 +211,12 @@ def test_rows_are_not_shown_where_the_study_says_so(opened: OpenStudy, monkeypat
 
 
 def test_a_summary_is_taken_where_the_digest_bears_it_out(opened: OpenStudy, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine import outcome
+    from engine.evidence.sentences import insights
+    from engine.loop import outcome
 
     leader = rank(opened)[0]
     outcome.analyse(opened, "probe")
-    template = outcome.insights(opened)["probe"]
+    template = insights(opened)["probe"]
     assert template
     assert all(s["evidence"] and s["by"] == "template" for s in template)
     sentences = [
@@ -224,12 +226,12 @@ def test_a_summary_is_taken_where_the_digest_bears_it_out(opened: OpenStudy, mon
     ]
     with serving(call("Summary", {"sentences": sentences})) as server:
         outcome.summarise(opened, "probe", proposer(opened, server.url, monkeypatch))
-    (kept,) = outcome.insights(opened)["probe"]
+    (kept,) = insights(opened)["probe"]
     assert kept == {"text": sentences[0]["text"], "evidence": [leader.pool.id], "by": "model scripted"}
     with serving(Raw(b"", 500)) as server:
         outcome.analyse(opened, "probe")
         outcome.summarise(opened, "probe", proposer(opened, server.url, monkeypatch))
-    assert outcome.insights(opened)["probe"] == template
+    assert insights(opened)["probe"] == template
 
 
 @pytest.mark.parametrize(
@@ -242,7 +244,7 @@ def test_numbers_are_those_of_the_digest_at_their_precision(said: str, good: boo
 
 
 def test_nothing_of_a_model_runs_without_a_decision(opened: OpenStudy, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.loop import run_loop
+    from engine.loop.run import run_loop
 
     with serving(proposals(suggestion(opened)), call("Summary", {"sentences": []})) as server:
         model = proposer(opened, server.url, monkeypatch)
@@ -259,8 +261,8 @@ def test_nothing_of_a_model_runs_without_a_decision(opened: OpenStudy, monkeypat
 
 
 def test_under_hold_the_loop_stops_for_a_models_proposals(opened: OpenStudy, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.errors import Awaited
-    from engine.loop import run_loop
+    from engine.base.errors import Awaited
+    from engine.loop.run import run_loop
 
     with serving(proposals(suggestion(opened, kind="seeds", pool=best(opened), seeds=1))) as server:
         model = proposer(opened, server.url, monkeypatch)
@@ -272,7 +274,7 @@ def test_under_hold_the_loop_stops_for_a_models_proposals(opened: OpenStudy, mon
 def test_within_the_guard_rails_the_policy_approves_and_the_loop_runs(
     opened: OpenStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from engine.loop import run_loop
+    from engine.loop.run import run_loop
 
     wanted = [
         suggestion(opened, kind="seeds", pool=best(opened), seeds=1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.printable import printable
+from app.text.printable import printable
 from tests.conftest import TEXT_ONLY, Tiny, run_djsb, write_jsonl
 
 

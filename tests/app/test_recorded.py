@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.export import results
-from app.recorded import rank
-from engine.errors import DataError
-from engine.evidence import effects
-from engine.open_study import view_study
-from engine.ranking import leaderboard
-from engine.tasks import Metric
+from app.commands.export import results
+from app.commands.rank_file import rank
+from engine.base.errors import DataError
+from engine.evidence.effects import effects
+from engine.evidence.ranking import leaderboard
+from engine.records.metric import Metric
+from engine.study.opened import view_study
 from tests.app.test_report import Fake
 from tests.conftest import run_djsb, the_error
 

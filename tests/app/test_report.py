@@ -19,18 +19,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.figures import interval, percent, picture, spread
-from app.report import FIGURES, draw, gather, write_report
-from app.report_data import scaled
-from engine.analysis import correlate
-from engine.errors import StoreError
-from engine.open_study import view_study
-from engine.outcome import scaling
-from engine.pools import Layer, Pool, Slice
-from engine.proposals import PoolRequest, Proposal
-from engine.ranking import FRESH, rank
-from engine.store import Row, Store
-from engine.study import STATE_FOLDER, Study
+from app.report.data import scaled
+from app.report.figures import interval, percent, picture, spread
+from app.report.page import FIGURES, draw, gather, write_report
+from engine.base.errors import StoreError
+from engine.base.paths import STATE_FOLDER
+from engine.evidence.analysis import correlate
+from engine.evidence.ranking import rank
+from engine.evidence.recipe import scaling
+from engine.journal.store import Row, Store
+from engine.records.pool import Layer, Pool, Slice
+from engine.records.proposal import PoolRequest, Proposal
+from engine.records.trial import FRESH
+from engine.settings.study import Study
+from engine.study.opened import view_study
 
 OPS = {
     "text_length_filter": "text_len", "words_num_filter": "num_words", "alphanumeric_filter": "alnum_ratio",
@@ -408,7 +410,7 @@ def test_a_folder_without_a_study_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pools", [4, 60])
 def test_a_figure_grows_with_its_rows_and_cuts_no_label(pools: int) -> None:
-    from app.charts_evidence import forest
+    from app.report.charts_evidence import forest
 
     rows = [
         {"label": f"{'statistic ' * (1 + i % 9)}low", "size": 10 * (i % 2), "change": 9.0 - i, "std": 1.0, "seeds": 3,

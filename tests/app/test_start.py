@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from app.start import check_cycles, template, write_demo, write_study
-from engine.errors import DjsbError, StudyError
-from engine.study import Study, read_study
+from app.commands.init import check_cycles, template, write_demo, write_study
+from engine.base.errors import DjsbError, StudyError
+from engine.settings.study import Study
+from engine.study.file import read_study
 from tests.conftest import Row, run_djsb, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from engine.analysis import correlate, distinctive, pearson, pool_entropies, split, word_entropy
+from engine.evidence.analysis import correlate, distinctive, pearson, pool_entropies, split, word_entropy
 
 
 def test_entropy_is_equation_2() -> None:

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from engine.bounds import parse, parse_all, shares
-from engine.drafting import draft
-from engine.experiments import Interval, Suggestion
-from engine.open_study import OpenStudy, open_study
-from engine.pools import Column, StatisticColumn, common_size, cut_points, single_op_cuts
-from engine.study_pools import PoolsSection
+from engine.base.places import parse, parse_all, shares
+from engine.data.cuts import StatisticColumn, common_size, cut_points, single_op_cuts
+from engine.proposals.suggest import draft
+from engine.records.experiment import Interval, Suggestion
+from engine.records.pool import Column
+from engine.settings.data import PoolsSection
+from engine.study.opened import OpenStudy, open_study
 from tests.conftest import TEXT_ONLY, Tiny, write_jsonl
 
 

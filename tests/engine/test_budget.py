@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.budget import Ledger, estimate_cost, format_seconds, parse_budget
-from engine.errors import BudgetError
+from engine.base.amounts import format_seconds, parse_budget
+from engine.base.errors import BudgetError
+from engine.runner.accounts import Ledger, estimate_cost
 
 HOUR, DAY = 3600, 86400
 

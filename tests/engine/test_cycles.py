@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 from textual.widgets import Tree
 
-from app.figures import interval
+from app.report.figures import interval
 from app.tui.app import DjsbApp
-from engine import cycles, loop
-from engine.cycles import chain_of, lineage, moves
-from engine.open_study import open_study, view_study
-from engine.proposal_queue import trial_id
-from engine.search.paper import control, request
-from engine.store import Store
+from engine.evidence.lineage import lineage, moves
+from engine.journal.store import Store
+from engine.loop import cycles
+from engine.loop import run as loop
+from engine.proposals.arms import control, request, trial_id
+from engine.study.opened import open_study, view_study
+from engine.study.variants import chain_of
 from tests.app.tui.driving import shown, until
 from tests.conftest import DJSB, Row, Tiny, run_djsb
 from tests.engine.conftest import CYCLES, planted
@@ -242,7 +243,7 @@ def test_no_cycle_follows_where_no_recipe_is_confirmed(stopped: Tiny) -> None:
 
 
 def test_what_is_left_of_the_budget_is_divided_over_the_cycles_to_come(stopped: Tiny) -> None:
-    from engine.accounts import Accounts
+    from engine.runner.accounts import Accounts
 
     stopped.set({"cycles": 4, "train": {"micro_batch": 8}})
     with (opened := open_study(stopped.study, 1)).store:

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.dataset import BROKEN, Dataset, JsonlReader, as_list, open_reader
-from engine.errors import DataError
-from engine.media import locate, open_image
-from engine.study_sections import DatasetSection
+from engine.base.errors import DataError
+from engine.data.dataset import BROKEN, Dataset, JsonlReader, as_list, open_reader
+from engine.data.media import locate, open_image
+from engine.settings.data import DatasetSection
 from tests.conftest import write_jsonl
 
 ROWS: list[dict[str, Any]] = [{"id": i, "text": f"row {i} – 数据\t{'x' * (i % 7)}", "n": [i, i + 1]} for i in range(25)]

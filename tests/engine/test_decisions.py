@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 
-from engine import decisions
-from engine.accounts import Accounts
-from engine.drafting import suggest
-from engine.errors import StudyError
-from engine.experiments import Suggestion
-from engine.loop import run_loop
-from engine.open_study import OpenStudy
-from engine.proposals import Origin
-from engine.ranking import rank
-from engine.study_sections import GuardSection
+from engine.base.errors import StudyError
+from engine.evidence.ranking import rank
+from engine.loop.run import run_loop
+from engine.proposals.suggest import suggest
+from engine.records.experiment import Suggestion
+from engine.records.proposal import Origin
+from engine.review import decisions
+from engine.review.guard import apply_guard
+from engine.runner.accounts import Accounts
+from engine.settings.running import GuardSection
+from engine.study.opened import OpenStudy
 
 
 def queue(opened: OpenStudy, origin: Origin = "model", **experiment: Any) -> str:
@@ -37,9 +38,9 @@ def guard(opened: OpenStudy, **change: Any) -> None:
 
 def test_a_models_proposals_wait_unless_the_study_or_the_command_says_otherwise(opened: OpenStudy) -> None:
     key = seeds(opened)
-    assert decisions.apply_guard(opened, False) == []
+    assert apply_guard(opened, False) == []
     assert decisions.waiting_proposals(opened) == [key]
-    assert decisions.apply_guard(opened, True) == [key]
+    assert apply_guard(opened, True) == [key]
     (decision,) = opened.store.query("SELECT verdict, who FROM decisions WHERE proposal = ?", (key,))
     assert decision == {"verdict": "approve", "who": "policy auto"}
 
@@ -59,7 +60,7 @@ def test_what_is_beyond_a_guard_rail_waits_and_the_log_says_which(
     guard(opened, **change)
     key = seeds(opened)
     for _ in range(2):
-        assert decisions.apply_guard(opened, False) == []
+        assert apply_guard(opened, False) == []
     (event,) = opened.store.query("SELECT text FROM events WHERE kind = 'guard'")
     assert said in event["text"]
     assert decisions.waiting_proposals(opened) == [key]
@@ -69,18 +70,18 @@ def test_a_days_cost_counts_what_the_policy_approved(opened: OpenStudy) -> None:
     first = seeds(opened)
     cost = opened.store.query("SELECT cost FROM proposals WHERE id = ?", (first,))[0]["cost"]
     guard(opened, cost_per_day=f"{1.5 * cost:.4f}s")
-    assert decisions.apply_guard(opened, False) == [first]
+    assert apply_guard(opened, False) == [first]
     second = seeds(opened, 1)
-    assert decisions.apply_guard(opened, False) == []
+    assert apply_guard(opened, False) == []
     opened.store.execute("UPDATE decisions SET at = '2020-01-01T00:00:00.000+00:00' WHERE proposal = ?", (first,))
-    assert decisions.apply_guard(opened, False) == [second]
+    assert apply_guard(opened, False) == [second]
 
 
 def test_an_unknown_cost_waits(opened: OpenStudy) -> None:
     guard(opened)
     key = seeds(opened)
     opened.store.execute("UPDATE proposals SET cost = NULL WHERE id = ?", (key,))
-    assert decisions.apply_guard(opened, False) == []
+    assert apply_guard(opened, False) == []
 
 
 def test_the_papers_procedure_may_have_to_agree(opened: OpenStudy) -> None:
@@ -91,7 +92,7 @@ def test_the_papers_procedure_may_have_to_agree(opened: OpenStudy) -> None:
     assert ranked[-1].effect.change < 0
     good, bad = seeds(opened), seeds(opened, len(ranked) - 1)
     repeated = queue(opened, kind="repeat", pool=ranked[-1].pool.id, rate=2)
-    assert decisions.apply_guard(opened, False) == [good]
+    assert apply_guard(opened, False) == [good]
     assert set(decisions.waiting_proposals(opened)) == {bad, repeated}
     told = {
         e["subject"]: e["text"] for e in opened.store.query("SELECT subject, text FROM events WHERE kind = 'guard'")
@@ -101,8 +102,8 @@ def test_the_papers_procedure_may_have_to_agree(opened: OpenStudy) -> None:
 
 
 def test_bounds_agree_with_the_buckets_they_lie_in(opened: OpenStudy) -> None:
-    from engine.proposals import stored_proposal
-    from engine.search.agreement import objection
+    from engine.records.proposal import stored_proposal
+    from engine.review.objection import objection
 
     by_label = {r.label: r.effect.change for r in rank(opened)}
     low = next(c for c in opened.cuts if c.label == "text_len low").slice.high
@@ -125,14 +126,14 @@ def test_a_model_that_asks_for_what_a_person_has_queued_changes_nothing(opened: 
     found = suggest(opened, Suggestion.model_validate(again), "model", Accounts(opened, 3600.0))
     assert found == (key, "queued", "the same was asked for by person and waits")
     assert opened.store.one("SELECT * FROM proposals WHERE id = ?", (key,)) == before
-    assert decisions.apply_guard(opened, True) == []
+    assert apply_guard(opened, True) == []
 
 
 def test_no_policy_decides_on_what_a_person_took_back(opened: OpenStudy) -> None:
     key = seeds(opened)
-    assert decisions.apply_guard(opened, True) == [key]
+    assert apply_guard(opened, True) == [key]
     decisions.undo(opened, key, "person a")
-    assert decisions.apply_guard(opened, True) == []
+    assert apply_guard(opened, True) == []
     assert decisions.waiting_proposals(opened) == [key]
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.look import check
-from engine.errors import DataError
-from engine.imagehash import AHash, DHash, PHash
-from engine.open_study import OpenStudy, open_study, silent
+from app.commands.check import check
+from engine.base.errors import DataError
+from engine.data.imagehash import AHash, DHash, PHash
+from engine.study.opened import OpenStudy, open_study, silent
 from tests.conftest import TEXT_ONLY, Tiny, write_jsonl
 
 NOUNS = ("river", "mountain", "forest", "bridge", "castle", "garden", "market", "station", "harbour", "village")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from engine.evidence import Effect, chances, effects, paired_changes
-from engine.tasks import Metric
+from engine.evidence.effects import Effect, chances, effects, paired_changes
+from engine.records.metric import Metric
 
 ACCURACY = Metric("accuracy", True, 0, 1)
 LOSS = Metric("loss", False, 0, 10)

@@ -9,22 +9,24 @@ import numpy as np
 import pytest
 import torch
 
-from app.export import recipe, write_recipe
-from engine import feedback
-from engine.drafting import Refused, draft
-from engine.errors import OpError, PoolError, StudyError
-from engine.experiments import Suggestion
-from engine.gate import _pool_problem
-from engine.loop import run_loop
-from engine.open_study import open_study
-from engine.pools import FEEDBACK, Layer, Pool
-from engine.proposal_queue import put_pool
-from engine.recipes import slice_entries
-from engine.scheduler import scheduler
-from engine.study import parse_study
-from engine.tasks import Job, Report
-from engine.tasks.clip import ClipTask
-from engine.tasks.lm import LmTask
+from engine.base.errors import OpError, PoolError, StudyError
+from engine.data.recipes import slice_entries
+from engine.evidence.recipe_file import recipe, write_recipe
+from engine.loop import model_scores as feedback
+from engine.loop.run import run_loop
+from engine.proposals.gate import _pool_problem
+from engine.proposals.kinds.contract import Refused
+from engine.proposals.queue import put_pool
+from engine.proposals.suggest import draft
+from engine.records.experiment import Suggestion
+from engine.records.pool import FEEDBACK, Layer, Pool
+from engine.runner.scheduler import scheduler
+from engine.study.file import parse_study
+from engine.study.model_scores import RESULT
+from engine.study.opened import open_study
+from engine.tasks.clip.task import ClipTask
+from engine.tasks.contract import Job, Report
+from engine.tasks.lm.task import LmTask
 from tests.conftest import COLOURS, Row, Tiny, write_jsonl
 
 torch.set_num_threads(1)
@@ -88,7 +90,7 @@ def test_a_study_learns_what_its_control_thinks_and_the_next_cycle_cuts_by_it(ti
         with pytest.raises(Refused, match="not computed"):
             draft(opened, bucket("model_similarity"), "person")
         run_loop(opened, until="probe", workers=1)
-        told = opened.store.result(opened.context, feedback.RESULT)
+        told = opened.store.result(opened.context, RESULT)
         control = opened.store.one("SELECT t.*, p.kind FROM trials t JOIN pools p ON p.id = t.pool WHERE t.id = ?",
                                    (told["trial"],))  # fmt: skip
         assert (control["kind"], control["seed"], control["state"]) == ("control", 0, "COMPLETE")

@@ -7,10 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from engine import insight
-from engine.evidence import Effect
-from engine.pools import Layer, Pool
-from engine.ranking import Ranked
+from engine.evidence import sentences as insight
+from engine.evidence.effects import Effect
+from engine.evidence.ranking import Ranked
+from engine.records.pool import Layer, Pool
+from engine.records.sentence import Sentence
 
 Interval = tuple[float, float] | None
 
@@ -34,7 +35,7 @@ class FakeStudy:
             return {"names": ["a", "b"], "r": [[1.0, 0.9], [0.9, 1.0]]}
 
 
-def told(monkeypatch: pytest.MonkeyPatch, stage: str, ranked: list[Ranked]) -> list[insight.Sentence]:
+def told(monkeypatch: pytest.MonkeyPatch, stage: str, ranked: list[Ranked]) -> list[Sentence]:
     def rank(_: Any, kinds: tuple[str, ...], *_more: Any, **_named: Any) -> list[Ranked]:
         return [r for r in ranked if r.kind in kinds]
 

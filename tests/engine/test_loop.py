@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from engine import decisions, loop
-from engine.errors import Awaited
-from engine.open_study import OpenStudy, open_study, view_study
-from engine.proposals import PoolRequest, Proposal
-from engine.ranking import leaderboard
-from engine.scheduler import Scheduler
-from engine.slots import LocalSlot
+from engine.base.errors import Awaited
+from engine.evidence.ranking import leaderboard
+from engine.loop import run as loop
+from engine.records.proposal import PoolRequest, Proposal
+from engine.review import decisions
+from engine.runner.local import LocalSlot
+from engine.runner.scheduler import Scheduler
+from engine.study.opened import OpenStudy, open_study, view_study
 from tests.conftest import Tiny, make_tiny, run_djsb
 
 WHOLE = {
@@ -202,7 +203,7 @@ def layers(op: str, statistic: str) -> list[dict[str, Any]]:
     ],
 )
 def test_the_gate_refuses(tiny: Tiny, change: dict[str, Any], reason: str) -> None:
-    from engine import gate
+    from engine.proposals import gate
 
     with (opened := open_study(tiny.study, 1)).store:
         assert gate.check(proposal_of(opened), opened, 1.0, 10.0, 1).ok
@@ -214,8 +215,8 @@ def test_the_gate_refuses(tiny: Tiny, change: dict[str, Any], reason: str) -> No
 
 
 def test_a_second_engine_is_refused_and_a_dead_one_is_not(tiny: Tiny) -> None:
-    from engine.errors import LockedError
-    from engine.open_study import EngineLock, engine_pid
+    from engine.base.errors import LockedError
+    from engine.study.lock import EngineLock, engine_pid
 
     state = tiny.study / ".djsb"
     state.mkdir()
@@ -233,7 +234,7 @@ def test_checkpoint_folder_is_empty_when_none_are_kept(stopped: Tiny) -> None:
 
 def test_an_op_taken_out_of_the_study_no_longer_decides(stopped: Tiny) -> None:
     """Results of an OP that the study no longer names stay, and nothing is proposed from them."""
-    from engine.search.paper import combine, confirm
+    from engine.search.grid import combine, confirm
 
     with (opened := open_study(stopped.study, 1)).store:
         loop.run_loop(opened, until="probe", workers=1)

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.catalogue import MODELS_HOME, OPS, check_params, missing_needs
-from engine.datajuicer import load_op
-from engine.errors import OpError
-from engine.open_study import open_study
+from engine.base.errors import OpError
+from engine.data.catalogue import MODELS_HOME, OPS, check_params, missing_needs
+from engine.data.datajuicer import load_op
+from engine.study.opened import open_study
 from tests import tiny_models
 from tests.conftest import write_jsonl
 

@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from engine.open_study import open_study
-from engine.study import Study
-from engine.tasks import Job, Report, best_pack
-from engine.tasks.clip import ClipTask, evaluate, evaluate_pack
-from engine.tasks.clip_model import build_model, contrastive_loss, image_features, text_features
-from engine.tasks.clip_packed import Pack, clip_members
-from engine.tasks.feed import Mode, feed
-from engine.tasks.text import EOS
+from engine.settings.study import Study
+from engine.study.opened import open_study
+from engine.tasks.clip.model import build_model, contrastive_loss, image_features, text_features
+from engine.tasks.clip.packed import Pack, clip_members
+from engine.tasks.clip.task import ClipTask, evaluate, evaluate_pack
+from engine.tasks.contract import Job, Report, best_pack
+from engine.tasks.shared.batches import Mode, feed
+from engine.tasks.shared.tokens import EOS
 from tests.conftest import Tiny, make_tiny
 
 torch.set_num_threads(1)

@@ -13,23 +13,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from engine.errors import PoolError
-from engine.pools import (
-    BUCKETS,
-    Column,
-    Layer,
-    Pool,
-    Slice,
-    StatisticColumn,
-    Values,
-    common_size,
-    cut_points,
-    eligible,
-    overlap,
-    pool_from_json,
-    realise,
-    single_op_cuts,
-)
+from engine.base.errors import PoolError
+from engine.data.cuts import StatisticColumn, common_size, cut_points, eligible, overlap, realise, single_op_cuts
+from engine.records.pool import BUCKETS, Column, Layer, Pool, Slice, Values, pool_from_json
 
 ANY = st.floats(allow_infinity=True, allow_nan=True) | st.sampled_from([0.0, -0.0, 1.0, 2.0, 3.0])
 FEW = st.sampled_from([0.0, 1.0, 2.0, 5.0, float("nan")])

@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
-from engine import decisions, loop, prompting
-from engine.accounts import Accounts
-from engine.drafting import suggest
-from engine.experiments import Suggestion
-from engine.open_study import OpenStudy, open_study
-from engine.scheduler import scheduler
+from engine.evidence import prompts as prompting
+from engine.loop import run as loop
+from engine.loop.prompts import run_prompts
+from engine.proposals.suggest import suggest
+from engine.records.experiment import Suggestion
+from engine.review import decisions
+from engine.runner.accounts import Accounts
+from engine.runner.scheduler import scheduler
+from engine.study.opened import OpenStudy, open_study
 from tests.conftest import Tiny, make_tiny, run_djsb
 from tests.engine.tasks.test_vlm import CAPTION
 
@@ -51,8 +54,8 @@ def test_prompts_are_asked_once_of_the_checkpoint_and_change_its_scores(captione
         assert status == "queued", reason
         decisions.decide(opened, key, "approve", "person test", "to see")
         with scheduler(opened, 3600.0, 1) as at_work:
-            assert prompting.run(opened, at_work) == "done" and calls(opened) == 3
-            assert prompting.run(opened, at_work) == "done" and calls(opened) == 3  # nothing is asked twice
+            assert run_prompts(opened, at_work) == "done" and calls(opened) == 3
+            assert run_prompts(opened, at_work) == "done" and calls(opened) == 3  # nothing is asked twice
         found = prompting.table(opened)
         assert found is not None
         (column,) = found["columns"]

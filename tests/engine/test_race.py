@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import loop
-from engine.evidence import Scores
-from engine.open_study import open_study, view_study
-from engine.pools import Layer, Pool
-from engine.proposals import PoolRequest
-from engine.ranking import rank
+from engine.evidence.effects import Scores
+from engine.evidence.ranking import rank
+from engine.loop import run as loop
+from engine.records.metric import Metric
+from engine.records.pool import Layer, Pool
+from engine.records.proposal import PoolRequest
 from engine.search.race import CONTROL_SEEDS, Rung, bound, judge
 from engine.search.sampler import ask
-from engine.study import parse_study
-from engine.tasks import Metric
+from engine.study.file import parse_study
+from engine.study.opened import open_study, view_study
 from tests.conftest import Tiny, make_tiny, run_djsb, the_error
 
 ACCURACY = Metric("accuracy", True, 0, 1)

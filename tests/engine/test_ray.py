@@ -20,12 +20,12 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from engine.errors import StudyError, TrialError
-from engine.loop import run_loop
-from engine.open_study import open_study
-from engine.ray_slots import RaySlot, ray_slots
-from engine.scheduler import Scheduler
-from engine.slots import Events
+from engine.base.errors import StudyError, TrialError
+from engine.loop.run import run_loop
+from engine.runner.device import Events
+from engine.runner.ray_cluster import RaySlot, ray_slots
+from engine.runner.scheduler import Scheduler
+from engine.study.opened import open_study
 from tests.conftest import Tiny, make_tiny
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}

@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine import datajuicer
-from engine.apply import apply_recipe
-from engine.catalogue import IMAGE_TOKEN, OPS
-from engine.errors import DataError, DjsbError, OpError, StudyError
-from engine.pools import Column, Slice
-from engine.recipes import Recipe, check_entry, read_recipe, recipe_yaml, slice_entries
-from engine.study_sections import DatasetSection
+from engine.base.errors import DataError, DjsbError, OpError, StudyError
+from engine.data import datajuicer
+from engine.data.apply_recipe import apply_recipe
+from engine.data.catalogue import IMAGE_TOKEN, OPS
+from engine.data.recipes import Recipe, check_entry, read_recipe, recipe_yaml, slice_entries
+from engine.records.pool import Column, Slice
+from engine.settings.data import DatasetSection
 
 FIELDS = DatasetSection(path="rows.jsonl", text="text", images="images", videos="videos", id=None, max_bad=1)
 TEXT = DatasetSection(path="rows.jsonl", text="text", images=None, videos=None, id=None, max_bad=1)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from engine.errors import BudgetError
-from engine.loop import Ended, run_loop
-from engine.open_study import open_study
-from engine.requests import ask
-from engine.scheduler import Scheduler
-from engine.store import Store
+from engine.base.errors import BudgetError
+from engine.journal.requests import ask
+from engine.journal.store import Store
+from engine.loop.run import Ended, run_loop
+from engine.runner.scheduler import Scheduler
+from engine.study.opened import open_study
 from tests.conftest import Tiny
 
 

@@ -17,15 +17,15 @@ import pytest
 import yaml
 from PIL import Image
 
-from engine.apply import apply_recipe
-from engine.catalogue import check_mapper
-from engine.dataset import Dataset
-from engine.errors import OpError
-from engine.paths import ENTRY
-from engine.pools import Pool, Rewrite, pool_from_json
-from engine.recipes import read_recipe, recipe_yaml
-from engine.rewriting import Rewriting, _rewrite_chunk, failures
-from engine.study_sections import DatasetSection
+from engine.base.errors import OpError
+from engine.base.paths import ENTRY
+from engine.data.apply_recipe import apply_recipe
+from engine.data.catalogue import check_mapper
+from engine.data.dataset import Dataset
+from engine.data.mappers import Rewriting, _rewrite_chunk, failures
+from engine.data.recipes import read_recipe, recipe_yaml
+from engine.records.pool import Pool, Rewrite, pool_from_json
+from engine.settings.data import DatasetSection
 from tests.conftest import make_rows, write_jsonl
 from tests.engine.tiny_mappers import captioner, diffuser
 
@@ -129,7 +129,7 @@ for start, n, _ in rewriting(data, TAGS).run(np.arange(12), 1):
 
 
 def test_a_killed_rewriting_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.rewriting.TEXT_CHUNK", 2)
+    monkeypatch.setattr("engine.data.mappers.TEXT_CHUNK", 2)
     data = written(tmp_path, [f"<{i}/>" for i in range(12)])
     code = SLOW.format(home=str(ENTRY.parent), file=str(data.path))
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ENTRY.parent)
@@ -165,7 +165,7 @@ def test_a_failure_without_a_message_counts_and_a_text_that_a_mapper_empties_doe
     run(emptied, [0, 1])
     told = emptied.summary(rows)
     assert (sum(told["kept"].values()), failures(told)) == (2, 0)
-    monkeypatch.setattr("engine.rewriting._mapped", broken)
+    monkeypatch.setattr("engine.data.mappers._mapped", broken)
     (tmp_path / "other").mkdir()
     work = replace(emptied, folder=tmp_path / "other")
     _rewrite_chunk((work, 0, [0, 1], 0))

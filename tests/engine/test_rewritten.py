@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import decisions, loop
-from engine.accounts import Accounts
-from engine.drafting import suggest
-from engine.experiments import Suggestion
-from engine.open_study import OpenStudy, open_study
-from engine.ranking import rank
-from engine.rewritten import judged
-from engine.search.paper import candidates
+from engine.evidence.mapped import judged
+from engine.evidence.ranking import rank
+from engine.loop import run as loop
+from engine.proposals.suggest import suggest
+from engine.records.experiment import Suggestion
+from engine.review import decisions
+from engine.runner.accounts import Accounts
+from engine.search.grid import candidates
+from engine.study.opened import OpenStudy, open_study
 from tests.conftest import Tiny, run_djsb
 
 EARLY = {"combine": {"top": 1, "clusters": 0}, "scale": {"rates": []}, "confirm": {"seeds": 2, "candidates": 1}}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.scaling import fit
+from engine.evidence.transfer import fit
 from tests.conftest import Row, Tiny, run_djsb, write_jsonl
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from engine import proposal_queue
-from engine.errors import TrialError
-from engine.open_study import OpenStudy, open_study
-from engine.scheduler import Scheduler
-from engine.search.paper import Paper
-from engine.slots import Events
-from engine.store import Row
+from engine.base.errors import TrialError
+from engine.journal.store import Row
+from engine.proposals import queue as proposal_queue
+from engine.runner.device import Events
+from engine.runner.scheduler import Scheduler
+from engine.search.grid import Paper
+from engine.study.opened import OpenStudy, open_study
 from tests.conftest import Tiny
 
 React = Callable[["Played", dict[str, Any]], None]

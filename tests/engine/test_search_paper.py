@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from engine import proposal_queue
-from engine.open_study import OpenStudy, open_study
-from engine.pools import Layer
-from engine.search import paper
-from engine.tasks import Metric
+from engine.proposals import queue as proposal_queue
+from engine.records.metric import Metric
+from engine.records.pool import Layer
+from engine.search import grid as paper
+from engine.study.opened import OpenStudy, open_study
 from tests.conftest import Tiny
 
 OPS = {"text_length_filter": {}, "words_num_filter": {}, "special_characters_filter": {}}
@@ -112,7 +112,7 @@ def test_confirmation_uses_fresh_seeds_of_the_best_and_the_control(opened: OpenS
 
 
 def test_proposals_survive_json(opened: OpenStudy) -> None:
-    from engine.proposals import Proposal
+    from engine.records.proposal import Proposal
 
     for proposal in paper.probe(opened):
         again = Proposal.model_validate(json.loads(proposal.model_dump_json()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.secrets import redact, redacted
+from engine.base.secrets import redact, redacted
 
 KEY = "sk-abcabcabd-0123456789"
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import statistics
-from engine.errors import OpError
-from engine.open_study import OpenStudy, open_study
-from engine.pools import Slice
+from engine.base.errors import OpError
+from engine.data import statistics
+from engine.records.pool import Slice
+from engine.study.opened import OpenStudy, open_study
 from tests.conftest import TEXT_ONLY, Tiny, write_jsonl
 
 

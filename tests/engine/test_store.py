@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import StoreError
-from engine.store import Store, schema
+from engine.base.errors import StoreError
+from engine.journal.schema import schema
+from engine.journal.store import Store
 
 EVENT = "INSERT INTO events(level, kind, text, at) VALUES('info', 'k', 't', 'now')"
 

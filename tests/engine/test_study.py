@@ -10,8 +10,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import StudyError
-from engine.study import RARE, Study, digest, parse_study, read_study, resolve, study_yaml
+from engine.base.errors import StudyError
+from engine.base.ids import digest
+from engine.base.paths import resolve
+from engine.settings.study import RARE, Study, study_yaml
+from engine.study.file import parse_study, read_study
 
 LEAST: dict[str, Any] = {"name": "s", "dataset": {"path": "rows.jsonl"}, "ops": {"text_length_filter": {}}}
 FULL: dict[str, Any] = {

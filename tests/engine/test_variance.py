@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from engine.variance import fit_prior, moderate, seed_residuals
+from engine.evidence.variance import fit_prior, moderate, seed_residuals
 
 
 def test_the_prior_is_that_of_equal_variances() -> None:

@@ -14,17 +14,17 @@ from textual.message import Message
 from textual.widgets import Input, Static
 from textual.worker import Worker, WorkerState, get_current_worker
 
-from app.printable import printable
-from app.tui.base import Pane
+from app.text.printable import printable
+from app.tui.screens.base import Pane
 from app.tui.screens.proposals import Proposals
-from engine.errors import DjsbError
-from engine.secrets import redact
+from engine.base.errors import DjsbError
+from engine.base.secrets import redact
 
 if TYPE_CHECKING:
     from textual.widgets import Markdown
     from textual.widgets.markdown import MarkdownStream
 
-    from engine.store import Row
+    from engine.journal.store import Row
 
 NOBODY = "No model is asked: {problem}. Everything else works without one."
 UNKNOWN = "⚠ not in this study"
@@ -101,7 +101,7 @@ that came of the conversation.
 
     @work(thread=True, group="look", exclusive=True)
     def _look(self) -> None:
-        from app.advising import Conversation
+        from app.commands.chat import Conversation
 
         self.conversation = self.conversation or Conversation(self.ui.folder)
         try:

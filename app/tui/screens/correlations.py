@@ -11,12 +11,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from app.printable import printable
-from app.tui.base import Pane
-from app.tui.heat import Heat
-from app.tui.marks import cut, shade
-from app.tui.snapshot import Snapshot
-from engine.store import Row
+from app.text.printable import printable
+from app.tui.reading.snapshot import Snapshot
+from app.tui.screens.base import Pane
+from app.tui.widgets.heat import Heat
+from app.tui.widgets.marks import cut, shade
+from engine.journal.store import Row
 
 
 class Correlations(Pane):

@@ -10,14 +10,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Input
 
-from app.printable import printable
-from app.tui.base import Pane
-from app.tui.dialogs import Help
-from app.tui.marks import cut
-from app.tui.snapshot import Snapshot
-from app.tui.table import KeyedTable
-from app.tui.windows import LogTail
-from engine.store import Row
+from app.text.printable import printable
+from app.tui.reading.snapshot import Snapshot
+from app.tui.screens.base import Pane
+from app.tui.widgets.dialogs import Help
+from app.tui.widgets.marks import cut
+from app.tui.widgets.table import KeyedTable
+from app.tui.widgets.windows import LogTail
+from engine.journal.store import Row
 
 LEVELS = {"info": "  info", "warning": "! warning", "error": "✗ error"}
 STYLES = {"warning": "warn", "error": "bad"}

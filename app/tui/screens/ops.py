@@ -12,16 +12,16 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import DataTable, Static
 
-from app.printable import printable
-from app.tui.base import Pane
-from app.tui.marks import BLOCKS, VERDICTS, cut, half_blocks, percent, reach_of, shade
-from app.tui.snapshot import Snapshot
-from app.tui.table import KeyedTable
-from app.tui.thumbnails import SIDE
-from engine.errors import DjsbError
+from app.text.printable import printable
+from app.tui.reading.snapshot import Snapshot
+from app.tui.reading.thumbnails import SIDE
+from app.tui.screens.base import Pane
+from app.tui.widgets.marks import BLOCKS, VERDICTS, cut, half_blocks, percent, reach_of, shade
+from app.tui.widgets.table import KeyedTable
+from engine.base.errors import DjsbError
 
 if TYPE_CHECKING:
-    from engine.store import Row
+    from engine.journal.store import Row
 
 
 class Ops(Pane):

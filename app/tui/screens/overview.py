@@ -11,17 +11,17 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static
 
-from app.printable import printable
-from app.tui.base import WIDE, Pane, Told
-from app.tui.marks import VERDICTS, cut, interval_bar, meter, percent, reach_of, sparkline, style_of
-from app.tui.snapshot import Snapshot
-from app.tui.table import KeyedTable
-from app.tui.themes import CURVES
-from engine.budget import format_seconds
-from engine.store import Row
+from app.text.printable import printable
+from app.tui.preferences.themes import CURVES
+from app.tui.reading.snapshot import Snapshot
+from app.tui.screens.base import WIDE, Pane, Told
+from app.tui.widgets.marks import VERDICTS, cut, interval_bar, meter, percent, reach_of, sparkline, style_of
+from app.tui.widgets.table import KeyedTable
+from engine.base.amounts import format_seconds
+from engine.journal.store import Row
 
 if TYPE_CHECKING:
-    from app.tui.plot import Plot
+    from app.tui.widgets.plot import Plot
 
 WIDE_COLUMNS = ["#", "verdict", "pool", "change %", "interval", "P(best)", "seeds", "steps %"]
 NARROW_COLUMNS = ["#", "?", "pool", "change %", "interval", "seeds"]
@@ -82,7 +82,7 @@ stops nothing.
 
     def _burn_down(self, s: Snapshot) -> None:
         """The chart, made when there is something to draw and room for it."""
-        from app.tui.plot import Plot
+        from app.tui.widgets.plot import Plot
 
         box = self.query_one("#burn-box")
         box.set_class(len(s.burn) < 2, "empty")

@@ -13,19 +13,19 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import DataTable, Static
 
-from app.printable import one_line
-from app.tui.base import Pane
-from app.tui.dialogs import AskLine, EditText
-from app.tui.marks import STATUSES, percent
-from app.tui.proposal_form import NEW, ProposalForm
-from app.tui.proposal_text import best_pool, detail, left_after
-from app.tui.snapshot import Snapshot
-from app.tui.table import KeyedTable
-from engine.budget import format_seconds
-from engine.errors import DjsbError
+from app.text.printable import one_line
+from app.tui.proposal.form import NEW, ProposalForm
+from app.tui.proposal.text import best_pool, detail, left_after
+from app.tui.reading.snapshot import Snapshot
+from app.tui.screens.base import Pane
+from app.tui.widgets.dialogs import AskLine, EditText
+from app.tui.widgets.marks import STATUSES, percent
+from app.tui.widgets.table import KeyedTable
+from engine.base.amounts import format_seconds
+from engine.base.errors import DjsbError
 
 if TYPE_CHECKING:
-    from engine.store import Row
+    from engine.journal.store import Row
 
 WAITS = ("queued", "held")
 UNDOES = ("approved", "rejected", "held")
@@ -216,8 +216,8 @@ def problem_with_edit(text: str, before: Row) -> str | None:
     """What is wrong with the edited version of a procedure's proposal, or None."""
     from pydantic import ValidationError
 
-    from engine.proposals import Proposal
-    from engine.study import explain
+    from engine.base.problems import explain
+    from engine.records.proposal import Proposal
 
     try:
         edited = yaml.safe_load(text)

@@ -18,15 +18,15 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static, Tree
 from textual.widgets.tree import TreeNode
 
-from app.printable import printable
-from app.tui.base import Pane
-from app.tui.dialogs import AskLine
-from app.tui.marks import VERDICTS, percent, style_of
-from app.tui.snapshot import Snapshot
-from engine.errors import DjsbError
-from engine.paths import ENTRY
-from engine.secrets import without_secrets
-from engine.store import Row
+from app.text.printable import printable
+from app.tui.reading.snapshot import Snapshot
+from app.tui.screens.base import Pane
+from app.tui.widgets.dialogs import AskLine
+from app.tui.widgets.marks import VERDICTS, percent, style_of
+from engine.base.errors import DjsbError
+from engine.base.paths import ENTRY
+from engine.base.secrets import without_secrets
+from engine.journal.store import Row
 
 LEAVES = 100  # combinations that are unfolded at once
 PARTS = ("#lattice", "#scale-plot", "#yaml-box")  # tree, curves, YAML
@@ -64,7 +64,7 @@ and to the YAML, where there is no room for all.
 
     def content(self) -> ComposeResult:
         """Tree and picture, YAML beside them."""
-        from app.tui.plot import Plot
+        from app.tui.widgets.plot import Plot
 
         with Horizontal(id="recipe-box", classes="part-0"):
             with Vertical(id="recipe-left"):
@@ -144,7 +144,7 @@ and to the YAML, where there is no room for all.
 
     def _draw(self, scale: Any) -> None:
         """Change over trained samples, repetition and added layers beside each other."""
-        from app.tui.plot import Plot
+        from app.tui.widgets.plot import Plot
 
         plot = self.query_one("#scale-plot", Plot)
         plot.clear()

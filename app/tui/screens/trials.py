@@ -12,15 +12,15 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import DataTable, Input, Static
 
-from app.printable import printable
-from app.tui.base import Pane
-from app.tui.marks import cut
-from app.tui.proposal_text import bounds
-from app.tui.snapshot import Snapshot
-from app.tui.table import KeyedTable
-from app.tui.windows import Compare, LogTail
-from engine.errors import DjsbError
-from engine.store import Row
+from app.text.printable import printable
+from app.tui.proposal.text import bounds
+from app.tui.reading.snapshot import Snapshot
+from app.tui.screens.base import Pane
+from app.tui.widgets.marks import cut
+from app.tui.widgets.table import KeyedTable
+from app.tui.widgets.windows import Compare, LogTail
+from engine.base.errors import DjsbError
+from engine.journal.store import Row
 
 COLUMNS = ["✓", "id", "pool", "stage", "seed", "steps %", "state", "seconds", "device"]
 NARROW = ["✓", "pool", "stage", "seed", "steps %", "state", "seconds"]
@@ -75,7 +75,7 @@ never run again.
 
     def content(self) -> ComposeResult:
         """Filter and table; curves and details below."""
-        from app.tui.plot import Plot
+        from app.tui.widgets.plot import Plot
 
         yield Input(placeholder="/ filter: words that must all be there", id="filter")
         yield KeyedTable(COLUMNS, id="trials")
@@ -223,7 +223,7 @@ never run again.
             self._shown = self._asked
 
     def _draw(self, found: dict[str, list[tuple[int, float]]]) -> None:
-        from app.tui.plot import Plot
+        from app.tui.widgets.plot import Plot
 
         plot = self.query_one("#plot", Plot)
         plot.clear()

@@ -14,7 +14,7 @@ from textual.pilot import Pilot
 from textual.widgets import Static
 
 from app.tui.app import DjsbApp
-from app.tui.table import KeyedTable
+from app.tui.widgets.table import KeyedTable
 
 Row = tuple[Any, ...]
 PATIENCE = 60.0  # seconds; other work may hold the cores

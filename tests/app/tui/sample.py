@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.tui.app import DjsbApp
-from app.tui.snapshot import Snapshot
+from app.tui.reading.snapshot import Snapshot
 
 Row = dict[str, Any]
 NAMES = ("text_len", "num_words", "char_rep_ratio", "special_char_ratio", "aspect_ratio", "image_height")

@@ -12,10 +12,10 @@ import pytest
 from textual.widgets import Input, Static, Tree
 
 from app.tui.app import KEYS, Answered, Came, DjsbApp
-from app.tui.dialogs import AskLine, Help
-from app.tui.table import KeyedTable
-from engine.open_study import engine_pid
-from engine.store import Store
+from app.tui.widgets.dialogs import AskLine, Help
+from app.tui.widgets.table import KeyedTable
+from engine.journal.store import Store
+from engine.study.lock import engine_pid
 from tests.app.tui.driving import until
 from tests.app.tui.sample import BOARD, SNAPSHOT, YAML, SampleApp
 from tests.conftest import Tiny

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from textual.binding import Binding
 
-from app.tui import config, keymap
 from app.tui.app import BINDINGS, DjsbApp
+from app.tui.preferences import config, keymap
 from tests.app.tui.driving import screen, shown, toasts, told, until
 from tests.app.tui.sample import SampleApp
 from tests.conftest import Tiny

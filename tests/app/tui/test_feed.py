@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 
 from app.tui.feed import Feed
-from app.tui.memory import EVENTS, Memory, in_order
-from app.tui.snapshot import Rows, Snapshot, changes, light, merged, opened
-from engine.store import Store, now
+from app.tui.reading.memory import EVENTS, Memory, in_order
+from app.tui.reading.snapshot import Rows, Snapshot, changes, light, merged, opened
+from engine.journal.store import Store, now
 from tests.app.tui.sample import SNAPSHOT
 from tests.conftest import Tiny
 

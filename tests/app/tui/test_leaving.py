@@ -18,7 +18,7 @@ import psutil
 import pyte
 import pytest
 
-from engine.open_study import engine_pid
+from engine.study.lock import engine_pid
 from tests.conftest import DJSB, Tiny
 
 PATIENCE = 180  # seconds

@@ -16,14 +16,14 @@ from textual.color import Color
 from textual.widgets import DataTable
 
 from app.tui.app import KEYS, DjsbApp
-from app.tui.base import SMALLEST
-from app.tui.marks import half_blocks
+from app.tui.preferences.themes import THEMES, contrast, styles
+from app.tui.reading.thumbnails import SIDE, picture
+from app.tui.screens.base import SMALLEST
 from app.tui.screens.correlations import groups
 from app.tui.screens.recipes import Recipes
 from app.tui.screens.trials import Trials
-from app.tui.table import KeyedTable
-from app.tui.themes import THEMES, contrast, styles
-from app.tui.thumbnails import SIDE, picture
+from app.tui.widgets.marks import half_blocks
+from app.tui.widgets.table import KeyedTable
 from tests.app.tui.driving import prose, screen, shown, toasts, until
 from tests.conftest import Tiny
 

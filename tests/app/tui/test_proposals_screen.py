@@ -11,15 +11,16 @@ import yaml
 from textual.pilot import Pilot
 from textual.widgets import Button, Input, Select, TabbedContent, TextArea
 
-from app import reviewing
+from app.commands.propose import propose
 from app.tui.app import DjsbApp
-from app.tui.dialogs import AskLine, EditText
-from app.tui.proposal_fields import Field, SliceField, _written, problems
-from app.tui.proposal_form import ProposalForm, fits
-from app.tui.proposal_text import bounds, difference
+from app.tui.proposal.fields import Field, SliceField, _written, problems
+from app.tui.proposal.form import ProposalForm, fits
+from app.tui.proposal.text import bounds, difference
 from app.tui.screens.proposals import Proposals, problem_with_edit
-from engine.decisions import decide
-from engine.open_study import view_study
+from app.tui.widgets.dialogs import AskLine, EditText
+from engine.review.decisions import decide
+from engine.review.desk import suggest
+from engine.study.opened import view_study
 from tests.app.tui.driving import cells, query, shown, told, until, words
 from tests.conftest import Tiny
 
@@ -34,7 +35,7 @@ def bucket(low: int, high: int, reason: str = "the middle of the captions") -> d
 def queued(probed: Tiny, n: int = 1) -> list[str]:
     """Proposals of a person that wait; their ids."""
     for i in range(n):
-        reviewing.suggest(probed.study, bucket(10 + i, 140 + i))
+        suggest(probed.study, bucket(10 + i, 140 + i))
     return [r[0] for r in query(probed.study, "SELECT id FROM proposals WHERE origin = 'person' ORDER BY at, id")]
 
 
@@ -193,7 +194,7 @@ async def test_an_edited_version_takes_a_proposals_place(probed: Tiny) -> None:
 async def test_a_procedures_proposal_is_edited_as_text(probed: Tiny) -> None:
     file = probed.study / "study.yaml"
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "search": {"strategy": "grid", "seeds": 3}}))
-    reviewing.propose(probed.study, "paper", 1, None)
+    propose(probed.study, "paper", 1, None)
     app = DjsbApp(probed.study)
     async with app.run_test(size=SIZE) as pilot:
         await opened(pilot, app)
@@ -271,7 +272,7 @@ async def test_what_cannot_be_written_is_told_and_nothing_freezes(
         assert status(probed) == {first: "rejected", second: "approved"}
         await pilot.press("home")
         connect = sqlite3.connect
-        monkeypatch.setattr("engine.store.sqlite3.connect", lambda f, **k: connect(f, **{**k, "timeout": 0.5}))
+        monkeypatch.setattr("engine.journal.store.sqlite3.connect", lambda f, **k: connect(f, **{**k, "timeout": 0.5}))
         with closing(connect(probed.database, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             screen.ui.undo([second])

@@ -22,14 +22,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.widgets import Input, Static
 
-from app.tui import recording as recording_module
-from app.tui.base import Head
 from app.tui.feed import Feed
-from app.tui.recording import NAMES, Recorder, Recording, RecordingError, _rows, applied, difference
+from app.tui.reading.snapshot import Snapshot
+from app.tui.recording import file as recording_module
+from app.tui.recording.file import NAMES, Recorder, Recording, RecordingError, _rows, applied, difference
 from app.tui.replay import NOT_RECORDED, ReplayApp
-from app.tui.snapshot import Snapshot
-from app.tui.table import KeyedTable
-from engine.store import Store
+from app.tui.screens.base import Head
+from app.tui.widgets.table import KeyedTable
+from engine.journal.store import Store
 from tests.app.tui.driving import wait
 from tests.conftest import DJSB, Tiny, run_djsb, the_error
 

@@ -11,12 +11,12 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Static, Tree
 
 from agent.connection import missing
-from app.advising import Conversation
+from app.commands.chat import Conversation
 from app.tui.app import KEYS
-from app.tui.base import Pane
-from app.tui.heat import Heat
-from app.tui.table import KeyedTable
-from engine.study_sections import AgentSection
+from app.tui.screens.base import Pane
+from app.tui.widgets.heat import Heat
+from app.tui.widgets.table import KeyedTable
+from engine.settings.running import AgentSection
 from tests.app.tui.sample import BOARD, EVENTS, NAMES, PROPOSALS, TRIALS, YAML, SampleApp
 
 SIZES = [(80, 24), (160, 48)]

@@ -22,8 +22,8 @@ import aiohttp
 import psutil
 import pytest
 
-from app.tui.guard import Guard
-from engine.open_study import engine_pid
+from app.tui.web.guard import Guard
+from engine.study.lock import engine_pid
 from tests.app.tui.driving import wait
 from tests.conftest import DJSB, Tiny, run_djsb, the_error
 

@@ -7,7 +7,7 @@ from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.widgets import DataTable
 
-from app.tui.table import KeyedTable
+from app.tui.widgets.table import KeyedTable
 
 
 class Tables(App[None]):

@@ -17,9 +17,9 @@ import engine.demo.images
 from app.tui.app import DjsbApp
 from app.tui.run import run_tui
 from app.tui.screens.overview import Overview
-from app.tui.wizard import Wizard
-from engine.errors import StudyError
-from engine.open_study import engine_pid
+from app.tui.screens.wizard import Wizard
+from engine.base.errors import StudyError
+from engine.study.lock import engine_pid
 from tests.app.tui.driving import told, until, words
 from tests.conftest import Tiny
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.base.errors import DjsbError
 from engine.demo import images as demo
 from engine.demo.files import DemoFiles
 from engine.demo.images import CAPTION_DEFECTS, CLASSES, IMAGE_DEFECTS, make_demo
-from engine.errors import DjsbError
 
 ROWS, TEST_ROWS = 1200, 160
 CLASS_WORDS = {word for label in CLASSES for word in label.split()}

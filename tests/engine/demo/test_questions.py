@@ -9,7 +9,7 @@ import pytest
 
 from engine.demo import questions
 from engine.demo.images import CLASSES, COLOURS
-from engine.tasks.vqa_files import read_benchmark, read_instructions
+from engine.tasks.vlm.benchmarks import read_benchmark, read_instructions
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.datajuicer import load_op
+from engine.data.datajuicer import load_op
 from engine.demo.files import DemoFiles
 from engine.demo.video import CAPTION_DEFECTS, CLIP_DEFECTS, LABELS, make_demo
-from engine.tasks.clips import Window, read_clip
-from engine.tasks.video_scores import seen_in
+from engine.tasks.shared.videos import Window, read_clip
+from engine.tasks.t2v.scores import seen_in
 
 ROWS, TESTED = 160, 48
 

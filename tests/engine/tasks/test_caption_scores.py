@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from engine.errors import StudyError
-from engine.tasks import caption_scores as scores
-from engine.tasks.caption_scores import caption_names, caption_scores, java_problem, words
+from engine.base.errors import StudyError
+from engine.tasks.caption import scores
+from engine.tasks.caption.scores import caption_names, caption_scores, java_problem, words
 
 SAID = ["A red circle.", "the blue star on a striped background", "one green square"]
 TRUTH = [["a red circle"], ["The blue star, on a striped background!", "a star"], ["one green square", "a square"]]

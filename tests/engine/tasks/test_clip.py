@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from engine.open_study import open_study
-from engine.study import parse_study
-from engine.tasks import Job, Report
-from engine.tasks.clip import ClipTask, _recalls
-from engine.tasks.clip_model import (
+from engine.study.file import parse_study
+from engine.study.opened import open_study
+from engine.tasks.clip.model import (
     PRESETS,
     _backward,
-    batches,
     build_model,
     clip_config,
     contrastive_loss,
     image_features,
     text_features,
-)  # fmt: skip
-from engine.tasks.images import fit_square
-from engine.tasks.text import EOS, load_encoder
+)
+from engine.tasks.clip.task import ClipTask, _recalls
+from engine.tasks.contract import Job, Report
+from engine.tasks.shared.images import fit_square
+from engine.tasks.shared.tokens import EOS, load_encoder
+from engine.tasks.shared.training import batches  # fmt: skip
 from tests.conftest import Tiny
 
 torch.set_num_threads(1)

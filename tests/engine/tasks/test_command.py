@@ -23,11 +23,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from engine.errors import StudyError, TrialError
-from engine.open_study import open_study
-from engine.study import parse_study
-from engine.tasks import Job, Report
-from engine.tasks.command import CommandTask
+from engine.base.errors import StudyError, TrialError
+from engine.study.file import parse_study
+from engine.study.opened import open_study
+from engine.tasks.command.task import CommandTask
+from engine.tasks.contract import Job, Report
 from tests.conftest import DJSB, TEXT_ONLY, Tiny, merged, run_djsb
 
 TRAINER = '''
@@ -311,9 +311,9 @@ def test_a_pool_as_webdataset_is_tars_of_samples(tiny: Tiny, tmp_path: Path) -> 
 
 def pool_of(tiny: Tiny, tmp_path: Path, form: str) -> str:
     """What {pool} stands for, of rows 5 and 2."""
-    from engine.dataset import Dataset
-    from engine.study_sections import DatasetSection
-    from engine.tasks.command_pool import write_pool
+    from engine.data.dataset import Dataset
+    from engine.settings.data import DatasetSection
+    from engine.tasks.command.pool_file import write_pool
 
     data = Dataset(tiny.train_file, DatasetSection(path="x", images="images", id="id"))
     return write_pool(form, data, tiny.train_file.parent, np.array([5, 2]), 1, tmp_path / "pool")

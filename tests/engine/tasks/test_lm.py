@@ -21,14 +21,14 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from engine.base.errors import DataError, StudyError
 from engine.demo.text import clean_text, facts, make_demo, questions
-from engine.errors import DataError, StudyError
-from engine.open_study import OpenStudy, open_study
-from engine.study import parse_study
-from engine.tasks import Job, Report
-from engine.tasks.lm import LmTask
-from engine.tasks.lm_choices import encode_questions, measure, read_questions
-from engine.tasks.lm_model import log_likelihoods, pack_rows, sequences
+from engine.study.file import parse_study
+from engine.study.opened import OpenStudy, open_study
+from engine.tasks.contract import Job, Report
+from engine.tasks.lm.choices import encode_questions, measure, read_questions
+from engine.tasks.lm.model import log_likelihoods, pack_rows, sequences
+from engine.tasks.lm.task import LmTask
 from tests.conftest import Row, Tiny, merged, write_jsonl
 from tests.engine.tasks.killing import ends_alike
 
@@ -229,7 +229,7 @@ def test_choices_are_scored_on_their_own_tokens_and_normalised_by_bytes() -> Non
     def encode(texts: list[str]) -> list[list[int]]:
         return [[ord(c) for c in t] for t in texts]
 
-    from engine.tasks.lm_choices import Question
+    from engine.tasks.lm.choices import Question
 
     arrays = encode_questions([Question("ab", ("c", "de"), 1)], encode, 1, length=5)
     assert arrays["ids"].tolist() == [[1, 97, 98, 32, 99], [97, 98, 32, 100, 101]]  # a long one loses its beginning

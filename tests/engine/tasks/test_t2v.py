@@ -35,16 +35,16 @@ from transformers import (
     VideoMAEModel,
 )
 
+from engine.base.errors import DataError, StudyError
 from engine.demo.video import write_test, write_train
-from engine.errors import DataError, StudyError
-from engine.open_study import OpenStudy, open_study
-from engine.study import Study
-from engine.tasks import Job, Report
-from engine.tasks.clips import Window, read_clip, write_clip
-from engine.tasks.t2v import T2vTask
-from engine.tasks.t2v_evaluation import evaluate
-from engine.tasks.t2v_model import Parts, build_model, to_latents, to_video
-from engine.tasks.t2v_training import LEVELS, Clips, noised, sample, seed_of, train
+from engine.settings.study import Study
+from engine.study.opened import OpenStudy, open_study
+from engine.tasks.contract import Job, Report
+from engine.tasks.shared.videos import Window, read_clip, write_clip
+from engine.tasks.t2v.evaluation import evaluate
+from engine.tasks.t2v.model import Parts, build_model, to_latents, to_video
+from engine.tasks.t2v.task import T2vTask
+from engine.tasks.t2v.training import LEVELS, Clips, noised, sample, seed_of, train
 from tests.conftest import Row, Tiny, write_jsonl
 from tests.engine.tasks.killing import ends_alike
 
@@ -403,7 +403,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(
 
 
 def test_a_package_that_is_missing_is_named_with_its_remedy(moving: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.tasks.t2v.find_spec", lambda _: None)
+    monkeypatch.setattr("engine.tasks.t2v.task.find_spec", lambda _: None)
     with (study := open_study(moving.study, 1)).store, pytest.raises(StudyError) as caught:
         _ = study.prepared
     assert "needs diffusers and av and cv2; install with: pip install 'djsb[t2v]'" in str(caught.value)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import TrialError
-from engine.tasks.vbench import DIMENSIONS, Board, board, clip_name, normalise, read_results, run_vbench
+from engine.base.errors import TrialError
+from engine.tasks.t2v.vbench import DIMENSIONS, Board, board, clip_name, normalise, read_results, run_vbench
 
 # The paper's Table 12 (and Table 3, its first two columns): board, uniform, quality, semantic, percent. Read from the
 # text without doubt; Table 13 alone is garbled: it gives CogVideoX-5B 1,051M clips where Table 3 has 35M, and

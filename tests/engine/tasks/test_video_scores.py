@@ -11,8 +11,8 @@ import torch
 from transformers import BertConfig, VideoMAEConfig, VideoMAEModel
 
 from engine.demo.video import LABELS, draw_motion, render_clip
-from engine.tasks.images import fit_square
-from engine.tasks.video_scores import (
+from engine.tasks.shared.images import fit_square
+from engine.tasks.t2v.scores import (
     check_scores,
     clip_scores,
     flow_scores,

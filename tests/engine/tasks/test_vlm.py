@@ -22,16 +22,16 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from engine.errors import DataError, StudyError
-from engine.open_study import OpenStudy, open_study
-from engine.study import Study
-from engine.tasks import Job, Report, Task
-from engine.tasks.caption import CaptionTask
-from engine.tasks.text import EOS
-from engine.tasks.vlm import VlmTask
-from engine.tasks.vlm_model import NO_LABEL, build_model, image_shape
-from engine.tasks.vlm_text import NONE, Encoder, collate
-from engine.tasks.vlm_training import Examples, backward
+from engine.base.errors import DataError, StudyError
+from engine.settings.study import Study
+from engine.study.opened import OpenStudy, open_study
+from engine.tasks.caption.task import CaptionTask
+from engine.tasks.contract import Job, Report, Task
+from engine.tasks.shared.tokens import EOS
+from engine.tasks.vlm.model import NO_LABEL, build_model, image_shape
+from engine.tasks.vlm.task import VlmTask
+from engine.tasks.vlm.text import NONE, Encoder, collate
+from engine.tasks.vlm.training import Examples, backward
 from tests.conftest import Row, Tiny, make_tiny, write_jsonl
 from tests.engine.tasks.killing import ends_alike
 
@@ -273,7 +273,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(
 
 
 def test_a_package_that_is_missing_is_named_with_its_remedy(shown: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.tasks.vlm_data.find_spec", lambda _: None)
+    monkeypatch.setattr("engine.tasks.vlm.data.find_spec", lambda _: None)
     shown.set({**CAPTION, "lora": {"rank": 4}})
     with (study := open_study(shown.study, 1)).store, pytest.raises(StudyError) as caught:
         _ = study.prepared

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from engine.errors import DataError
-from engine.tasks.vqa_files import read_benchmark, read_instructions
+from engine.base.errors import DataError
+from engine.tasks.vlm.benchmarks import read_benchmark, read_instructions
 
 
 def picture(file: Path) -> bytes:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from engine.tasks.vqa_scores import (
+from engine.tasks.vlm.scores import (  # fmt: skip
     circular_accuracy,
     mme_totals,
     normalise_answer,
     pair_scores,
     parse_yes_no,
     soft_accuracy,
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,183 @@
+"""The digest: what a language model is told of a study, in a text that fits a small context.
+
+All of it is our own: names of statistics, numbers, ids. Rows of the dataset are shown by a tool only, and the results
+on fresh seeds are shown nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.base.amounts import format_seconds
+from engine.data.cuts import overlap
+from engine.evidence import prompts as prompting
+from engine.evidence.ranking import Ranked, rank
+from engine.evidence.sentences import effect_text
+from engine.proposals.suggest import runnable
+from engine.records.trial import FRESH
+from engine.runner.accounts import Accounts
+from engine.study.opened import OpenStudy, last_rung
+
+MAX = 14_000  # characters, about 5,000 tokens
+SHOWN = 12  # pools of the leaderboard, best first
+LAST = 4  # and the worst
+
+
+def digest_text(opened: OpenStudy, limit: float) -> str:
+    """The study as it stands. limit: device-seconds of its whole budget."""
+    ranked = [r for r in rank(opened) if r.effect.change is not None]
+    parts = [
+        _study(opened), _budget(opened, limit), _leaderboard(ranked), _statistics(opened), _clusters(opened),
+        _overlaps(opened, ranked[:8]), _mappers(opened), _prompts(opened), _asked(opened),
+    ]  # fmt: skip
+    text = "\n\n".join(p for p in parts if p)
+    return text if len(text) <= MAX else text[:MAX] + "\n[cut here: use the tools to look closer]"
+
+
+def _study(opened: OpenStudy) -> str:
+    study = opened.study
+    share, seeds = last_rung(opened)
+    done = opened.store.query(
+        "SELECT stage, count(*) AS n FROM trials WHERE context = ? AND state = 'COMPLETE' AND seed < ? GROUP BY stage",
+        (opened.context, FRESH),
+    )
+    finished = ", ".join(f"{r['stage']} {r['n']}" for r in done) or "none"
+    return "\n".join(
+        [
+            "## Study",
+            f"task {study.task}, model {study.model.preset}; {int(opened.scan.good.sum())} good rows, pools of "
+            f"{opened.pool_size} rows; search {study.search.strategy}",
+            f"metrics that count: {', '.join(m.name for m in opened.main_metrics)}; changes are percent of the control",
+            f"a proposed pool and its control run with {seeds} seed(s) at {100 * share:g} % of a whole training",
+            f"finished trials: {finished}",
+            f"kinds that can run here: {', '.join(sorted(runnable(opened.task)))}",
+        ]
+    )
+
+
+def _budget(opened: OpenStudy, limit: float) -> str:
+    accounts = Accounts(opened, limit)
+    share, _ = last_rung(opened)
+    spent = accounts.spent()
+    cost = accounts.estimate(max(1, int(opened.pool_size * opened.study.train.epochs * share)))
+    return (
+        f"## Budget\n{format_seconds(spent)} of {format_seconds(limit)} of device time spent, "
+        f"{format_seconds(max(0.0, limit - spent))} left; one trial of a proposed pool takes "
+        f"{'an unknown time' if cost is None else format_seconds(cost)}"
+    )
+
+
+def _leaderboard(ranked: Sequence[Ranked]) -> str:
+    if not ranked:
+        return "## Leaderboard\nno results yet"
+    shown = [*ranked[:SHOWN], *[r for r in ranked[-LAST:] if r not in ranked[:SHOWN]]]
+    lines = ["## Leaderboard (best first; id, pool, change against the control, verdict)"]
+    for place, r in enumerate(ranked, 1):
+        if r in shown:
+            dropped = "; dropped by the race" if r.dropped else ""
+            lines.append(
+                f"{place}. {r.pool.id} {r.label} ({r.kind}, {r.pool.size} rows, {100 * r.share:g} % of the steps): "
+                f"{effect_text(r)}, {r.effect.verdict}{dropped}"
+            )
+    return "\n".join(lines)
+
+
+def _statistics(opened: OpenStudy) -> str:
+    lines = ["## Statistics (smallest, bounds between the buckets, largest)"]
+    good = opened.scan.good
+    for source in opened.statistic_columns:
+        values = source.column.value[good]
+        values = values[~np.isnan(values)]
+        if len(values):
+            ends = {c.slice.high for c in opened.cuts if c.slice.statistic == source.statistic} - {None}
+            cuts = ", ".join(f"{e:.6g}" for e in sorted(e for e in ends if e is not None))
+            lines.append(f"{source.statistic} ({source.op}): {values.min():.6g} | {cuts or '–'} | {values.max():.6g}")
+    return "\n".join(lines)
+
+
+def _clusters(opened: OpenStudy) -> str:
+    found = opened.store.result(opened.context, "statistics")
+    if not found:
+        return ""
+    groups: dict[int, list[str]] = {}
+    for name, number in found["clusters"].items():
+        groups.setdefault(number, []).append(name)
+    pairs = sorted(
+        ((abs(found["r"][i][j]), found["names"][i], found["names"][j], found["r"][i][j])
+         for i in range(len(found["names"])) for j in range(i) if found["r"][i][j] is not None),
+        reverse=True,
+    )[:6]  # fmt: skip
+    return "\n".join(
+        [
+            "## Correlations",
+            "Ward clusters of statistics: " + " | ".join(", ".join(g) for g in groups.values()),
+            "strongest (Pearson's r): " + "; ".join(f"{a} and {b} {r:+.2f}" for _, a, b, r in pairs),
+        ]
+    )
+
+
+def _overlaps(opened: OpenStudy, ranked: Sequence[Ranked]) -> str:
+    known = {c.statistic for c in opened.statistic_columns}
+    pools = [r for r in ranked if r.pool.slices and all(s.statistic in known for s in r.pool.slices)]
+    masks = []
+    for r in pools:
+        kept = opened.scan.good.copy()
+        for s in r.pool.slices:
+            kept &= s.keeps(opened.columns[s.statistic])
+        masks.append(kept)
+    table = overlap(masks)
+    pairs = sorted(
+        ((table[i][j], pools[i].label, pools[j].label) for i in range(len(pools)) for j in range(i)), reverse=True
+    )[:8]
+    if not pairs:
+        return ""
+    return "## Overlaps of the rows that pools keep (intersection over union)\n" + "; ".join(
+        f"{a} and {b} {x:.2f}" for x, a, b in pairs
+    )
+
+
+def _mappers(opened: OpenStudy) -> str:
+    """Rewritten pools against the same rows as they are."""
+    found = [
+        f"{r.pool.id} {r.label}: {effect_text(r)}, {r.effect.verdict}"
+        for r in rank(opened, ("mapper",)) if r.effect.change is not None
+    ]  # fmt: skip
+    return "## Rewritten pools (change against the same rows as they are)\n" + "\n".join(found) if found else ""
+
+
+def _prompts(opened: OpenStudy) -> str:
+    """Prompts that were asked, against the study's own; that says nothing of how the recipe did on fresh seeds."""
+    found = prompting.table(opened)
+    if found is None:
+        return ""
+    own = found["rows"][0]
+    lines = [
+        f"## Prompts asked of each cycle's checkpoint (points of percent against the study's own: {own['prompt']})"
+    ]
+    for row in found["rows"][1:]:
+        pairs = [(c["change"], o["change"]) for c, o in zip(row["cells"], own["cells"], strict=True)]
+        told = ", ".join("–" if c is None or o is None else f"{c - o:+.2f}" for c, o in pairs)
+        lines.append(f"{told}: {row['prompt']}")
+    return "\n".join(lines)
+
+
+def _asked(opened: OpenStudy) -> str:
+    """What was proposed and refused, rejected or decided on, by anyone but the loop itself."""
+    rows = opened.store.query(
+        "SELECT id, origin, kind, status, content FROM proposals WHERE context = ? AND stage != 'confirm' AND "
+        "(origin IN ('person', 'model') OR status IN ('refused', 'rejected', 'edited')) ORDER BY at DESC LIMIT 12",
+        (opened.context,),
+    )
+    if not rows:
+        return ""
+    lines = ["## Proposed before (do not ask for these again)"]
+    for r in rows:
+        content = json.loads(r["content"])
+        asked = json.dumps((content.get("suggestion") or {}).get("experiment") or content["reason"])[:300]
+        why = opened.store.one("SELECT why FROM decisions WHERE proposal = ? ORDER BY id DESC LIMIT 1", (r["id"],))
+        told = f" ({why['why'][:200]})" if why else f" ({content['gate'][:200]})" if r["status"] == "refused" else ""
+        lines.append(f"{r['id']} by {r['origin']}: {r['kind']} {asked}: {r['status']}{told}")
+    return "\n".join(lines)

@@ -1,0 +1,113 @@
+"""`djsb auto`: the loop with progress on standard error, and Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from agent.proposer import ModelProposer
+from app.commands.rank import show_rank
+from app.text.lineage import show_lineage
+from app.text.printable import say
+from app.text.progress import Display
+from app.text.recipe import recipe_line
+from engine.base.amounts import format_seconds, parse_budget
+from engine.journal.store import Row
+from engine.loop.run import Ended, run_loop
+from engine.runner.scheduler import Scheduler
+from engine.study.opened import OpenStudy, open_study, view_study
+
+
+def run(folder: Path, budget: str | None, until: str, approve: str | None, workers: int | None) -> Ended:
+    """Run the loop on a study, then write its recipe and report.
+
+    The first Ctrl-C lets the running trials finish, the second ends them; SIGTERM ends them at once.
+    """
+    with Display() as display:
+        opened = open_study(folder, workers, display.notice)
+        with opened.store:
+            adviser = _adviser(opened, budget, display)
+            ended = run_loop(
+                opened, budget=budget, until=until, approve=approve, workers=workers,
+                started=lambda s: _attach(s, display, adviser), adviser=adviser,
+            )  # fmt: skip
+    from app.report.page import write_report
+    from engine.evidence.recipe_file import write_recipe
+
+    if ended.how != "stopped":
+        write_recipe(folder)
+        write_report(folder, None)
+    return ended
+
+
+def _adviser(opened: OpenStudy, budget: str | None, display: Display) -> ModelProposer | None:
+    """The language model, where the study names one; without a key or its packages it says so once and does without."""
+    settings = opened.study.agent
+    if settings.model is None:
+        return None
+    adviser = ModelProposer(settings, parse_budget(budget or opened.study.budget))
+    if problem := adviser.missing():
+        display.line(f"{problem}; the study goes on without it")
+        return None
+    return adviser
+
+
+def _attach(scheduler: Scheduler, display: Display, adviser: ModelProposer | None) -> None:
+    """Progress after every event, and the handlers of the signals."""
+    if adviser is not None:
+        adviser.stop = lambda: scheduler.stopping
+
+    def watch(s: Scheduler) -> None:
+        ledger = s.ledger()
+        detail = f"{format_seconds(ledger.spent)} of {format_seconds(s.limit)} spent"
+        cycle = f", cycle {s.opened.cycle}" if s.opened.cycle > 1 else ""
+        display.notice(f"trials of {s.stage}{cycle}", s.finished, s.finished + s.unfinished, detail)
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if scheduler.stopping or number == signal.SIGTERM:
+            scheduler.aborting = True
+        else:
+            display.line("finishing the running trials; Ctrl-C again ends them at once")
+        scheduler.stopping = True
+
+    scheduler.watch = watch
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+
+
+def ending(folder: Path, ended: Any) -> Row:
+    """What a run came to."""
+    from engine.evidence.lineage import last_recipe, lineage
+    from engine.evidence.ranking import leaderboard
+
+    opened = view_study(folder)
+    return {
+        "ended": ended.how, "stage": ended.stage, "note": ended.note, "awaiting": ended.awaiting,
+        "recipe": last_recipe(opened), "leaderboard": leaderboard(opened), "lineage": lineage(opened),
+        "unconfirmed": opened.store.result(opened.context, "unconfirmed"),
+        "folder": str(folder.resolve()),
+    }  # fmt: skip
+
+
+def show_ending(found: Row) -> None:
+    """As people read it."""
+    show_rank([r for r in found["leaderboard"] if r["verdict"] != "degenerate"])
+    say("")
+    if len(found["lineage"]) > 1:
+        show_lineage(found["lineage"])
+        say("")
+    recipe = f"{found['folder']}/recipe.yaml"
+    if found["recipe"]:
+        say(f"recipe: {recipe_line(found['recipe'])}")
+        say(f"written to {recipe}; use it with: djsb apply {recipe} --data F --out G")
+    elif found["unconfirmed"]:
+        say(found["unconfirmed"])
+    elif found["stage"] == "confirm":
+        say("no recipe beat the control on fresh seeds, so none is called best")
+    if found["note"] and found["ended"] != "failed":
+        say(f"ended at stage {found['stage']}: {found['note']}")
+    if found["awaiting"]:
+        say(f"{found['awaiting']} proposal(s) await a decision: djsb review --dir {found['folder']}")
+    say(f"report: {found['folder']}/report/report.html")

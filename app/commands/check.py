@@ -1,0 +1,89 @@
+"""`djsb check`: what the study holds, and what is missing, before anything is spent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from app.text.printable import say
+from engine.base.errors import DjsbError
+from engine.journal.store import Row
+from engine.study.lock import EngineLock
+from engine.study.opened import Notice, OpenStudy, open_study
+from engine.tasks.contract import Remarks
+
+
+def check(folder: Path, workers: int | None, notice: Notice) -> Row:
+    """Problems and findings of a study; problems stop a run, findings do not."""
+    from engine.runner.local import gpus
+
+    found: Row = {"problems": [], "findings": [], "bad_rows": [], "duplicates": [], "ops": [], "left_out": []}
+    opened = open_study(folder, workers, notice)
+    with opened.store, EngineLock(opened.state):
+        _check_rows(opened, found, "data")
+        if opened.has_evaluation_rows:
+            _check_rows(opened, found, "evaluation")
+        if not found["problems"]:
+            _check_ops_and_task(opened, found)
+    devices = gpus()
+    found["findings"].append(f"devices: {len(devices)} GPU(s)" if devices else "devices: no GPU; CPU cores are used")
+    return found
+
+
+def _check_rows(opened: OpenStudy, found: Row, name: str) -> None:
+    from engine.data.scan import quarantine_id
+
+    try:
+        data = opened.data if name == "data" else opened.evaluation
+        result = opened.scan if name == "data" else opened.evaluation_scan
+    except DjsbError as error:
+        found["problems"].append(str(error))
+        return
+    found["findings"].append(f"{name}: {len(result.good)} rows, {result.bad} of them bad")
+    if name == "data" and result.duplicates:
+        found["duplicates"] = opened.duplicates()
+        found["findings"].append(f"data: {result.duplicates} rows are like earlier ones and left out (dedup)")
+    bad = opened.store.query(
+        "SELECT row, id, reason FROM quarantine WHERE dataset = ? ORDER BY row LIMIT 100", (quarantine_id(data),)
+    )
+    found["bad_rows"] += [{"file": name, **row} for row in bad]
+
+
+def _check_ops_and_task(opened: OpenStudy, found: Row) -> None:
+    try:
+        runs, left = opened.op_plan
+        found["ops"] = [r.name for r in runs]
+        found["left_out"] = [{"op": x.op, "reason": x.reason} for x in left]
+        if not runs:
+            found["problems"].append("no OP of the study can run here; see left_out for what they need")
+        found["findings"].append(f"pools: {opened.pool_size} rows each")
+        if opened.study.task:
+            names = ", ".join(m.name for m in opened.metrics)
+            main = ", ".join(m.name for m in opened.main_metrics)
+            found["findings"].append(f"metrics: {names}; the ranking counts {main}")
+            if isinstance(opened.task, Remarks):
+                found["findings"] += opened.task.remarks(opened.study, opened.prepared)
+        else:
+            found["findings"].append("task: none, so statistics and pools work and nothing is trained")
+    except DjsbError as error:
+        found["problems"].append(str(error))
+
+
+def show_check(found: Row) -> None:
+    """As people read it."""
+    for text in found["findings"]:
+        say(f"ok       {text}")
+    for op in found["ops"]:
+        say(f"ok       {op}")
+    for left in found["left_out"]:
+        say(f"left out {left['op']}: {left['reason']}")
+    for row in found["bad_rows"][:20]:
+        identity = f" id {row['id']}" if row["id"] else ""
+        say(" ".join(f"bad row  {row['file']} {row['row']}{identity}: {row['reason']}".split(None)))
+    for row in found["duplicates"][:20]:
+        say(f"left out data {row['row']}: like row {row['original']} ({row['op']})")
+    if len(found["duplicates"]) > 20:
+        say("         … and more; all of them with --json or in the duplicates table")
+    if len(found["bad_rows"]) > 20:
+        say(f"         … and more; all of them with --json or in the quarantine table ({len(found['bad_rows'])} shown)")
+    for text in found["problems"]:
+        say(f"PROBLEM  {text}")

@@ -1,0 +1,90 @@
+"""What leaves a study: recipes, rows of a pool, results; and a recipe run on other data."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from engine.base.errors import StudyError
+from engine.evidence.recipe_file import find_pool
+from engine.journal.store import Row
+from engine.study.lock import EngineLock
+from engine.study.opened import Notice, open_study, view_study
+
+
+def pool(
+    folder: Path, wanted: str, out: Path, format_: str, seed: int, force: bool, workers: int | None, notice: Notice
+) -> int:
+    """Write a pool's rows; how many. Rows are those that a trial of `seed` trains on."""
+    if out.exists() and not force:
+        raise StudyError(f"{out} is there already; give another file, or replace it with --force")
+    opened = open_study(folder, workers, notice)
+    with opened.store, EngineLock(opened.state):
+        chosen, _ = find_pool(opened, wanted)
+        rows = opened.realise(chosen, seed)
+        rows.sort()
+        taken = opened.data.take(rows)
+        scratch = out.with_name(out.name + ".tmp")
+        try:
+            (_write_jsonl if format_ == "jsonl" else _write_parquet)(taken, scratch)
+            scratch.replace(out)
+        finally:
+            scratch.unlink(missing_ok=True)
+        return len(rows)
+
+
+def _write_jsonl(rows: Iterable[Row], file: Path) -> None:
+    with file.open("w", encoding="utf-8") as f:
+        for row in rows:
+            f.write(json.dumps(row, ensure_ascii=False, default=_refuse_bytes) + "\n")
+
+
+def _refuse_bytes(value: Any) -> Any:
+    raise StudyError(f"a field holds {type(value).__name__}, which JSON cannot; export with --format parquet")
+
+
+def _write_parquet(rows: Iterable[Row], file: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(list(rows)), file)
+
+
+def results(folder: Path, format_: str) -> str:
+    """Every measured value: pool (the control is `control`), label, seed, stage, samples, metric, value."""
+    opened = view_study(folder)
+    rows = opened.store.query(
+        "SELECT CASE p.kind WHEN 'control' THEN 'control' ELSE p.id END AS pool, p.label, t.seed, t.stage, t.samples, "
+        "t.horizon, m.name AS metric, m.value, t.seconds, t.device, t.id AS trial FROM trials t "
+        "JOIN pools p ON p.id = t.pool JOIN metrics m ON m.trial = t.id WHERE t.context = ? AND t.state = 'COMPLETE' "
+        "ORDER BY t.stage, p.id, t.seed, m.name",
+        (opened.context,),
+    )
+    if format_ == "json":
+        return json.dumps(rows, indent=2) + "\n"
+    text = io.StringIO()
+    names = ["pool", "label", "seed", "stage", "samples", "horizon", "metric", "value", "seconds", "device", "trial"]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def apply(recipe_file: Path, data: Path, out: Path, force: bool) -> Row:
+    """Run a recipe on a full dataset; what it did."""
+    from engine.data.apply_recipe import apply_recipe
+
+    try:
+        text = recipe_file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{recipe_file} is no text file; give a recipe's YAML") from error
+    done = apply_recipe(text, str(recipe_file), data.resolve(), out, root=recipe_file.resolve().parent, overwrite=force)
+    return {
+        "rows_in": done.rows_in, "rows_out": done.rows_out, "quarantined": done.quarantined,
+        **({"rewritten": done.rewritten, "left_as_they_were": dict(done.kept)} if done.rewritten or done.kept else {}),
+        "bad": [{"row": row, "reason": why} for row, why in done.bad[:100]], "out": str(out),
+    }  # fmt: skip

@@ -1,0 +1,256 @@
+"""How a study begins: `djsb init` looks at the data, `djsb auto --demo` makes its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from pydantic import ValidationError
+
+import engine
+from engine.base.errors import DataError, StudyError
+from engine.base.paths import STUDY_FILE
+from engine.base.problems import explain
+from engine.data.catalogue import missing_needs, ops_for
+from engine.data.dataset import BROKEN, open_reader
+from engine.settings.study import Study, study_yaml
+from engine.study.file import read_study
+from engine.tasks.registry import TASKS
+
+LOOK = 200  # rows that are looked at
+TEXT_NAMES = ("text", "caption", "content", "TEXT", "prompt")
+IMAGE_NAMES = ("images", "image", "image_path", "img", "jpg")
+VIDEO_NAMES = ("videos", "video", "video_path")
+ID_NAMES = ("id", "uid", "key", "__key__")
+LABEL_NAMES = ("label", "class", "class_name", "category")
+GUESS = {
+    frozenset({"text", "images"}): "clip",
+    frozenset({"text", "videos"}): "t2v",
+    frozenset({"text"}): "lm",
+}
+
+
+def template(name: str) -> dict[str, Any]:
+    """A study template of the `recipes/` folder (in a wheel: of the package)."""
+    package = Path(engine.__file__).resolve().parent
+    for folder in (package / "_recipes", package.parent / "recipes"):
+        file = folder / f"{name}.yaml"
+        if file.exists():
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            assert isinstance(content, dict)
+            return content
+    raise StudyError(f"the template {name} is missing from the installation; install djsb again")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a look at the data has found.
+
+    fields: what is in a row → the field that holds it, or None. label: field of the class names in the evaluation.
+    ops: OPs that fit, with parameters. left: OPs that would fit but for what is missing, with the reason. task: the
+    one that suits the data, or None.
+    """
+
+    data: Path
+    evaluation: Path | None
+    fields: dict[str, str | None]
+    label: str | None
+    ops: dict[str, dict[str, Any]]
+    left: list[tuple[str, str]]
+    task: str | None
+
+    @property
+    def fields_text(self) -> str:
+        """`text=caption, images=images`."""
+        return ", ".join(f"{k}={v}" for k, v in self.fields.items() if v)
+
+
+def look_at(data: Path, evaluation: Path | None) -> Found:
+    """Look at the first rows. Raises: StudyError, DataError."""
+    if evaluation is not None and evaluation.resolve() == data.resolve():
+        raise StudyError("--eval is the training data itself; hold some rows out")
+    rows = _look(data)
+    fields = _fields(rows)
+    ops, left = _ops(rows, fields)
+    label = None if evaluation is None else _label(evaluation)
+    return Found(data, evaluation, fields, label, ops, left, _guess(fields, evaluation))
+
+
+def write_study(
+    folder: Path, data: Path, evaluation: Path | None, task: str | None, force: bool
+) -> tuple[Path, list[str]]:
+    """Write `folder/study.yaml` from a look at the data; the file, and what was found.
+
+    Raises: StudyError, DataError.
+    """
+    file = _free(folder, force)
+    if task not in (None, *TASKS, "null", "none"):
+        raise StudyError(f"unknown task {task!r}; {', '.join(TASKS)} are known, or leave it out")
+    found = look_at(data, evaluation)
+    chosen = found.task if task is None else None if task in ("null", "none") else task
+    write_found(folder, found, chosen, found.ops, {}, force)
+    none = "none (with --eval, text makes it lm, text and images clip)"
+    notes = [f"{data}: fields {found.fields_text}"]
+    notes += [f"left out: {name}: {reason}" for name, reason in found.left]
+    notes.append(f"task: {chosen or none}; {len(found.ops)} OPs; budget and more in {file}")
+    return file, notes
+
+
+def write_found(
+    folder: Path, found: Found, task: str | None, ops: Mapping[str, Any], change: Mapping[str, Any], force: bool = False
+) -> Path:
+    """Write `folder/study.yaml` for what was found; the file. change: fields that differ from the task's template.
+
+    Raises: StudyError when there is one already, or what the data lacks for the task.
+    """
+    file = _free(folder, force)
+    raw: dict[str, Any] = {
+        **(template(task) if task else {}),
+        "name": folder.resolve().name,
+        "dataset": {"path": _relative(found.data, folder), **found.fields},
+        "task": task,
+        "ops": dict(ops),
+        **change,
+    }
+    if found.evaluation is not None:
+        label = found.label if task in (None, "clip") else None
+        path = _relative(found.evaluation, folder)
+        raw["evaluation"] = {**raw.get("evaluation", {}), "path": path, "label": label}
+    text = study_yaml(_valid(raw, task))
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def _free(folder: Path, force: bool) -> Path:
+    """The study file to be written. Raises: StudyError when it is there and may not be replaced."""
+    file = folder / STUDY_FILE
+    if file.exists() and not force:
+        raise StudyError(f"{file} is there already; edit it, or replace it with --force")
+    return file
+
+
+def _guess(fields: Mapping[str, str | None], evaluation: Path | None) -> str | None:
+    """The task that suits the fields, when there is something to judge by."""
+    there = frozenset(name for name in ("text", "images", "videos") if fields[name])
+    return GUESS.get(there) if evaluation else None
+
+
+def _valid(raw: dict[str, Any], task: str | None) -> Study:
+    """The study of those fields.
+
+    Raises: StudyError that says what the data lacks for the task.
+    """
+    try:
+        return Study.model_validate(raw)
+    except ValidationError as error:
+        problem = explain(error).removeprefix("study: ")
+        if "needs evaluation.path" in problem:
+            problem = f"task {task} needs --eval: rows that are never trained on"
+        elif "needs dataset." in problem:
+            field = problem.split("dataset.")[1].split(";")[0]
+            problem = f"task {task} needs {field} in the data"
+        raise StudyError(f"{problem}; give it, or leave --task out") from None
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """A path as the study file names it: relative to the study where it stays below its parent."""
+    target, start = path.resolve(), folder.resolve()
+    if target.is_relative_to(start.parent):
+        return os.path.relpath(target, start)
+    return str(target)
+
+
+def _look(data: Path) -> list[dict[str, Any]]:
+    reader = open_reader(data.resolve())
+    rows = [r for r in reader.read(0, min(LOOK, len(reader))) if BROKEN not in r]
+    if not rows:
+        raise DataError(f"{data} has no readable rows; give a file with rows")
+    return rows
+
+
+def _first(rows: list[dict[str, Any]], names: tuple[str, ...]) -> str | None:
+    present = {key for row in rows for key, value in row.items() if value is not None}
+    return next((n for n in names if n in present), None)
+
+
+def _fields(rows: list[dict[str, Any]]) -> dict[str, str | None]:
+    """The fields by their usual names; a lone string field counts as the text."""
+    strings = {k for row in rows for k, v in row.items() if isinstance(v, str)}
+    others = {n for names in (IMAGE_NAMES, VIDEO_NAMES, ID_NAMES, LABEL_NAMES) for n in names}
+    lone = strings - others
+    text = _first(rows, TEXT_NAMES) or (lone.pop() if len(lone) == 1 else None)
+    return {
+        "text": text,
+        "images": _first(rows, IMAGE_NAMES),
+        "videos": _first(rows, VIDEO_NAMES),
+        "id": _first(rows, ID_NAMES),
+    }
+
+
+def _label(evaluation: Path) -> str | None:
+    """A field of class names: few distinct values, each seen often."""
+    rows = _look(evaluation)
+    name = _first(rows, LABEL_NAMES)
+    if name is None:
+        return None
+    distinct = {str(r.get(name)) for r in rows}
+    return name if 2 <= len(distinct) <= max(2, len(rows) // 2) else None
+
+
+def _ops(
+    rows: list[dict[str, Any]], fields: Mapping[str, str | None]
+) -> tuple[dict[str, dict[str, Any]], list[tuple[str, str]]]:
+    """OPs whose fields are there and whose needs are met; and those left out for want of weights."""
+    kinds = {"text": fields["text"], "image": fields["images"], "video": fields["videos"]}
+    modalities = frozenset(kind for kind, name in kinds.items() if name)
+    ops: dict[str, dict[str, Any]] = {}
+    left = []
+    for op in ops_for(modalities):
+        reason = missing_needs(op.name, {})
+        if reason:
+            left.append((op.name, reason))
+        else:
+            ops[op.name] = _params(op.name, rows, fields["text"])
+    if not ops:
+        raise DataError("no OP fits the data: name its text, image or video field text, images or videos")
+    return ops, left
+
+
+def _params(op: str, rows: list[dict[str, Any]], text: str | None) -> dict[str, Any]:
+    """Repetition is counted over n-grams; short captions need short ones, or all of them score zero."""
+    texts = [r[text] for r in rows if text and isinstance(r.get(text), str)]
+    if op == "word_repetition_filter" and texts:
+        return {"rep_len": int(np.clip(np.median([len(t.split()) for t in texts]) // 4, 1, 10))}
+    if op == "character_repetition_filter" and texts:
+        return {"rep_len": int(np.clip(np.median([len(t) for t in texts]) // 8, 2, 10))}
+    return {}
+
+
+def write_demo(folder: Path, task: str = "clip", change: Mapping[str, Any] | None = None) -> Path:
+    """Make the demo's data and study, or find them; the study's folder. change: what differs from the template.
+
+    The template recipes/demo-TASK.yaml is the study, and names OPs only if they are not to be those that fit the data.
+    """
+    from engine.demo.worlds import make_demo
+
+    files = make_demo(folder / "data", task)
+    if not (folder / STUDY_FILE).exists():
+        rows = _look(files.train)
+        raw = {**template(f"demo-{task}"), **(change or {})}
+        raw.setdefault("ops", _ops(rows, _fields(rows))[0])
+        (folder / STUDY_FILE).write_text(study_yaml(Study.model_validate(raw)), encoding="utf-8")
+    return folder
+
+
+def check_cycles(folder: Path, wanted: int) -> None:
+    """Raises: StudyError when the study that was there already has another number of cycles."""
+    file = folder / STUDY_FILE
+    there = read_study(folder).cycles.max
+    if there != wanted:
+        raise StudyError(f"{file} was there already, with cycles: {there}; change it there, or name another folder")

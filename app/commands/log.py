@@ -1,0 +1,22 @@
+"""`djsb log`: the recorded events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from app.text.printable import say
+from engine.journal.store import Row
+from engine.study.opened import view_study
+
+
+def log(folder: Path, last: int) -> list[Row]:
+    """The last events and decisions, oldest first."""
+    store = view_study(folder).store
+    rows = store.query("SELECT at, level, kind, subject, text FROM events ORDER BY id DESC LIMIT ?", (last,))
+    return rows[::-1]
+
+
+def show_log(found: list[Row]) -> None:
+    """As people read it."""
+    for r in found:
+        say(f"{r['at']}  {r['level']:7}  {r['kind']:10}  {r['subject'] or '':16}  {r['text']}")

@@ -1,0 +1,65 @@
+"""`djsb propose`: a suggestion, or the next round of a procedure, put in the queue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from app.commands.proposals import show_proposals
+from app.text.printable import say
+from app.text.suggestion_file import read_suggestion
+from engine.base.errors import StudyError
+from engine.journal.store import Row
+from engine.proposals.queue import proposal_rows
+from engine.review.desk import opened_study, queue_suggestion
+from engine.runner.accounts import Accounts
+from engine.settings.study import STAGES
+from engine.study.opened import OpenStudy
+
+
+def propose(folder: Path, by: str, n: int | None, source: Path | None) -> Row:
+    """Ask a proposer and queue what passes the gate. source: a person's own suggestion, as YAML or JSON."""
+    opened, accounts = opened_study(folder)
+    with opened.store:
+        if by == "person":
+            found = [queue_suggestion(opened, accounts, read_suggestion(source))]
+            return {"by": by, "note": "", "proposals": proposal_rows(opened, found)}
+        note = ""
+        if by == "model":
+            from agent.proposer import ModelProposer
+
+            model = ModelProposer(opened.study.agent, accounts.limit)
+            if problem := model.missing():
+                raise StudyError(problem)
+            model.propose(opened, n or opened.study.agent.proposals)
+            if model.asked:
+                return {"by": by, "note": model.note, "proposals": proposal_rows(opened, model.asked)}
+            by, note = "paper", f"{model.note}; the paper's procedure proposes instead"
+        return {"by": by, "note": note, "proposals": proposal_rows(opened, _by_procedure(opened, accounts, by, n))}
+
+
+def _by_procedure(opened: OpenStudy, accounts: Accounts, by: str, n: int | None) -> list[str]:
+    """Queue what the paper's procedure or the race asks next: at the first stage where it asks for anything new."""
+    from engine.proposals.arms import ended
+    from engine.proposals.queue import stored_id, submit
+    from engine.search.grid import Paper
+    from engine.search.race import Race
+
+    for stage in STAGES:
+        proposer = Race(stage) if by == "race" and stage != "confirm" else Paper(stage)
+        new = [p for p in proposer.propose(opened) if not ended(opened, p.pools, p.seeds)][:n]
+        if new:
+            approved: list[str] = []
+            for proposal in new:
+                submit(opened, proposal, accounts, approved)
+                approved.append(stored_id(opened, proposal))
+            return approved
+    return []
+
+
+def show_propose(found: Row) -> None:
+    """As people read it."""
+    if found["note"]:
+        say(found["note"], err=True)
+    if not found["proposals"]:
+        say(f"{found['by']} has nothing to propose")
+    show_proposals(found["proposals"])

@@ -1,0 +1,138 @@
+"""Results recorded elsewhere, ranked as a study's: a CSV file with a pool, a seed, a metric and its value a line."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from engine.base.errors import DataError
+from engine.evidence.effects import Aggregate, chances, effects
+from engine.journal.store import Row
+from engine.records.metric import Metric
+
+COLUMNS = ("pool", "seed", "metric", "value")
+CONTROL = "control"
+LARGEST = 1e30  # values beyond it, or below its inverse, come from runs that went wrong
+Key = tuple[str, int, int]  # pool, samples, horizon
+Table = dict[Key, dict[int, dict[str, float | None]]]  # → seed → metric → value
+
+
+def rank(file: Path, aggregate: Aggregate, lower: Sequence[str], confidence: float) -> list[Row]:
+    """The leaderboard of a file's pools against the pool named control, best first.
+
+    lower: metrics that are better when low. confidence: of all intervals together.
+    Raises: DataError.
+    """
+    table = read_results(file)
+    names = sorted({name for runs in table.values() for values in runs.values() for name in values})
+    if unknown := [name for name in lower if name not in names]:
+        raise DataError(f"--lower: {file} has no metric {', '.join(unknown)}; its metrics are {', '.join(names)}")
+    pools = sorted(key for key in table if key[0] != CONTROL)
+    if len(pools) == len(table):
+        raise DataError(f"{file} has no pool named {CONTROL}; give this name to what the others are compared with")
+    if not pools:
+        raise DataError(f"{file} has no pool but {CONTROL}; add the results of the pools to compare with it")
+    longest = {(pool, horizon): (pool, samples, horizon) for pool, samples, horizon in pools}
+    by_name = {_name(key): key for key in longest.values()}
+    found = effects(
+        {_name(key): runs for key, runs in table.items()},
+        {name: _name((CONTROL, key[1], key[2])) for name, key in by_name.items()},
+        [Metric(name, name not in lower, -math.inf, math.inf) for name in names],
+        aggregate=aggregate,
+        confidence=confidence,
+    )
+    best = chances(found)
+    return [
+        {
+            "pool": by_name[e.pool][0], "change": e.change, "std": e.std, "ci_low": e.ci_low, "ci_high": e.ci_high,
+            "seeds": e.seeds, "metrics": dict(e.metrics), "verdict": e.verdict, "p_best": best.get(e.pool),
+            "skipped": [*e.skipped, *_left_out(table, by_name[e.pool], names)],
+        }
+        for e in found
+    ]  # fmt: skip
+
+
+def _name(key: Key) -> str:
+    return "\n".join(map(str, key))
+
+
+def _left_out(table: Table, key: Key, metrics: Sequence[str]) -> list[str]:
+    """Where a pool, or its control, has no number; and the pool's seeds that the control lacks."""
+    pool, control = table[key], table.get((CONTROL, key[1], key[2]), {})
+    found = []
+    for name, runs in ((key[0], pool), (CONTROL, control)):
+        for metric in metrics:
+            if seeds := [s for s in sorted(runs) if runs[s].get(metric) is None]:
+                found.append(f"{metric}: no number of {name} at seed {', '.join(map(str, seeds))}")
+    if lone := sorted(set(pool) - set(control)):
+        found.append(f"no result of {CONTROL} at seed {', '.join(map(str, lone))}")
+    return found
+
+
+def read_results(file: Path) -> Table:
+    """The values of a CSV file with the columns pool, seed, metric and value, in any order, among others.
+
+    An empty, NaN, infinite or absurd value is None. Where the control has several numbers of samples (columns
+    samples and horizon, as in `djsb export results`), they tell pools apart, each to be compared with its own control;
+    elsewhere both are 0.
+    Raises: DataError, which names the line.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            rows = _rows(file, text)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror}); give a CSV file: {','.join(COLUMNS)}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file} is no CSV file in UTF-8 ({error}); save it as one") from error
+    if not rows:
+        raise DataError(f"{file} holds no results; add lines of {','.join(COLUMNS)}")
+    apart = len({(row["samples"], row["horizon"]) for _, row in rows if row["pool"] == CONTROL}) > 1
+    found: Table = {}
+    for line, row in rows:
+        at = f"{file}, line {line}: {row['pool']}, seed {row['seed']}, {row['metric']}"
+        samples, horizon = (_whole(n, row[n] or "0", at) if apart else 0 for n in ("samples", "horizon"))
+        runs = found.setdefault((row["pool"], samples, horizon), {})
+        values = runs.setdefault(_whole("seed", row["seed"], at), {})
+        value = _value(row["value"], at)
+        if values.setdefault(row["metric"], value) != value:
+            raise DataError(f"{at} has two different values; keep one of them")
+    return found
+
+
+def _rows(file: Path, text: TextIO) -> list[tuple[int, dict[str, str]]]:
+    """(line, column → field) of each line after the first."""
+    reader = csv.DictReader(text, restval="")
+    header = [name.strip() for name in reader.fieldnames or ()]
+    if any(header.count(name) != 1 for name in COLUMNS):
+        raise DataError(
+            f"{file} needs a first line that names the columns {','.join(COLUMNS)}, each once, with commas between; "
+            f"it begins with {','.join(header)[:80]!r}"
+        )
+    reader.fieldnames = header
+    rows = []
+    for fields in reader:
+        if None in fields:
+            raise DataError(f"{file}, line {reader.line_num}: more fields than columns; quote a field that has a comma")
+        row = {name: fields.get(name, "").strip() for name in (*COLUMNS, "samples", "horizon")}
+        if not row["pool"] or not row["metric"]:
+            raise DataError(f"{file}, line {reader.line_num}: the pool or the metric is empty; name both")
+        rows.append((reader.line_num, row))
+    return rows
+
+
+def _whole(name: str, text: str, at: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise DataError(f"{at}: the {name} is no whole number; write e.g. 0, 1, 2") from None
+
+
+def _value(text: str, at: str) -> float | None:
+    try:
+        value = float(text or "nan")
+    except ValueError:
+        raise DataError(f"{at}: {text[:40]!r} is no number; write e.g. 0.25, or leave it empty") from None
+    return value if value == 0 or 1 / LARGEST <= abs(value) <= LARGEST else None

@@ -1,0 +1,82 @@
+"""`djsb status`: where the study stands."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from app.text.lineage import show_lineage
+from app.text.printable import say, say_table
+from app.text.recipe import recipe_line
+from engine.base.amounts import format_seconds, parse_budget
+from engine.base.paths import STATE_FOLDER
+from engine.journal.store import Row
+from engine.settings.study import STAGES
+from engine.study.lock import engine_pid
+from engine.study.opened import view_study
+
+
+def status(folder: Path) -> Row:
+    """Where the study stands; reads the database only."""
+    from engine.evidence import transfer as scaling
+    from engine.evidence.lineage import last_recipe, lineage
+    from engine.evidence.sentences import insights
+
+    opened = view_study(folder)
+    store, context = opened.store, opened.context
+    stages = []
+    for stage in STAGES:
+        states = store.query(
+            "SELECT state, COUNT(*) AS n FROM trials WHERE context = ? AND stage = ? GROUP BY state", (context, stage)
+        )
+        stages.append({"stage": stage, "trials": {r["state"]: r["n"] for r in states}})
+    elsewhere = scaling.trials_of(opened)  # in contexts of their own
+    if elsewhere:
+        stages.append({"stage": scaling.STAGE, "trials": dict(Counter(t["state"] for t in elsewhere))})
+    now = [t["id"] for t in elsewhere if t["state"] == "RUNNING"]
+    spent = store.one("SELECT coalesce(SUM(seconds), 0) AS s FROM costs")
+    limit = store.result(context, "budget") or parse_budget(opened.study.budget)
+    waiting = store.query(
+        "SELECT id, kind, stage FROM proposals WHERE context = ? AND status IN ('queued', 'held')", (context,)
+    )
+    running = store.query(
+        "SELECT t.id, t.device, t.seed, p.label, t.started, t.estimate, "
+        "(SELECT max(step) FROM curve_points c WHERE c.trial = t.id) AS step "
+        "FROM trials t JOIN pools p ON p.id = t.pool WHERE t.state = 'RUNNING' "
+        f"AND (t.context = ? OR t.id IN ({', '.join('?' * len(now))}))",
+        (context, *now),
+    )
+    return {
+        "name": opened.study.name, "engine": engine_pid(folder.resolve() / STATE_FOLDER), "stages": stages,
+        "running": running, "spent": spent["s"] if spent else 0.0, "limit": limit, "awaiting": waiting,
+        "recipe": last_recipe(opened), "insights": insights(opened),
+        "cycle": opened.cycle, "cycles": opened.study.cycles.max, "lineage": lineage(opened),
+        "last": store.one("SELECT at, kind, text FROM events ORDER BY id DESC LIMIT 1"),
+    }  # fmt: skip
+
+
+def show_status(found: Row) -> None:
+    """As people read it."""
+    engine = f"engine runs (process {found['engine']})" if found["engine"] else "no engine runs"
+    cycle = f"; cycle {found['cycle']}" if found["cycle"] > 1 or found["cycles"] > 1 else ""
+    say(f"{found['name']}: {engine}{cycle}; {format_seconds(found['spent'])} of {format_seconds(found['limit'])} spent")
+    say_table(
+        [
+            [s["stage"], *(str(s["trials"].get(state, 0)) for state in ("COMPLETE", "RUNNING", "WAITING", "FAIL"))]
+            for s in found["stages"]
+        ],
+        ["stage", "complete", "running", "waiting", "failed"],
+    )
+    for r in found["running"]:
+        say(f"running  {r['device']}  {r['label']}  seed {r['seed']}  step {r['step'] or 0}")
+    if found["awaiting"]:
+        say(f"{len(found['awaiting'])} proposal(s) await a decision: djsb review")
+    for stage, told in found["insights"].items():
+        for sentence in told:
+            say(f"{stage:8} {sentence['text']} [{', '.join(sentence['evidence'][:3])}]")
+    if found["recipe"]:
+        say(f"recipe   {recipe_line(found['recipe'])}")
+    if len(found["lineage"]) > 1:
+        show_lineage(found["lineage"])
+    if found["last"]:
+        say(f"last     {found['last']['at']}  {found['last']['text']}")

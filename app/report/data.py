@@ -1,0 +1,347 @@
+"""What the report shows, read from the study's database and put into values; nothing is drawn or formatted here."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import zip_longest
+from string import ascii_uppercase
+
+from engine.evidence.effects import Effect, paired_changes
+from engine.evidence.ranking import Ranked, rank, scores
+from engine.journal.store import Row
+from engine.records.pool import BUCKETS, Slice
+from engine.records.trial import FRESH
+from engine.settings.study import STAGES
+from engine.study.opened import OpenStudy
+
+BINS = 240  # points of a drawn curve
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """The probe as statistic × bucket. statistics: statistic → OP, best first; names: of the buckets."""
+
+    cells: Mapping[tuple[str, str], Row]
+    statistics: Mapping[str, str]
+    names: tuple[str, ...]
+    rows: Sequence[Row]
+
+
+def probed(opened: OpenStudy, ranked: Sequence[Ranked], left_out: Sequence[Row]) -> Buckets:
+    """Every bucket that was cut. Its entries are the leaderboard's, so that a pool has one interval everywhere."""
+    names = BUCKETS[opened.study.pools.buckets]
+    samples = {
+        r["samples"]
+        for r in opened.store.query(
+            "SELECT DISTINCT samples FROM trials WHERE context = ? AND stage = 'probe'", (opened.context,)
+        )
+    }
+    entries = {r.pool.id: r.to_json() for r in ranked if r.kind == "single" and r.samples in samples}
+    out = {(r["statistic"], r["bucket"]): r for r in left_out}
+    rows = opened.store.query(
+        "SELECT p.id AS pool, c.op, c.statistic, c.bucket, p.content, c.kept, c.entropy FROM pool_cuts c "
+        "JOIN pools p ON p.id = c.pool WHERE c.context = ? ORDER BY c.statistic, c.bucket",
+        (opened.context,),
+    )
+    terms = opened.store.result(opened.context, "terms") or {}
+    nothing = {"change": None, "verdict": "unclear"}
+    for row in rows:
+        slices = json.loads(row.pop("content"))["layers"][0]["slices"]
+        row["slice"] = str(Slice(**{**slices[0], "params": ()})) if slices else "all rows"
+        row["terms"] = terms.get(row["pool"], [])
+        row["entry"] = out.get((row["statistic"], row["bucket"])) or entries.get(row["pool"]) or nothing
+    cells = {(r["statistic"], r["bucket"]): r["entry"] for r in rows}
+    best: dict[str, float] = {}
+    for (statistic, _), cell in cells.items():
+        change = -math.inf if cell["change"] is None else cell["change"]
+        best[statistic] = max(best.get(statistic, -math.inf), change)
+    ops = {r["statistic"]: r["op"] or "" for r in rows}
+    order = {s: ops[s] for s in sorted(best, key=lambda s: (-best[s], s))}
+    place = {s: i for i, s in enumerate(order)}
+    rows.sort(key=lambda r: (place[r["statistic"]], names.index(r["bucket"]) if r["bucket"] in names else len(names)))
+    return Buckets(cells, order, names, rows)
+
+
+def unprobed(opened: OpenStudy) -> list[str]:
+    """OPs of the study that no pool was cut for."""
+    used = {r["op"] for r in opened.store.query(
+        "SELECT DISTINCT op FROM pool_cuts WHERE context = ?", (opened.context,)
+    )}  # fmt: skip
+    return [op for op in opened.study.ops if op not in used] if used else []
+
+
+@dataclass(frozen=True)
+class Node:
+    """A combination in the lattice. letters: of its slices. change: percent, None when it was not tried."""
+
+    letters: tuple[str, ...]
+    change: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """levels: nodes by number of slices. letters: letter → label of the slice. rows: of every pool in it."""
+
+    levels: Sequence[Sequence[Node]]
+    letters: Mapping[str, str]
+    rows: int
+
+
+def combined(ranked: Sequence[Ranked]) -> Lattice | None:
+    """The lattice at the size that most combinations were tried at; None without combinations."""
+    combos = [r for r in ranked if r.kind == "combination" and len(r.pool.slices) > 1]
+    if not combos:
+        return None
+    size, _ = max(Counter(r.pool.size for r in combos).items(), key=lambda item: (item[1], item[0]))
+    combos = [r for r in combos if r.pool.size == size]
+    singles = [r for r in ranked if len(r.pool.slices) == 1]
+    labels = {r.pool.slices[0]: r.label for r in singles}
+    changes = {r.pool.slices[0]: r.effect for r in singles if r.pool.size == size}
+    slices = {s for r in combos for s in r.pool.slices}
+
+    def place(s: Slice) -> tuple[float, str]:
+        change = changes[s].change if s in changes else None
+        return (math.inf if change is None else -change, str(s))
+
+    letters = {s: _letter(i) for i, s in enumerate(sorted(slices, key=place))}
+    levels: dict[int, list[Node]] = {1: [_lattice_node((letter,), changes.get(s)) for s, letter in letters.items()]}
+    for r in combos:
+        names = sorted((letters[s] for s in r.pool.slices), key=_by_length)
+        levels.setdefault(len(names), []).append(_lattice_node(tuple(names), r.effect))
+    ordered = [sorted(levels[n], key=lambda node: [_by_length(x) for x in node.letters]) for n in sorted(levels)]
+    return Lattice(ordered, {letter: labels.get(s, str(s)) for s, letter in letters.items()}, combos[0].pool.size)
+
+
+def _lattice_node(letters: tuple[str, ...], effect: Effect | None) -> Node:
+    return Node(letters, effect.change, effect.verdict) if effect else Node(letters, None, "unclear")
+
+
+def _by_length(letter: str) -> tuple[int, str]:
+    return len(letter), letter
+
+
+def _letter(i: int) -> str:
+    return ascii_uppercase[i % 26] + (str(i // 26) if i >= 26 else "")
+
+
+def scaled(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows of the stored result `scale` by the recipe that was repeated."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["kind"] == "repetition":
+            base = row["label"].rsplit(" ×", 1)[0]
+        else:
+            base = row["label"].removesuffix(" + lower layers")
+        groups.setdefault(base, []).append(row)
+    return groups
+
+
+@dataclass(frozen=True)
+class MetricChange:
+    """One metric on fresh seeds: mean change and that of each seed, percent; mean scores of pool and control."""
+
+    mean: float
+    seeds: tuple[float, ...]
+    score: float
+    control: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe on fresh seeds."""
+
+    label: str
+    pool: str
+    rows: int
+    effect: Effect
+    metrics: Mapping[str, MetricChange]
+
+
+def confirmed(opened: OpenStudy) -> list[Candidate]:
+    """The candidates on fresh seeds, best first, metric by metric (of all measured metrics, main ones first)."""
+    table = scores(opened.store, opened.context, True, ("confirm",))
+    found = []
+    main = list(opened.main_metrics)
+    metrics = [*main, *(m for m in opened.metrics if m not in main)]
+    for entry in rank(opened, ("single", "combination", "mapper"), fresh=True, against_control=True):
+        control = _control(opened, entry.samples)
+        runs, base = (table.get((p or "", entry.samples, entry.samples), {}) for p in (entry.pool.id, control))
+        by_metric = {}
+        for metric in metrics:
+            changes, _, _ = paired_changes(runs, base, [metric], "mean-of-changes")
+            if changes:
+                by_metric[metric.name] = MetricChange(
+                    sum(changes.values()) / len(changes), tuple(changes.values()),
+                    *(sum(side[s][metric.name] or 0.0 for s in changes) / len(changes) for side in (runs, base)),
+                )  # fmt: skip
+        found.append(Candidate(entry.label, entry.pool.id, entry.pool.size, entry.effect, by_metric))
+    return found
+
+
+def _control(opened: OpenStudy, samples: int) -> str | None:
+    row = opened.store.one(
+        "SELECT p.id FROM pools p JOIN trials t ON t.pool = p.id "
+        "WHERE t.context = ? AND p.kind = 'control' AND t.samples = ? ORDER BY p.id LIMIT 1",
+        (opened.context, samples),
+    )
+    return row["id"] if row else None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """hours: since the first trial began, one entry a charge. stages: stage → cumulative device-seconds at each."""
+
+    hours: tuple[float, ...]
+    stages: Mapping[str, tuple[float, ...]]
+    total: float
+    limit: float | None
+
+
+def spent(opened: OpenStudy) -> Spent | None:
+    """The whole ledger, of every context, as the budget counts it; None when nothing was charged."""
+    rows = opened.store.query("SELECT kind, stage, seconds, at FROM costs ORDER BY at, id")
+    if not rows:
+        return None
+    times = [datetime.fromisoformat(r["at"]).timestamp() for r in rows]
+    began = times[0] - rows[0]["seconds"]
+    names = [r["stage"] or r["kind"] for r in rows]
+    order = [n for n in ("calibration", *STAGES) if n in names]
+    order += [n for n in dict.fromkeys(names) if n not in order]
+    stages = {}
+    for name in order:
+        total, series = 0.0, [0.0]
+        for row, own in zip(rows, names, strict=True):
+            total += row["seconds"] if own == name else 0.0
+            series.append(total)
+        stages[name] = tuple(series)
+    hours = (0.0, *((t - began) / 3600 for t in times))
+    limit = opened.store.result(opened.context, "budget")
+    return Spent(hours, stages, sum(r["seconds"] for r in rows), limit)
+
+
+def progress(opened: OpenStudy) -> list[Row]:
+    """Stage → trials by state and device-seconds."""
+    rows = []
+    for stage in STAGES:
+        states = opened.store.query(
+            "SELECT state, COUNT(*) AS n FROM trials WHERE context = ? AND stage = ? GROUP BY state",
+            (opened.context, stage),
+        )
+        cost = opened.store.one(
+            "SELECT coalesce(SUM(c.seconds), 0) AS s FROM costs c JOIN trials t ON t.id = c.trial "
+            "WHERE t.context = ? AND t.stage = ?",
+            (opened.context, stage),
+        )
+        rows.append(
+            {"stage": stage, "trials": {r["state"]: r["n"] for r in states}, "seconds": cost["s"] if cost else 0.0}
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A quantity over steps: mean, least and greatest over the seeds."""
+
+    label: str
+    steps: tuple[float, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    seeds: int
+
+
+def trained(opened: OpenStudy, pool: str, samples: int, label: str) -> tuple[str, list[Curve]]:
+    """(quantity, curves of the control and of a pool) over the seeds that both were trained on; fresh ones if any."""
+    control = _control(opened, samples)
+    name = opened.store.one(
+        "SELECT c.name FROM curve_points c JOIN trials t ON t.id = c.trial WHERE t.context = ? "
+        "ORDER BY c.name != 'loss', c.name LIMIT 1",
+        (opened.context,),
+    )
+    if control is None or name is None:
+        return "", []
+    rows = opened.store.query(
+        "SELECT t.pool, t.seed, c.step, c.value FROM curve_points c JOIN trials t ON t.id = c.trial "
+        "WHERE t.context = ? AND t.state = 'COMPLETE' AND t.samples = ? AND c.name = ? AND t.pool IN (?, ?) "
+        "AND c.value IS NOT NULL ORDER BY t.seed, c.step",
+        (opened.context, samples, name["name"], control, pool),
+    )
+    seeds = {p: {r["seed"] for r in rows if r["pool"] == p} for p in (control, pool)}
+    shared = seeds[control] & seeds[pool]
+    shared = {s for s in shared if s >= FRESH} or shared
+    if not shared:
+        return name["name"], []
+    return name["name"], [
+        _curve([r for r in rows if r["pool"] == p and r["seed"] in shared], text, len(shared))
+        for p, text in ((control, "control"), (pool, label))
+    ]
+
+
+def _curve(rows: Sequence[Row], label: str, seeds: int) -> Curve:
+    """Steps in equal bins, so that a long run has no more points than can be seen."""
+    width = max(1.0, max(r["step"] for r in rows) / BINS)
+    bins: dict[int, dict[int, list[tuple[int, float]]]] = {}
+    for r in rows:
+        bins.setdefault(math.ceil(r["step"] / width), {}).setdefault(r["seed"], []).append((r["step"], r["value"]))
+    points = []
+    for by_seed in (bins[b] for b in sorted(bins)):
+        values = [sum(v for _, v in pairs) / len(pairs) for pairs in by_seed.values()]
+        if len(values) == seeds:
+            steps = [s for pairs in by_seed.values() for s, _ in pairs]
+            points.append((sum(steps) / len(steps), sum(values) / len(values), min(values), max(values)))
+    steps_, means, lows, highs = (tuple(p[i] for p in points) for i in range(4))
+    return Curve(label, steps_, means, lows, highs, seeds)
+
+
+def decided(opened: OpenStudy) -> list[Row]:
+    """Decisions, oldest first, each with what was decided on."""
+    return _proposals(opened.store.query(
+        "SELECT d.at, d.who, d.verdict, d.why, p.* FROM decisions d JOIN proposals p ON p.id = d.proposal "
+        "WHERE p.context = ? ORDER BY d.id", (opened.context,)
+    ))  # fmt: skip
+
+
+def undecided(opened: OpenStudy) -> list[Row]:
+    """Proposals that wait for a person, and those that the gate refused."""
+    return _proposals(opened.store.query(
+        "SELECT * FROM proposals WHERE context = ? AND status IN ('queued', 'held', 'refused') ORDER BY at, id",
+        (opened.context,)
+    ))  # fmt: skip
+
+
+def _proposals(rows: list[Row]) -> list[Row]:
+    for row in rows:
+        content = json.loads(row["content"])
+        row["content"] = content
+        row["trials"] = len(content.get("pools", ())) * len(content.get("seeds", ()))
+    return rows
+
+
+def warnings(opened: OpenStudy) -> list[Row]:
+    """Warnings and errors of the log, oldest first; refusals that still stand are told by `undecided`."""
+    return opened.store.query(
+        "SELECT at, level, kind, subject, text FROM events WHERE level != 'info' AND NOT (kind = 'refused' "
+        "AND subject IN (SELECT id FROM proposals WHERE status = 'refused')) ORDER BY id"
+    )
+
+
+def failed(opened: OpenStudy) -> list[Row]:
+    """Trials that were given up."""
+    return opened.store.query(
+        "SELECT t.id, p.label, t.seed, t.stage, t.error FROM trials t JOIN pools p ON p.id = t.pool "
+        "WHERE t.context = ? AND t.state = 'FAIL' ORDER BY t.id",
+        (opened.context,),
+    )
+
+
+def places(lineage: Sequence[Row], cycle: Row) -> list[tuple[Row | None, Row | None]]:
+    """The first places of a cycle's ranking beside those of the cycle before (Table 14)."""
+    before = lineage[cycle["cycle"] - 2]
+    top = cycle["moves"]["top"]
+    return list(zip_longest(before["standing"][:top], cycle["standing"][:top]))

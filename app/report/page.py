@@ -1,0 +1,294 @@
+"""The report: one HTML file that needs nothing else, and its figures as PNG.
+
+Reads the study's database, and the images that it names as examples of rewritten rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.report import charts_course, charts_evidence, charts_structure
+from app.report import data as report_data
+from app.report.figures import PALETTE, SYMBOLS, Picture, clean, interval, percent, picture, share
+from app.text.lineage import flops_text, line_text, moves_text
+from app.text.mappers_and_prompts import compared
+from engine.base.amounts import format_seconds
+from engine.base.errors import DjsbError
+from engine.evidence import prompts as prompting
+from engine.evidence.lineage import lineage
+from engine.evidence.mapped import judged
+from engine.evidence.ranking import Ranked, degenerate, rank
+from engine.evidence.sentences import insights
+from engine.evidence.transfer import scaling_law
+from engine.journal.store import Row
+from engine.study.opened import OpenStudy, view_study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIGURES = (
+    "leaderboard", "buckets", "statistics", "metrics", "lattice", "repetition", "confirmation", "budget", "curves",
+)  # fmt: skip
+THUMBNAIL = 128  # pixels of the longer side
+NAMED = 3  # pools that the summary names of each kind
+
+
+def write_report(folder: Path, out: Path | None) -> Path:
+    """Write `out/report.html` and `out/figures/*.png`; out is `folder/report` by default.
+
+    Raises: StudyError, StoreError when there is nothing to report on.
+    """
+    folder = folder.resolve()
+    out = out if out is not None else folder / "report"
+    opened = view_study(folder)
+    with opened.store:
+        content = gather(opened)
+    pictures = {p.name: p for p in draw(content)}
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    for name in FIGURES:
+        file = out / "figures" / f"{name}.png"
+        if name in pictures:
+            file.write_bytes(pictures[name].png)
+        else:
+            file.unlink(missing_ok=True)  # of an earlier report; it no longer holds
+    page = out / "report.html"
+    scratch = page.with_name(page.name + ".tmp")
+    scratch.write_text(render(content, pictures), encoding="utf-8", errors="replace")
+    scratch.replace(page)
+    return page
+
+
+def render(content: Row, pictures: Mapping[str, Picture]) -> str:
+    """The page. Every value is escaped, except the SVG that `figures` made."""
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=percent, clean=clean, when=when, seconds=format_seconds, count=lambda n: f"{n:,}",
+        plural=lambda n, one, many=None: f"{n:,} {one if n == 1 else many or one + 's'}",
+    )  # fmt: skip
+    environment.globals.update(
+        interval=interval, symbols=SYMBOLS, palette=PALETTE, svg=lambda drawn: Markup(drawn.svg), number=number,
+        term_size=term_size, moves_text=moves_text,
+        places=report_data.places, flops_text=flops_text, line_text=line_text,
+        thumbnail=thumbnail, compared=compared,
+    )  # fmt: skip
+    return environment.get_template("page.html.j2").render(content, pictures=pictures)
+
+
+def thumbnail(file: str | None) -> str:
+    """A small copy of an image as a data URI; nothing when it is gone or lies in the row itself."""
+    import base64
+    import io
+
+    from engine.data.media import open_image
+
+    try:
+        image = open_image(Path(file or ""))
+    except (OSError, ValueError, SyntaxError):
+        return ""
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    out = io.BytesIO()
+    image.save(out, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def when(at: str) -> str:
+    """A stored time, to the minute."""
+    return datetime.fromisoformat(at).strftime("%Y-%m-%d\u00a0%H:%M")
+
+
+def term_size(z: float, terms: Sequence[Row]) -> str:
+    """Size of a bucket's word in ems, 0.9 … 1.8, by its place between nothing and the clearest one."""
+    return f"{0.9 + 0.9 * z / max(t['z'] for t in terms):.2f}"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A score in significant figures."""
+    return "–" if value is None else f"{value:.{digits}g}".replace("-", "\u2212")
+
+
+def gather(opened: OpenStudy) -> Row:
+    """Everything that the template names, but the figures."""
+    store, context, study = opened.store, opened.context, opened.study
+    ranked = rank(opened, ("single", "combination"))
+    left_out = [r.to_json() for r in degenerate(store, context)]
+    content: Row = {
+        "study": study,
+        "context": context,
+        "recorded": store.one("SELECT * FROM studies WHERE context = ?", (context,)),
+        "tested": [r.to_json() for r in ranked],
+        "left_out": left_out,
+        "unprobed": report_data.unprobed(opened),
+        "duplicates": store.result(context, "duplicates"),
+        "metric_names": [m.name for m in opened.main_metrics],
+        "buckets": report_data.probed(opened, ranked, left_out),
+        "statistics": store.result(context, "statistics"),
+        "metrics": store.result(context, "metrics"),
+        "lattice": report_data.combined(ranked),
+        "scale": report_data.scaled(store.result(context, "scale") or ()),
+        "candidates": report_data.confirmed(opened),
+        "recipe": store.result(context, "recipe"),
+        "lineage": lineage(opened),
+        "scaling": scaling_law(opened),
+        "mapped": judged(opened),
+        "prompts": prompting.table(opened),
+        "confirmed": store.one("SELECT at FROM results WHERE context = ? AND name = 'recipe'", (context,)) is not None,
+        "spent": report_data.spent(opened),
+        "progress": report_data.progress(opened),
+        "decisions": report_data.decided(opened),
+        "insights": insights(opened),
+        "undecided": report_data.undecided(opened),
+        "warnings": report_data.warnings(opened),
+        "failed": report_data.failed(opened),
+        "last": store.one("SELECT max(at) AS at FROM (SELECT at FROM events UNION ALL SELECT at FROM costs)"),
+    }
+    content["curve_name"], content["curves"] = _curves(opened, content["recipe"], ranked)
+    content["yaml"], content["no_recipe"] = _recipe(opened, content)
+    content["summary"] = summary(content)
+    return content
+
+
+def _curves(opened: OpenStudy, recipe: Row | None, ranked: Sequence[Ranked]) -> tuple[str, list[report_data.Curve]]:
+    """Of the recipe and its control; without a recipe, of the pool that ranks first."""
+    if recipe is not None:
+        return report_data.trained(opened, recipe["pool"], recipe["samples"], recipe["label"])
+    first = next((r for r in ranked if r.effect.change is not None), None)
+    return report_data.trained(opened, first.pool.id, first.samples, first.label) if first else ("", [])
+
+
+def _recipe(opened: OpenStudy, content: Row) -> tuple[str | None, str]:
+    """(YAML, why there is none)."""
+    if content["recipe"] is not None:
+        from engine.evidence.recipe_file import recipe
+
+        try:
+            return recipe(opened.folder, None), ""
+        except DjsbError as error:
+            return None, f"The recipe cannot be written ({error})."
+    if content["study"].task is None:
+        return None, "The study has no task, so no model was trained and no recipe can be judged."
+    if not content["confirmed"]:
+        return None, "The confirmation on fresh seeds has not ended yet, and nothing is called best before it."
+    if not content["candidates"]:
+        return None, "No pool beat the control while probing, so there was nothing to confirm on fresh seeds."
+    if pending := opened.store.result(opened.context, "unconfirmed"):
+        return None, f"The recipe is {pending}."
+    return None, "No candidate's interval on fresh seeds lies above zero, so no recipe is called best."
+
+
+def draw(content: Row) -> list[Picture]:
+    """The figures that there is data for."""
+    confidence = content["study"].search.confidence
+    ranked = [r for r in content["tested"] if r["change"] is not None]
+    buckets, lattice, spent, curves = (content[k] for k in ("buckets", "lattice", "spent", "curves"))
+    scale = {k: rows for k, rows in content["scale"].items() if any(r["change"] is not None for r in rows)}
+    candidates = [c for c in content["candidates"] if c.effect.change is not None]
+    wanted: list[tuple[str, str, Any, Callable[[], Figure]]] = [
+        ("leaderboard", f"Forest plot of {len(ranked)} pools; the table below holds the same numbers", ranked,
+         lambda: charts_evidence.forest(ranked, confidence)),
+        ("buckets", "Change of every bucket of every statistic; the table below holds the same numbers", buckets.cells,
+         lambda: charts_evidence.buckets(buckets.cells, buckets.statistics, buckets.names)),
+        ("statistics", "Correlations between statistics, in cluster order", content["statistics"],
+         lambda: charts_structure.correlation(content["statistics"])),
+        ("metrics", "Correlations between metrics", content["metrics"],
+         lambda: charts_structure.correlation(content["metrics"])),
+        ("lattice", "Combinations of slices by number of slices", lattice,
+         lambda: charts_structure.lattice(lattice.levels, lattice.letters)),
+        ("repetition", "Change over trained samples: repetition and lower layers", scale,
+         lambda: charts_course.repetition(scale)),
+        ("confirmation", "Changes on fresh seeds by metric; the table below holds the same numbers", candidates,
+         lambda: charts_evidence.confirmation(candidates, confidence)),
+        ("budget", "Device time spent over time, by stage; the table below holds the totals", spent,
+         lambda: charts_course.spending(spent)),
+        ("curves", f"Training curves of the control and of {curves[1].label if curves else 'a pool'}", curves,
+         lambda: charts_course.curves(curves, content["curve_name"])),
+    ]  # fmt: skip
+    return [picture(name, clean(alt), draw) for name, alt, data, draw in wanted if data]
+
+
+def summary(content: Row) -> list[str]:
+    """The findings in plain sentences."""
+    study = content["study"]
+    if study.task is None:
+        cut = sum(r["entry"]["verdict"] != "degenerate" for r in content["buckets"].rows)
+        return [f"The study has no task, so nothing was trained: {cut} pools were cut and are described below."]
+    tested = [r for r in content["tested"] if r["change"] is not None]
+    if not tested:
+        return ["No pool has a result yet that can be compared with the control.", *_cost(content)]
+    seeds = sorted({r["seeds"] for r in tested})
+    text = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    lines = [
+        f"{len(tested)} pools of “{clean(study.name)}” were each used to train a small model on {text} "
+        f"seed{'s' * (seeds[-1] != 1)} and compared with a random pool of the same size."
+    ]
+    return [*lines, *_verdicts(tested), _best(content), *_cost(content)]
+
+
+def _verdicts(tested: Sequence[Row]) -> list[str]:
+    labels = Counter(r["label"] for r in tested)
+    lines = []
+    for verdict, worst in (("helps", False), ("hurts", True)):
+        rows = [r for r in tested if r["verdict"] == verdict]
+        rows = rows[::-1] if worst else rows
+        if rows:
+            named = "; ".join(
+                clean(r["label"])
+                + (f" ({r['size']:,} rows) " if labels[r["label"]] > 1 else " ")
+                + percent(r["change"])
+                for r in rows[:NAMED]
+            )
+            more = f"; and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+            lines.append(f"{len(rows)} {'hurt' if worst else 'help'}{'s' * (len(rows) == 1)}: {named}{more}.")
+    unclear = sum(r["verdict"] == "unclear" for r in tested)
+    if not lines:
+        best = tested[0]
+        why = "with a single seed there are no intervals" if best["ci_low"] is None else "every interval includes zero"
+        lines = [
+            f"None of them is shown to help or to hurt, because {why}; the largest measured change is "
+            f"{percent(best['change'])}, of {clean(best['label'])}."
+        ]
+    elif unclear:
+        lines.append(f"For the other {unclear} the interval includes zero.")
+    return lines
+
+
+def _best(content: Row) -> str:
+    best = content["recipe"]
+    if best is None:
+        return str(content["no_recipe"])
+    part = f" ({share(best['kept'] / best['rows'], 1)})" if best["rows"] else ""
+    again = (
+        f" On average, repeating it up to ×{best['repetition']} did at least as well as adding lower-ranked rows."
+        if best["repetition"] > 1
+        else ""
+    )
+    return (
+        f"The recipe {clean(best['label'])} beat the control by {percent(best['change'])} "
+        f"{interval(best['ci_low'], best['ci_high'])} on {best['seeds']} fresh seeds, which took no part in choosing "
+        f"it; it keeps {best['kept']:,} of {best['rows']:,} rows{part}.{again}"
+    )
+
+
+def _cost(content: Row) -> list[str]:
+    lines = []
+    spent = content["spent"]
+    if spent is not None:
+        limit = f" of {format_seconds(spent.limit)}" if spent.limit else ""
+        done = sum(p["trials"].get("COMPLETE", 0) for p in content["progress"])
+        lines.append(f"{done} trials took {format_seconds(spent.total)}{limit} of device time.")
+    open_ = {s: sum(p["trials"].get(s, 0) for p in content["progress"]) for s in ("RUNNING", "WAITING")}
+    if sum(open_.values()):
+        lines.append(f"The study has not ended: {open_['RUNNING']} trials run and {open_['WAITING']} wait.")
+    return lines

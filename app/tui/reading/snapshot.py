@@ -1,0 +1,373 @@
+"""What the UI shows of a study, read from its database: values only, nothing is drawn here.
+
+The UI's own process imports this for `Snapshot` only, so what reads is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.text.printable import printable
+from app.tui.reading.memory import EVENTS, Memory, in_order
+from engine.base.amounts import parse_budget
+from engine.base.errors import DjsbError
+from engine.base.paths import DATABASE, STATE_FOLDER, STUDY_FILE
+
+if TYPE_CHECKING:
+    from engine.journal.store import Row
+    from engine.study.opened import OpenStudy
+
+BURN = 120  # points of the budget's curve
+LOSS = 40  # points of a running trial's sparkline
+BINS = 48  # of a histogram
+EXAMPLES = 3  # rows of each bucket
+LINEAGE = ("cycle", "recipe", "unconfirmed", "against_first")  # of a cycle, what is shown
+TAIL = 32_768  # bytes of a log
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The study as it stood at one moment. board: rows of the leaderboard, None until it was first computed."""
+
+    folder: Path
+    name: str = ""
+    context: str = ""
+    engine: int | None = None
+    state: str = "no engine"
+    stage: str = "–"
+    stages: tuple[Row, ...] = ()
+    spent: float = 0.0
+    limit: float = 0.0
+    rate: float | None = None  # device-seconds a second, of the last minutes
+    burn: tuple[tuple[float, float], ...] = ()  # seconds since the first charge, device-seconds spent
+    running: tuple[Row, ...] = ()
+    waiting: int = 0
+    trials: tuple[Row, ...] = ()
+    proposals: tuple[Row, ...] = ()
+    decisions: tuple[Row, ...] = ()
+    events: tuple[Row, ...] = ()
+    insights: dict[str, list[Row]] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    board: tuple[Row, ...] | None = None
+    buckets: tuple[str, ...] = ()
+    problem: str = ""
+    replay: str = ""  # of a recording: when this was, and how it is played
+
+    @property
+    def queued(self) -> list[Row]:
+        """Proposals that wait for a person."""
+        return [p for p in self.proposals if p["status"] in ("queued", "held")]
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds until the budget is spent at the present rate, or None."""
+        return (self.limit - self.spent) / self.rate if self.rate and self.engine else None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a field that are new or have changed; all: these are all there are."""
+
+    rows: tuple[Row, ...]
+    all: bool
+
+
+def _latest_first(event: Row) -> int:
+    return -int(event["id"])
+
+
+ORDERS: dict[str, Callable[[Row], Any]] = {"trials": in_order, "events": _latest_first}  # fields sent by row
+
+
+def changes(before: Snapshot | None, now: Snapshot) -> dict[str, Any]:
+    """Field → value of those that differ; of long fields the rows that differ."""
+    if before is None:
+        return {f.name: getattr(now, f.name) for f in fields(now)}
+    found = {}
+    for name in (f.name for f in fields(now)):
+        old, new = getattr(before, name), getattr(now, name)
+        if new != old:
+            found[name] = _new_rows(old, new, name == "events") if name in ORDERS else new
+    return found
+
+
+def _new_rows(old: tuple[Row, ...], new: tuple[Row, ...], fall_off: bool) -> Rows:
+    """fall_off: the oldest rows go by themselves; otherwise all are sent when any is gone."""
+    known = {r["id"]: r for r in old}
+    rows = tuple(r for r in new if known.pop(r["id"], None) is not r)
+    return Rows(new, True) if known and not fall_off else Rows(rows, False)
+
+
+def merged(before: Snapshot, change: dict[str, Any]) -> Snapshot:
+    """The snapshot after a change."""
+    whole = {}
+    for name, value in change.items():
+        if isinstance(value, Rows):
+            rows = {r["id"]: r for r in (() if value.all else getattr(before, name))}
+            rows |= {r["id"]: r for r in value.rows}
+            kept = sorted(rows.values(), key=ORDERS[name])
+            value = tuple(kept[:EVENTS] if name == "events" else kept)
+        whole[name] = value
+    return replace(before, **whole)
+
+
+def light(view: OpenStudy, memory: Memory) -> dict[str, Any]:
+    """All fields of a snapshot that take no statistics to compute."""
+    from engine.evidence.lineage import lineage
+    from engine.evidence.sentences import insights
+    from engine.records.pool import BUCKETS
+    from engine.settings.study import STAGES
+    from engine.study.lock import engine_pid
+
+    store, context = view.store, view.context
+    pid = engine_pid(view.folder / STATE_FOLDER)
+    states = store.query(
+        "SELECT stage, state, count(*) AS n FROM trials WHERE context = ? GROUP BY stage, state", (context,)
+    )
+    stages = [{"stage": s, **{r["state"]: r["n"] for r in states if r["stage"] == s}} for s in STAGES]
+    said = store.result(context, "engine") or "running"
+    costs = memory.costs(view)
+    names = ("recipe", "unconfirmed", "statistics", "metrics", "scale")
+    return {
+        "folder": view.folder, "name": view.study.name, "context": context, "engine": pid,
+        "state": said if pid else "no engine", "stage": _stage(stages), "stages": tuple(stages),
+        "spent": math.fsum(c["seconds"] for c in costs),
+        "limit": store.result(context, "budget") or parse_budget(view.study.budget),
+        "rate": _rate(costs), "burn": _burn(costs), "running": tuple(_running(view)),
+        "waiting": sum(s.get("WAITING", 0) for s in stages), "trials": memory.trials(view, states),
+        "proposals": memory.proposals(view), "decisions": tuple(_decisions(view)),
+        "events": memory.events(view),
+        "buckets": BUCKETS[view.study.pools.buckets], "insights": insights(view),
+        "results": {
+            **{n: store.result(context, n) for n in names},
+            "lineage": [{k: link[k] for k in LINEAGE} for link in lineage(view)],
+            "rewritten": [json.loads(r["content"]) for r in store.query(
+                "SELECT content FROM results WHERE context = ? AND name LIKE 'rewritten:%' ORDER BY at", (context,)
+            )],
+        },
+    }  # fmt: skip
+
+
+def board(view: OpenStudy) -> tuple[Row, ...]:
+    """The leaderboard's rows, and whatever else takes statistics."""
+    from engine.evidence.ranking import leaderboard
+
+    return tuple(leaderboard(view))
+
+
+def results_so_far(view: OpenStudy) -> Any:
+    """What the leaderboard rests on, in short: it need not be computed again while this stays the same."""
+    return view.store.query(
+        "SELECT count(*) AS n, sum(state = 'COMPLETE') AS done, max(finished) AS last, "
+        "(SELECT count(*) || ':' || count(undone) FROM drops) AS drops FROM trials WHERE context = ?",
+        (view.context,),
+    )
+
+
+def opened(folder: Path) -> OpenStudy:
+    """The study to look at. Raises: DjsbError."""
+    from engine.study.opened import view_study
+
+    return view_study(folder)
+
+
+def unreadable(folder: Path, error: DjsbError) -> Snapshot:
+    """A snapshot of a study that no engine has recorded yet; else one that only says what is wrong."""
+    from engine.settings.study import STAGES
+    from engine.study.file import read_study
+    from engine.study.lock import engine_pid
+    from engine.study.opened import NotStarted
+
+    state = folder / STATE_FOLDER
+    if not (folder / STUDY_FILE).exists() or ((state / DATABASE).exists() and not isinstance(error, NotStarted)):
+        return Snapshot(folder, problem=str(error))
+    try:
+        study = read_study(folder)
+    except DjsbError as wrong:
+        return Snapshot(folder, problem=str(wrong))
+    pid = engine_pid(state)
+    return Snapshot(
+        folder, study.name, engine=pid, state="starting" if pid else "not started",
+        stage=_last_said(state) if pid else "–",
+        stages=tuple({"stage": s} for s in STAGES), limit=parse_budget(study.budget),
+    )  # fmt: skip
+
+
+def _last_said(state: Path) -> str:
+    """The last line of an engine that was started from the UI: how far it is with looking at the data."""
+    try:
+        lines = (state / "logs" / "engine.log").read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return "–"
+    return printable(lines[-1])[:60] if lines else "–"
+
+
+def _stage(stages: Sequence[Row]) -> str:
+    """The stage that runs or waits, else the last one with results."""
+    busy = [s["stage"] for s in stages if s.get("RUNNING") or s.get("WAITING")]
+    done = [s["stage"] for s in stages if s.get("COMPLETE")]
+    return str(busy[0] if busy else done[-1] if done else "–")
+
+
+def _rate(costs: Sequence[Row]) -> float | None:
+    """Device-seconds charged per second since five minutes before the last charge."""
+    if not costs:
+        return None
+    last = _seconds(costs[-1])
+    start = max(_seconds(costs[0]), last - 300)
+    spent = 0.0
+    for cost in reversed(costs):
+        if _seconds(cost) <= start:
+            break
+        spent += cost["seconds"]
+    return spent / (last - start) if last - start > 1 and spent else None
+
+
+def _seconds(cost: Row) -> float:
+    return datetime.fromisoformat(cost["at"]).timestamp()
+
+
+def _burn(costs: Sequence[Row]) -> tuple[tuple[float, float], ...]:
+    """Device-seconds spent over the seconds since the first charge, the last point always among them."""
+    step = max(1, len(costs) // BURN)
+    total = list(accumulate(c["seconds"] for c in costs))
+    kept = sorted({*range(step - 1, len(costs), step), len(costs) - 1}) if costs else []
+    times = [datetime.fromisoformat(costs[i]["at"]).timestamp() for i in kept]
+    return tuple((t - times[0], total[i]) for t, i in zip(times, kept, strict=True))
+
+
+def _running(view: OpenStudy) -> list[Row]:
+    rows = view.store.query(
+        "SELECT t.id, t.device, t.seed, t.samples, t.resumed, p.label, p.kind, t.started, t.estimate, c.seconds "
+        "FROM trials t JOIN pools p ON p.id = t.pool LEFT JOIN costs c ON c.id = t.id || ':' || t.attempts "
+        "WHERE t.context = ? AND t.state = 'RUNNING' ORDER BY t.device, t.started, t.id",
+        (view.context,),
+    )
+    for row in rows:
+        points = view.store.query(
+            "SELECT step, value FROM curve_points WHERE trial = ? AND name = 'loss' ORDER BY step DESC LIMIT ?",
+            (row["id"], LOSS),
+        )
+        row["loss"] = [p["value"] for p in reversed(points) if p["value"] is not None]
+        row["step"] = points[0]["step"] if points else 0
+        row["progress"] = min(1.0, row["step"] * view.study.train.batch_size / max(1, row["samples"]))
+    return rows
+
+
+def _decisions(view: OpenStudy) -> list[Row]:
+    return view.store.query(
+        "SELECT d.*, p.kind, p.stage, p.origin FROM decisions d LEFT JOIN proposals p ON p.id = d.proposal "
+        "ORDER BY d.id"
+    )
+
+
+def curves(view: OpenStudy, trials: Sequence[str], name: str) -> dict[str, list[tuple[int, float]]]:
+    """Curves of a few trials. name: of the value, e.g. loss."""
+    found = {}
+    for trial in trials:
+        points = view.store.query(
+            "SELECT step, value FROM curve_points WHERE trial = ? AND name = ? AND value IS NOT NULL ORDER BY step",
+            (trial, name),
+        )
+        found[trial] = [(p["step"], p["value"]) for p in points]
+    return found
+
+
+def trial_details(view: OpenStudy, trial: str) -> Row:
+    """Metrics, names of curves and configuration of one trial; those of fresh seeds are a person's to see."""
+    from engine.records.trial import FRESH
+
+    metrics = view.store.query("SELECT name, value FROM metrics WHERE trial = ? ORDER BY name", (trial,))
+    names = view.store.query("SELECT DISTINCT name FROM curve_points WHERE trial = ? ORDER BY name", (trial,))
+    row = view.store.one(
+        "SELECT t.*, p.label, p.content FROM trials t JOIN pools p ON p.id = t.pool WHERE t.id = ?", (trial,)
+    )
+    if row is None:
+        return {}
+    return {
+        **row, "content": json.loads(row["content"]), "metrics": {m["name"]: m["value"] for m in metrics},
+        "curves": [n["name"] for n in names], "fresh": row["seed"] >= FRESH,
+    }  # fmt: skip
+
+
+def statistic(view: OpenStudy, name: str) -> Row:
+    """One statistic's histogram and buckets, and rows of each bucket; the data are read for it."""
+    import numpy as np
+
+    from app.tui.reading.thumbnails import picture
+    from engine.data.media import media_root
+
+    column = view.columns.get(name)
+    if column is None:
+        return {}
+    values = column.value[view.scan.good]
+    values = values[~np.isnan(values)]
+    counts, edges = np.histogram(values, BINS)
+    field = view.data.fields.text
+    folders = (media_root(view.data.path, view.state), view.data.path.parent)
+    examples = {}
+    for cut in view.cuts:
+        if cut.slice.statistic == name and cut.reason is None:
+            rows = view.realise(cut.pool)[:EXAMPLES]
+            examples[cut.bucket] = [
+                {
+                    "row": int(n),
+                    "value": float(column.value[n]),
+                    "text": str(row.get(field or "") or "")[:300],
+                    "picture": picture(row.get(view.data.fields.images or ""), *folders),
+                }
+                for n, row in zip(rows, view.data.take(rows), strict=True)
+            ]
+    bounds = sorted({c.slice.high for c in view.cuts if c.slice.statistic == name and c.slice.high is not None})
+    return {
+        "name": name, "counts": counts.tolist(), "edges": edges.tolist(), "bounds": bounds, "examples": examples
+    }  # fmt: skip
+
+
+def recipe_yaml(view: OpenStudy, pool: str | None) -> str:
+    """A pool's recipe, or the confirmed one."""
+    from engine.evidence.recipe_file import recipe
+
+    return recipe(view.folder, pool)
+
+
+def worker_log(view: OpenStudy, name: str) -> Row:
+    """The end of a log of a worker or of the engine, and the names of all; an unknown name gives the newest."""
+    files = {f.name: f for f in sorted((view.state / "logs").glob("*.log"), key=lambda f: f.stat().st_mtime)}
+    if not files:
+        return {"names": [], "name": "", "text": "no worker has written a log yet"}
+    name = name if name in files else list(files)[-1]
+    with files[name].open("rb") as log:
+        log.seek(max(0, log.seek(0, 2) - TAIL))
+        text = log.read(TAIL).decode("utf-8", "replace")
+    return {"names": sorted(files), "name": name, "text": text}
+
+
+def _drafting(name: str) -> Callable[..., Any]:
+    """A question of the proposal form; what answers it is imported in the feed's process only."""
+
+    def answer(view: OpenStudy, *arguments: Any) -> Any:
+        from app.tui.reading import form_answers as drafting
+
+        return getattr(drafting, name)(view, *arguments)
+
+    return answer
+
+
+QUESTIONS: dict[str, Callable[..., Any]] = {
+    "curves": curves,
+    "trial": trial_details,
+    "statistic": statistic,
+    "recipe": recipe_yaml,
+    "log": worker_log,
+    "choices": _drafting("choices"),
+    "tried": _drafting("tried"),
+    "pool": _drafting("pool"),
+}  # what the UI may ask for by name

@@ -1,0 +1,354 @@
+"""What a recording may hold: a recording may come from anywhere, so every value is checked before a screen sees it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Generic, Literal, NotRequired, TypeVar
+
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, TypeAdapter, with_config
+from typing_extensions import TypedDict
+
+from app.text.printable import printable
+from engine.base.errors import DjsbError
+from engine.records.pool import BUCKETS
+from engine.records.proposal import Proposal
+
+LONGEST = 20_000  # characters of a text; the recorder cuts what is longer
+LARGEST = 1e15  # of any number
+
+
+def _plain(text: str) -> str:
+    """No terminal escape gets past here, whatever a screen does with the text."""
+    return text if text.isprintable() else printable(text)
+
+
+Str = Annotated[str, Field(max_length=LONGEST), AfterValidator(_plain)]
+Float = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+Int = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
+Count = Annotated[int, Field(gt=0, le=LARGEST)]
+Verdict = Literal["helps", "hurts", "unclear", "degenerate"]
+STRICT = ConfigDict(strict=True, extra="ignore")
+
+
+@with_config(STRICT)
+class Trial(TypedDict):
+    """A row of the table of trials."""
+
+    id: Str
+    label: Str
+    kind: Str
+    pool: Str
+    seed: Int
+    stage: Str
+    state: Str
+    samples: Int
+    horizon: Count
+    seconds: Float | None
+    device: Str | None
+    attempts: Int
+    error: Str | None
+    started: Str | None
+    finished: Str | None
+
+
+@with_config(STRICT)
+class Running(TypedDict):
+    """A trial that runs, with the course of its loss."""
+
+    id: Str
+    device: Str
+    seed: Int
+    samples: Int
+    resumed: Int
+    label: Str
+    kind: Str
+    started: Str | None
+    estimate: Float | None
+    seconds: Float | None
+    loss: list[Float]
+    step: Int
+    progress: Float
+
+
+@with_config(STRICT)
+class Decision(TypedDict):
+    """Who decided what, and why."""
+
+    id: Int
+    proposal: Str
+    verdict: Str
+    who: Str
+    why: Str
+    at: Str
+    kind: Str | None
+    stage: Str | None
+    origin: Str | None
+
+
+@with_config(STRICT)
+class Event(TypedDict):
+    """A line of the log."""
+
+    id: Int
+    level: Str
+    kind: Str
+    subject: Str | None
+    text: Str
+    at: Str
+
+
+@with_config(STRICT)
+class Place(TypedDict):
+    """A row of the leaderboard."""
+
+    pool: Str
+    op: Str | None
+    statistic: Str | None
+    bucket: Str | None
+    label: Str
+    kind: Str
+    size: Int
+    share: Float
+    change: Float | None
+    std: Float | None
+    ci_low: Float | None
+    ci_high: Float | None
+    seeds: Int
+    metrics: dict[Str, Float | None]
+    verdict: Verdict
+    p_best: Float | None
+    dropped: Str | None
+    skipped: list[Str]
+
+
+class Scaled(Place):
+    """A row of repetition against lower layers."""
+
+    samples: Int
+    repetition: Int
+
+
+class Recipe(Scaled):
+    """The confirmed recipe."""
+
+    kept: Int
+    rows: Int
+
+
+@with_config(STRICT)
+class Sentence(TypedDict):
+    """One statement on a stage."""
+
+    text: Str
+    evidence: list[Str]
+    by: Str
+
+
+@with_config(STRICT)
+class Matrix(TypedDict):
+    """Correlations in cluster order."""
+
+    names: list[Str]
+    r: list[list[Float | None]]
+    order: Annotated[list[Str], Field(min_length=1)]
+    clusters: dict[Str, Int]
+    linkage: list[list[Float]]
+
+
+def _fits(m: Matrix) -> Matrix:
+    n = len(m["names"])
+    if len(m["r"]) != n or any(len(row) != n for row in m["r"]):
+        raise ValueError("a matrix that is not square")
+    if not set(m["order"]) <= set(m["names"]) & set(m["clusters"]):
+        raise ValueError("a matrix whose order has other names")
+    return m
+
+
+Correlations = Annotated[Matrix, AfterValidator(_fits)]
+
+
+@with_config(STRICT)
+class Against(TypedDict):
+    """A cycle's checkpoints against the first cycle's."""
+
+    change: Float | None
+    ci_low: Float | None
+    ci_high: Float | None
+    seeds: Int
+    verdict: Verdict
+
+
+@with_config(STRICT)
+class Cycle(TypedDict):
+    """A link of the lineage."""
+
+    cycle: Int
+    recipe: Recipe | None
+    unconfirmed: Str | None
+    against_first: Against | None
+
+
+@with_config(STRICT)
+class Side(TypedDict):
+    """A row before or after."""
+
+    text: Str | None
+    images: list[Str | None]
+
+
+@with_config(STRICT)
+class Example(TypedDict):
+    """A rewritten row."""
+
+    row: Int
+    before: Side
+    after: Side
+
+
+@with_config(STRICT)
+class Rewritten(TypedDict):
+    """What mappers did."""
+
+    mappers: list[Str]
+    rows: Int
+    changed: Int
+    kept: dict[Str, Int]
+    examples: list[Example]
+
+
+@with_config(STRICT)
+class Results(TypedDict):
+    """Stored results of the stages."""
+
+    recipe: Recipe | None
+    unconfirmed: Str | None
+    statistics: Correlations | None
+    metrics: Correlations | None
+    scale: list[Scaled] | None
+    lineage: list[Cycle]
+    rewritten: NotRequired[list[Rewritten]]
+
+
+def _bounded(value: Any) -> Any:
+    """JSON whose texts are plain and whose numbers are within bounds."""
+    if isinstance(value, str):
+        return _plain(value)
+    if isinstance(value, list):
+        return [_bounded(v) for v in value]
+    if isinstance(value, dict):
+        return {_plain(k): _bounded(v) for k, v in value.items()}
+    if isinstance(value, int | float) and not -LARGEST <= value <= LARGEST:
+        raise ValueError("a number out of bounds")
+    return value
+
+
+def _content(content: dict[str, Any]) -> dict[str, Any]:
+    """A proposal's content: what the engine itself takes for a proposal, and the gate's notes."""
+    content = _bounded(content)
+    gate, limit = content.get("gate", ""), content.get("limit")
+    if not (isinstance(gate, str) and isinstance(limit, int | float | None)):
+        raise ValueError("notes of the gate that are none")  # noqa: TRY004 (pydantic takes a ValueError)
+    try:
+        known = Proposal.model_validate({k: v for k, v in content.items() if k in Proposal.model_fields})
+    except DjsbError as error:
+        raise ValueError(str(error)) from error
+    return {**known.model_dump(mode="json"), "gate": gate, "limit": limit}
+
+
+@with_config(STRICT)
+class Proposed(TypedDict):
+    """A proposal as it is stored."""
+
+    id: Str
+    context: Str
+    origin: Str
+    kind: Str
+    stage: Str
+    content: Annotated[dict[Str, JsonValue], AfterValidator(_content)]
+    status: Str
+    cost: Float | None
+    at: Str
+
+
+def _stage(row: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(row.get("stage"), str) or not all(isinstance(v, int) for k, v in row.items() if k != "stage"):
+        raise ValueError("a stage that is none")
+    return row
+
+
+def _buckets(names: list[str]) -> list[str]:
+    if names and tuple(names) not in BUCKETS.values():
+        raise ValueError("buckets that are none")
+    return names
+
+
+T = TypeVar("T")
+
+
+@with_config(STRICT)
+class Change(TypedDict, Generic[T]):
+    """How a list of rows became the next: places in the old list that go, then rows with their places in the new."""
+
+    gone: list[Int]
+    put: list[tuple[Int, T]]
+
+
+@with_config(STRICT)
+class Rows(TypedDict, total=False):
+    """Changes of the long lists."""
+
+    trials: Change[Trial]
+    proposals: Change[Proposed]
+    decisions: Change[Decision]
+    events: Change[Event]
+    board: Change[Place]
+
+
+@with_config(STRICT)
+class Whole(TypedDict, total=False):
+    """Fields of a snapshot, each as a whole."""
+
+    name: Str
+    context: Str
+    engine: Int | None
+    state: Str
+    stage: Str
+    stages: list[Annotated[dict[Str, Str | Int], AfterValidator(_stage)]]
+    spent: Float
+    limit: Float
+    rate: Annotated[float, Field(ge=1e-9, le=LARGEST)] | None
+    burn: list[tuple[Float, Float]]
+    running: list[Running]
+    waiting: Int
+    trials: list[Trial]
+    proposals: list[Proposed]
+    decisions: list[Decision]
+    events: list[Event]
+    insights: dict[Str, list[Sentence]]
+    results: Results | Annotated[dict[Str, JsonValue], Field(max_length=0)]
+    board: list[Place] | None
+    buckets: Annotated[list[Str], AfterValidator(_buckets)]
+    problem: Str
+
+
+@with_config(STRICT)
+class Frame(TypedDict):
+    """One line. t: seconds since the recording began. key: True where all fields are there as a whole."""
+
+    t: Annotated[float, Field(ge=0, le=1e9)]
+    key: NotRequired[bool]
+    set: NotRequired[Whole]
+    rows: NotRequired[Rows]
+
+
+class Header(TypedDict):
+    """The first line."""
+
+    djsb: Literal["recording"]
+    version: int
+    made: Str
+    by: Str
+    study: Str
+
+
+FRAME: TypeAdapter[Frame] = TypeAdapter(Frame)
+HEADER: TypeAdapter[Header] = TypeAdapter(Header)

@@ -1,0 +1,94 @@
+"""Chunks of work over worker processes; results come back as they finish."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
+from typing import TypeVar
+
+from engine.base.errors import DataError
+
+HOME = str(Path(__file__).resolve().parents[2])
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def _end_with(engine: int) -> None:
+    """End this process when the engine is gone: its own parent is the server that it was forked from."""
+
+    def watch() -> None:
+        while Path(f"/proc/{engine}").exists():
+            time.sleep(1)
+        os._exit(1)
+
+    if Path("/proc/self").exists():
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def warm_up() -> None:
+    """Start the server that workers are forked from; it imports Data-Juicer while the caller goes on."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["engine.data.warm"])
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    # the server takes its path from these: a user's engine/ in the working directory must not shadow ours
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (HOME, before["PYTHONPATH"])))
+    os.environ["PYTHONSAFEPATH"] = "1"
+    resource_tracker.ensure_running()
+    # the server and all that is forked from it inherit that Ctrl-C, the engine's, is blocked, and that nobody reads
+    # their standard error: what goes wrong in them comes back as an exception
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    told, nobody = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nobody, 2)
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.dup2(told, 2)
+        os.close(told)
+        os.close(nobody)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def run_chunks(
+    work: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int,
+) -> Iterator[Result]:
+    """Apply `work` to every job in `workers` processes, in no order.
+
+    The processes are forked from a server that has imported Data-Juicer once, so they share it.
+    Raises: DataError when a process is killed (out of memory, most often).
+    """
+    if not jobs:
+        return
+    warm_up()
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, _end_with, (os.getpid(),)) as pool:
+        # a few jobs ahead of the workers, so that results do not pile up
+        queue = iter(jobs)
+        running = {pool.submit(work, job) for job in islice(queue, 2 * workers)}
+        try:
+            while running:
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield future.result()
+                    running |= {pool.submit(work, job) for job in islice(queue, 1)}
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a data worker died, most often for want of memory; lower --workers and run the same command again"
+            ) from error
+        finally:
+            for future in running:
+                future.cancel()

@@ -1,0 +1,22 @@
+"""Pydantic's errors in one line, each with its field."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+
+def explain(error: ValidationError) -> str:
+    """All problems in one line, each with its field and what is wanted."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        field = ".".join(str(part) for part in problem["loc"]) or "study"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "unknown field; remove it (docs/study.md lists them all)"
+        elif problem["type"] == "missing":
+            message = "is missing; add it"
+        else:
+            got = problem.get("input")
+            message += f" (it is {got!r})" if isinstance(got, str | int | float | bool) else ""
+        lines.append(f"{field}: {message}")
+    return "; ".join(lines)

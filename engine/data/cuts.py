@@ -1,0 +1,199 @@
+"""Pools: immutable descriptions of data, and how they become row numbers.
+
+A pool names its slices (intervals of statistics), size, repetition and seed; its content hash is
+its id. It is realised as a seeded sample of the rows that its slices keep, never as a copy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.base.errors import PoolError
+from engine.base.places import Place, shares
+from engine.records.pool import BUCKETS, Column, Layer, Pool, RowMask, Rows, Slice, Values
+
+
+def _mix(keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """splitmix64 of each key under a seed: a random order that depends on nothing but both."""
+    with np.errstate(over="ignore"):
+        z = keys ^ np.uint64((seed * 0x9E3779B97F4A7C15 + 0xD1B54A32D192ED03) & 0xFFFFFFFFFFFFFFFF)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def eligible(layer: Layer, columns: Mapping[str, Column], good: RowMask) -> RowMask:
+    """(rows,) True for good rows that pass every slice of the layer."""
+    kept = good.copy()
+    for s in layer.slices:
+        kept &= s.keeps(columns[s.statistic])
+    return kept
+
+
+def realise(pool: Pool, columns: Mapping[str, Column], keys: NDArray[np.uint64], good: RowMask, seed: int = 0) -> Rows:
+    """The pool's distinct row numbers, in the order of the seeded hash.
+
+    keys: (rows,) hash of each row's id. good: (rows,) rows that are not quarantined. seed: a
+    trial's seed, so that a trial's sample varies with it. The order of the file plays no part.
+
+    Raises: PoolError when its slices keep fewer rows than its size.
+    """
+    order_keys = _mix(_mix(keys, pool.seed), seed)
+    taken = np.zeros(len(keys), bool)
+    parts: list[Rows] = []
+    for layer in pool.layers:
+        left = pool.size - sum(len(p) for p in parts)
+        want = left if layer.weight is None else min(left, round(pool.size * layer.weight))
+        rows = np.flatnonzero(eligible(layer, columns, good) & ~taken)
+        if len(rows) > want > 0:
+            nearest = np.argpartition(order_keys[rows], want - 1)[:want]
+            rows = rows[nearest]
+        rows = rows[: max(want, 0)]
+        rows = rows[np.argsort(order_keys[rows], kind="stable")]
+        taken[rows] = True
+        parts.append(rows)
+    found = np.concatenate(parts) if parts else np.array([], np.int64)
+    if len(found) < pool.size:
+        raise PoolError(
+            f"pool {pool.id} wants {pool.size} rows and its slices keep {len(found)}; ask for fewer, or widen a slice"
+        )
+    return found
+
+
+def cut_points(values: Values, buckets: int, places: Sequence[Place] = ()) -> list[float]:
+    """The buckets - 1 values where one bucket ends and the next begins; ties are never split.
+
+    values: (rows,) may hold NaN. Each cut is the start of a run of equal values that lies nearest to the quantile
+    i / buckets, or lies where the places say. Fewer cuts come back when there are too few values.
+    """
+    if places:
+        return _placed(values, places)
+    ordered = np.sort(values[~np.isnan(values)])
+    distinct, first = np.unique(ordered, return_index=True)
+    cuts: list[int] = []
+    for i in range(1, buckets):
+        gaps = first[1:]
+        if not len(gaps):
+            break
+        target = len(ordered) * i / buckets
+        nearest = int(np.argmin(np.abs(gaps - target)))
+        if not cuts or nearest > cuts[-1]:
+            cuts.append(nearest)
+    return [float(distinct[c + 1]) for c in cuts]
+
+
+def _placed(values: Values, places: Sequence[Place]) -> list[float]:
+    """Cuts at places, each of which leaves values on both sides of it and above the cut before."""
+    known = np.unique(values[~np.isnan(values)])
+    cuts: list[float] = []
+    for place in places:
+        at = place.value(values)
+        below = int(np.searchsorted(known, at))
+        if 0 < below < len(known) and (not cuts or below > np.searchsorted(known, cuts[-1])):
+            cuts.append(at)
+    return cuts
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One bucket of one statistic: its slice, the pool cut from it, or why there is none.
+
+    kept: rows that the slice keeps. reason: None, or why the bucket is degenerate.
+    """
+
+    slice: Slice
+    bucket: str
+    kept: int
+    pool: Pool
+    reason: str | None = None
+
+    @property
+    def label(self) -> str:
+        """`text_len low`."""
+        return f"{self.slice.statistic} {self.bucket}"
+
+
+@dataclass(frozen=True)
+class StatisticColumn:
+    """A statistic with the OP and parameters that it came from."""
+
+    op: str
+    statistic: str
+    params: tuple[tuple[str, Any], ...]
+    column: Column
+
+
+def common_size(good: int, buckets: int, wanted: int | None, floor: int, places: Sequence[Place] = ()) -> int:
+    """Rows of every pool: three quarters of the smallest bucket, so that ties and NaN may shift the bounds.
+
+    floor: fewest rows that can be trained on (one batch). places: where buckets are cut; none: evenly.
+    Raises: PoolError when the dataset is too small for buckets of that size.
+    """
+    parts = 1 / min(shares(places, buckets)) if places else buckets  # that the data has of the smallest bucket's size
+    size = wanted or int((3 * good) // (4 * parts))
+    if size < floor or size > good // parts:
+        need = math.ceil(max(floor, wanted or 0) * parts if wanted else floor * parts * 4 / 3)
+        raise PoolError(
+            f"the dataset has {good} good rows, too few for {buckets} buckets of {max(size, floor)} rows "
+            f"(it takes {need}); lower pools.size, pools.buckets or train.batch_size, or give more data"
+        )
+    return size
+
+
+def single_op_cuts(
+    statistics: Sequence[StatisticColumn],
+    good: RowMask,
+    buckets: int,
+    size: int,
+    min_distinct: int | None,
+    seed: int,
+    places: Sequence[Place] = (),
+) -> list[Cut]:
+    """The 3N single-OP buckets of Section 3.2.1, degenerate ones marked with their reason.
+
+    places: where they are cut; none: into equal parts.
+    """
+    cuts: list[Cut] = []
+    seen: dict[bytes, str] = {}
+    for source in statistics:
+        values = np.where(good, source.column.value, np.nan)
+        distinct = len(np.unique(values[~np.isnan(values)]))
+        points = cut_points(values, buckets, places) if distinct >= (min_distinct or buckets) else []
+        edges = [None, *points, None]
+        found = BUCKETS.get(len(points) + 1, ())
+        for name, low, high in zip(found, edges[:-1], edges[1:], strict=False):
+            s = Slice(source.op, source.statistic, low, high, params=source.params)
+            mask = s.keeps(source.column) & good
+            kept, reason = int(mask.sum()), None
+            if kept < size:
+                reason = f"keeps {kept} rows, fewer than the common size {size}"
+            else:
+                label = f"{source.statistic} {name}"
+                other = seen.setdefault(np.packbits(mask).tobytes(), label)
+                reason = None if other == label else f"keeps the same rows as {other}"
+            cuts.append(Cut(s, name, kept, Pool((Layer((s,)),), size, seed=seed), reason))
+        for name in BUCKETS[buckets]:
+            if name not in found:
+                s = Slice(source.op, source.statistic, params=source.params)
+                values_text = f"{distinct} distinct value{'s' * (distinct != 1)}"
+                how = "at these bounds" if places else "without splitting ties"
+                reason = f"{values_text} cannot be cut into {buckets} buckets {how}"
+                cuts.append(Cut(s, name, 0, Pool((Layer((s,)),), size, seed=seed), reason))
+    return cuts
+
+
+def overlap(masks: Sequence[RowMask]) -> NDArray[np.float64]:
+    """(pools, pools) Jaccard overlap of the kept rows: intersection over union, 0 … 1."""
+    if not masks:
+        return np.zeros((0, 0))
+    stacked = np.stack(masks).astype(np.float32)
+    both = (stacked @ stacked.T).astype(np.float64)
+    sizes = np.diag(both)
+    union = sizes[:, None] + sizes[None, :] - both
+    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)

@@ -1,0 +1,93 @@
+"""The one door to Data-Juicer: imported quietly, never allowed to install or download anything.
+
+Every process that builds OPs comes through `load_op` or `prepare`, spawned children included.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+import types
+from typing import Any, NoReturn
+
+from engine.base.errors import OpError
+
+OFFLINE = {
+    "UV_OFFLINE": "1",
+    "PIP_NO_INDEX": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def version() -> str:
+    """The installed version of Data-Juicer; part of every statistic's cache key."""
+    return importlib.metadata.version("py-data-juicer")
+
+
+def prepare() -> None:
+    """Import Data-Juicer so that it cannot install packages, download models or fill the log."""
+    os.environ.update(OFFLINE)
+    # its check for spacy-pkuseg imports a name that can never exist, then installs; give it the name
+    sys.modules.setdefault("spacy-pkuseg", types.ModuleType("spacy-pkuseg"))
+    from data_juicer.utils.lazy_loader import LazyLoader
+    from loguru import logger
+
+    def refuse(_self: Any, package: str, *_: Any) -> None:
+        raise OpError(f"Data-Juicer needs the package {package}; install it yourself: pip install {package}")
+
+    logger.remove()
+    LazyLoader._install_package = refuse
+
+
+def local_only() -> None:
+    """What the libraries below an OP would fetch for themselves is an error."""
+    from data_juicer.utils import asset_utils, model_utils
+
+    def refuse(what: Any, *_: Any, **__: Any) -> NoReturn:
+        raise OpError(f"it would download {what}; docs/ops.md says where the file belongs")
+
+    model_utils.wget = types.SimpleNamespace(download=refuse)
+    asset_utils.requests = types.SimpleNamespace(get=refuse)
+
+
+def prepare_grounding() -> None:
+    """For phrase grounding: NLTK with the data that are there and without pickles, and what transformers 5 moved."""
+    import nltk
+    import transformers
+    from data_juicer.utils import model_utils, nltk_utils
+
+    nltk.download = lambda *_, **__: False  # it asks for its data at every start, even if they are there
+    for module in (model_utils, nltk_utils):
+        module.patch_nltk_pickle_security = lambda: True  # pickles can hold code; Data-Juicer would let NLTK read them
+    for name in ("OwlViTProcessor", "Owlv2Processor"):
+        processor = getattr(transformers, name)
+        if not hasattr(processor, "post_process_object_detection"):
+            processor.post_process_object_detection = lambda self, *args, **options: (
+                self.image_processor.post_process_object_detection(*args, **options)
+            )
+
+
+def load_op(name: str, params: dict[str, Any]) -> Any:
+    """One Data-Juicer OP object. `params` must have been checked by the catalogue.
+
+    Raises: OpError when it cannot be built, with Data-Juicer's reason.
+    """
+    prepare()
+    from data_juicer.ops import load_ops
+
+    local_only()
+    if "hf_owlvit" in params:
+        prepare_grounding()
+    try:
+        return load_ops([{name: {**params, "skip_op_error": False}}])[0]
+    except OpError:
+        raise
+    except Exception as error:  # a border: OPs raise whatever their libraries raise
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise OpError(f"{name} cannot be built: {reason[0]}; check its parameters and models (djsb check)") from error

@@ -1,0 +1,215 @@
+"""Duplicates, found by Data-Juicer's deduplicators before pools are cut, and told with the row that each is like.
+
+Hashes are made chunk by chunk in worker processes; the deduplicator then says which rows stay. What it said is cached
+under the dataset, the section and Data-Juicer's version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.base.errors import DataError
+from engine.base.ids import digest
+from engine.base.parallel import run_chunks
+from engine.data import datajuicer
+from engine.data.dataset import Dataset, as_list, utf8
+from engine.data.media import files_of, locate, media_root
+from engine.journal.store import Store
+from engine.settings.data import DedupSection
+
+CHUNK = 2_000
+Progress = Callable[[int, int], None]
+Hash = str | tuple[bytes, ...]
+_built: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Deduplicator:
+    """One of Data-Juicer's. field: the column of hashes that it fills and reads."""
+
+    name: str
+    params: tuple[tuple[str, Any], ...]
+    field: str
+
+    def op(self) -> Any:
+        """The object, built once a process."""
+        key = repr(self)
+        if key not in _built:
+            if self.name == "image_deduplicator":
+                from engine.data.imagehash import stand_in
+
+                stand_in()
+            _built[key] = datajuicer.load_op(self.name, dict(self.params))
+        return _built[key]
+
+
+EXACT = Deduplicator("document_deduplicator", (("lowercase", True),), "__dj__hash")
+
+
+def planned(section: DedupSection, data: Dataset) -> list[Deduplicator]:
+    """The deduplicators that the section asks for, in order.
+
+    Raises: DataError when the data lack what is to be compared.
+    """
+    found = []
+    for asked, kind in ((section.text, "text"), (section.images, "image")):
+        if asked and kind not in data.modalities:
+            raise DataError(f"dedup: the data have no {kind}; name its field under dataset, or remove dedup.{kind}")
+    if section.text == "exact":
+        found.append(EXACT)
+    elif section.text == "minhash":
+        params = (("jaccard_threshold", section.similarity), ("tokenization", section.tokens),
+                  ("window_size", section.window))  # fmt: skip
+        found.append(Deduplicator("document_minhash_deduplicator", params, "__dj__minhash"))
+    if section.images:
+        found.append(Deduplicator("image_deduplicator", (("method", section.images),), "__dj__imagehash"))
+    return found
+
+
+def removal_id(section: DedupSection, data: Dataset, good: NDArray[np.bool_]) -> str:
+    """The name under which removed rows are stored."""
+    mask = hashlib.blake2b(np.packbits(good).tobytes(), digest_size=8).hexdigest()
+    return digest([data.fingerprint, data.fields.model_dump(), section.model_dump(), mask, datajuicer.version()])
+
+
+def without_duplicates(
+    section: DedupSection,
+    data: Dataset,
+    good: NDArray[np.bool_],
+    store: Store,
+    state: Path,
+    workers: int,
+    progress: Progress | None = None,
+) -> NDArray[np.bool_]:
+    """(rows,) the good rows less those that are like an earlier one; the rows themselves are not changed.
+
+    Raises: DataError, OpError.
+    """
+    deduplicators = planned(section, data)
+    if not deduplicators:
+        return good
+    name = removal_id(section, data, good)
+    file = state / "cache" / f"dedup-{name}.npy"
+    if not file.exists():
+        removed = _find(deduplicators, data, good, state, workers, progress)
+        with store.transaction():
+            store.execute("DELETE FROM duplicates WHERE dataset = ?", (name,))
+            store.put("duplicates", [{"dataset": name, "row": r, "original": of, "op": by} for r, of, by in removed])
+        kept = good.copy()
+        kept[[row for row, _, _ in removed]] = False
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = file.with_suffix(".tmp.npy")
+        np.save(scratch, kept)
+        scratch.replace(file)
+    return np.asarray(np.load(file))
+
+
+def _find(
+    deduplicators: list[Deduplicator],
+    data: Dataset,
+    good: NDArray[np.bool_],
+    state: Path,
+    workers: int,
+    progress: Progress | None,
+) -> list[tuple[int, int, str]]:
+    """(row, the earlier row that it is like, deduplicator), in order; what one removes the next does not see."""
+    root = media_root(data.path, state) if data.fields.images else data.path.parent
+    left = good.copy()
+    removed: list[tuple[int, int, str]] = []
+    total, done = len(data) * len(deduplicators), 0
+    for deduplicator in deduplicators:
+        jobs = [(deduplicator, data, root, chunk, left[slice(*chunk)]) for chunk in data.chunks(CHUNK)]
+        hashes: dict[int, Hash] = {}
+        short: dict[int, Hash] = {}
+        for chunk, made, exact in run_chunks(_hash_chunk, jobs, workers):
+            hashes |= made
+            short |= exact
+            done += chunk[1] - chunk[0]
+            if progress:
+                progress(done, total)
+        parts = [(d, dict(sorted(h.items()))) for d, h in ((deduplicator, hashes), (EXACT, short)) if h]
+        found = [pair for pairs in run_chunks(_cluster, parts, workers) for pair in pairs]
+        left[[row for row, _ in found]] = False
+        removed += [(row, of, deduplicator.name) for row, of in found]
+    return sorted(removed)
+
+
+_Job = tuple[Deduplicator, Dataset, Path, tuple[int, int], NDArray[np.bool_]]
+
+
+def _hash_chunk(job: _Job) -> tuple[tuple[int, int], dict[int, Hash], dict[int, Hash]]:
+    """(chunk, row → hash, row → hash of its whole text where it is too short for a shingle); in a worker process."""
+    deduplicator, data, root, chunk, wanted = job
+    hashes: dict[int, Hash] = {}
+    short: dict[int, Hash] = {}
+    op, exact = deduplicator.op(), EXACT.op()
+    empty = _hash(op, deduplicator, {"text": ""}) if deduplicator.field == "__dj__minhash" else None
+    rows = data.reader.read(*chunk)
+    for number in np.flatnonzero(wanted).tolist():
+        row, at = rows[number], chunk[0] + number
+        if deduplicator.field == "__dj__imagehash":
+            found = _image_hash(op, deduplicator, row, data, root)
+        else:
+            found = _hash(op, deduplicator, {"text": utf8(row[data.fields.text or ""])})
+        if empty is not None and found == empty:
+            short[at] = _hash(exact, EXACT, {"text": utf8(row[data.fields.text or ""])})
+        elif found:
+            hashes[at] = found
+    return chunk, hashes, short
+
+
+def _hash(op: Any, deduplicator: Deduplicator, sample: dict[str, Any]) -> Hash:
+    """A row's hash by the OP; of MinHash's bands, long byte strings of which only equality counts, eight bytes each."""
+    found = op.compute_hash(sample)[deduplicator.field]
+    if isinstance(found, str):
+        return found
+    return tuple(hashlib.blake2b(band, digest_size=8).digest() for band in found)
+
+
+def _image_hash(op: Any, deduplicator: Deduplicator, row: dict[str, Any], data: Dataset, root: Path) -> Hash:
+    """Of all its images; empty, which is like no other, where one is not there any more."""
+    from PIL import UnidentifiedImageError
+
+    folder = data.path if data.path.is_dir() else data.path.parent
+    try:
+        sources = [locate(value, root, folder) for value in as_list(row.get(data.fields.images or ""))]
+        with files_of([sources]) as (paths,):
+            # a sample of lists only would be taken for a batch
+            return _hash(op, deduplicator, {"images": paths, "text": ""})
+    except (FileNotFoundError, UnidentifiedImageError, ValueError):
+        return ""
+
+
+def _cluster(job: tuple[Deduplicator, dict[int, Hash]]) -> list[tuple[int, int]]:
+    """(row that goes, row that it is like) by the OP's own rule; in a worker process, as the OP prints."""
+    import datasets
+
+    deduplicator, hashes = job
+    datasets.disable_caching()
+    datasets.disable_progress_bars()
+    columns = {"row": list(hashes), deduplicator.field: list(hashes.values())}
+    near = deduplicator.field == "__dj__minhash"
+    table = datasets.Dataset.from_dict(columns)
+    kept, pairs = deduplicator.op().process(table, show_num=len(table) if near else 0)
+    stays = set(kept["row"])
+    found: Iterable[tuple[int, int]]
+    if near:
+        found = ((sample["row"], first["row"]) for first, *others in pairs.values() for sample in others)
+    else:
+        found = _equal(hashes)
+    return [(row, of) for row, of in found if row not in stays]
+
+
+def _equal(hashes: dict[int, Hash]) -> Iterable[tuple[int, int]]:
+    """(row, the first row of the same hash)."""
+    first: dict[Hash, int] = {}
+    for row, value in hashes.items():
+        if first.setdefault(value, row) != row:
+            yield row, first[value]

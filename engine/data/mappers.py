@@ -1,0 +1,319 @@
+"""Mappers run over rows (Appendix E.11): the same rows with other text or images, by real Data-Juicer OPs.
+
+What each row becomes lies in files of one chunk each, so that it is computed once, whichever pool or seed wants it,
+and a killed run goes on where it was. A mapper that draws at random is seeded by the row, so that no result hangs on
+the rows beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.base.errors import OpError
+from engine.base.ids import digest
+from engine.base.parallel import run_chunks
+from engine.data import datajuicer
+from engine.data.catalogue import IMAGE_TOKEN, MAPPERS_FIXED, check_mapper, mapper_fields, mapper_model
+from engine.data.dataset import Dataset, JsonlReader, as_list, content_hash
+from engine.data.media import locate, open_image
+from engine.data.rows_file import Change, Row, write_rows
+from engine.records.pool import Rewrite
+
+Mappers = tuple[Rewrite, ...]
+TEXT_CHUNK, MODEL_CHUNK = 2_000, 16  # rows of a file; a killed run does at most so many again
+EXAMPLES, LONGEST = 5, 2_000  # rows that are shown, characters of each
+NO_TEXT = "the mapper left no text"  # why a row stays as it was, where no mapper failed
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Rewriting:
+    """Mappers on a dataset.
+
+    root: folder of relative media paths. models: folder that the paths of mappers' models start from. folder: where
+    the results lie. anywhere: models may lie outside `models`, as in a recipe that a person applies.
+    """
+
+    data: Dataset
+    root: Path
+    mappers: tuple[Rewrite, ...]
+    models: Path
+    folder: Path
+    anywhere: bool = False
+
+    @property
+    def chunk(self) -> int:
+        """Rows of one file."""
+        return MODEL_CHUNK if any(mapper_model(m.op) for m in self.mappers) else TEXT_CHUNK
+
+    @property
+    def changes(self) -> frozenset[str]:
+        """Which of text and image are rewritten."""
+        return frozenset(mapper_fields(m.op)[1] for m in self.mappers)
+
+    @cached_property
+    def _base(self) -> Path:
+        return self.data.path if self.data.path.is_dir() else self.data.path.parent
+
+    def run(self, rows: Numbers, workers: int) -> Iterator[tuple[int, int, float]]:
+        """Rewrite rows that are not rewritten yet: (first row, rows, seconds) of each part as it is done.
+
+        rows: ascending row numbers. Raises: OpError when a mapper cannot be built.
+        """
+        (self.folder / "media").mkdir(parents=True, exist_ok=True)
+        jobs: list[tuple[Any, int, list[int], int]] = []
+        for start, part in self._parts(rows):
+            have = self.results(start)
+            if new := [r for r in part.tolist() if r not in have]:
+                jobs.append((self, start, new, len(jobs)))
+        yield from run_chunks(_rewrite_chunk, jobs, workers)
+
+    def missing(self, rows: Numbers) -> bool:
+        """True when some of the rows are not rewritten yet."""
+        return any(r not in have for start, part in self._parts(rows) for have in [self.results(start)] for r in part)
+
+    def _parts(self, rows: Numbers) -> Iterator[tuple[int, Numbers]]:
+        """(first row number of the chunk, the rows in it)."""
+        for first in np.unique(rows // self.chunk).tolist():
+            start = first * self.chunk
+            a, b = np.searchsorted(rows, (start, start + self.chunk))
+            yield start, rows[a:b]
+
+    def file(self, start: int) -> Path:
+        """The results of the chunk that begins at a row."""
+        return self.folder / f"{start:012d}.jsonl"
+
+    def results(self, start: int) -> dict[int, Row]:
+        """Row → {text, images (names in `media`, None: as they were), kept: why it stayed as it was, or None}."""
+        if not (file := self.file(start)).exists():
+            return {}
+        with file.open(encoding="utf-8") as lines:
+            return {r["row"]: r for r in map(json.loads, lines)}
+
+    def sources(self, row: Row) -> list[bytes | Path]:
+        """What the row's images are."""
+        return [locate(v, self.root, self._base) for v in as_list(row.get(self.data.fields.images or ""))]
+
+    def changed(self, rows: Numbers, whole: bool, media: Path, relative: Path | None = None) -> Change:
+        """A function for `write_rows` that puts the results in place.
+
+        rows: those that were rewritten. whole: rows besides these are written as {}, and all media by absolute paths,
+        so that the file can stand in a folder of its own. media: folder of the new images; they are named relative to
+        `relative`, if given.
+        """
+        known = set(rows.tolist())
+
+        def change(numbers: Numbers, found: list[Row]) -> list[Row]:
+            parts = {start: self.results(start) for start, _ in self._parts(numbers)}
+            out: list[Row] = []
+            for number, row in zip(numbers.tolist(), found, strict=True):
+                if number not in known:
+                    out.append({})
+                    continue
+                row = self._absolute(row) if whole else dict(row)
+                result = parts[number // self.chunk * self.chunk][number]
+                if self.data.fields.text is not None and result["text"] is not None:
+                    row[self.data.fields.text] = result["text"]
+                if result["images"] is not None and self.data.fields.images is not None:
+                    files = [media / name for name in result["images"]]
+                    row[self.data.fields.images] = _like(row[self.data.fields.images], files, relative)
+                out.append(row)
+            return out
+
+        return change
+
+    def _absolute(self, row: Row) -> Row:
+        """The row with absolute paths of its media files."""
+        found = dict(row)
+        for name in filter(None, (self.data.fields.images, self.data.fields.videos)):
+            values = as_list(row.get(name))
+            sources = [locate(v, self.root, self._base) for v in values]
+            put = [_at(v, s) for v, s in zip(values, sources, strict=True)]
+            found[name] = put if isinstance(row.get(name), list | tuple) else put[0] if put else row.get(name)
+        return found
+
+    def dataset(self, rows: Numbers) -> Dataset:
+        """All rows of the dataset in their places, these rewritten and the others empty; made unless it is there."""
+        suffix = ".jsonl" if isinstance(self.data.reader, JsonlReader) else ".parquet"
+        target = self.folder / f"rows-{digest(rows.tolist(), 12)}{suffix}"
+        if not target.exists():
+            scratch = target.with_name(f".{target.name}")
+            change = self.changed(rows, True, (self.folder / "media").absolute())
+            write_rows(self.data, np.arange(len(self.data), dtype=np.int64), scratch.with_suffix(suffix), change)
+            scratch.with_suffix(suffix).replace(target)
+        return Dataset(target, self.data.fields)
+
+    def summary(self, rows: Numbers) -> Row:
+        """What became of rows: how many changed, why some stayed as they were, and the first changed ones."""
+        changed, kept, examples = 0, dict[str, int](), list[Row]()
+        for start, part in self._parts(rows):
+            results = self.results(start)
+            for number, row in zip(part.tolist(), self.data.take(part), strict=True):
+                result, text = results[number], row.get(self.data.fields.text or "")
+                if result["kept"] is not None:
+                    kept[result["kept"]] = kept.get(result["kept"], 0) + 1
+                new = result["text"] is not None and result["text"] != text
+                if not new and result["images"] is None:
+                    continue
+                changed += 1
+                if len(examples) < EXAMPLES:
+                    examples.append(self._example(number, row, result))
+        return {
+            "mappers": [str(m) for m in self.mappers], "rows": len(rows), "changed": changed, "kept": kept,
+            "examples": examples,
+        }  # fmt: skip
+
+    def _example(self, number: int, row: Row, result: Row) -> Row:
+        """A row before and after; images by paths, those that lie in the row itself by None."""
+        text = (row.get(self.data.fields.text or "") or "")[:LONGEST]
+        new = text if result["text"] is None else result["text"][:LONGEST]
+        before: list[str | None] = []
+        if self.data.fields.images:
+            before = [str(s.absolute()) if isinstance(s, Path) else None for s in self.sources(row)]
+        after = before if result["images"] is None else [str(self.folder / "media" / n) for n in result["images"]]
+        return {
+            "row": number, "before": {"text": text, "images": before},
+            "after": {"text": new, "images": after},
+        }  # fmt: skip
+
+
+def weights_of(name: str, params: dict[str, Any], root: Path) -> str:
+    """Content hash of the folder of a mapper's model; empty where it has none."""
+    model = mapper_model(name)
+    return content_hash(Path(check_mapper(name, params, root)[model])) if model else ""
+
+
+def key_of(mappers: Sequence[Rewrite]) -> str:
+    """What a chain of mappers is stored under."""
+    return digest([asdict(m) for m in mappers], 12)
+
+
+def _at(value: Any, source: bytes | Path) -> Any:
+    """A media value with the absolute path of its file."""
+    if isinstance(source, bytes):
+        return value
+    return {**value, "path": str(source.absolute())} if isinstance(value, dict) else str(source.absolute())
+
+
+def _like(before: Any, files: list[Path], relative: Path | None) -> Any:
+    """New images in the form of the old: paths, bytes, or {path, bytes}; one, or a list."""
+
+    def one(value: Any, file: Path) -> Any:
+        if isinstance(value, bytes):
+            return file.read_bytes()
+        path = str(file.relative_to(relative)) if relative else str(file)
+        return {**value, "bytes": None, "path": path} if isinstance(value, dict) else path
+
+    put = [one(v, f) for v, f in zip(as_list(before), files, strict=True)]
+    return put if isinstance(before, list | tuple) else put[0]
+
+
+_built: dict[str, Any] = {}
+_Job = tuple[Rewriting, int, list[int], int]
+
+
+def failures(told: Row) -> int:
+    """On how many rows mappers failed. told: a summary."""
+    return sum(n for reason, n in told["kept"].items() if reason != NO_TEXT)
+
+
+def _rewrite_chunk(job: _Job) -> tuple[int, int, float]:
+    """Rewrite rows of one chunk and add them to its file."""
+    work, start, numbers, rank = job
+    began = time.perf_counter()
+    results = work.results(start)
+    with TemporaryDirectory(prefix="djsb-rewrite-") as scratch:
+        for number, row in zip(numbers, work.data.take(np.asarray(numbers, np.int64)), strict=True):
+            results[number] = {"row": number, **_rewrite(work, number, row, Path(scratch), rank)}
+    file = work.file(start)
+    part = file.with_name(f".{file.name}")
+    part.write_text("".join(json.dumps(results[n]) + "\n" for n in sorted(results)), encoding="utf-8")
+    part.replace(file)
+    return start, len(numbers), time.perf_counter() - began
+
+
+def _rewrite(work: Rewriting, number: int, row: Row, scratch: Path, rank: int) -> Row:
+    """One row through all mappers; where one fails or leaves nothing, the row stays as it was."""
+    text = row.get(work.data.fields.text or "") or ""
+    asked, images = text, list[Path]()
+    try:
+        if any("image" in mapper_fields(m.op)[0] for m in work.mappers):
+            for k, source in enumerate(work.sources(row)):
+                images.append(scratch / f"{number}-{k}.png")
+                open_image(source).save(images[-1])
+        for mapper in work.mappers:
+            _seed([work.data.fields.text and row.get(work.data.fields.text), number, str(mapper)])
+            asked, images = _mapped(work, mapper, asked, images, scratch, rank)
+    except OpError:
+        raise  # no row can be rewritten
+    except Exception as error:  # a border: OPs raise whatever their libraries raise; the row is counted
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return {"text": None, "images": None, "kept": reason}
+    if not asked.strip():
+        return {"text": None, "images": None, "kept": NO_TEXT}
+    made: list[str] | None = None
+    if "image" in work.changes:
+        made = [f"{number}-{k}.png" for k in range(len(images))]
+        for name, image in zip(made, images, strict=True):
+            scratch_file = work.folder / "media" / f".{name}"
+            open_image(image).save(scratch_file, format="PNG")
+            scratch_file.replace(work.folder / "media" / name)
+    return {"text": asked if "text" in work.changes else None, "images": made, "kept": None}
+
+
+def _mapped(
+    work: Rewriting, mapper: Rewrite, text: str, images: list[Path], scratch: Path, rank: int
+) -> tuple[str, list[Path]]:
+    """One row through one mapper. Raises: OpError when the mapper cannot be built."""
+    op = _op_for(work, mapper)
+    batch: dict[str, list[Any]] = {"text": [text]}
+    if "image" in mapper_fields(mapper.op)[0]:
+        batch["images"] = [[str(i) for i in images]]
+    if mapper.op == "image_captioning_mapper":
+        from data_juicer.utils.mm_utils import remove_special_tokens
+
+        batch["text"] = [IMAGE_TOKEN * len(images)]  # it captions the images that the text names
+        return remove_special_tokens(op.process_batched(batch, rank=rank)["text"][0]).strip(), images
+    if mapper.op == "image_diffusion_mapper":
+        op.save_dir = str(scratch)
+        return text, [Path(p) for p in op.process_batched(batch, rank=rank)["images"][0]]
+    return str(op.process_batched(batch)["text"][0]), images
+
+
+def _op_for(work: Rewriting, mapper: Rewrite) -> Any:
+    """The OP, built once in a process."""
+    key = f"{work.models} {mapper}"
+    if key not in _built:
+        params = {**check_mapper(mapper.op, dict(mapper.params), work.models, work.anywhere)}
+        params |= MAPPERS_FIXED.get(mapper.op, {})
+        if mapper.op == "image_diffusion_mapper":
+            params["caption_key"] = "text"
+        _built[key] = datajuicer.load_op(mapper.op, params)
+    return _built[key]
+
+
+def _seed(parts: list[Any]) -> None:
+    """Settle all that a mapper may draw from."""
+    import random
+
+    import torch
+
+    number = int(digest(parts, 8), 16)
+    random.seed(number)
+    np.random.seed(number % 2**32)
+    torch.manual_seed(number)
+
+
+def result_name(mappers: Mappers) -> str:
+    """The stored result that tells what mappers did."""
+    return f"rewritten:{key_of(mappers)}"

@@ -1,0 +1,122 @@
+"""Images and videos of a row: found beside the data file, in a tar beside it, or as bytes in the row."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from engine.base.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+
+
+def media_root(data: Path, state: Path) -> Path:
+    """The folder that relative media paths start from.
+
+    data: the data file. state: the study's state folder, where a tar beside the data file is
+    unpacked once (regular files with safe names only), when the rows' own folder lacks the media.
+    """
+    folder = data if data.is_dir() else data.parent
+    tars = sorted(p for p in folder.iterdir() if p.name.endswith(TAR_SUFFIXES))
+    if not tars:
+        return folder
+    stamp = [(t.name, t.stat().st_size, t.stat().st_mtime_ns) for t in tars]
+    target = state / "media" / hashlib.blake2b(repr((str(folder), stamp)).encode(), digest_size=8).hexdigest()
+    if not target.exists():
+        _unpack(tars, target)
+    return target
+
+
+def _unpack(tars: list[Path], target: Path) -> None:
+    """Unpack into a sibling, then rename, so that a killed run leaves no half."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=target.parent, prefix=".unpack-") as scratch:
+        for tar in tars:
+            try:
+                with tarfile.open(tar) as archive:
+                    archive.extractall(scratch, filter="data")
+            except (tarfile.TarError, EOFError, OSError) as error:
+                raise DataError(f"{tar} cannot be unpacked ({error}); check the file and the free space") from error
+        try:
+            Path(scratch).replace(target)
+        except FileNotFoundError:
+            raise DataError(f"{target} cannot be written; check the free space") from None
+        Path(scratch).mkdir()  # what TemporaryDirectory removes
+
+
+def locate(value: Any, root: Path, folder: Path) -> bytes | Path:
+    """What a media field holds: bytes, or the path of a file.
+
+    value: a path, bytes, or a Hugging Face {path, bytes}. root: unpacked tar; folder: the data file's.
+    Raises: ValueError with the reason when it is none of these, or no regular file is there.
+    """
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return value
+    path = Path(value) if isinstance(value, str) else None
+    if path is None:
+        raise ValueError(f"wrong type {type(value).__name__}, a path or bytes are read")
+    for base in (folder, root):
+        if (base / path).is_file():  # a regular file: no pipe or device is ever opened
+            return base / path
+    raise ValueError(f"missing file {value}")
+
+
+def open_image(source: bytes | Path) -> Image.Image:
+    """The decoded image as RGB; a truncated one is an error.
+
+    Raises: OSError or ValueError when it cannot be read.
+    """
+    from PIL import Image, ImageFile
+
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # importing Data-Juicer turns it on for the whole process
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            image.load()
+            return image.convert("RGB")
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"unreadable image: {error}") from error
+
+
+def check_video(path: Path) -> None:
+    """Decode the first frame.
+
+    Raises: ValueError when there is none.
+    """
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            next(container.decode(video=0))
+    except (av.error.FFmpegError, StopIteration, IndexError) as error:
+        raise ValueError(f"unreadable video: {error}") from error
+
+
+@contextmanager
+def files_of(sources: list[list[bytes | Path]]) -> Iterator[list[list[str]]]:
+    """The same media as paths: bytes are written to a temporary folder for as long as the block runs."""
+    if not any(isinstance(s, bytes) for row in sources for s in row):
+        yield [[str(s) for s in row] for row in sources]
+        return
+    with TemporaryDirectory(prefix="djsb-media-") as scratch:
+        paths = []
+        for i, row in enumerate(sources):
+            here = []
+            for k, source in enumerate(row):
+                if isinstance(source, bytes):
+                    file = Path(scratch) / f"{i}-{k}"
+                    file.write_bytes(source)
+                    source = file
+                here.append(str(source))
+            paths.append(here)
+        yield paths

@@ -1,0 +1,69 @@
+"""Rows of a dataset written to a file of their own, as they are or changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.base.errors import DataError
+from engine.data.dataset import Dataset, FolderReader, ParquetReader, json_line
+from engine.data.recipes import one_line
+
+BLOCK = 4_096
+Row = dict[str, Any]
+
+# (row numbers, their rows) → the rows to write
+Change = Callable[[NDArray[np.int64], list[Row]], list[Row]]
+
+
+def write_rows(rows: Dataset, kept: NDArray[np.int64], target: Path, change: Change | None = None) -> None:
+    """The rows of these numbers, which ascend, as they are in the original unless they are changed.
+
+    target: .jsonl or .parquet. Raises: DataError when the format cannot hold them.
+    """
+    blocks = [kept[at : at + BLOCK] for at in range(0, len(kept), BLOCK)]
+
+    def read(block: NDArray[np.int64]) -> list[Row]:
+        found = list(rows.take(block))
+        return change(block, found) if change else found
+
+    if target.suffix == ".jsonl":
+        with target.open("w", encoding="utf-8") as file:
+            for block in blocks:
+                file.writelines(_json(row, target.name) + "\n" for row in read(block))
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = _schema(rows, map(read, blocks))
+        with pq.ParquetWriter(target, schema) as writer:
+            for block in blocks:
+                writer.write_table(pa.Table.from_pylist(read(block), schema))
+    except (pa.ArrowException, UnicodeEncodeError) as error:
+        reason = one_line(str(error))[:200]
+        raise DataError(f"{target.name} cannot hold the rows ({reason}); write a .jsonl file instead") from error
+
+
+def _json(row: Row, name: str) -> str:
+    try:
+        return json_line(row)
+    except TypeError as error:  # bytes and dates of a Parquet file
+        raise DataError(f"{name} cannot hold the rows ({error}); write a .parquet file instead") from error
+
+
+def _schema(rows: Dataset, blocks: Iterator[Sequence[Row]]) -> Any:
+    """The original's schema; for JSONL, one that all rows fit."""
+    import pyarrow as pa
+
+    reader = rows.reader
+    if isinstance(reader, ParquetReader):
+        return pa.unify_schemas([file.schema_arrow for file in reader._files], promote_options="permissive")
+    if isinstance(reader, FolderReader):
+        return reader._data.features.arrow_schema
+    found = [pa.schema(list(pa.array(list(block)).type)) for block in blocks]
+    return pa.unify_schemas([pa.schema([]), *found], promote_options="permissive")

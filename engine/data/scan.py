@@ -1,0 +1,214 @@
+"""The scan of a dataset: every row's key, and the quarantine of the bad ones with row and reason.
+
+Its result is cached in the study under the dataset's fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.base.errors import DataError
+from engine.base.parallel import run_chunks, warm_up
+from engine.data.dataset import BROKEN, Dataset, as_list
+from engine.data.media import check_video, locate, media_root, open_image
+from engine.journal.store import Store
+
+CHUNK = 5_000
+IN_PROCESS = 200_000  # rows of text that are scanned without workers
+ChunkScan = tuple[int, NDArray[np.uint64], list[tuple[int, str, str]]]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """keys: (rows,) uint64 hash of each row's id. good: (rows,) rows that are not quarantined.
+
+    duplicates: rows that are not good only because they are like an earlier one (`dedup` of the study).
+    """
+
+    keys: NDArray[np.uint64]
+    good: NDArray[np.bool_]
+    duplicates: int = 0
+
+    @property
+    def bad(self) -> int:
+        """Quarantined rows."""
+        return int((~self.good).sum()) - self.duplicates
+
+
+def row_key(row: dict[str, Any], id_field: str | None) -> str:
+    """What identifies a row: its id, or its content where there is no id."""
+    if id_field is not None and row.get(id_field) is not None:
+        return f"id:{row[id_field]!r}"
+    return "row:" + json.dumps(row, sort_keys=True, default=repr)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def inspect(row: dict[str, Any], data: Dataset, root: Path, folder: Path) -> str | None:
+    """Why a row is bad, or None."""
+    fields = data.fields
+    if BROKEN in row:
+        return str(row[BROKEN])
+    if fields.text is not None:
+        text = row.get(fields.text)
+        if text is None or (isinstance(text, float) and math.isnan(text)):
+            return f"no {fields.text}"
+        if not isinstance(text, str):
+            return f"wrong type: {fields.text} is {type(text).__name__}, not a string"
+        if not text.strip():
+            return f"empty {fields.text}"
+    if fields.id is not None and row.get(fields.id) is None:
+        return f"no {fields.id}"
+    for name in (fields.images, fields.videos):
+        if name is None:
+            continue
+        media = as_list(row.get(name))
+        if not media:
+            return f"no {name}"
+        for value in media:
+            try:
+                source = locate(value, root, folder)
+                if name == fields.videos:
+                    if isinstance(source, bytes):
+                        return "wrong type: videos are read from paths"
+                    check_video(source)
+                else:
+                    open_image(source).close()
+            except (OSError, ValueError, SyntaxError) as error:
+                what = str(error).splitlines()[0] if str(error) else type(error).__name__
+                return what if isinstance(error, ValueError) else f"unreadable image: {what}"
+    return None
+
+
+def _scan_chunk(
+    job: tuple[Dataset, Path, int, int],
+) -> ChunkScan:
+    """One chunk's keys and bad rows (row, id, reason); runs in a worker process."""
+    data, root, start, stop = job
+    folder = data.path if data.path.is_dir() else data.path.parent
+    keys = np.zeros(stop - start, np.uint64)
+    bad: list[tuple[int, str, str]] = []
+    for number, row in enumerate(data.reader.read(start, stop), start):
+        keys[number - start] = _hash(row_key(row, data.fields.id))
+        reason = inspect(row, data, root, folder)
+        if reason is not None:
+            identity = row.get(data.fields.id) if data.fields.id else None
+            bad.append((number, "" if identity is None else str(identity)[:100], reason[:300]))
+    return start, keys, bad
+
+
+def scan(data: Dataset, store: Store, state: Path, workers: int, progress: Progress | None = None) -> Scan:
+    """Scan a dataset, or read the cached scan.
+
+    state: the study's state folder. Raises: DataError above `max_bad`, when there are no rows, or when
+    a named field is in no row.
+    """
+    _fields_exist(data)
+    name = quarantine_id(data)
+    file = state / "cache" / f"scan-{name}.npz"
+    if not file.exists():
+        _write_scan(data, store, name, file, state, workers, progress)
+    with np.load(file) as saved:
+        found = Scan(saved["keys"], saved["good"])
+    try:
+        _refuse_if_bad(data, store, name, found)
+    except DataError:
+        file.unlink()  # missing images may be there the next time, though the data file is the same
+        raise
+    return found
+
+
+def quarantine_id(data: Dataset) -> str:
+    """The name under which the dataset's bad rows are stored."""
+    return hashlib.blake2b(f"{data.fingerprint}{data.fields.model_dump_json()}".encode(), digest_size=8).hexdigest()
+
+
+def _fields_exist(data: Dataset) -> None:
+    if not len(data):
+        raise DataError(f"{data.path} has no rows; give a file with rows")
+    head = data.reader.read(0, min(len(data), 100))
+    present = {key for row in head for key in row}
+    for field in ("text", "images", "videos", "id"):
+        name = getattr(data.fields, field)
+        if name is not None and name not in present:
+            there = ", ".join(sorted(present - {BROKEN})) or "none"
+            raise DataError(f"{data.path} has no field {name!r}; set dataset.{field} to one of: {there}")
+
+
+def _write_scan(
+    data: Dataset, store: Store, name: str, file: Path, state: Path, workers: int, progress: Progress | None
+) -> None:
+    root = media_root(data.path, state)
+    keys = np.zeros(len(data), np.uint64)
+    good = np.ones(len(data), bool)
+    bad: list[tuple[int, str, str]] = []
+    jobs = [(data, root, start, stop) for start, stop in data.chunks(CHUNK)]
+    done = 0
+    text_only = not data.fields.images and not data.fields.videos
+    if text_only and len(data) <= IN_PROCESS:
+        warm_up()  # looking at text takes less time than the workers' start, which statistics need anyway
+        chunks: Iterable[ChunkScan] = map(_scan_chunk, jobs)
+    else:
+        chunks = run_chunks(_scan_chunk, jobs, workers)
+    for start, part, found in chunks:
+        keys[start : start + len(part)] = part
+        bad += found
+        done += len(part)
+        if progress:
+            progress(done, len(data))
+    good[[row for row, _, _ in bad]] = False
+    bad += _duplicates(data, keys, good)
+    good[[row for row, _, _ in bad]] = False
+    with store.transaction():
+        store.execute("DELETE FROM quarantine WHERE dataset=?", (name,))
+        store.put("quarantine", [{"dataset": name, "row": r, "id": i, "reason": why} for r, i, why in sorted(bad)])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_suffix(".tmp.npz")
+    np.savez(scratch, keys=keys, good=good)
+    scratch.replace(file)
+
+
+def _duplicates(data: Dataset, keys: NDArray[np.uint64], good: NDArray[np.bool_]) -> list[tuple[int, str, str]]:
+    """Rows that repeat an earlier row's id. Without an id field, a repeat gets a key of its own instead."""
+    rows = np.flatnonzero(good)
+    order = rows[np.argsort(keys[rows], kind="stable")]
+    same = np.flatnonzero(keys[order][1:] == keys[order][:-1]) + 1
+    again = np.sort(order[same])
+    if data.fields.id is not None:
+        names = [str(row.get(data.fields.id))[:100] for row in data.take(again)]
+        return [(row, name, f"duplicated id {name}") for row, name in zip(again.tolist(), names, strict=True)]
+    repeats: Counter[int] = Counter()
+    for row in again.tolist():
+        key = int(keys[row])
+        repeats[key] += 1
+        keys[row] = _hash(f"{key}:{repeats[key]}")
+    return []
+
+
+def _refuse_if_bad(data: Dataset, store: Store, name: str, found: Scan) -> None:
+    share = found.bad / len(found.good)
+    if share <= data.fields.max_bad and found.bad < len(found.good):
+        return
+    worst = store.query(
+        "SELECT reason, COUNT(*) AS n, MIN(row) AS row FROM quarantine WHERE dataset=? GROUP BY "
+        "substr(reason, 1, 14) ORDER BY n DESC LIMIT 3",
+        (name,),
+    )
+    reasons = "; ".join(f"{w['n']} × {w['reason']} (row {w['row']})" for w in worst)
+    raise DataError(
+        f"{found.bad} of {len(found.good)} rows of {data.path} are bad ({share:.0%}, dataset.max_bad is "
+        f"{data.fields.max_bad:.0%}): {reasons}; mend the data, or raise dataset.max_bad"
+    )

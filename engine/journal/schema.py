@@ -1,0 +1,146 @@
+"""The tables of the database, step by step. docs/store.md describes them."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database, Migrations
+
+STEPS: list[Callable[[Database], None]] = []
+
+
+@cache
+def sqlite_utils() -> Any:
+    """The library, imported when a database is first opened: the terminal UI starts without it and NumPy.
+
+    It would import pandas where that is installed, half a second that every command would pay.
+    """
+    pandas = sys.modules.get("pandas")
+    sys.modules["pandas"] = pandas  # type: ignore[assignment]
+    import numpy as np
+    import sqlite_utils
+
+    if pandas is None:
+        del sys.modules["pandas"]
+    for kind in (
+        np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.float16, np.float32
+    ):  # fmt: skip
+        sqlite3.register_adapter(kind, kind.item)  # SQLite would keep their bytes
+    return sqlite_utils
+
+
+def migrations() -> Callable[[Callable[[Database], None]], Callable[[Database], None]]:
+    """Marks a step of the schema; steps apply in the order of the file."""
+
+    def mark(step: Callable[[Database], None]) -> Callable[[Database], None]:
+        STEPS.append(step)
+        return step
+
+    return mark
+
+
+@cache
+def schema() -> Migrations:
+    """All steps of the schema."""
+    found: Migrations = sqlite_utils().Migrations("djsb")
+    for step in STEPS:
+        found()(step)
+    return found
+
+
+@migrations()
+def m001_first(db: Database) -> None:
+    """The tables of version 0.1."""
+    db.executescript("""
+    CREATE TABLE studies(context TEXT PRIMARY KEY, name TEXT, dataset TEXT, evaluation TEXT, config TEXT NOT NULL,
+        version TEXT NOT NULL, at TEXT NOT NULL);
+    CREATE TABLE quarantine(dataset TEXT NOT NULL, row INTEGER NOT NULL, id TEXT, reason TEXT NOT NULL,
+        PRIMARY KEY(dataset, row));
+    CREATE TABLE statistics(id TEXT PRIMARY KEY, dataset TEXT NOT NULL, op TEXT NOT NULL, statistic TEXT NOT NULL,
+        params TEXT NOT NULL, version TEXT NOT NULL, rows INTEGER NOT NULL, unreadable INTEGER, seconds REAL, at TEXT);
+    CREATE TABLE statistic_chunks(statistic TEXT NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL,
+        PRIMARY KEY(statistic, start));
+    CREATE TABLE unreadable(statistic TEXT NOT NULL, row INTEGER NOT NULL, reason TEXT NOT NULL,
+        PRIMARY KEY(statistic, row));
+    CREATE TABLE pools(id TEXT PRIMARY KEY, content TEXT NOT NULL, label TEXT NOT NULL, kind TEXT NOT NULL, op TEXT,
+        statistic TEXT, bucket TEXT, at TEXT NOT NULL);
+    CREATE TABLE pool_cuts(context TEXT NOT NULL, op TEXT NOT NULL, statistic TEXT NOT NULL, bucket TEXT NOT NULL,
+        pool TEXT NOT NULL, kept INTEGER NOT NULL, entropy REAL, verdict TEXT NOT NULL, reason TEXT,
+        PRIMARY KEY(context, statistic, bucket));
+    CREATE TABLE proposals(id TEXT PRIMARY KEY, context TEXT NOT NULL, origin TEXT NOT NULL, kind TEXT NOT NULL,
+        stage TEXT NOT NULL, content TEXT NOT NULL, status TEXT NOT NULL, cost REAL, at TEXT NOT NULL);
+    CREATE TABLE decisions(id INTEGER PRIMARY KEY, proposal TEXT NOT NULL, verdict TEXT NOT NULL, who TEXT NOT NULL,
+        why TEXT NOT NULL, at TEXT NOT NULL);
+    CREATE TABLE trials(id TEXT PRIMARY KEY, context TEXT NOT NULL, pool TEXT NOT NULL, seed INTEGER NOT NULL,
+        init TEXT, samples INTEGER NOT NULL, stage TEXT NOT NULL, proposal TEXT NOT NULL, state TEXT NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0, estimate REAL, seconds REAL, device TEXT, started TEXT, finished TEXT,
+        error TEXT);
+    CREATE INDEX trials_by_pool ON trials(context, pool, seed);
+    CREATE TABLE proposal_trials(proposal TEXT NOT NULL, trial TEXT NOT NULL, PRIMARY KEY(proposal, trial));
+    CREATE TABLE metrics(trial TEXT NOT NULL, name TEXT NOT NULL, value REAL, PRIMARY KEY(trial, name));
+    CREATE TABLE curve_points(trial TEXT NOT NULL, name TEXT NOT NULL, step INTEGER NOT NULL, value REAL,
+        PRIMARY KEY(trial, name, step));
+    CREATE TABLE costs(id TEXT PRIMARY KEY, kind TEXT NOT NULL, trial TEXT, stage TEXT, device TEXT,
+        samples INTEGER, seconds REAL NOT NULL, at TEXT NOT NULL);
+    CREATE TABLE checkpoints(trial TEXT PRIMARY KEY, path TEXT NOT NULL, bytes INTEGER NOT NULL, kept INTEGER NOT NULL,
+        at TEXT NOT NULL);
+    CREATE TABLE results(context TEXT NOT NULL, name TEXT NOT NULL, content TEXT NOT NULL, at TEXT NOT NULL,
+        PRIMARY KEY(context, name));
+    CREATE TABLE events(id INTEGER PRIMARY KEY, level TEXT NOT NULL, kind TEXT NOT NULL, subject TEXT,
+        text TEXT NOT NULL, at TEXT NOT NULL);
+    """)
+
+
+@migrations()
+def m002_race(db: Database) -> None:
+    """Trials that stop before the end of their schedule, and pools that the race drops."""
+    db.executescript("""
+    ALTER TABLE trials ADD COLUMN horizon INTEGER;
+    ALTER TABLE trials ADD COLUMN resumed INTEGER NOT NULL DEFAULT 0;
+    UPDATE trials SET horizon = samples;
+    CREATE TABLE drops(context TEXT NOT NULL, stage TEXT NOT NULL, pool TEXT NOT NULL, share REAL NOT NULL,
+        seeds INTEGER NOT NULL, chance REAL, reason TEXT NOT NULL, at TEXT NOT NULL, undone TEXT,
+        PRIMARY KEY(context, stage, pool));
+    """)
+
+
+@migrations()
+def m003_agent(db: Database) -> None:
+    """What the language model was asked, and what that took."""
+    db.executescript("""
+    CREATE TABLE model_calls(id INTEGER PRIMARY KEY, context TEXT NOT NULL, purpose TEXT NOT NULL, model TEXT,
+        read INTEGER NOT NULL, written INTEGER NOT NULL, estimated INTEGER NOT NULL, seconds REAL NOT NULL, cost REAL,
+        outcome TEXT NOT NULL, at TEXT NOT NULL);
+    """)
+
+
+@migrations()
+def m004_requests(db: Database) -> None:
+    """What a UI asks of the running engine."""
+    db.executescript("""
+    CREATE TABLE requests(id INTEGER PRIMARY KEY, kind TEXT NOT NULL, argument TEXT, who TEXT NOT NULL,
+        at TEXT NOT NULL, taken TEXT, outcome TEXT);
+    """)
+
+
+@migrations()
+def m005_cycles(db: Database) -> None:
+    """Cycles after the first, each with the checkpoint that it starts from."""
+    db.executescript("""
+    CREATE TABLE cycles(context TEXT PRIMARY KEY, root TEXT NOT NULL, cycle INTEGER NOT NULL, parent TEXT NOT NULL,
+        init TEXT NOT NULL, proposal TEXT, spent REAL NOT NULL, at TEXT NOT NULL);
+    """)
+
+
+@migrations()
+def m006_duplicates(db: Database) -> None:
+    """Rows that are like an earlier one."""
+    db.executescript("""
+    CREATE TABLE duplicates(dataset TEXT NOT NULL, row INTEGER NOT NULL, original INTEGER NOT NULL, op TEXT NOT NULL,
+        PRIMARY KEY(dataset, row));
+    """)

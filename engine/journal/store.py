@@ -1,0 +1,154 @@
+"""The study's memory: one SQLite file in WAL mode. docs/store.md describes the tables.
+
+Only the engine process writes trials and costs. Every write is one transaction, so that a kill
+at any moment leaves either all of it or nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.base.errors import StoreError
+from engine.base.secrets import redact
+from engine.journal.schema import STEPS, schema, sqlite_utils
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+Row = dict[str, Any]
+
+
+def now() -> str:
+    """The time, UTC, ISO 8601 to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@contextmanager
+def _readable_errors(file: Path) -> Iterator[None]:
+    """SQLite's errors in one line, with a remedy."""
+    try:
+        yield
+    except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
+        text = str(error)
+        remedy = "check the disk and the permissions; copy the file before any repair"
+        for part, hint in (
+            ("full", "the disk is full: free some space and run the same command again; nothing is lost"),
+            ("readonly", "the folder is read-only: make it writable, or copy the study elsewhere"),
+            ("unable to open", "the folder cannot be written: make it writable, or copy the study elsewhere"),
+            ("disk I/O", "the disk refuses to write: free some space, then run the same command again"),
+            ("not a database", "the file is damaged: restore a copy, or move it away to start anew"),
+            ("malformed", "the file is damaged: restore a copy, or move it away to start anew"),
+            ("locked", "another process holds it: wait for it, or stop it"),
+        ):
+            if part in text:
+                remedy = hint
+                break
+        raise StoreError(f"{file}: {text}; {remedy}") from error
+
+
+class Store:
+    """The database of one study, one connection. Not shared between threads.
+
+    readonly: open without creating or migrating (`djsb status` while the engine writes).
+    """
+
+    def __init__(self, file: Path, readonly: bool = False) -> None:
+        self.file = file
+        with _readable_errors(file):
+            if readonly:
+                if not file.exists():
+                    raise StoreError(f"{file} does not exist yet; run djsb auto or djsb pools first")
+                # a reader must be able to recover the log of an engine that was killed, so it may write
+                self.connection = sqlite3.connect(file, isolation_level=None, timeout=10)
+            else:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                self.connection = sqlite3.connect(file, isolation_level=None, timeout=30)
+            self.db: Database = sqlite_utils().Database(self.connection)
+            self._refuse_newer()
+            if not readonly:
+                self.connection.execute("PRAGMA journal_mode=WAL")
+                self.connection.execute("PRAGMA synchronous=NORMAL")
+                schema().apply(self.db)
+            elif schema().pending(self.db):
+                raise StoreError(
+                    f"{file} is from an older djsb; run djsb auto or djsb pools once to bring it up to date"
+                )
+
+    def _refuse_newer(self) -> None:
+        known = {step.__name__ for step in STEPS}
+        newer = [m.name for m in schema().applied(self.db) if m.name not in known]
+        if newer:
+            raise StoreError(
+                f"{self.file} is from a newer djsb (it has {newer[-1]}); upgrade djsb, or open another study"
+            )
+
+    def close(self) -> None:
+        """Close the connection; what was committed stays."""
+        self.connection.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All writes inside happen together or not at all."""
+        with _readable_errors(self.file), self.db.atomic():
+            yield
+
+    def query(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
+        """Rows as dicts."""
+        with _readable_errors(self.file):
+            cursor = self.connection.execute(sql, parameters)
+            names = [d[0] for d in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def one(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> Row | None:
+        """The first row, or None."""
+        rows = self.query(sql, parameters)
+        return rows[0] if rows else None
+
+    def put(self, table: str, rows: Row | Iterable[Row]) -> None:
+        """Insert or replace by primary key."""
+        many = [rows] if isinstance(rows, dict) else list(rows)
+        if not many:
+            return
+        names = list(many[0])
+        sql = f"INSERT OR REPLACE INTO {table}({', '.join(names)}) VALUES({', '.join('?' * len(names))})"
+        with _readable_errors(self.file):
+            self.connection.executemany(sql, [[row[n] for n in names] for row in many])
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run one statement; the number of rows that it changed."""
+        with _readable_errors(self.file):
+            return self.connection.execute(sql, parameters).rowcount
+
+    def event(self, kind: str, text: str, subject: str | None = None, level: str = "info") -> None:
+        """Record what happened. level: info, warning or error."""
+        row = {"level": level, "kind": kind, "subject": subject, "text": redact(text), "at": now()}
+        self.put("events", row)
+
+    def result(self, context: str, name: str) -> Any:
+        """A stage's stored result (JSON), or None."""
+        row = self.one("SELECT content FROM results WHERE context=? AND name=?", (context, name))
+        return json.loads(row["content"]) if row else None
+
+    def put_result(self, context: str, name: str, content: Any) -> None:
+        """Store a stage's result as JSON."""
+        text = json.dumps(content, allow_nan=False, default=_number)
+        self.put("results", {"context": context, "name": name, "content": text, "at": now()})
+
+
+def _number(value: Any) -> Any:
+    """NumPy's number as Python's, for JSON."""
+    if type(value).__module__ == "numpy" and hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be stored as a result")

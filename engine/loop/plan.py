@@ -1,0 +1,105 @@
+"""The plan: trials of every stage and their device time, before anything is spent (Section 3.2.4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.base.amounts import parse_budget
+from engine.journal.store import Row
+from engine.runner.scheduler import scheduler
+from engine.search.race import bound
+from engine.study.opened import OpenStudy
+from engine.tasks.contract import Outside
+
+
+def make_plan(opened: OpenStudy, workers: int | None) -> Row:
+    """The most that each stage may ask for. Later stages depend on results, so theirs are upper bounds.
+
+    With a task, a few steps are timed on the first device unless trials were measured already.
+    """
+    study, size = opened.study, opened.pool_size
+    units = _units(opened)
+    if study.task is None:
+        return {"stages": [{"stage": "pools", "trials": 0, "what": units[0].what, "seconds": None}], "seconds": None}
+    if isinstance(opened.task, Outside) and opened.task.expected(study) is None:
+        rows: list[Row] = [{"stage": u.stage, "trials": u.trials, "what": u.what, "seconds": None} for u in units]
+        note = "device time is not known before a trial has run; set command.expected to what one takes"
+        return {"stages": rows, "seconds": None, "note": note}
+    limit = parse_budget(study.budget)
+    with scheduler(opened, limit, workers) as timer:
+        timer.calibrate(charge=False)
+
+        def seconds(samples: float) -> float:
+            found = timer.accounts.estimate(int(samples))
+            assert found is not None
+            return found
+
+        per_trial = size * study.train.epochs
+        stages: list[Row] = [
+            {"stage": u.stage, "trials": u.trials, "what": u.what,
+             "seconds": u.trials * seconds(per_trial * u.length / u.trials) if u.trials else 0.0}
+            for u in units
+        ]  # fmt: skip
+        if study.cycles.max > 1:
+            stages.append(_further(study.cycles.max, stages))
+        devices = len(timer.slots)
+        t_full = seconds(int(opened.scan.good.sum()) * study.train.epochs)
+    total = sum(float(s["seconds"]) for s in stages)
+    m = sum(int(s["trials"]) for s in stages)
+    r = total / m / t_full
+    return {
+        "stages": stages, "seconds": total, "wall_seconds": total / devices, "devices": devices,
+        "budget": study.budget, "fits": total <= limit, "pool_size": size, "t_full": t_full, "m": m, "r": r,
+        "with_sandbox": (1 + m * r) * t_full, "break_even": math.floor(1 + m * r) + 1,
+    }  # fmt: skip
+
+
+def _further(cycles: int, stages: Sequence[Row]) -> Row:
+    """What the cycles after the first take at most, in one line."""
+    last = f" to {cycles}" if cycles > 2 else ""
+    return {
+        "stage": "cycles", "trials": (cycles - 1) * sum(s["trials"] for s in stages),
+        "what": f"cycle 2{last}: all stages again, from the best checkpoint, while a recipe is confirmed",
+        "seconds": (cycles - 1) * sum(s["seconds"] for s in stages),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A stage's part of the plan. length: of all its trials together, in whole trials of the common size."""
+
+    stage: str
+    trials: int
+    length: float
+    what: str
+
+
+def _units(opened: OpenStudy) -> list[_Unit]:
+    study, search = opened.study, opened.study.search
+    sound = [c for c in opened.cuts if c.reason is None]
+    ops = len({c.slice.op for c in sound})
+    top, clusters = min(study.combine.top, ops), min(study.combine.clusters, ops)
+    lattice = top + clusters + min(study.combine.max, 2**top - 1 - top + 2**clusters - 1 - clusters + top * clusters)
+
+    def stage(name: str, arms: int, best: int, what: str) -> _Unit:
+        if search.strategy == "race":
+            trials, length = bound(opened.rungs, arms, best, search.keep)
+            return _Unit(name, trials, length, f"{what} in {len(opened.rungs)} rungs")
+        trials = (arms + 1) * search.seeds
+        return _Unit(name, trials, trials, f"{what} × {search.seeds} seeds")
+
+    return [
+        stage("probe", len(sound), search.top, f"{len(sound)} pools and the control"),
+        stage("combine", lattice, study.confirm.candidates, f"at most {lattice} combinations and the control"),
+        *(
+            _Unit("scale", n, float(n * rate), f"×{rate}: repeat, lower layers, control")
+            for rate in study.scale.rates
+            for n in [3 * study.scale.recipes * study.scale.seeds]
+        ),
+        *(
+            _Unit("confirm", n, float(n), f"{study.confirm.seeds} fresh seeds")
+            for n in [2 * study.confirm.candidates * study.confirm.seeds]
+        ),
+    ]

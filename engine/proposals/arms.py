@@ -1,0 +1,77 @@
+"""An arm: a pool with its samples and horizon, the id of its trial, its control."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from engine.base.ids import digest
+from engine.evidence.ranking import Ranked
+from engine.records.pool import Layer, Pool, Slice
+from engine.records.proposal import PoolRequest
+from engine.study.opened import OpenStudy
+
+PoolKind = Literal["control", "single", "combination", "repetition", "layers", "mapper"]
+
+
+def trial_id(opened: OpenStudy, request: PoolRequest, seed: int) -> str:
+    """The trial's content hash: equal requests are one trial, whoever asks."""
+    parts = [opened.context, request.to_pool().id, request.samples, seed, opened.init]
+    return digest([*parts, request.horizon] if request.horizon else parts)
+
+
+def ended(opened: OpenStudy, requests: Sequence[PoolRequest], seeds: Sequence[int]) -> bool:
+    """True when every request's trial at every seed has a result, has failed, or was cancelled."""
+    ids = {trial_id(opened, r, s) for r in requests for s in seeds}
+    marks = ", ".join("?" * len(ids))
+    done = opened.store.query(
+        f"SELECT id FROM trials WHERE id IN ({marks}) AND state IN ('COMPLETE', 'FAIL', 'CANCELLED')", list(ids)
+    )
+    return len(done) == len(ids)
+
+
+def kind_of(pool: Pool) -> PoolKind:
+    """The kind of a pool of one layer that is no control."""
+    return "mapper" if pool.mappers else "combination" if len(pool.slices) > 1 else "single"
+
+
+def request(opened: OpenStudy, pool: Pool, label: str, kind: PoolKind, epochs: float | None = None) -> PoolRequest:
+    """A pool with the samples that the study's epochs give it."""
+    samples = int(pool.samples * (epochs if epochs is not None else opened.study.train.epochs))
+    return PoolRequest.model_validate(
+        {"pool": pool.to_json(), "label": label, "kind": kind, "samples": max(1, samples)}
+    )
+
+
+def control(opened: OpenStudy, size: int) -> Pool:
+    """The random pool of a size."""
+    return Pool((Layer(),), size, seed=opened.study.seed)
+
+
+def compatible(chosen: Sequence[Ranked]) -> bool:
+    """False for two buckets of one statistic, which share no row."""
+    return len({r.statistic for r in chosen}) == len(chosen)
+
+
+def label(chosen: Sequence[Ranked]) -> str:
+    """`text_len mid + char_rep_ratio low`."""
+    return " + ".join(r.label for r in chosen)
+
+
+def combined(opened: OpenStudy, chosen: Sequence[Ranked], size: int) -> PoolRequest:
+    """A combination of slices as a pool of a size."""
+    if len(chosen) == 1:
+        return request(opened, replace(chosen[0].pool, size=size), label(chosen), "single")
+    pool = Pool((Layer(ordered(r.pool.slices[0] for r in chosen)),), size, seed=opened.study.seed)
+    return request(opened, pool, label(chosen), "combination")
+
+
+def ordered(slices: Iterable[Slice]) -> tuple[Slice, ...]:
+    """Slices in one order, so that equal combinations are equal pools."""
+    return tuple(sorted(slices, key=lambda s: (s.op, s.statistic, str(s))))
+
+
+def fewest_rows(opened: OpenStudy) -> int:
+    """Rows below which a combination is left out."""
+    return max(int(opened.study.combine.floor * opened.pool_size), opened.fewest_rows)

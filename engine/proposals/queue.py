@@ -1,0 +1,217 @@
+"""The queue of proposals: what is asked for, what the gate says, which trials it became once it was approved.
+
+Nothing runs that is not in this queue and approved there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+from engine.base.ids import digest
+from engine.evidence import prompts as prompting
+from engine.journal.store import Row, now
+from engine.proposals import gate
+from engine.proposals.arms import trial_id
+from engine.proposals.kinds.prompt import seconds, to_ask
+from engine.records.pool import Pool
+from engine.records.proposal import PoolRequest, Proposal
+from engine.runner.accounts import Accounts
+from engine.study.opened import OpenStudy
+from engine.study.variants import where
+
+# share of the budget that may be spent when a stage ends, so that later stages are not starved
+STAGE_CAP = {"probe": 0.6, "combine": 0.8, "scale": 0.85, "confirm": 1.0}
+
+
+def supersede(opened: OpenStudy, stage: str, origin: str, current: list[str]) -> None:
+    """Undecided proposals of an earlier round that their origin no longer asks for wait for nobody."""
+    marks = ", ".join("?" * len(current))
+    opened.store.execute(
+        "UPDATE proposals SET status = 'superseded' WHERE context = ? AND stage = ? AND origin = ? "
+        f"AND status IN ('queued', 'held', 'refused') AND id NOT IN ({marks})",
+        (opened.context, stage, origin, *current),
+    )
+
+
+def stored_id(opened: OpenStudy, proposal: Proposal) -> str:
+    """A proposal's id in the store: the same request in another context is another proposal."""
+    return digest([opened.context, proposal.id], 12)
+
+
+def submit(opened: OpenStudy, proposal: Proposal, accounts: Accounts, approved: Sequence[str] = ()) -> tuple[str, str]:
+    """Check a proposal at the gate and store it; its status and the gate's reason.
+
+    approved: proposals of the stage whose trials may still wait. A decided proposal keeps its status,
+    and one that the budget refused stays refused until the limit rises, so that a resumed run decides alike.
+    """
+    store, key = opened.store, stored_id(opened, proposal)
+    known = store.one("SELECT origin, status, content FROM proposals WHERE id = ?", (key,))
+    before = json.loads(known["content"]) if known else {}
+    if known and known["status"] == "queued" and proposal.suggestion and known["origin"] != proposal.origin:
+        return "queued", f"the same was asked for by {known['origin']} and waits"  # who asks again changes nothing
+    limit = accounts.limit
+    if known and known["status"] not in ("queued", "refused", "superseded"):
+        return str(known["status"]), str(before["gate"])
+    if known and known["status"] == "refused" and before["gate"].startswith("budget") and before["limit"] >= limit:
+        return "refused", str(before["gate"])
+    passed, new = examine(opened, proposal, accounts, approved)
+    # a stage whose every trial an earlier stage ran has nothing left to ask for, and is no failure
+    status = "queued" if passed.ok else "approved" if not new else "refused"
+    with store.transaction():
+        content = {**proposal.model_dump(mode="json"), "gate": passed.reason, "limit": limit}
+        store.put(
+            "proposals",
+            {"id": key, "context": opened.context, "origin": proposal.origin, "kind": proposal.kind,
+             "stage": proposal.stage, "content": json.dumps(content), "status": status, "cost": passed.cost,
+             "at": now()},
+        )  # fmt: skip
+        if status == "refused":
+            store.event("refused", passed.reason, key, "warning")
+    return status, passed.reason
+
+
+def examine(
+    opened: OpenStudy, proposal: Proposal, accounts: Accounts, approved: Sequence[str] = ()
+) -> tuple[gate.Passed, int]:
+    """What the gate says of a proposal, and how many of its trials are new; nothing is written."""
+    store, key, limit = opened.store, stored_id(opened, proposal), accounts.limit
+    at = where(opened, proposal)
+    if proposal.kind == "prompt":
+        times, each = to_ask(opened, prompting.prompts_of(proposal)), seconds(accounts)
+        free = max(0.0, accounts.allowance(_share(proposal)) - accounts.spent())
+        return gate.check(proposal, at, None if each is None else each * times, free, times), times
+    new = [t for t in _trials(at, proposal) if not store.one("SELECT 1 FROM trials WHERE id = ?", (t[0],))]
+    estimate = cache(Accounts(at, limit).estimate)
+    costs = [estimate(request.samples - _had(at, request, seed)) for _, request, seed in new]
+    cost = sum(c for c in costs if c is not None) if all(c is not None for c in costs) else None
+    marks = ", ".join("?" * len(approved))
+    outstanding = sum(
+        estimate(r["samples"]) or 0.0
+        for r in store.query(
+            "SELECT DISTINCT t.id, t.samples FROM trials t JOIN proposal_trials x ON x.trial = t.id "
+            f"WHERE t.state = 'WAITING' AND x.proposal IN ({marks})",
+            approved,
+        )
+    )
+    first = proposal.seeds[0] == 0 and is_first_round(opened, proposal.stage, [key])
+    cap = limit if first else accounts.allowance(_share(proposal))
+    available = max(0.0, cap - accounts.spent() - outstanding)
+    return gate.check(proposal, at, cost, available, len(new)), len(new)
+
+
+def _share(proposal: Proposal) -> float:
+    """Share of the budget that may be spent with this proposal; a suggestion may come late, before the confirmation."""
+    return STAGE_CAP["scale" if proposal.suggestion else proposal.stage]
+
+
+def asked_by_others(opened: OpenStudy, stages: Mapping[str, str]) -> list[str]:
+    """Ids of approved proposals of these stages that the loop's own proposer did not ask for.
+
+    stages: stage → the origin of what the loop itself asks there.
+    """
+    rows = opened.store.query(
+        "SELECT id, stage, origin FROM proposals WHERE status = 'approved' AND ((context = ? AND kind != 'cycle') "
+        "OR id = (SELECT proposal FROM cycles WHERE context = ?)) ORDER BY at, id",
+        (opened.context, opened.context),
+    )
+    return [r["id"] for r in rows if r["stage"] in stages and r["origin"] != stages[r["stage"]]]
+
+
+def is_first_round(opened: OpenStudy, stage: str, proposals: Sequence[str]) -> bool:
+    """True in the probe until any other proposal than these has a result: one round may use the whole budget."""
+    marks = ", ".join("?" * len(proposals))
+    other = opened.store.one(
+        f"SELECT 1 FROM trials WHERE context = ? AND state = 'COMPLETE' AND proposal NOT IN ({marks}) LIMIT 1",
+        (opened.context, *proposals),
+    )
+    return stage == "probe" and other is None
+
+
+def _had(opened: OpenStudy, request: PoolRequest, seed: int) -> int:
+    """Samples of the request that a shorter trial has trained, whose state is kept."""
+    row = opened.store.one(
+        "SELECT max(samples) AS n FROM trials WHERE context = ? AND pool = ? AND horizon = ? AND seed = ? "
+        "AND samples < ? AND state = 'COMPLETE'",
+        (opened.context, request.key[0], request.key[2], seed, request.samples),
+    )
+    return int(row["n"] or 0) if row and opened.can_pause else 0
+
+
+def _trials(opened: OpenStudy, proposal: Proposal) -> list[tuple[str, PoolRequest, int]]:
+    """(trial id, request, seed) of all that a proposal asks for."""
+    return [(trial_id(opened, r, seed), r, seed) for seed in proposal.seeds for r in proposal.pools]
+
+
+def ensure_trials(opened: OpenStudy, proposal: Proposal, key: str | None = None) -> None:
+    """Write the proposal's pools and trials; what is there already stays as it is.
+
+    key: its id in the store, where it was asked for in another cycle.
+    """
+    store, key, at = opened.store, key or stored_id(opened, proposal), where(opened, proposal)
+    with store.transaction():
+        for trial, request, seed in _trials(at, proposal):
+            pool = request.to_pool()
+            put_pool(opened, pool, request.label, request.kind)
+            store.execute(
+                "INSERT OR IGNORE INTO trials(id, context, pool, seed, init, samples, horizon, stage, proposal, state) "
+                "VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, 'WAITING')",
+                (
+                    trial, at.context, pool.id, seed, at.init, request.samples, request.horizon or request.samples,
+                    proposal.stage, key,
+                ),
+            )  # fmt: skip
+            store.put("proposal_trials", {"proposal": key, "trial": trial})
+
+
+def put_pool(opened: OpenStudy, pool: Pool, label: str, kind: str) -> None:
+    """Write a pool's description once."""
+    one = pool.slices[0] if len(pool.slices) == 1 else None
+    bucket = label.rsplit(" ", 1)[-1] if one is not None and kind == "single" else None
+    opened.store.execute(
+        "INSERT OR IGNORE INTO pools(id, content, label, kind, op, statistic, bucket, at) "
+        "VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            pool.id,
+            json.dumps(pool.to_json()),
+            label,
+            kind,
+            one and one.op,
+            one and one.statistic,
+            bucket,
+            now(),
+        ),
+    )
+
+
+def record_cuts(opened: OpenStudy) -> None:
+    """Write all single-OP pools, degenerate ones with their reason."""
+    rows = []
+    with opened.store.transaction():
+        opened.store.execute("DELETE FROM pool_cuts WHERE context = ?", (opened.context,))
+        for cut in opened.cuts:
+            put_pool(opened, cut.pool, cut.label, "single")
+            rows.append(
+                {"context": opened.context, "op": cut.slice.op, "statistic": cut.slice.statistic,
+                 "bucket": cut.bucket, "pool": cut.pool.id, "kept": cut.kept, "entropy": None,
+                 "verdict": "degenerate" if cut.reason else "ok", "reason": cut.reason}
+            )  # fmt: skip
+        opened.store.put("pool_cuts", rows)
+
+
+def proposal_rows(opened: OpenStudy, ids: list[str]) -> list[Row]:
+    """Proposals as they are listed; reason: why it is asked for, gate: what the gate said."""
+    marks = ", ".join("?" * len(ids))
+    found = []
+    for row in opened.store.query(f"SELECT * FROM proposals WHERE id IN ({marks}) ORDER BY at, id", ids):
+        content = json.loads(row["content"])
+        decisions = opened.store.query(
+            "SELECT verdict, who, why, at FROM decisions WHERE proposal = ? ORDER BY id", (row["id"],)
+        )
+        found.append(
+            {"id": row["id"], "origin": row["origin"], "kind": row["kind"], "stage": row["stage"],
+             "status": row["status"], "reason": content["reason"], "gate": content["gate"], "cost": row["cost"],
+             "at": row["at"], "decisions": decisions, "content": content}
+        )  # fmt: skip
+    return found

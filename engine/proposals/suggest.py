@@ -1,0 +1,116 @@
+"""Drafting: a suggestion becomes a proposal with pools, lengths and seeds, or is refused with the reason.
+
+Suggested pools run straight at the last rung of the study, against the control at the same seeds and steps, so that
+they stand beside what the race or the grid has kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from engine.base.errors import DjsbError
+from engine.base.ids import digest
+from engine.data import catalogue
+from engine.journal.store import now
+from engine.proposals.arms import trial_id
+from engine.proposals.kinds.contract import Refused
+from engine.proposals.kinds.cycle import draft_cycle
+from engine.proposals.kinds.mapper import draft_mapper
+from engine.proposals.kinds.prompt import draft_prompt
+from engine.proposals.kinds.repeat import draft_repeat
+from engine.proposals.kinds.seeds import draft_seeds
+from engine.proposals.kinds.slices import draft_slices
+from engine.proposals.kinds.transfer import draft_transfer
+from engine.proposals.queue import stored_id, submit
+from engine.records.experiment import Bucket, Combine, Cycle, Mapper, Prompt, Repeat, Scale, Seeds, Suggestion
+from engine.records.proposal import Origin, PoolRequest, Proposal
+from engine.runner.accounts import Accounts
+from engine.study.opened import OpenStudy
+from engine.study.variants import where
+from engine.tasks.contract import Task
+
+
+def suggest(
+    opened: OpenStudy, suggestion: Suggestion, origin: Origin, accounts: Accounts, parent: str | None = None
+) -> tuple[str, str, str]:
+    """Draft a suggestion, check it at the gate and queue it: (id, status, the gate's reason).
+
+    One that cannot be drafted is kept too, refused, with the reason.
+    """
+    try:
+        proposal = draft(opened, suggestion, origin, parent)
+    except DjsbError as error:
+        return _refuse(opened, suggestion, origin, str(error)), "refused", str(error)
+    status, reason = submit(opened, proposal, accounts)
+    return stored_id(opened, proposal), status, reason
+
+
+def _refuse(opened: OpenStudy, suggestion: Suggestion, origin: Origin, reason: str) -> str:
+    """Keep a suggestion that is no proposal; its id."""
+    asked = suggestion.experiment.model_dump(mode="json")
+    key = digest([opened.context, "refused", asked], 12)
+    content = {"suggestion": suggestion.model_dump(mode="json"), "reason": suggestion.reason, "gate": reason}
+    known = opened.store.one("SELECT content FROM proposals WHERE id = ?", (key,))
+    with opened.store.transaction():
+        opened.store.put(
+            "proposals",
+            {"id": key, "context": opened.context, "origin": origin, "kind": suggestion.experiment.kind,
+             "stage": "none", "content": json.dumps(content), "status": "refused", "cost": None, "at": now()},
+        )  # fmt: skip
+        if known is None or json.loads(known["content"])["gate"] != reason:
+            opened.store.event("refused", reason, key, "warning")
+    return key
+
+
+def draft(opened: OpenStudy, suggestion: Suggestion, origin: Origin, parent: str | None = None) -> Proposal:
+    """The proposal that a suggestion asks for.
+
+    Raises: Refused with the reason, in words that the one who suggested can act on.
+    """
+    wanted = suggestion.experiment
+    if isinstance(wanted, Mapper):
+        catalogue.check_mapper(wanted.op, wanted.params, opened.folder)
+    if isinstance(wanted, Scale) and wanted.dataset is not None:
+        catalogue.inside(opened.folder, wanted.dataset)
+    runs = runnable(opened.task)
+    if wanted.kind not in runs:
+        raise Refused(f"task {opened.study.task} runs no {wanted.kind} proposals; it runs {', '.join(sorted(runs))}")
+    if isinstance(wanted, Combine | Bucket):
+        stage, pools, seeds = draft_slices(opened, wanted)
+    elif isinstance(wanted, Repeat):
+        stage, pools, seeds = draft_repeat(opened, wanted)
+    elif isinstance(wanted, Seeds):
+        stage, pools, seeds = draft_seeds(opened, wanted)
+    elif isinstance(wanted, Cycle):
+        stage, pools, seeds = draft_cycle(opened, wanted)
+    elif isinstance(wanted, Mapper):
+        stage, pools, seeds = draft_mapper(opened, wanted)
+    elif isinstance(wanted, Scale):
+        stage, pools, seeds = draft_transfer(opened, wanted)
+    elif isinstance(wanted, Prompt):
+        stage, pools, seeds = draft_prompt(opened, wanted)
+    else:
+        raise Refused(f"no way is known to run {wanted.kind}")
+    found = Proposal(
+        origin=origin, kind=wanted.kind, stage=stage, pools=tuple(pools), seeds=tuple(seeds), reason=suggestion.reason,
+        evidence=suggestion.evidence, expected=suggestion.expected, fallback=suggestion.fallback,
+        suggestion=suggestion, parent=parent, init=wanted.checkpoint if isinstance(wanted, Cycle) else None,
+    )  # fmt: skip
+    if pools:
+        _refuse_repetition(where(opened, found), pools, seeds)
+    return found
+
+
+def runnable(task: Task) -> frozenset[str]:
+    """Kinds of proposals that can run: those of the task, and those that ask nothing of it but to train."""
+    return task.runs | {"cycle", "scale"}
+
+
+def _refuse_repetition(opened: OpenStudy, pools: Sequence[PoolRequest], seeds: Sequence[int]) -> None:
+    """Refuse what asks for no trial that is new, the control's aside."""
+    ids = [trial_id(opened, r, seed) for r in pools if r.kind != "control" for seed in seeds]
+    marks = ", ".join("?" * len(ids))
+    asked = opened.store.query(f"SELECT id FROM trials WHERE id IN ({marks})", ids)
+    if len(asked) == len(ids):
+        raise Refused(f"a repetition: {', '.join(r.label for r in pools if r.kind != 'control')} was asked for before")

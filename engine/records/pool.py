@@ -1,0 +1,172 @@
+"""Pools: immutable descriptions of data.
+
+A pool names its slices (intervals of statistics), size, repetition and seed; its content hash is its id.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.base.errors import PoolError
+from engine.base.ids import digest
+
+Values = NDArray[np.float64]
+RowMask = NDArray[np.bool_]
+Rows = NDArray[np.int64]
+FEEDBACK = "model_feedback"  # in place of an OP: the statistic is a checkpoint's (engine/feedback.py)
+BUCKETS = {
+    2: ("low", "high"),
+    3: ("low", "mid", "high"),
+    4: ("low", "mid-low", "mid-high", "high"),
+    5: ("low", "mid-low", "mid", "mid-high", "high"),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One statistic of every row.
+
+    low, high: (rows,) smallest and largest value in the row; the same array where a row has one
+    value (text statistics, one image per row). NaN where the OP could not read the row.
+    """
+
+    low: Values
+    high: Values
+
+    @property
+    def value(self) -> Values:
+        """(rows,) one number per row: the middle of its values."""
+        return self.low if self.low is self.high else (self.low + self.high) / 2
+
+
+@dataclass(frozen=True)
+class Slice:
+    """An interval of a statistic's values; a row is kept when all its values lie inside.
+
+    low, high: bounds, None for open-ended. By default [low, high): closed below, open above, so
+    that neighbouring buckets share no row and leave no gap on new data.
+    """
+
+    op: str
+    statistic: str
+    low: float | None = None
+    high: float | None = None
+    low_closed: bool = True
+    high_closed: bool = False
+    params: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        if math.isnan(low) or math.isnan(high) or low > high:
+            raise PoolError(
+                f"{self.statistic}: the lower bound {self.low} is above the upper bound {self.high}; swap them"
+            )
+
+    def keeps(self, column: Column) -> RowMask:
+        """(rows,) True where the row's values all lie inside; NaN never does."""
+        kept = ~np.isnan(column.low)
+        if self.low is not None:
+            kept &= column.low >= self.low if self.low_closed else column.low > self.low
+        if self.high is not None:
+            kept &= column.high <= self.high if self.high_closed else column.high < self.high
+        return kept
+
+    def __str__(self) -> str:
+        left = "(-inf" if self.low is None else f"{'[' if self.low_closed else '('}{self.low:g}"
+        right = "inf)" if self.high is None else f"{self.high:g}{']' if self.high_closed else ')'}"
+        return f"{self.statistic} in {left}, {right}"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Rows that pass all slices; no slices: all rows. weight: its share of the pool, None: as many as fit."""
+
+    slices: tuple[Slice, ...] = ()
+    weight: float | None = None
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A mapper that rewrites the rows of a pool (Appendix E.11).
+
+    params: as in the study, paths relative to its folder. weights: content hash of the model folder that they name.
+    """
+
+    op: str
+    params: tuple[tuple[str, Any], ...] = ()
+    weights: str = ""
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{name}={value}" for name, value in self.params)
+        return f"{self.op}({told})" if told else self.op
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What one trial is trained on.
+
+    layers: taken in order; a row taken by one is not taken again (the deduplicated union of
+    Section 3.2.3). size: distinct rows. repetition: how often each is seen per epoch. mappers: rewrite the rows
+    that the layers keep, one after the other.
+    """
+
+    layers: tuple[Layer, ...] = (Layer(),)
+    size: int = 0
+    repetition: int = 1
+    seed: int = 0
+    mappers: tuple[Rewrite, ...] = ()
+
+    @cached_property
+    def id(self) -> str:
+        """Content hash: the same on every machine and in every run."""
+        return digest(self.to_json(), 12)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `pool_from_json` reads; mappers stand there only where there are some."""
+        content = asdict(self)
+        return content if self.mappers else {k: v for k, v in content.items() if k != "mappers"}
+
+    @property
+    def slices(self) -> tuple[Slice, ...]:
+        """The slices of a pool of one layer."""
+        return self.layers[0].slices if len(self.layers) == 1 else ()
+
+    @property
+    def is_control(self) -> bool:
+        """True for a random sample of all rows, as they are."""
+        return self.layers == (Layer(),) and not self.mappers
+
+    @property
+    def samples(self) -> int:
+        """Rows seen in one epoch."""
+        return self.size * self.repetition
+
+
+def pool_from_json(content: Mapping[str, Any]) -> Pool:
+    """The inverse of `Pool.to_json`. Raises: ValueError where a number is none; KeyError, TypeError on other shapes."""
+    for name in ("size", "repetition", "seed"):
+        if type(content[name]) is not int:
+            raise ValueError(f"{name}: {content[name]!r} is no whole number")
+    ends = [part.get(end) for layer in content["layers"] for part in layer["slices"] for end in ("low", "high")]
+    for number in (*ends, *(layer["weight"] for layer in content["layers"])):
+        if number is not None and type(number) not in (int, float):
+            raise ValueError(f"{number!r} is no number")
+    layers = tuple(
+        Layer(
+            tuple(Slice(**{**s, "params": tuple((k, v) for k, v in s["params"])}) for s in layer["slices"]),
+            layer["weight"],
+        )
+        for layer in content["layers"]
+    )
+    mappers = tuple(
+        Rewrite(m["op"], tuple((k, v) for k, v in m["params"]), m["weights"]) for m in content.get("mappers", ())
+    )
+    return Pool(layers, content["size"], content["repetition"], content["seed"], mappers)

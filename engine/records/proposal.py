@@ -1,0 +1,106 @@
+"""Proposals and decisions: every trial is asked for by one and allowed by the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from engine.base.ids import digest
+from engine.records.experiment import Suggestion
+from engine.records.pool import Pool, pool_from_json
+
+Kind = Literal["probe", "combine", "bucket", "repeat", "seeds", "mapper", "prompt", "scale", "cycle"]
+Origin = Literal["paper", "race", "person", "model"]
+
+
+class PoolRequest(BaseModel):
+    """A pool to train on and how long.
+
+    samples: rows trained on in total, repeats counted. horizon: samples of the whole learning-rate schedule when
+    the trial is only its beginning; None: the trial is all of it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    pool: dict[str, Any]
+    label: str
+    kind: Literal["control", "single", "combination", "repetition", "layers", "mapper"]
+    samples: int = Field(gt=0)
+    horizon: int | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _begins_its_schedule(self) -> PoolRequest:
+        if self.horizon is not None and self.horizon < self.samples:
+            raise ValueError(f"horizon {self.horizon} is below the {self.samples} samples to train on")
+        return self
+
+    @field_validator("pool")
+    @classmethod
+    def _is_pool(cls, pool: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return pool_from_json(pool).to_json()
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no pool: {type(error).__name__} {error}") from None
+
+    def to_pool(self) -> Pool:
+        """The pool as a value."""
+        return pool_from_json(self.pool)
+
+    def part(self, share: float) -> PoolRequest:
+        """The first `share` of the steps, 0 … 1, at the learning rates of the whole."""
+        if share >= 1:
+            return self
+        return self.model_copy(update={"samples": max(1, int(self.samples * share)), "horizon": self.samples})
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """(pool, samples, horizon): what results are compared under."""
+        return self.to_pool().id, self.samples, self.horizon or self.samples
+
+
+class Proposal(BaseModel):
+    """A typed request for trials: every pool at every seed.
+
+    evidence: ids of the pools, trials or proposals that it rests on. expected: change in percent, or None.
+    fallback: what happens when it is rejected. suggestion: what a person or a model wrote, of which this is the draft.
+    parent: id of the proposal that this is an edited version of. init: the trial whose checkpoint a cycle starts from.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    version: Literal[1] = 1
+    origin: Origin
+    kind: Kind
+    stage: str
+    pools: tuple[PoolRequest, ...]
+    seeds: tuple[int, ...]
+    reason: str
+    evidence: tuple[str, ...] = ()
+    expected: float | None = None
+    fallback: str = "the stage goes on without it"
+    suggestion: Suggestion | None = None
+    parent: str | None = None
+    init: str | None = None
+
+    @model_validator(mode="after")
+    def _asks_for_trials(self) -> Proposal:
+        """Only prompts are asked of models that were trained before."""
+        if (self.kind != "prompt") != bool(self.pools and self.seeds):
+            raise ValueError("pools and seeds are needed, and of kind prompt there are none")
+        return self
+
+    @property
+    def id(self) -> str:
+        """Content hash of what is asked for; the same request is the same proposal."""
+        asked = [p.model_dump(include={"pool", "samples", "horizon"}, exclude_none=True) for p in self.pools]
+        start = [self.init] if self.init else []
+        if self.kind == "prompt" and self.suggestion is not None:
+            start.append(self.suggestion.experiment.model_dump_json())
+        return digest([self.version, self.kind, self.stage, asked, list(self.seeds), *start], 12)
+
+
+def stored_proposal(row: Mapping[str, Any]) -> Proposal:
+    """The proposal of a row of the store; the gate's notes are left aside."""
+    content = json.loads(row["content"])
+    return Proposal.model_validate({k: v for k, v in content.items() if k in Proposal.model_fields})

@@ -1,0 +1,95 @@
+"""A person's suggestion or edited version of a proposal, put to the gate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from app.person import person
+from engine.base.amounts import parse_budget
+from engine.base.errors import DjsbError, StudyError
+from engine.base.problems import explain
+from engine.proposals.queue import proposal_rows
+from engine.runner.accounts import Accounts
+from engine.study.opened import OpenStudy, open_study
+from engine.study.variants import current
+
+
+def opened_study(folder: Path) -> tuple[OpenStudy, Accounts]:
+    """A study that was looked at before, with its data, and its accounts."""
+    opened = current(open_study(folder))
+    if opened.store.one("SELECT 1 FROM pool_cuts WHERE context = ?", (opened.context,)) is None:
+        raise StudyError(f"no pool was cut yet in {folder}; run djsb pools {folder} or djsb auto {folder} first")
+    limit = opened.store.result(opened.context, "budget") or parse_budget(opened.study.budget)
+    return opened, Accounts(opened, limit)
+
+
+def queue_suggestion(opened: OpenStudy, accounts: Accounts, content: Any, parent: str | None = None) -> str:
+    """Queue a person's suggestion; its id. Raises: StudyError with what is wrong in it."""
+    from pydantic import ValidationError
+
+    from engine.proposals.suggest import suggest
+    from engine.records.experiment import Suggestion
+
+    try:
+        suggestion = Suggestion.model_validate_json(json.dumps(content))
+    except (ValidationError, TypeError) as error:
+        told = explain(error) if isinstance(error, ValidationError) else str(error)
+        raise StudyError(f"the proposal is not valid: {told}; see docs/agent.md for the fields") from None
+    return suggest(opened, suggestion, "person", accounts, parent)[0]
+
+
+def suggest(folder: Path, content: Any) -> str:
+    """Queue a person's suggestion; its id and what the gate said. Raises: StudyError with what is wrong in it."""
+    opened, accounts = opened_study(folder)
+    with opened.store:
+        (row,) = proposal_rows(opened, [queue_suggestion(opened, accounts, content)])
+    return f"{row['id']} is {row['status']}: {row['gate']}"
+
+
+def replace_by(folder: Path, old: str, edited: Any, approve: bool, why: str) -> str:
+    """Put an edited version in a proposal's place; it passes the gate like any other, and waits unless approved here.
+
+    Its id. Raises: StudyError when the gate refuses the edited version; the proposal then waits as before.
+    """
+    from engine.review.decisions import decide
+
+    opened, accounts = opened_study(folder)
+    with opened.store:
+        (row,) = proposal_rows(opened, [old])
+        suggested = row["content"].get("suggestion") is not None
+        new = (
+            queue_suggestion(opened, accounts, edited, old)
+            if suggested
+            else _submit_edited(opened, accounts, edited, old)
+        )
+        (now,) = proposal_rows(opened, [new])
+        if new == old or now["status"] not in ("queued", "held"):
+            what = "changes nothing" if new == old else f"is {now['status']}: {now['gate']}"
+            raise StudyError(f"the edited version {what}; {old} waits as before")
+        decide(opened, old, "edit", person(), f"{why or 'no reason given'}; in its place: {new}")
+        if approve:
+            decide(opened, new, "approve", person(), why or "edited and approved")
+    return new
+
+
+def _submit_edited(opened: OpenStudy, accounts: Accounts, edited: Any, old: str) -> str:
+    """Queue a procedure's proposal with other pools, seeds or reason."""
+    from pydantic import ValidationError
+
+    from engine.proposals.queue import stored_id, submit
+    from engine.records.proposal import Proposal, stored_proposal
+
+    row = opened.store.one("SELECT * FROM proposals WHERE id = ?", (old,))
+    if row is None or not isinstance(edited, dict) or set(edited) - {"pools", "seeds", "reason"}:
+        raise StudyError("the edited version may have pools, seeds and reason only; djsb show ID prints them")
+    kept = stored_proposal(row).model_dump(mode="json")
+    try:
+        proposal = Proposal.model_validate_json(json.dumps({**kept, **edited, "origin": "person", "parent": old}))
+    except (ValidationError, DjsbError, TypeError) as error:
+        told = explain(error) if isinstance(error, ValidationError) else str(error)
+        raise StudyError(f"the edited version is not valid: {told}; {old} waits as before") from None
+    if (new := stored_id(opened, proposal)) != old:
+        submit(opened, proposal, accounts)
+    return new

@@ -1,0 +1,136 @@
+"""The study's accounts: what is charged, what a trial will take, what is left of the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from engine.journal.store import Row, now
+from engine.study.opened import OpenStudy
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What is spent and what may be spent, in device-seconds.
+
+    limit: the whole budget. spent: charged so far. reserved: estimates of the trials that run now.
+    """
+
+    limit: float
+    spent: float
+    reserved: float = 0.0
+
+    @property
+    def left(self) -> float:
+        """Device-seconds that are neither spent nor reserved; never negative."""
+        return max(0.0, self.limit - self.spent - self.reserved)
+
+    def fits(self, estimate: float) -> bool:
+        """True if a trial of this estimated cost may start."""
+        return estimate <= self.left
+
+
+class Accounts:
+    """Costs of one study. Every attempt at a trial is one row, rewritten while it runs.
+
+    limit: device-seconds that may be spent in all; cap: until the current stage ends.
+    """
+
+    def __init__(self, opened: OpenStudy, limit: float) -> None:
+        self.opened, self.store = opened, opened.store
+        self.limit = self.cap = limit
+
+    def spent(self) -> float:
+        """Device-seconds charged so far."""
+        row = self.store.one("SELECT coalesce(sum(seconds), 0) AS spent FROM costs")
+        assert row is not None
+        return float(row["spent"])
+
+    def ledger(self, running: Iterable[Row] = ()) -> Ledger:
+        """What is spent, what the running trials will still take, what is left."""
+        reserved = sum(max(0.0, (t["estimate"] or 0.0) - t["charged"]) for t in running)
+        return Ledger(self.cap, self.spent(), reserved)
+
+    @property
+    def calibration(self) -> dict[str, Any] | None:
+        """What the timing of a few steps came to, once per study."""
+        found: dict[str, Any] | None = self.store.result(self.opened.context, "calibration")
+        return found
+
+    def estimate(self, samples: int) -> float | None:
+        """Device-seconds of training on so many samples and evaluating.
+
+        From finished trials of this study, else from the calibration.
+        """
+        rows = self.store.query(
+            "SELECT samples - resumed AS samples, avg(seconds) AS seconds, count(*) AS n FROM trials "
+            "WHERE context = ? AND state = 'COMPLETE' GROUP BY samples - resumed",
+            (self.opened.context,),
+        )
+        if rows:
+            return estimate_cost(samples, [(r["samples"], r["seconds"]) for r in rows for _ in range(r["n"])])
+        found = self.calibration
+        return found["fixed"] + found["per_sample"] * samples if found else None
+
+    def allowance(self, share: float) -> float:
+        """Device-seconds that may be spent in all once a stage of this cycle has taken its share, 0 … 1.
+
+        What was left when the cycle began is divided evenly over it and the cycles that may follow.
+        """
+        opened = self.opened
+        row = self.store.one("SELECT spent FROM cycles WHERE context = ?", (opened.context,))
+        began = row["spent"] if row else 0.0
+        cycles = 1 + max(0, opened.study.cycles.max - opened.cycle)
+        return float(began + share * max(0.0, self.limit - began) / cycles)
+
+    def expect(self, seconds: float | None, rows: int) -> None:
+        """Take the user's word, until a trial has run: device-seconds of a trial on a pool of so many rows."""
+        if seconds is not None:
+            each = seconds / (rows * self.opened.study.train.epochs)
+            content = {"per_sample": each, "fixed": 0.0, "packs": {1: each}, "fastest_pack": 1, "device": "expected"}
+            with self.store.transaction():
+                self.store.put_result(self.opened.context, "calibration", content)
+
+    def charge(self, trial: Row, device: str, seconds: float) -> None:
+        """What this attempt has used so far, in place of what it had used before."""
+        trial["charged"] = seconds
+        self.store.put(
+            "costs",
+            {
+                "id": f"{trial['id']}:{trial['attempts']}", "kind": "trial", "trial": trial["id"],
+                "stage": trial["stage"], "device": device, "samples": trial["samples"],
+                "seconds": seconds, "at": now(),
+            },
+        )  # fmt: skip
+
+    def charge_once(self, kind: str, device: str, seconds: float, again: bool = False) -> None:
+        """What the calibration, or scoring the rows, took. again: the second calibration, which counted FLOPs."""
+        self.store.put(
+            "costs",
+            {
+                "id": f"{kind}:{self.opened.context}{':flops' * again}", "kind": kind, "trial": None,
+                "stage": None, "device": device, "samples": None, "seconds": seconds, "at": now(),
+            },
+        )  # fmt: skip
+
+
+def estimate_cost(samples: int, measured: Iterable[tuple[int, float]]) -> float | None:
+    """Device-seconds that a trial of `samples` trained samples will take.
+
+    measured: (trained samples, device-seconds) of finished trials or of a calibration. A line
+    through the measurements when their sizes differ (a trial has a fixed part, its evaluation),
+    else in proportion; None when nothing was measured.
+    """
+    points = [(float(n), s) for n, s in measured if n > 0 and s > 0]
+    if not points:
+        return None
+    sizes = {n for n, _ in points}
+    mean_n = sum(n for n, _ in points) / len(points)
+    mean_s = sum(s for _, s in points) / len(points)
+    if len(sizes) > 1:
+        slope = sum((n - mean_n) * (s - mean_s) for n, s in points) / sum((n - mean_n) ** 2 for n, _ in points)
+        fixed = mean_s - slope * mean_n
+        if slope > 0 and fixed >= 0:
+            return fixed + slope * samples
+    return mean_s * samples / mean_n

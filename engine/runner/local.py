@@ -1,0 +1,107 @@
+"""Devices and the worker process on each: one slot per GPU, or one thread-pinned process per CPU core."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from engine.base.paths import ENTRY
+from engine.base.secrets import without_secrets
+from engine.journal.store import Row
+from engine.runner.device import Events, worker_env
+
+
+def gpus() -> list[str]:
+    """Indices of the GPUs that may be used, by nvidia-smi; CUDA_VISIBLE_DEVICES narrows them."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(
+        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = [line.strip() for line in listed.stdout.splitlines() if line.strip().isdigit()]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return found if visible is None else [v.strip() for v in visible.split(",") if v.strip()]
+
+
+def devices(workers: int | None) -> list[str]:
+    """Names of this machine's devices that trials run on: `gpu0` …, or `cpu0` …; `workers` limits them."""
+    found = [f"gpu{g}" for g in gpus()] or [f"cpu{c}" for c in range(len(os.sched_getaffinity(0)))]
+    if workers and found[0].startswith("cpu"):
+        return [f"cpu{c}" for c in range(workers)]
+    return found[:workers] if workers else found
+
+
+class LocalSlot:
+    """A device of this machine and the worker process on it."""
+
+    def __init__(self, device: str, log: Path, events: Events, extra: Mapping[str, str] | None = None) -> None:
+        """extra: what the worker's environment holds besides."""
+        self.device, self.log, self.events, self.extra = device, log, events, extra or {}
+        self.ready, self.heard, self.lost = False, 0.0, False
+        self.trials: dict[str, Row] = {}
+        self.seconds = 0.0
+        self._process: subprocess.Popen[str] | None = None
+        self._stderr: IO[bytes] | None = None
+
+    @property
+    def started(self) -> bool:
+        """See Slot."""
+        return self._process is not None
+
+    def start(self) -> None:
+        """See Slot."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self._stderr = self.log.open("ab")
+        self._process = subprocess.Popen(
+            [sys.executable, str(ENTRY), "worker"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True,
+            env={**without_secrets(), **self.extra, **worker_env(self.device)}, start_new_session=True,
+        )  # fmt: skip
+        cores = sorted(os.sched_getaffinity(0))
+        if self.device.startswith("cpu") and int(self.device[3:]) < len(cores):
+            os.sched_setaffinity(self._process.pid, {cores[int(self.device[3:])]})
+        self.ready, self.heard = False, time.monotonic()
+        threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            self.events.put((self, json.loads(line)))
+        process.wait()  # its output may close a moment before it can be reaped
+        self.events.put((self, None))
+
+    def send(self, message: dict[str, Any]) -> None:
+        """See Slot."""
+        assert self._process is not None and self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # its end arrives as an event
+        self.heard = time.monotonic()
+
+    def kill(self) -> None:
+        """See Slot."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            if self._stderr:
+                self._stderr.close()
+        self._process, self.ready = None, False
+
+    def died(self) -> str | None:
+        """See Slot."""
+        if self._process is None or self._process.poll() is None:
+            return None
+        return f"the worker died (exit code {self._process.returncode})"

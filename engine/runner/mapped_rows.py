@@ -1,0 +1,130 @@
+"""Rewritten rows of a study: which rows its trials need, their caches, and what the rewriting cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from engine.base.amounts import format_seconds
+from engine.base.errors import DataError, OpError
+from engine.base.ids import digest
+from engine.data import datajuicer
+from engine.data.catalogue import mapper_model
+from engine.data.mappers import Mappers, Numbers, Rewriting, failures, key_of, result_name, weights_of
+from engine.data.media import media_root
+from engine.journal.store import Row, now
+from engine.records.pool import Pool, pool_from_json
+from engine.runner.accounts import Accounts
+from engine.study.opened import OpenStudy
+from engine.tasks.contract import Rows
+
+
+@dataclass
+class Rewritten:
+    """The rewritten rows that a scheduler's trials train on, in one cycle."""
+
+    opened: OpenStudy
+    accounts: Accounts
+    _prepared: dict[Mappers, Path] = field(default_factory=dict)
+
+    def prepared(self, trial: Row) -> Path:
+        """The folder of the caches that a trial trains on. Its rows must have been rewritten."""
+        mappers = pool_from_json(json.loads(trial["content"])).mappers
+        return self._prepared[mappers] if mappers else self.opened.prepared
+
+    def ensure(self, trials: Iterable[Row], stopped: Callable[[], bool]) -> str:
+        """Rewrite the rows of these trials and make their caches; why it ended before that, or nothing.
+
+        Every part is charged as it is done. Raises: OpError, DataError when a mapper cannot run.
+        """
+        wanted = dict.fromkeys(pool_from_json(json.loads(t["content"])).mappers for t in trials)
+        for mappers in filter(None, wanted):
+            rows = self._rows(mappers)
+            work = self._work(mappers)
+            note = self._rewrite(work, rows, stopped)
+            if note:
+                return note
+            self._tell(work, rows)
+            self._prepared[mappers] = self._caches(work, rows)
+        return ""
+
+    def _rows(self, mappers: Mappers) -> Numbers:
+        """The rows that all trials of the cycle with these mappers draw."""
+        trials = self.opened.store.query(
+            "SELECT DISTINCT p.content, t.seed FROM trials t JOIN pools p ON p.id = t.pool WHERE t.context = ? "
+            "AND json_extract(p.content, '$.mappers') IS NOT NULL ORDER BY p.id, t.seed",
+            (self.opened.context,),
+        )
+        pools: list[tuple[Pool, int]] = [(pool_from_json(json.loads(t["content"])), t["seed"]) for t in trials]
+        drawn = [self.opened.realise(pool, seed) for pool, seed in pools if pool.mappers == mappers]
+        return np.unique(np.concatenate(drawn))
+
+    def _work(self, mappers: Mappers) -> Rewriting:
+        opened = self.opened
+        key = digest([opened.data.fingerprint, opened.data.fields.model_dump(), key_of(mappers), datajuicer.version()])
+        folder = opened.state / "cache" / "rewritten" / key
+        return Rewriting(opened.data, media_root(opened.data.path, opened.state), mappers, opened.folder, folder)
+
+    def _rewrite(self, work: Rewriting, rows: Numbers, stopped: Callable[[], bool]) -> str:
+        """Rewrite what is missing within the budget."""
+        opened, name = self.opened, " and ".join(m.op for m in work.mappers)
+        if not work.missing(rows):
+            return ""
+        for m in work.mappers:
+            if weights_of(m.op, dict(m.params), opened.folder) != m.weights:
+                raise OpError(f"{m.op}: its model is another one than when it was proposed; propose it anew")
+        workers = opened.workers
+        if any(mapper_model(m.op) for m in work.mappers):
+            from engine.runner.local import gpus
+
+            workers = len(gpus()) or workers
+        done = 0
+        parts = work.run(rows, workers)
+        for start, count, seconds in parts:
+            done += count
+            opened.notice(f"rewriting by {name}", done, len(rows))
+            with opened.store.transaction():
+                self._charge(work, start, seconds)
+            over = self.accounts.spent() > self.accounts.cap
+            if over or stopped():
+                parts.close()  # type: ignore[attr-defined]
+                if work.missing(rows):
+                    limit = format_seconds(self.accounts.limit)
+                    return f"the budget of {limit} ended while rows were rewritten" if over else "stopped"
+        return ""
+
+    def _charge(self, work: Rewriting, start: int, seconds: float) -> None:
+        """What a part took, on top of what was charged for it before."""
+        key = f"rewrite:{work.folder.name}:{start}"
+        before = self.opened.store.one("SELECT seconds FROM costs WHERE id = ?", (key,))
+        self.opened.store.put(
+            "costs",
+            {"id": key, "kind": "rewrite", "trial": None, "stage": None, "device": None, "samples": None,
+             "seconds": seconds + (before["seconds"] if before else 0.0), "at": now()},
+        )  # fmt: skip
+
+    def _tell(self, work: Rewriting, rows: Numbers) -> None:
+        """Store what the mappers did. Raises: DataError when they fail on more rows than may be bad."""
+        told = work.summary(rows)
+        self.opened.store.put_result(self.opened.context, result_name(work.mappers), told)
+        failed = failures(told)
+        limit = self.opened.study.dataset.max_bad
+        if failed > limit * len(rows) or failed == len(rows):
+            reason = max(told["kept"], key=told["kept"].__getitem__)
+            raise DataError(
+                f"{' and '.join(told['mappers'])} fails on {failed} of {len(rows)} rows (dataset.max_bad is "
+                f"{limit:.0%}): {reason}; mend the cause, remove {work.folder}, and the same command goes on"
+            )
+
+    def _caches(self, work: Rewriting, rows: Numbers) -> Path:
+        """The task's caches of the rewritten rows; what they have in common with the study's own is shared."""
+        opened = self.opened
+        good = np.zeros(len(opened.data), bool)
+        good[rows] = True
+        same = frozenset({"text", "image", "video"}) - work.changes
+        train = Rows(work.dataset(rows), work.root, good, opened.prepared, same)
+        return opened.prepare(train)

@@ -1,0 +1,267 @@
+"""Devices of a Ray cluster and the worker on each: an actor on the device's node starts it and relays its events.
+
+The engine stays the only writer of the database; a node runs `djsb.py worker` and no more. What must hold:
+
+- the engine runs on a node of the cluster, which it reaches at `address`, RAY_ADDRESS, or starts for itself;
+- the study's folder and its data lie on a file system that all nodes see under the same path;
+- djsb and its Python are installed under the same path on all nodes.
+
+The devices are those of the nodes that are alive when the engine starts; a node that joins later is used by the next
+run. A lost node's trials go to the others. When the cluster's head is lost, the engine ends; the same command goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import ray.cloudpickle
+from ray.exceptions import ActorUnavailableError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from engine.base.errors import StudyError, TrialError
+from engine.base.paths import ENTRY
+from engine.data.datajuicer import OFFLINE
+from engine.journal.store import Row
+from engine.runner.device import Events, worker_env
+
+os.environ.update(OFFLINE)  # Ray reads its settings when it is imported
+
+POLL = 5.0  # seconds that a question for events waits on the node
+ANSWER = 10.0  # seconds that a node may take to answer
+FATE = 3.0  # seconds after an actor's death within which Ray knows whether its node is lost
+
+
+class _Relay:
+    """The actor: a worker on its node, and the worker's events for the engine.
+
+    It travels by value and uses the standard library and Ray only. When it dies, the worker's standard input closes,
+    and the worker ends.
+    """
+
+    def __init__(self, command: list[str], env: dict[str, str], log: str) -> None:
+        self._lines: list[str] = []
+        self._dropped = 0
+        self._end: str | None = None
+        self._changed = threading.Condition()
+        self._process: subprocess.Popen[str] | None = None
+        if granted := ray.get_runtime_context().get_accelerator_ids().get("GPU"):
+            env = {**env, "CUDA_VISIBLE_DEVICES": ",".join(granted)}
+        seen = Path(log).parent.is_dir()  # if not, the first job says so
+        with Path(log if seen else os.devnull).open("ab") as stderr:
+            try:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
+                    env={**os.environ, **env}, start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                self._end = f"no start of {command[0]}: {error.strerror}; install djsb at this path on all nodes"
+                return
+        threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            with self._changed:
+                self._lines.append(line)
+                self._changed.notify_all()
+        code = process.wait()
+        with self._changed:
+            self._end = f"exit code {code}"
+            self._changed.notify_all()
+
+    def next_events(self, seen: int, wait: float) -> tuple[list[str], str | None]:
+        """The events after the first `seen`, waiting for one a while; and how the worker ended, once it did."""
+        with self._changed:
+            del self._lines[: max(0, seen - self._dropped)]
+            self._dropped = max(seen, self._dropped)
+            self._changed.wait_for(lambda: bool(self._lines) or self._end is not None, wait)
+            return list(self._lines), self._end
+
+    def send(self, line: str, folder: str | None) -> bool:
+        """Give the worker a job; False when the folder that it needs is not there."""
+        if folder is not None and not Path(folder).is_dir():
+            return False
+        assert self._process is not None and self._process.stdin is not None
+        try:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # its end arrives as an event
+        return True
+
+    def stop(self) -> None:
+        """End the worker and wait for it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+class RaySlot:
+    """A device of a Ray cluster's node and the worker on it."""
+
+    def __init__(self, node: str, name: str, logs: Path, events: Events) -> None:
+        """node: Ray's id of the node. name: the device there, `gpu0` or `cpu1`."""
+        self.device, self.events = f"node-{node[:8]}/{name}", events
+        self.log = logs / f"worker-{self.device.replace('/', '-')}.log"
+        self.ready, self.heard, self.lost = False, 0.0, False
+        self.trials: dict[str, Row] = {}
+        self.seconds = 0.0
+        self._node, self._name = node, name
+        self._actor: Any = None
+        self._listener: threading.Thread | None = None
+        self._end: str | None = None
+
+    @property
+    def started(self) -> bool:
+        """See Slot."""
+        return self._actor is not None
+
+    def start(self) -> None:
+        """See Slot."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        share = {"num_cpus": 0, "num_gpus": 1} if self._name.startswith("gpu") else {"num_cpus": 1}
+        here = NodeAffinitySchedulingStrategy(self._node, soft=False)
+        relay: Any = ray.remote(_Relay)
+        self._actor = relay.options(
+            **share, max_restarts=0, max_concurrency=4, scheduling_strategy=here
+        ).remote([sys.executable, str(ENTRY), "worker"], worker_env(self._name), str(self.log))  # fmt: skip
+        self._end = None
+        self.ready, self.heard = False, time.monotonic()
+        self._listener = threading.Thread(target=self._listen, args=(self._actor,), daemon=True)
+        self._listener.start()
+
+    def _listen(self, actor: Any) -> None:
+        """Pass the worker's events on until its end, or until it is killed."""
+        seen, end = 0, None
+        while end is None and self._actor is actor:
+            lines: list[str] = []
+            try:
+                lines, end = ray.get(actor.next_events.remote(seen, POLL))
+                if end is not None:  # does the actor go too? A node that breaks down ends both, the worker first
+                    time.sleep(1)
+                    ray.get(actor.next_events.remote(seen, 0.0))
+            except ActorUnavailableError:  # the network, perhaps: nothing is lost, as `seen` says what has arrived
+                end = None
+                time.sleep(1)
+                continue
+            except RayError as error:
+                end = self._fate(actor, error)
+            seen += len(lines)
+            for line in lines:
+                if self._actor is actor:
+                    self.events.put((self, json.loads(line)))
+        if self._actor is actor:
+            self._end = end
+            self.events.put((self, None))
+
+    def _fate(self, actor: Any, error: RayError) -> str:
+        """Why the actor died; finds whether its node is lost."""
+        deadline = time.monotonic() + FATE
+        while self._actor is actor and time.monotonic() < deadline:
+            if not any(node["NodeID"] == self._node for node in _alive()):
+                self.lost = True
+                return "its node is lost"
+            time.sleep(0.2)
+        detail = " ".join(str(error).split()).split("exit detail: ")[-1].split(". ")[0]
+        return f"its Ray actor ended: {detail[-200:]}"
+
+    def send(self, message: dict[str, Any]) -> None:
+        """See Slot. Raises: TrialError when the node does not see the study."""
+        folder = message.get("prepared")
+        try:
+            seen = ray.get(self._actor.send.remote(json.dumps(message), folder), timeout=ANSWER)
+        except RayError:
+            seen = True  # its end arrives as an event
+        if not seen:
+            raise TrialError(
+                f"{self.device.split('/')[0]} does not see {folder}; put the study on a file system "
+                "that all nodes of the Ray cluster see under the same path"
+            )
+        self.heard = time.monotonic()
+
+    def kill(self) -> None:
+        """See Slot."""
+        actor, self._actor = self._actor, None
+        if actor is None:
+            return
+        with suppress(RayError):  # it is gone, or not there yet: the worker ends with its actor
+            ray.get(actor.stop.remote(), timeout=ANSWER if self.ready else 1.0)
+        ray.kill(actor, no_restart=True)
+        self.ready = False
+        if self._listener is not None:
+            self._listener.join(ANSWER)
+
+    def died(self) -> str | None:
+        """See Slot."""
+        return None if self._actor is None or self._end is None else f"the worker died ({self._end})"
+
+
+@contextmanager
+def ray_slots(address: str | None, workers: int | None, logs: Path, events: Events) -> Iterator[list[RaySlot]]:
+    """One slot per GPU of the cluster, or per CPU if it has none; the workers end with the block.
+
+    address: of a running cluster; None: RAY_ADDRESS, or a Ray of this machine's own. workers: most slots.
+    Raises: StudyError when there is no such cluster or it has no devices.
+    """
+    _connect(address or os.environ.get("RAY_ADDRESS") or "local", workers)
+    slots: list[RaySlot] = []
+    try:
+        found = _devices("GPU") or _devices("CPU")
+        slots += [RaySlot(node, name, logs, events) for node, name in found[:workers]]
+        if not slots:
+            raise StudyError("the Ray cluster has neither GPUs nor CPUs; start its nodes with ray start --num-cpus=…")
+        yield slots
+    finally:
+        for slot in slots:
+            slot.kill()
+        ray.shutdown()  # disconnects; ends only a Ray that was started here
+
+
+def _alive() -> list[dict[str, Any]]:
+    """The nodes of the cluster that are there, in a fixed order."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return sorted((n for n in nodes if n["Alive"]), key=lambda n: (n["NodeName"], n["NodeID"]))
+
+
+def _devices(kind: str) -> list[tuple[str, str]]:
+    """(node, device) of every `GPU` or `CPU` of the cluster."""
+    return [(n["NodeID"], f"{kind.lower()}{i}") for n in _alive() for i in range(int(n["Resources"].get(kind, 0)))]
+
+
+def _connect(address: str, workers: int | None) -> None:
+    """Connect to the cluster, quietly; `local` starts one on this machine. Ray's handler of SIGTERM is taken back."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
+    own: dict[str, Any] = {}
+    host, _, port = address.rpartition(":")
+    if address not in ("local", "auto") and ("://" in address or not port.isdigit()):
+        raise StudyError(f"executor.address: {address} is not the host:port of a Ray cluster's head, as 10.0.0.1:6379")
+    if address == "local":
+        cores = len(os.sched_getaffinity(0))
+        own = {"num_cpus": workers or cores, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None  # it reports lost nodes on standard output
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        if host:  # Ray itself would wait for minutes
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise StudyError(
+            f"executor.address: no connection to the Ray cluster {address} ({reason}); start it (ray start --head), "
+            "run djsb on one of its nodes, and set RAY_AUTH_MODE=token if it asks for a token"
+        ) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)

@@ -1,0 +1,456 @@
+"""The scheduler: trials over worker processes, one slot per GPU or per CPU core, one queue for all.
+
+It is the only writer of trials and costs. What a trial has used is charged as it runs, under
+(trial, attempt), so that a kill at any moment charges nothing twice. Trials of equal length may be
+packed: trained together by one worker, each charged its share.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import queue
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.base.amounts import format_seconds
+from engine.base.errors import BudgetError, TrialError
+from engine.journal.store import Row
+from engine.records.pool import pool_from_json
+from engine.runner.accounts import Accounts, Ledger
+from engine.runner.device import Events, Slot
+from engine.runner.devices import open_slots
+from engine.runner.inbox import Inbox
+from engine.runner.mapped_rows import Rewritten
+from engine.runner.training_states import Paused
+from engine.runner.trial_book import TrialBook
+from engine.study.opened import OpenStudy
+from engine.tasks.contract import Job, Outside
+
+SILENCE = 300.0  # seconds without a heartbeat after which a worker counts as lost
+START = 600.0  # seconds that a worker may take to import its libraries
+RETRIES = 1
+HUNG = 10.0  # times its estimate, and at least SILENCE, after which a job that still beats counts as hung
+
+
+@dataclass
+class Scheduler:
+    """Runs approved trials until none is left, the budget is spent, or a stop is asked for.
+
+    watch: called after every event, for progress. stopping: start nothing more; aborting: also end
+    what runs; held: start nothing until it is lifted. note: why the budget ended the run.
+    """
+
+    opened: OpenStudy
+    limit: float
+    slots: list[Slot]
+    events: Events
+    watch: Callable[[Scheduler], None] = lambda _: None
+    stopping: bool = False
+    aborting: bool = False
+    held: bool = False
+    note: str = ""
+    stage: str = ""
+    finished: int = 0
+    _waiting: deque[Row] = field(default_factory=deque)
+    _micro: int | None = None
+    _pack: int | None = None  # most trials that one worker trains at once, once memory has run out
+    _failures: Counter[str] = field(default_factory=Counter)  # of this run: a later one tries again
+
+    def __post_init__(self) -> None:
+        self.store = self.opened.store
+        self.enter(self.opened)
+        self.inbox = Inbox(self)
+
+    def enter(self, opened: OpenStudy) -> None:
+        """Go on with another cycle of the study, on the same workers."""
+        self.opened = opened
+        self.accounts = Accounts(opened, self.limit)
+        self.book = TrialBook(opened)
+        self.paused = Paused(opened)
+        self.rewritten = Rewritten(opened, self.accounts)
+
+    def ledger(self) -> Ledger:
+        """What is spent, what runs, what is left."""
+        return self.accounts.ledger(t for s in self.slots for t in s.trials.values())
+
+    @property
+    def unfinished(self) -> int:
+        """Trials that run or wait."""
+        return len(self._waiting) + sum(len(s.trials) for s in self.slots)
+
+    def calibrate(self, charge: bool = True, flops: bool = False) -> None:
+        """Measure a few steps on the first device, once per context; the time is charged, unless only a plan is made.
+
+        flops: count those of a trained sample, too; packs are not timed then, as few trials follow.
+        """
+        task = self.opened.task
+        if isinstance(task, Outside):
+            self.accounts.expect(task.expected(self.opened.study), self.opened.pool_size)
+            return
+        known = self.accounts.calibration or {}
+        timed = not known or (known.get("alone", False) and not flops)
+        counted = flops and "flops" not in known
+        if not timed and not counted:
+            return
+        event = self.alone("calibrate", "the calibration", timed=timed, packs=not flops, flops=counted)
+        with self.store.transaction():
+            measured = {**known, **event["calibration"], "device": self.slots[0].device}
+            self.store.put_result(self.opened.context, "calibration", measured)
+            if charge:
+                self.accounts.charge_once("calibration", self.slots[0].device, event["seconds"], again=bool(known))
+
+    def score(self, checkpoint: Path, file: Path) -> None:
+        """Let the first device score all training rows by a checkpoint, into a file; the time is charged."""
+        event = self.alone("score", "scoring the rows", checkpoint=str(checkpoint), file=str(file))
+        with self.store.transaction():
+            self.accounts.charge_once("feedback", self.slots[0].device, event["seconds"])
+
+    def alone(self, do: str, what: str, **content: Any) -> dict[str, Any]:
+        """Have the first worker do something that is no trial, while nothing else runs; what it came to.
+
+        what: names it in errors. Raises: TrialError.
+        """
+        message = self._message(do, **content)
+        slot = next((s for s in self.slots if not s.lost), self.slots[0])
+        if slot.ready:
+            slot.send(message)
+        elif not slot.started:
+            slot.start()
+        while True:
+            origin, event = self.events.get(timeout=START)
+            if origin is not slot:  # a worker that was started for trials before
+                origin.ready = origin.ready or (event is not None and event["event"] == "ready")
+            elif event is None:
+                time.sleep(0.5)  # until the system knows that the process has ended
+                if slot.started and not slot.died():
+                    continue  # that was the end of an earlier worker
+                raise TrialError(f"{what} failed: {slot.died() or 'the worker is gone'}; see {slot.log}")
+            elif event["event"] == "ready":
+                slot.ready = True
+                slot.send(message)
+            elif event["event"] == "failed":
+                raise TrialError(f"{what} failed: {event['error']}; see {slot.log}")
+            elif event["event"] == "done":
+                return event
+
+    def run(self, stage: str, proposals: list[str], cap: float) -> str:
+        """Run the waiting trials of the given proposals; why it ended: `done`, `budget` or `stopped`.
+
+        cap: device-seconds that may be spent in all when the stage ends; at most the limit.
+        """
+        self.stage, self.finished, self.note = stage, 0, ""
+        self.accounts.cap = min(cap, self.limit)
+        self._waiting = deque(self.book.waiting(proposals))
+        self.note = self.rewritten.ensure(self._waiting, self._asked_to_stop)
+        try:
+            while (self._waiting and not self.stopping and not self.note) or (self._running() and not self.aborting):
+                self.inbox.read()
+                if not (self.stopping or self.note or self.held):
+                    self._fill()
+                self._turn()
+                self.watch(self)
+        finally:
+            for slot in self._running():  # idle workers stay for the next round
+                self._rescind(slot, "the engine was stopped")
+        return "stopped" if self.stopping else "budget" if self.note else "done"
+
+    def _asked_to_stop(self) -> bool:
+        self.inbox.read()
+        return self.stopping
+
+    def cancel(self, trial: str) -> str:
+        """Take a trial out for good, whether it waits or runs; what came of it. What it used stays charged."""
+        if row := next((t for t in self._waiting if t["id"] == trial), None):
+            self._waiting.remove(row)
+            self.book.cancel(trial)
+            return "taken out of the queue"
+        slot = next((s for s in self.slots if trial in s.trials), None)
+        if slot is None:
+            return "it neither runs nor waits"
+        if len(slot.trials) > 1:
+            slot.send({"do": "drop", "trials": [trial]})
+            return "it leaves its pack"
+        slot.kill()
+        self._free(slot)
+        self.book.cancel(trial)
+        return "it was ended"
+
+    def set_limit(self, seconds: float) -> None:
+        """Another budget from now on, in device-seconds; the stage keeps its share of it."""
+        share = self.accounts.cap / self.limit
+        self.limit = self.accounts.limit = seconds
+        self.accounts.cap = share * seconds
+        self.store.put_result(self.opened.context, "budget", seconds)
+
+    @property
+    def _retries(self) -> int:
+        task = self.opened.task
+        return task.retries(self.opened.study) if isinstance(task, Outside) else RETRIES
+
+    def _running(self) -> list[Slot]:
+        return [s for s in self.slots if s.trials]
+
+    # -- starting ------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Start waiting trials on idle devices, while the budget allows."""
+        if all(s.lost for s in self.slots):
+            raise TrialError("every device is lost; bring one back, then the same command goes on")
+        for slot in self.slots:
+            if not self._waiting:
+                return
+            if slot.trials or slot.lost:
+                continue
+            if not slot.started:
+                slot.start()
+            if not slot.ready:
+                continue
+            estimate = self.accounts.estimate(self._waiting[0]["samples"] - self.paused.had(self._waiting[0]))
+            pack = self._next_pack(estimate)
+            if not pack:
+                if not self._running():
+                    left = self.ledger().left
+                    self.note = (
+                        f"the budget ends here: a trial takes about {format_seconds(estimate or 0)} "
+                        f"and {format_seconds(left)} of {format_seconds(self.limit)} are left"
+                    )
+                return
+            self._launch(slot, pack, estimate)
+
+    def _pack_size(self) -> int:
+        """How many trials a worker trains at once: the fastest of the calibration, or less once memory ran out."""
+        if self._micro is not None:
+            return 1  # micro-batches go through one model at a time
+        fastest: int = (self.accounts.calibration or {}).get("fastest_pack", 1)
+        return max(1, min(fastest, self._pack or fastest))
+
+    def _next_pack(self, estimate: float | None) -> list[Row]:
+        """The trials to start next on one device: equally long, few enough for the budget and to leave others some."""
+        first = self._waiting[0]
+        kind = self._length(first)
+        alike = [t for t in self._waiting if self._length(t) == kind]
+        idle = sum(not s.lost and not s.trials for s in self.slots)
+        rounds = math.ceil(len(alike) / (idle * self._pack_size()))
+        size = math.ceil(len(alike) / (idle * rounds))  # so that all devices end together
+        if self._failures[first["id"]]:
+            alike, size = [first], 1  # one that failed is tried alone
+        else:
+            alike = [t for t in alike if not self._failures[t["id"]]]
+        if estimate:
+            size = min(size, int(self.ledger().left / estimate))
+        chosen = alike[:size]
+        for trial in chosen:
+            self._waiting.remove(trial)
+        return chosen
+
+    def _length(self, trial: Row) -> tuple[Any, ...]:
+        """What trials of one pack have in common."""
+        prepared = self.rewritten.prepared(trial)
+        return trial["samples"], trial["horizon"], trial["init"], self.paused.had(trial), prepared
+
+    def _launch(self, slot: Slot, pack: list[Row], estimate: float | None) -> None:
+        with self.store.transaction():
+            for trial in pack:
+                resumed = self.paused.had(trial)
+                slot.trials[trial["id"]] = self.book.launch(trial, slot.device, estimate, resumed)
+        slot.seconds = 0.0
+        jobs = [asdict(self._job(t)) for t in pack]
+        slot.send(self._message("trials", self.rewritten.prepared(pack[0]), jobs=jobs))
+
+    def _job(self, trial: Row) -> Job:
+        """The trial as its worker gets it; writes its rows."""
+        rows = self.opened.realise(pool_from_json(json.loads(trial["content"])), trial["seed"])
+        file = self.opened.state / "rows" / f"{trial['id']}.npy"
+        file.parent.mkdir(exist_ok=True)
+        np.save(file, rows)
+        output = self.opened.state / "checkpoints" / trial["id"]
+        output.parent.mkdir(exist_ok=True)
+        shutil.rmtree(output, ignore_errors=True)
+        init = str(output.with_name(trial["init"])) if trial["init"] else None
+        keep = self.book.wants_checkpoint(trial)
+        return Job(
+            trial["id"], str(file), trial["samples"], trial["seed"], init, str(output) if keep else "", self._micro,
+            trial["horizon"], self.paused.before(trial), self.paused.after(trial),
+        )  # fmt: skip
+
+    def _message(self, do: str, prepared: Path | None = None, **content: Any) -> dict[str, Any]:
+        """A job for a worker. prepared: caches other than those of the study's own rows."""
+        study = self.opened.study.model_dump(mode="json")
+        return {"do": do, "study": study, "prepared": str(prepared or self.opened.prepared), **content}
+
+    # -- events --------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        """Handle one event, and find workers that have gone silent."""
+        self._listen_for_silence()
+        try:
+            slot, event = self.events.get(timeout=0.2)
+        except queue.Empty:
+            return
+        slot.heard = time.monotonic()
+        if event is None:
+            if slot.lost:
+                self._lost(slot, f"{slot.device} is lost")
+            elif died := slot.died():
+                self._lost(slot, died)
+        elif event["event"] == "ready":
+            slot.ready = True
+        elif not slot.trials:
+            return  # the last words of a job that was cancelled
+        elif event["event"] == "curve":
+            self._curve(slot, event)
+        elif event["event"] == "beat":
+            self._beat(slot, event["seconds"])
+        elif event["event"] == "done":
+            self._finish(slot, event)
+        elif event["event"] == "failed":
+            self._failed(slot, event)
+
+    def _listen_for_silence(self) -> None:
+        for slot in self.slots:
+            quiet = time.monotonic() - slot.heard
+            limit = SILENCE if slot.ready else START
+            if slot.started and quiet > limit and (slot.trials or not slot.ready):
+                self._lost(slot, f"no sign of life for {quiet:.0f} s")
+
+    def _curve(self, slot: Slot, event: dict[str, Any]) -> None:
+        trial = slot.trials.get(event["trial"])
+        if trial is None:
+            return
+        points = [
+            {"trial": trial["id"], "name": n, "step": event["step"], "value": v if np.isfinite(v) else None}
+            for n, v in event["values"].items()
+        ]
+        with self.store.transaction():
+            self.store.put("curve_points", points)
+
+    def _charge(self, slot: Slot, seconds: float) -> None:
+        """Share what the job has used since the last time among its trials that still run."""
+        spent, slot.seconds = seconds - slot.seconds, seconds
+        for trial in slot.trials.values():
+            self.accounts.charge(trial, slot.device, trial["charged"] + max(0.0, spent) / len(slot.trials))
+
+    def _beat(self, slot: Slot, seconds: float) -> None:
+        with self.store.transaction():
+            self._charge(slot, seconds)
+        estimate = sum(t["estimate"] or SILENCE for t in slot.trials.values())
+        if seconds > max(SILENCE, HUNG * estimate) and not isinstance(self.opened.task, Outside):
+            self._lost(slot, f"the trial hangs: {seconds:.0f} s, estimated {estimate:.0f} s")
+        elif self.accounts.spent() > self.limit:
+            self.note = f"the budget of {format_seconds(self.limit)} is spent"
+            self._rescind(slot, "the budget is spent")
+
+    def _finish(self, slot: Slot, event: dict[str, Any]) -> None:
+        results: dict[str, dict[str, float]] = event["results"]
+        with self.store.transaction():
+            self._charge(slot, event["seconds"])
+            for key, trial in slot.trials.items():
+                if key in results:
+                    self.book.complete(trial, results[key], trial["charged"])
+                else:
+                    self.book.cancel(key)
+        done = [t for t in self._free(slot) if t["id"] in results]
+        self.finished += len(done)
+        for trial in done:
+            self.book.keep_best(trial["id"])
+            self.paused.supersede(trial)
+
+    # -- failures ------------------------------------------------------------------------------
+
+    def _failed(self, slot: Slot, event: dict[str, Any]) -> None:
+        """Out of memory: a smaller pack, then a smaller micro-batch; anything else: one retry."""
+        with self.store.transaction():
+            self._charge(slot, event["seconds"])
+        if not (event["memory"] and self._shrink(slot)):
+            slot.kill()  # what broke one trial may have broken the process
+            self._retry(slot, event["error"])
+
+    def _shrink(self, slot: Slot) -> bool:
+        """Ask for less memory from now on and try again; False when nothing is left to shrink."""
+        size = len(slot.trials)
+        train = self.opened.study.train
+        micro = (self._micro or train.micro_batch or train.batch_size) // 2
+        if size > 1:
+            self._pack = size // 2
+            what = f"goes on with {self._pack} trials at once"
+        elif micro >= 1:
+            self._micro = micro
+            what = f"goes on with micro-batches of {micro}"
+        else:
+            return False
+        self.store.event("memory", f"out of memory; {what}", next(iter(slot.trials)), "warning")
+        slot.kill()  # gives the memory back
+        for trial in self._free(slot):
+            self._again(trial)
+        return True
+
+    def _lost(self, slot: Slot, why: str) -> None:
+        served = slot.ready
+        slot.kill()
+        if slot.trials:
+            self._retry(slot, why)
+        elif slot.lost:
+            self.store.event("lost", f"{why}; its trials go to the others", slot.device, "warning")
+        elif not served:
+            raise TrialError(f"{why} before its first trial; see {slot.log}")
+
+    def _retry(self, slot: Slot, error: str) -> None:
+        """Try each trial again, as often as the task allows; a pack's are not to blame yet, so they are tried alone.
+
+        That a device was lost is no trial's fault.
+        """
+        alone = len(slot.trials) == 1
+        trials = self._free(slot)
+        with self.store.transaction():
+            for trial in trials:
+                self.store.event("crash", f"{error}; see {slot.log}", trial["id"], "error")
+                if slot.lost:
+                    continue
+                self._failures[trial["id"]] += 1
+                self.paused.forget(trial)  # should its state be to blame
+                if alone and self._failures[trial["id"]] > self._retries:
+                    self.book.fail(trial["id"], error)
+        for trial in reversed(trials):
+            if not alone or self._failures[trial["id"]] <= self._retries:
+                self._again(trial)
+
+    def _again(self, trial: Row) -> None:
+        self.book.wait_again(trial["id"])
+        self._waiting.appendleft(trial)
+
+    def _rescind(self, slot: Slot, why: str) -> None:
+        """Stop a running job; its trials wait again and what they used stays charged."""
+        slot.kill()
+        with self.store.transaction():
+            for trial in self._free(slot):
+                self.book.wait_again(trial["id"])
+                self.store.event("stop", why, trial["id"])
+
+    def _free(self, slot: Slot) -> list[Row]:
+        """The slot's trials, which it no longer runs."""
+        trials = list(slot.trials.values())
+        for trial in trials:
+            (self.opened.state / "rows" / f"{trial['id']}.npy").unlink(missing_ok=True)
+        slot.trials, slot.seconds = {}, 0.0
+        return trials
+
+
+@contextmanager
+def scheduler(opened: OpenStudy, limit: float, workers: int | None) -> Iterator[Scheduler]:
+    """A scheduler whose workers end with the block. workers: most devices to use, or None for all."""
+    if limit <= 0:
+        raise BudgetError("the budget must be above 0")
+    events: Events = queue.Queue()
+    task = opened.task if opened.study.task else None
+    extra = task.environment(opened.study) if isinstance(task, Outside) else None
+    with open_slots(opened.study.executor, workers, opened.state / "logs", events, extra) as slots:
+        yield Scheduler(opened, limit, slots, events)

@@ -1,0 +1,187 @@
+"""A worker process: trains and evaluates one trial after another on one device.
+
+It is started as `python djsb.py worker`, reads jobs as JSON lines from standard input and writes
+events as JSON lines to standard output. It ends when standard input closes, so it never outlives
+the engine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from engine.base.errors import DjsbError
+from engine.tasks.contract import Feedback
+
+BEAT = 1.0  # seconds between two heartbeats
+
+
+class _Channel:
+    """Writes events; safe from several threads."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._lock = stream, threading.Lock()
+
+    def send(self, event: str, **content: Any) -> None:
+        with self._lock:
+            self._stream.write(json.dumps({"event": event, **content}) + "\n")
+            self._stream.flush()
+
+
+def main() -> None:
+    """Serve jobs until standard input closes."""
+    channel = _Channel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    os.dup2(2, 1)  # whatever a library prints goes to the log
+    jobs: list[dict[str, Any]] = []
+    dropped: set[str] = set()
+    arrived = threading.Condition()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            message = json.loads(line)
+            if message["do"] == "drop":
+                dropped.update(message["trials"])
+                continue
+            with arrived:
+                jobs.append(message)
+                arrived.notify()
+        os._exit(0)  # the engine is gone: nobody will read a result
+
+    threading.Thread(target=listen, daemon=True).start()
+    _settle_threads()
+    channel.send("ready")
+    while True:
+        with arrived:
+            arrived.wait_for(lambda: bool(jobs))
+            job = jobs.pop(0)
+        _serve(job, channel, dropped)
+        dropped.clear()
+
+
+def _settle_threads() -> None:
+    """As many threads as the engine grants; deterministic kernels."""
+    from engine.data.datajuicer import OFFLINE
+
+    os.environ.update(OFFLINE)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if "DJSB_BARE" in os.environ:  # another program trains
+        return
+    import torch
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    torch.set_num_threads(int(os.environ.get("DJSB_THREADS", "1")))
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports the compiler for it: 2 s
+
+
+def _serve(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> None:
+    """Run one job; its end is `done` or `failed`, never silence."""
+    began = time.monotonic()
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(BEAT):
+            channel.send("beat", seconds=time.monotonic() - began)
+
+    threading.Thread(target=beat, daemon=True).start()
+    try:
+        kinds = {"calibrate": _calibrate, "ask": _ask, "score": _score}
+        result = kinds[job["do"]](job) if job["do"] in kinds else _trials(job, channel, dropped)
+        stop.set()
+        channel.send("done", seconds=time.monotonic() - began, **result)
+    except Exception as error:  # the process border: the engine records it
+        stop.set()
+        traceback.print_exc()
+        text = str(error) if isinstance(error, DjsbError) else f"{type(error).__name__}: {error}"
+        text = (text.splitlines() or [type(error).__name__])[0][:2000]
+        channel.send("failed", seconds=time.monotonic() - began, error=text, memory=_is_memory(error))
+
+
+def _is_memory(error: BaseException) -> bool:
+    """True for out-of-memory on a GPU or in the CPU allocator, when a smaller batch may help."""
+    return not isinstance(error, DjsbError) and (
+        isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate memory" in str(error)
+    )
+
+
+def _trials(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> dict[str, Any]:
+    """Train one trial, or several as a pack; metrics by trial, without those that were dropped on the way."""
+    from engine.settings.study import Study
+    from engine.tasks.contract import Job, Report, packing
+    from engine.tasks.registry import get_task
+
+    study, prepared = Study.model_validate(job["study"]), Path(job["prepared"])
+    report = Report(lambda kind, content: channel.send(kind, **content), lambda: dropped)
+    jobs = [Job(**j) for j in job["jobs"]]
+    task = get_task(study)
+    # one trial alone is a pack too, so that no result hangs on which trials happened to run together
+    packs = packing(study, task) if all(j.micro_batch is None for j in jobs) else None
+    found = packs.pack(study, prepared, jobs, report) if packs else task.run(study, prepared, jobs[0], report)
+    return {"results": {t: {name: float(value) for name, value in m.items()} for t, m in found.items()}}
+
+
+def _ask(job: dict[str, Any]) -> dict[str, Any]:
+    """Ask a checkpoint with a prompt."""
+    from engine.settings.study import Study
+    from engine.tasks.contract import Asking
+    from engine.tasks.registry import get_task
+
+    study = Study.model_validate(job["study"])
+    task = get_task(study)
+    assert isinstance(task, Asking)
+    found = task.ask(study, Path(job["prepared"]), Path(job["checkpoint"]), job["prompt"])
+    return {"scores": {name: float(value) for name, value in found.items()}}
+
+
+def _score(job: dict[str, Any]) -> dict[str, Any]:
+    """Score all rows by a checkpoint, into a file."""
+
+    score(job)
+    return {}
+
+
+def _calibrate(job: dict[str, Any]) -> dict[str, Any]:
+    """Time a few steps (`timed`), alone and in packs (`packs`), and count FLOPs (`flops`), as the job says."""
+    from engine.settings.study import Study
+    from engine.tasks.contract import best_pack, packing
+    from engine.tasks.registry import get_task
+
+    study, prepared = Study.model_validate(job["study"]), Path(job["prepared"])
+    task = get_task(study)
+    found: dict[str, Any] = {}
+    if job.get("timed", True):
+        per_sample, fixed = task.calibrate(study, prepared)
+        packable = packing(study, task) if job.get("packs", True) else None
+        packs = packable.calibrate_pack(study, prepared) if packable else {1: per_sample}
+        fastest = best_pack(packs)
+        found = {"per_sample": packs[fastest], "fixed": fixed, "packs": packs, "fastest_pack": fastest}
+        found["alone"] = not job.get("packs", True)
+    if job.get("flops"):
+        from engine.tasks.flops import count_flops
+
+        found["flops"] = count_flops(task, study, prepared)
+    return {"calibration": found}
+
+
+def score(message: dict[str, Any]) -> None:
+    """What a worker does: score all rows by a checkpoint, and write (rows,) float64."""
+    from engine.settings.study import Study
+    from engine.tasks.registry import get_task
+
+    study = Study.model_validate(message["study"])
+    task = get_task(study)
+    assert isinstance(task, Feedback)
+    values = task.score(study, Path(message["prepared"]), message["checkpoint"])
+    file = Path(message["file"])
+    scratch = file.with_suffix(".tmp.npy")
+    np.save(scratch, values.astype(np.float64))
+    scratch.replace(file)

@@ -1,0 +1,32 @@
+"""Whoever asks for trials, and whoever is asked for advice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from engine.records.proposal import Origin, Proposal
+
+if TYPE_CHECKING:
+    from engine.records.sentence import Sentence
+
+
+class Proposer(Protocol):
+    """Anything that asks for trials: the paper's procedure, the race, a language model, a person."""
+
+    @property
+    def origin(self) -> Origin:
+        """Who it is, in the record."""
+        ...
+
+    def propose(self, evidence: Any, n: int | None = None) -> Sequence[Proposal]:
+        """At most n proposals from the evidence."""
+        ...
+
+
+class Adviser(Proposer, Protocol):
+    """A proposer that the loop asks after each stage, and that may sum the stage up. It decides nothing."""
+
+    def summarise(self, evidence: Any, stage: str) -> Sequence[Sentence]:
+        """Sentences on what a stage has shown, each with the ids it rests on; none when it has nothing to say."""
+        ...

@@ -1,0 +1,178 @@
+"""The paper's fixed procedure: probe, combine, scale, confirm (Sections 3.2.1 to 3.2.3, Appendix D.1).
+
+Each function returns the proposals of one stage from the evidence so far. Nothing here runs a trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from engine.evidence.analysis import correlate
+from engine.evidence.ranking import Ranked, best_per_op, rank
+from engine.proposals.arms import combined, compatible, control, fewest_rows, kind_of, label, ordered, request
+from engine.proposals.kinds.repeat import repeat
+from engine.records.pool import Slice
+from engine.records.proposal import Origin, Proposal
+from engine.records.trial import FRESH
+from engine.study.opened import OpenStudy
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The paper's procedure on one study; `stage` names what `propose` asks for."""
+
+    stage: str
+    origin: Origin = "paper"
+
+    def propose(self, evidence: OpenStudy, n: int | None = None) -> Sequence[Proposal]:
+        """The stage's proposals, in the order in which they matter; at most n."""
+        found = {"probe": probe, "combine": combine, "scale": scale, "confirm": confirm}[self.stage](evidence)
+        return found[:n]
+
+
+def _current(opened: OpenStudy, ranked: Sequence[Ranked]) -> list[Ranked]:
+    """Entries whose statistics the study still computes; OPs may have been taken out since they were probed."""
+    known = {(c.op, c.statistic, c.params) for c in opened.statistic_columns}
+    return [r for r in ranked if all((s.op, s.statistic, s.params) in known for s in r.pool.slices)]
+
+
+def probe(opened: OpenStudy) -> list[Proposal]:
+    """3N + 1 equal pools (Section 3.2.1), one proposal a seed, so that a budget that ends leaves whole rounds."""
+    cuts = [c for c in opened.cuts if c.reason is None]
+    pools = [request(opened, control(opened, opened.pool_size), "control", "control")]
+    pools += [request(opened, c.pool, c.label, "single") for c in cuts]
+    return [
+        Proposal(
+            origin="paper", kind="probe", stage="probe", pools=tuple(pools), seeds=(seed,),
+            reason=f"{len(cuts)} single-OP pools and the control, seed {seed + 1} of {opened.study.search.seeds}",
+            fallback="fewer seeds, wider intervals",
+        )
+        for seed in range(opened.study.search.seeds)
+    ]  # fmt: skip
+
+
+def _cluster_best(opened: OpenStudy, ranked: Sequence[Ranked], clusters: int) -> list[Ranked]:
+    """The best slice of every Ward cluster of the statistics (Appendix D.1, first method)."""
+    names = list(dict.fromkeys(r.statistic for r in ranked if r.statistic))
+    good = opened.scan.good
+    found = correlate({n: opened.columns[n].value[good] for n in names}, clusters)
+    if found is None:
+        return []
+    best: dict[int, Ranked] = {}
+    for entry in ranked:
+        if entry.statistic and entry.effect.change is not None and entry.effect.change > 0:
+            best.setdefault(found.clusters[entry.statistic], entry)
+    return list(best.values())
+
+
+def _lattice(seeds: Sequence[Ranked]) -> list[tuple[Ranked, ...]]:
+    """All 2^n - 1 combinations of slices, fewest slices first, in order of rank."""
+    return [c for size in range(1, len(seeds) + 1) for c in combinations(seeds, size)]
+
+
+def chosen_slices(opened: OpenStudy) -> tuple[list[Ranked], list[Ranked]]:
+    """(the best slices, one per OP; the best slice of every cluster), from the probe."""
+    section = opened.study.combine
+    ranked = _current(opened, rank(opened, ("single",), ("probe",)))
+    diverse = _cluster_best(opened, ranked, section.clusters) if section.clusters else []
+    return best_per_op(ranked)[: section.top], diverse
+
+
+def lattice(top: Sequence[Ranked], diverse: Sequence[Ranked]) -> list[tuple[Ranked, ...]]:
+    """The combinations of both strategies and across them, without repeats, in the paper's order."""
+    union = [*top, *(d for d in diverse if d not in top)]
+    every = [*_lattice(top), *_lattice(diverse), *(c for c in _lattice(union) if len(c) == 2)]
+    seen: dict[frozenset[Slice], tuple[Ranked, ...]] = {}
+    for chosen in filter(compatible, every):
+        seen.setdefault(frozenset(r.pool.slices[0] for r in chosen), chosen)
+    return list(seen.values())
+
+
+def _candidates(opened: OpenStudy) -> tuple[list[tuple[Ranked, ...]], str]:
+    """Singles, then at most `combine.max` combinations; and how they came about."""
+    top, diverse = chosen_slices(opened)
+    found = lattice(top, diverse)
+    named = [", ".join(r.label for r in chosen) or "none" for chosen in (top, diverse)]
+    how = f"top: {named[0]}; one per cluster: {named[1]}"
+    singles = [chosen for chosen in found if len(chosen) == 1]
+    return [*singles, *[chosen for chosen in found if len(chosen) > 1][: opened.study.combine.max]], how
+
+
+def combine(opened: OpenStudy) -> list[Proposal]:
+    """The lattices of top slices, of one slice per cluster, and their cross (Section 3.2.2), at one size."""
+    candidates, how = _candidates(opened)
+    floor = fewest_rows(opened)
+    rows = [(chosen, opened.kept(combined(opened, chosen, opened.pool_size).to_pool())) for chosen in candidates]
+    kept = [(chosen, n) for chosen, n in rows if n >= floor]
+    dropped = [f"{label(chosen)} ({n} rows)" for chosen, n in rows if n < floor]
+    if not any(len(chosen) > 1 for chosen, _ in kept):
+        return []
+    size = min(opened.pool_size, *(n for _, n in kept))
+    pools = [request(opened, control(opened, size), "control", "control")]
+    pools += [combined(opened, chosen, size) for chosen, _ in kept]
+    reason = f"{len(kept)} combinations of {size} rows each ({how})"
+    if dropped:
+        reason += f"; left out, under {floor} rows: {', '.join(dropped)}"
+    evidence = tuple(dict.fromkeys(r.pool.id for chosen, _ in kept for r in chosen))
+    return [
+        Proposal(
+            origin="paper", kind="combine", stage="combine", pools=tuple(pools), seeds=(seed,), evidence=evidence,
+            reason=f"seed {seed + 1} of {opened.study.search.seeds}: {reason}",
+            expected=max((r.effect.change or 0) for chosen, _ in kept for r in chosen),
+            fallback="the best single OP is the recipe",
+        )
+        for seed in range(opened.study.search.seeds)
+    ]  # fmt: skip
+
+
+def recipes(opened: OpenStudy) -> list[Ranked]:
+    """Slices that beat the control, best first, each set of slices once."""
+    seen: dict[tuple[Slice, ...], Ranked] = {}
+    for entry in _current(opened, rank(opened, ("single", "combination"), ("probe", "combine"))):
+        if entry.effect.change is not None and entry.effect.change > 0:
+            seen.setdefault(ordered(entry.pool.slices), entry)
+    return list(seen.values())
+
+
+def rewritten(opened: OpenStudy) -> list[Ranked]:
+    """Pools whose mappers did better than the same rows as they are, best first (Appendix E.11)."""
+    ranked = _current(opened, rank(opened, ("mapper",)))
+    return [r for r in ranked if r.effect.change is not None and r.effect.change > 0]
+
+
+def candidates(opened: OpenStudy) -> list[Ranked]:
+    """What is to be confirmed on fresh seeds: the best recipes, and the best of the rewritten pools."""
+    most = opened.study.confirm.candidates
+    return [*recipes(opened)[:most], *rewritten(opened)[:most]]
+
+
+def scale(opened: OpenStudy) -> list[Proposal]:
+    """Repetition of the best recipes against adding lower layers, at equal trained samples (Section 3.2.3)."""
+    section, ranked = opened.study.scale, recipes(opened)
+    return [repeat(opened, ranked, best, rate) for best in ranked[: section.recipes] for rate in section.rates]
+
+
+def confirm(opened: OpenStudy) -> list[Proposal]:
+    """The best recipes and the control on fresh seeds, which took no part in choosing them; one proposal a seed."""
+    section = opened.study.confirm
+    chosen = candidates(opened)
+    if not chosen:
+        return []
+    sizes = sorted({r.pool.size for r in chosen})
+    pools = [request(opened, control(opened, size), "control", "control") for size in sizes]
+    named = {r.pool: r.label for r in chosen}
+    for plain in [replace(p, mappers=()) for p in named if p.mappers]:  # the same rows as they are
+        if not plain.is_control:
+            named.setdefault(plain, named[next(p for p in named if replace(p, mappers=()) == plain)].split(" → ")[0])
+    pools += [request(opened, pool, label, kind_of(pool)) for pool, label in named.items()]
+    return [
+        Proposal(
+            origin="paper", kind="seeds", stage="confirm", pools=tuple(pools), seeds=(FRESH + seed,),
+            evidence=tuple(r.pool.id for r in chosen), expected=chosen[0].effect.change,
+            reason=f"fresh seed {seed + 1} of {section.seeds} for {', '.join(r.label for r in chosen)} and the control",
+            fallback="fewer fresh seeds; below two, no recipe is called best",
+        )
+        for seed in range(section.seeds)
+    ]  # fmt: skip

@@ -1,0 +1,115 @@
+"""Sections of `study.yaml`: the model and its training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from engine.settings.section import Section
+
+
+class ModelSection(Section):
+    """The reference model."""
+
+    preset: str = Field("tiny", description="tiny: seconds on a CPU core; docs/tasks.md lists those of each task")
+    checkpoint: str | None = Field(
+        None, description="local folder of a checkpoint of the task's kind; replaces the preset"
+    )
+
+
+class LoraSection(Section):
+    """Low-rank adapters in place of full fine-tuning (Hu et al. 2021)."""
+
+    rank: int = Field(0, ge=0, description="rank of the adapters; 0: all weights are trained")
+    alpha: float = Field(16.0, gt=0, description="their scale: alpha / rank")
+    targets: tuple[str, ...] | None = Field(
+        None, description="names of the layers that get one; null: those that the task names"
+    )
+
+
+class VlmSection(Section):
+    """Image-to-text models (tasks vlm and caption)."""
+
+    vision: str | None = Field(
+        None, description="local folder of a CLIP vision checkpoint; with language it replaces the preset"
+    )
+    language: str | None = Field(
+        None, description="local folder of a causal language model, joined to vision by a new projector"
+    )
+    trains: Literal["projector", "all"] = Field(
+        "projector",
+        description="vlm: what the pool trains without lora; the preset tiny knows nothing yet and needs all",
+    )
+    instructions: str | None = Field(
+        None, description="vlm: question–answer rows of the second stage, the same for all trials; null: no such stage"
+    )
+    instruction_epochs: float = Field(1.0, gt=0, description="vlm: passes over the instructions")
+    instruction_rate: float | None = Field(
+        None, gt=0, description="vlm: peak learning rate of the second stage; null: train.learning_rate"
+    )
+    prompt: str = Field(
+        "Provide a one-sentence caption for the provided image.",
+        min_length=1,
+        description="caption: what the model is asked (the paper's baseline prompt, Table 16)",
+    )
+    java: bool = Field(
+        False, description="caption: words by the PTB tokenizer, and METEOR, as published; both need java"
+    )
+    answer_tokens: int = Field(24, ge=1, description="tokens of a generated answer or caption at most")
+
+
+class VideoSection(Section):
+    """Text-to-video models (task t2v)."""
+
+    drop_text: float = Field(0.1, ge=0, lt=1, description="share of captions left out in training, for guidance")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (), description="seeds that stand for a pool's first, second, … seed in place of 0, 1, … (the paper: 42, 45)"
+    )
+    samples: int = Field(
+        0, ge=0, description="clips made for the captions of evaluation rows and scored; 0: only the held-out loss"
+    )
+    steps: int = Field(12, ge=1, le=1000, description="denoising steps of a clip")
+    guidance: float = Field(2.0, ge=0, description="scale of classifier-free guidance")
+    checks: bool = Field(
+        False, description="exact checks of colour, object and motion by evaluation.label, as in the demo world"
+    )
+    clip: str | None = Field(
+        None, description="local folder of a transformers CLIP, for subject_consistency and text_similarity"
+    )
+    detector: str | None = Field(
+        None, description="local folder of a VideoMAE, ViViT or TimeSformer, for fvd; null: left out"
+    )
+    vbench: str | None = Field(
+        None, description="command that runs VBench in its own environment, with {videos}, {prompts}, {out}"
+    )
+    vbench_prompts: str | None = Field(
+        None, description="text file with a prompt a line; null: the captions of the sampled evaluation rows"
+    )
+    vbench_each: int = Field(5, ge=1, description="clips of each prompt (VBench: 5)")
+    vbench_dimensions: tuple[str, ...] | None = Field(
+        None, description="dimensions that the command measures; null: all 16, and the scores of the board"
+    )
+    vbench_seconds: float = Field(7200.0, gt=0, description="time that the command may take for one trial")
+
+    @field_validator("vbench")
+    @classmethod
+    def _has_its_places(cls, command: str | None) -> str | None:
+        if command is not None and not all(place in command for place in ("{videos}", "{out}")):
+            raise ValueError("the command needs {videos} and {out} (docs/tasks.md shows one)")
+        return command
+
+
+class TrainSection(Section):
+    """How every trial is trained; the same for all pools."""
+
+    epochs: float = Field(4.0, gt=0, description="passes over a pool of the common size; 0.5 is half a pass")
+    batch_size: int = Field(64, ge=2, description="rows of a step; clip contrasts them with each other")
+    micro_batch: int | None = Field(
+        None, ge=1, description="rows that go through the model at once; halved when memory runs out"
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(0.1, ge=0, description="weight decay of AdamW")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps of linear warm-up; then cosine to zero")
+    clip_norm: float = Field(1.0, gt=0, description="norm to which gradients are clipped")
+    keep_checkpoints: int = Field(3, ge=0, description="checkpoints that are kept, best first")

@@ -1,0 +1,59 @@
+"""Sections of `study.yaml`: devices, the agent and its guard-rails."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from engine.settings.section import Section, amount_of_time
+
+
+class ExecutorSection(Section):
+    """Where trials run."""
+
+    kind: Literal["local", "ray"] = Field("local", description="local: this machine's devices; ray: a Ray cluster's")
+    address: str | None = Field(
+        None, description="address of a running Ray cluster; null: RAY_ADDRESS, or a Ray of this machine's own"
+    )
+
+
+class AgentSection(Section):
+    """The optional language model; its key is read from OPENAI_API_KEY, its server from OPENAI_BASE_URL."""
+
+    model: str | None = Field(None, description="name of the chat model; null: no model is asked")
+    proposals: int = Field(3, ge=1, le=10, description="proposals that it is asked for after each stage")
+    tries: int = Field(3, ge=1, le=10, description="replies that it may give until one is valid and passes the gate")
+    timeout: float = Field(60.0, gt=0, description="seconds that one request may take")
+    patience: float = Field(300.0, gt=0, description="seconds that one round of questions may take, retries counted")
+    tokens: int = Field(200_000, ge=0, description="tokens, read and written, that the study may use in all")
+    price: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None = Field(
+        None, description="[read, written] dollars per million tokens, to count costs; null: not counted"
+    )
+    max_cost: float | None = Field(None, gt=0, description="dollars that the study may spend on it; needs price")
+    rows: int = Field(3, ge=0, le=20, description="rows of a bucket that it may see at once; 0: none of your data")
+
+    @model_validator(mode="after")
+    def _cost_has_a_price(self) -> AgentSection:
+        if self.max_cost is not None and self.price is None:
+            raise ValueError("max_cost needs price: [read, written] dollars per million tokens")
+        return self
+
+
+class GuardSection(Section):
+    """Guard-rails: what may be approved of a language model's proposals without a person."""
+
+    approve: Literal["auto", "hold"] = Field(
+        "hold", description="hold: a model's proposals wait for a person; auto: those within the guard-rails run"
+    )
+    kinds: tuple[Literal["combine", "bucket", "repeat", "seeds", "mapper", "prompt", "scale", "cycle"], ...] = Field(
+        ("combine", "seeds"), description="kinds of proposals that may be approved"
+    )
+    cost: str | None = Field("30min", description="device time that one of them may take at most; null: any")
+    cost_per_day: str | None = Field("2gpu-hours", description="device time of all in 24 hours; null: any")
+    paper_agrees: bool = Field(True, description="only if the paper's procedure would ask for it as well")
+
+    @field_validator("cost", "cost_per_day")
+    @classmethod
+    def _is_amount(cls, amount: str | None) -> str | None:
+        return None if amount is None else amount_of_time(amount)

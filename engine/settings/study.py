@@ -1,0 +1,129 @@
+"""The study file `study.yaml`: what it may hold, with defaults, and how it is read and written.
+
+Unknown keys are refused; every message names the field and what to write instead.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+
+from engine.settings.command import CommandSection
+from engine.settings.data import DatasetSection, DedupSection, EvaluationSection, PoolsSection
+from engine.settings.model import LoraSection, ModelSection, TrainSection, VideoSection, VlmSection
+from engine.settings.running import AgentSection, ExecutorSection, GuardSection
+from engine.settings.search import CombineSection, ConfirmSection, CyclesSection, ScaleSection, SearchSection
+from engine.settings.section import Section, amount_of_time
+
+STAGES = ("probe", "combine", "scale", "confirm")
+RARE = ("lora", "vlm", "video", "command", "dedup")  # sections that are written only where they say something
+
+
+class Study(Section):
+    """The whole of `study.yaml`."""
+
+    name: str = Field(description="what the study is called")
+    seed: int = Field(0, ge=0, description="seed of every sample that is drawn")
+    dataset: DatasetSection
+    evaluation: EvaluationSection = EvaluationSection()
+    task: Literal["clip", "vlm", "caption", "t2v", "lm", "command"] | None = Field(
+        None, description="what is trained, see docs/tasks.md: clip, vlm, caption, t2v, lm or command; null: nothing"
+    )
+    model: ModelSection = ModelSection()
+    lora: LoraSection = LoraSection()
+    vlm: VlmSection = VlmSection()
+    video: VideoSection = VideoSection()
+    command: CommandSection = CommandSection()
+    train: TrainSection = TrainSection()
+    ops: dict[str, dict[str, Any]] = Field(
+        description="Data-Juicer filter OPs whose statistics are probed, with their parameters"
+    )
+    dedup: DedupSection = DedupSection()
+    pools: PoolsSection = PoolsSection()
+    search: SearchSection = SearchSection()
+    combine: CombineSection = CombineSection()
+    scale: ScaleSection = ScaleSection()
+    confirm: ConfirmSection = ConfirmSection()
+    cycles: CyclesSection = CyclesSection()
+    executor: ExecutorSection = ExecutorSection()
+    budget: str = Field("8gpu-hours", description="device time that may be spent: 8gpu-days, 6gpu-hours, 30min")
+    approve: Literal["auto", "hold"] = Field(
+        "auto",
+        description="auto: the policy approves what passes the gate; hold: every proposal waits for a person",
+    )
+    agent: AgentSection = AgentSection()
+    guard: GuardSection = GuardSection()
+
+    @field_validator("budget")
+    @classmethod
+    def _is_budget(cls, budget: str) -> str:
+        return amount_of_time(budget)
+
+    @field_validator("search", "executor", "cycles", mode="before")
+    @classmethod
+    def _section_from_name(cls, value: Any, info: ValidationInfo) -> Any:
+        """`search: grid`, `executor: ray` and `cycles: 3` say all that most people want to."""
+        key = {"search": "strategy", "executor": "kind", "cycles": "max"}[str(info.field_name)]
+        return {key: value} if isinstance(value, str | int) else value
+
+    @field_validator("ops", mode="before")
+    @classmethod
+    def _ops_from_list(cls, ops: Any) -> Any:
+        """A list of names, or of one-key mappings, is as good as a mapping; null parameters are none."""
+        if isinstance(ops, list):
+            entries = [dict.fromkeys([o]) if isinstance(o, str) else o for o in ops]
+            if any(not isinstance(e, dict) for e in entries):
+                raise ValueError("each entry is an OP's name or a mapping from its name to its parameters")
+            names = [name for entry in entries for name in entry]
+            if twice := {n for n in names if names.count(n) > 1}:
+                raise ValueError(f"{', '.join(sorted(twice))} stands twice; give each OP once")
+            ops = {name: params for entry in entries for name, params in entry.items()}
+        if isinstance(ops, dict):
+            return {name: params or {} for name, params in ops.items()}
+        return ops
+
+    @model_validator(mode="after")
+    def _task_has_what_it_needs(self) -> Study:
+        if self.task is not None:
+            from engine.tasks.registry import get_task, misfit
+
+            if problem := misfit(self, get_task(self)):
+                raise ValueError(problem)
+        return self
+
+
+def study_yaml(study: Study) -> str:
+    """The study as commented YAML: every field of the sections that it uses, with its description."""
+    return "\n".join(_lines(study, 0)) + "\n"
+
+
+def _lines(section: BaseModel, depth: int) -> list[str]:
+    pad = "  " * depth
+    lines: list[str] = []
+    for name, info in type(section).model_fields.items():
+        value = getattr(section, name)
+        if name in RARE and value == info.default:
+            continue
+        if isinstance(value, BaseModel):
+            title = (type(value).__doc__ or "").strip().splitlines()[0].rstrip(".")
+            lines += ["", f"# {title}"] if depth == 0 else []
+            lines += [f"{pad}{name}:", *_lines(value, depth + 1)]
+        elif name == "ops":
+            lines += ["", f"# {info.description}", "ops:"]
+            lines += [f"  {op}: {_scalar(params)}" for op, params in value.items()] or ["  {}"]
+        else:
+            lines.append(f"{pad}{name}: {_scalar(value)}  # {info.description}")
+    return lines
+
+
+def _scalar(value: Any) -> str:
+    """One value as one line of YAML."""
+    if isinstance(value, tuple):
+        value = [v.model_dump() if isinstance(v, BaseModel) else v for v in value]
+    # as escapes where a character would not come back from a file (U+0085, U+2028)
+    plain = json.dumps(value, ensure_ascii=False, default=str).isprintable()
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=plain)
+    return text.removesuffix("\n...\n").strip()

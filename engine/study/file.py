@@ -1,0 +1,44 @@
+"""Read and check `study.yaml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from engine.base.errors import StudyError
+from engine.base.paths import STUDY_FILE
+from engine.base.problems import explain
+from engine.settings.study import Study
+
+
+def read_study(folder: Path) -> Study:
+    """Read and validate `folder/study.yaml`.
+
+    Raises: StudyError in one line that names the field and the remedy.
+    """
+    file = folder / STUDY_FILE
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise StudyError(f"no {STUDY_FILE} in {folder}; make one with: djsb init {folder} --data F.jsonl") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{file} cannot be read ({error}); check the path and its permissions") from error
+    return parse_study(text, str(file))
+
+
+def parse_study(text: str, where: str = STUDY_FILE) -> Study:
+    """Validate the text of a study file; `where` names it in errors."""
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        at = getattr(error, "problem_mark", None)
+        line = f", line {at.line + 1}" if at else ""
+        raise StudyError(f"{where}{line} is not YAML: {getattr(error, 'problem', error)}; mend it there") from error
+    if not isinstance(raw, dict):
+        raise StudyError(f"{where} is not a mapping of fields; make a new one with: djsb init")
+    try:
+        return Study.model_validate(raw)
+    except ValidationError as error:
+        raise StudyError(f"{where}: {explain(error)}") from None

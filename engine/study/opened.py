@@ -1,0 +1,383 @@
+"""An opened study: its folder, file, store, data and caches; what every command starts from."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.base.errors import StudyError
+from engine.base.ids import digest
+from engine.base.paths import DATABASE, STATE_FOLDER, resolve
+from engine.data import cuts as pool_cuts
+from engine.data import statistics
+from engine.data.cuts import Cut, StatisticColumn
+from engine.data.dataset import Dataset, content_hash
+from engine.data.media import media_root
+from engine.data.scan import Scan, scan
+from engine.journal.store import Row, Store, now
+from engine.records.metric import Metric
+from engine.records.pool import FEEDBACK, Column, Pool
+from engine.settings.data import DatasetSection
+from engine.settings.section import shared
+from engine.settings.study import Study
+from engine.study.file import read_study
+from engine.tasks.contract import Rows, Task
+from engine.tasks.registry import get_task
+
+# (what is done, rows done, rows in all)
+Notice = Callable[[str, int, int], None]
+
+
+def silent(_what: str, _done: int, _total: int) -> None:
+    """No progress."""
+
+
+@dataclass
+class OpenStudy:
+    """Everything is computed when first asked for, and cached on disk by content."""
+
+    folder: Path
+    study: Study
+    store: Store
+    workers: int = 1
+    notice: Notice = field(default=silent)
+    cycle: int = 1
+    init: str | None = None  # trial whose checkpoint this cycle's trials go on from
+
+    @property
+    def state(self) -> Path:
+        """The folder of database, caches, checkpoints and logs."""
+        return self.folder / STATE_FOLDER
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The training rows."""
+        return Dataset(resolve(self.folder, self.study.dataset.path), self.study.dataset)
+
+    @cached_property
+    def task(self) -> Task:
+        """The study's task.
+
+        Raises: StudyError when it has none.
+        """
+        return get_task(self.study)
+
+    @property
+    def has_evaluation_rows(self) -> bool:
+        """True when the task reads evaluation.path as rows, and it is set."""
+        named = self.study.task is not None and self.study.evaluation.path is not None
+        return named and self.task.reads_evaluation is not None
+
+    @property
+    def rungs(self) -> tuple[tuple[float, int], ...]:
+        """The race's rungs; a task that always trains whole has those of their seeds only."""
+        if self.study.task is None or self.task.can_shorten(self.study):
+            return self.study.search.rungs
+        return tuple((1.0, seeds) for seeds in dict.fromkeys(seeds for _, seeds in self.study.search.rungs))
+
+    @cached_property
+    def can_pause(self) -> bool:
+        """True when a longer trial may go on from a shorter one."""
+        return self.study.search.pause_gb > 0 and self.task.can_pause(self.study)
+
+    @property
+    def fewest_rows(self) -> int:
+        """Rows that a pool must have."""
+        return self.task.fewest_rows(self.study) if self.study.task else 2
+
+    @property
+    def _evaluation_file(self) -> Path:
+        path = self.study.evaluation.path
+        if path is None:
+            raise StudyError("evaluation.path is not set; name rows that are never trained on")
+        file = resolve(self.folder, path)
+        if file == self.data.path:
+            raise StudyError("evaluation.path is the training data itself; hold some rows out")
+        return file
+
+    @cached_property
+    def evaluation(self) -> Dataset:
+        """The evaluation rows; fields are named as in the dataset, and may be absent where the task does without."""
+        path, file, fields = str(self.study.evaluation.path), self._evaluation_file, self.study.dataset
+        head = Dataset(file, fields).reader.read(0, 100)
+        present = {key for row in head for key in row}
+        wanted = self.task.reads_evaluation or frozenset()
+        names: dict[str, Any] = {
+            name: value if value in present or name in wanted else None
+            for name, value in (("text", fields.text), ("images", fields.images), ("videos", fields.videos))
+        }
+        found = Dataset(file, DatasetSection(path=path, id=None, max_bad=self.study.dataset.max_bad, **names))
+        if found.fingerprint == self.data.fingerprint:
+            raise StudyError("evaluation.path is a copy of the training data; hold some rows out")
+        return found
+
+    def _progress(self, what: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.notice(what, done, total)
+
+    @cached_property
+    def scanned(self) -> Scan:
+        """Keys and quarantine of the training rows, duplicates among them: what caches are made of."""
+        return scan(self.data, self.store, self.state, self.workers, self._progress("scan of the data"))
+
+    @cached_property
+    def scan(self) -> Scan:
+        """The same without duplicates, where the study leaves them out: the rows that may stand in a pool."""
+        found, section = self.scanned, self.study.dedup
+        if section == type(section)():
+            return found
+        from engine.data.dedup import without_duplicates
+
+        notice = self._progress("search for duplicates")
+        good = without_duplicates(section, self.data, found.good, self.store, self.state, self.workers, notice)
+        return replace(found, good=good, duplicates=int((found.good & ~good).sum()))
+
+    def duplicates(self) -> list[Row]:
+        """Rows that were left out as duplicates, each with the `original` that it is like and the `op` that says so."""
+        from engine.data.dedup import removal_id
+
+        if not self.scan.duplicates:
+            return []
+        name = removal_id(self.study.dedup, self.data, self.scanned.good)
+        return self.store.query("SELECT row, original, op FROM duplicates WHERE dataset = ? ORDER BY row", (name,))
+
+    @cached_property
+    def evaluation_scan(self) -> Scan:
+        """The same of the evaluation rows."""
+        return scan(self.evaluation, self.store, self.state, self.workers, self._progress("scan of the evaluation"))
+
+    @cached_property
+    def op_plan(self) -> tuple[list[statistics.OpRun], list[statistics.LeftOut]]:
+        """OPs that run, and OPs that are left out with the reason."""
+        return statistics.plan_ops(self.study.ops, self.data, self.folder)
+
+    @cached_property
+    def statistic_columns(self) -> list[StatisticColumn]:
+        """Every statistic of every OP that runs, and the model's own once its checkpoint has scored the rows."""
+        from engine.study.model_scores import columns
+
+        return [*self.op_columns, *columns(self)]
+
+    def forget_columns(self) -> None:
+        """Read the statistics and cut the buckets again when they are next asked for."""
+        for name in ("statistic_columns", "columns", "cuts"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def op_columns(self) -> list[StatisticColumn]:
+        """Every statistic of every OP that runs."""
+        runs, _ = self.op_plan
+        if not runs:
+            raise StudyError("no OP of the study can run here; see djsb check, and add OPs under ops")
+        return statistics.compute(
+            runs,
+            self.data,
+            self.scanned.good,
+            self.store,
+            self.state,
+            self.workers,
+            self._progress("statistics"),
+        )
+
+    @cached_property
+    def columns(self) -> Mapping[str, Column]:
+        """Statistic → its values."""
+        return {c.statistic: c.column for c in self.statistic_columns}
+
+    @cached_property
+    def pool_size(self) -> int:
+        """Rows of every probed pool."""
+        good = int(self.scan.good.sum())
+        wanted = self.study.pools
+        return pool_cuts.common_size(good, wanted.buckets, wanted.size, self.fewest_rows, wanted.places)
+
+    @cached_property
+    def cuts(self) -> list[Cut]:
+        """The 3N single-OP buckets."""
+        size = self.pool_size  # a dataset that is too small is told before statistics are computed
+        # what the first cycle's own control says comes after its probe, and is for proposals only
+        sources = self.op_columns if self.init is None else self.statistic_columns
+        return pool_cuts.single_op_cuts(
+            sources, self.scan.good, self.study.pools.buckets, size,
+            self.study.pools.min_distinct, self.study.seed, self.study.pools.places,
+        )  # fmt: skip
+
+    def realise(self, pool: Pool, seed: int = 0) -> NDArray[np.int64]:
+        """The row numbers of a pool."""
+        return pool_cuts.realise(pool, self._columns_of(pool), self.scan.keys, self.scan.good, seed)
+
+    def _columns_of(self, pool: Pool) -> Mapping[str, Column]:
+        """The statistics that a pool is cut by; a model's own as its slices name the checkpoint, of whatever cycle."""
+        asked = {s.statistic: s for layer in pool.layers for s in layer.slices if s.op == FEEDBACK}
+        if not asked:
+            return self.columns
+        from engine.study.model_scores import scored
+
+        return {**self.columns, **{name: scored(self, dict(s.params)["checkpoint"]) for name, s in asked.items()}}
+
+    def kept(self, pool: Pool) -> int:
+        """Rows that any layer of a pool keeps."""
+        mask = np.zeros(len(self.data), bool)
+        for layer in pool.layers:
+            mask |= pool_cuts.eligible(layer, self._columns_of(pool), self.scan.good)
+        return int(mask.sum())
+
+    @cached_property
+    def context(self) -> str:
+        """What all trials of the cycle share, as a hash; trials of another context are not compared."""
+        return self.root
+
+    def following(self, init: str) -> OpenStudy:
+        """The cycle after this one, on the same data and pools, from the checkpoint of trial `init`."""
+        return self.at(digest([self.root, init], 12), init, self.cycle + 1)
+
+    def at(self, context: str, init: str | None, cycle: int) -> OpenStudy:
+        """The study in another cycle; what was computed is shared."""
+        _ = self.root
+        other = copy.copy(self)
+        other.context, other.init, other.cycle = context, init, cycle
+        if self.study.pools.feedback:
+            other.forget_columns()
+        return other
+
+    @cached_property
+    def root(self) -> str:
+        """The context of the first cycle."""
+        s = self.study
+        parts = [
+            self.data.fingerprint,
+            shared(s.dataset, {"path", "max_bad"}),
+            s.seed,
+            s.task,
+            shared(s.model),
+            self._checkpoint_content(),
+            hashlib.blake2b(np.packbits(self.scan.good).tobytes(), digest_size=8).hexdigest(),
+            shared(s.train, {"keep_checkpoints", "micro_batch"}),
+        ]
+        if s.task:
+            shape = shared(s.evaluation, {"path", "metrics", "aggregate", "benchmarks"})
+            parts += [self.evaluation_fingerprint, shape, self.task.version]
+            files = {n: content_hash(resolve(self.folder, p)) for n, p in s.evaluation.benchmarks.items()}
+            lora = s.lora.model_dump() if s.lora.rank else None
+            parts += [x for x in (files, lora, self.task.shares(s, self.folder)) if x]
+        return digest(parts, 12)
+
+    @property
+    def evaluation_fingerprint(self) -> str | None:
+        """Content hash of what evaluation.path names; None without one."""
+        if self.study.task is None or self.study.evaluation.path is None:
+            return None
+        return self.evaluation.fingerprint if self.has_evaluation_rows else content_hash(self._evaluation_file)
+
+    def _checkpoint_content(self) -> list[str]:
+        """Hashes of the checkpoint that replaces the preset: new weights at the same path are another model."""
+        if self.study.model.checkpoint is None:
+            return []
+        folder = resolve(self.folder, self.study.model.checkpoint)
+        files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")])
+        hashes = []
+        for file in files:
+            with file.open("rb") as f:
+                hashes.append(f"{file.name} {hashlib.file_digest(f, 'sha256').hexdigest()}")
+        return hashes
+
+    def record(self, measured: bool = True) -> None:
+        """Write the study into the store and, once the evaluation is prepared, how its metrics are scaled."""
+        row = {
+            "context": self.context,
+            "name": self.study.name,
+            "dataset": self.data.fingerprint,
+            "evaluation": self.evaluation_fingerprint,
+            "config": self.study.model_dump_json(),
+            "version": version("djsb"),
+            "at": now(),
+        }
+        with self.store.transaction():
+            self.store.put("studies", row)
+            scales = [asdict(m) for m in self.metrics] if self.study.task and measured else []
+            self.store.put_result(self.context, "metric_scales", scales)
+
+    @cached_property
+    def prepared(self) -> Path:
+        """The folder of the task's shared caches."""
+        return self.prepare(self._rows(self.data, self.scanned))
+
+    def prepare(self, train: Rows) -> Path:
+        """The folder of the task's caches for these rows to train on, and the evaluation."""
+        held = self._rows(self.evaluation, self.evaluation_scan) if self.has_evaluation_rows else None
+        notice = self._progress(f"caches of task {self.study.task}")
+        return self.task.prepare(self.study, self.folder, train, held, self.workers, notice)
+
+    def _rows(self, data: Dataset, found: Scan) -> Rows:
+        return Rows(data, media_root(data.path, self.state), found.good)
+
+    @cached_property
+    def metrics(self) -> list[Metric]:
+        """All metrics that the task measures on this evaluation."""
+        return self.task.metrics(self.study, self.prepared)
+
+    @cached_property
+    def main_metrics(self) -> list[Metric]:
+        """The metrics that count in the ranking."""
+        wanted = self.study.evaluation.metrics
+        if wanted is None:
+            return [m for m in self.metrics if m.main]
+        by_name = {m.name: m for m in self.metrics}
+        if unknown := [w for w in wanted if w not in by_name]:
+            raise StudyError(f"evaluation.metrics: {', '.join(unknown)} not measured; choose from {', '.join(by_name)}")
+        return [by_name[w] for w in wanted]
+
+
+def open_study(folder: Path, workers: int | None = None, notice: Notice = silent) -> OpenStudy:
+    """Open the study in a folder, to work on it.
+
+    workers: processes for data work. Raises: StudyError, StoreError.
+    """
+    folder = folder.resolve()
+    study = read_study(folder)
+    state = folder / STATE_FOLDER
+    try:
+        state.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StudyError(
+            f"{state} cannot be made ({error.strerror}); make {folder} writable, or copy the study elsewhere"
+        ) from error
+    return OpenStudy(folder, study, Store(state / DATABASE), workers or os.cpu_count() or 1, notice)
+
+
+class NotStarted(StudyError):
+    """There is a database, and no engine has recorded the study in it yet."""
+
+
+def view_study(folder: Path) -> OpenStudy:
+    """Open the study as the engine last recorded it, to look at it; no data is read and nothing is written.
+
+    Raises: NotStarted, StoreError when nothing was recorded yet.
+    """
+    folder = folder.resolve()
+    store = Store(folder / STATE_FOLDER / DATABASE, readonly=True)
+    last = store.one("SELECT * FROM studies ORDER BY at DESC LIMIT 1")
+    if last is None:
+        store.close()
+        raise NotStarted(f"nothing was run yet in {folder}; start with: djsb auto {folder}")
+    opened = OpenStudy(folder, Study.model_validate_json(last["config"]), store)
+    opened.context = opened.root = last["context"]
+    if started := store.one("SELECT * FROM cycles WHERE context = ?", (opened.context,)):
+        opened.root, opened.init, opened.cycle = started["root"], started["init"], started["cycle"]
+    opened.metrics = [Metric(**m) for m in store.result(opened.context, "metric_scales") or ()]
+    return opened
+
+
+def last_rung(opened: OpenStudy) -> tuple[float, int]:
+    """(share of a training's steps, seeds) that pools have at the end of the search."""
+    search = opened.study.search
+    return opened.rungs[-1] if search.strategy == "race" else (1.0, search.seeds)

@@ -1,0 +1,78 @@
+"""The same study in another cycle, on another model or on other data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from engine.base.errors import StudyError
+from engine.base.problems import explain
+from engine.journal.store import Row
+from engine.records.experiment import Scale
+from engine.records.proposal import Proposal
+from engine.settings.study import Study
+from engine.study.opened import OpenStudy, view_study
+
+
+def current(opened: OpenStudy) -> OpenStudy:
+    """The study in the cycle that the engine was in last."""
+    last = opened.store.one(
+        "SELECT c.* FROM studies s LEFT JOIN cycles c ON c.context = s.context WHERE s.context = ? OR c.root = ? "
+        "ORDER BY s.at DESC LIMIT 1",
+        (opened.root, opened.root),
+    )
+    return opened.at(last["context"], last["init"], last["cycle"]) if last and last["context"] else opened
+
+
+def view_cycle(folder: Path, cycle: int | None) -> OpenStudy:
+    """The study to look at, in one of its cycles; None: the one that the engine was in last. Raises: StudyError."""
+    view = view_study(folder)
+    if cycle is None:
+        return view
+    chain = chain_of(view)
+    if not 1 <= cycle <= len(chain):
+        raise StudyError(f"there is no cycle {cycle}; the study has {len(chain)}")
+    link = chain[cycle - 1]
+    return view.at(link["context"], link["init"], link["cycle"])
+
+
+def in_cycles(opened: OpenStudy) -> bool:
+    """True where a recipe's best checkpoint is kept, as a further cycle may start from it."""
+    return opened.study.cycles.max > 1 or opened.cycle > 1
+
+
+def chain_of(view: OpenStudy) -> list[Row]:
+    """Rows of the table cycles from the first to this one; the first has no start and no parent."""
+    found: list[Row] = []
+    context: str | None = view.context
+    while context is not None:
+        row = view.store.one("SELECT * FROM cycles WHERE context = ?", (context,))
+        found.append(row or {"context": context, "cycle": 1, "parent": None, "init": None, "proposal": None})
+        context = row["parent"] if row else None
+    return found[::-1]
+
+
+def where(opened: OpenStudy, proposal: Proposal) -> OpenStudy:
+    """The study as a proposal's trials see it: in this cycle, in a next one, or on another model or dataset."""
+    wanted = proposal.suggestion and proposal.suggestion.experiment
+    if isinstance(wanted, Scale):
+        return elsewhere(opened, wanted)
+    return opened.following(proposal.init) if proposal.init else opened
+
+
+def elsewhere(opened: OpenStudy, wanted: Scale) -> OpenStudy:
+    """The study on another model or dataset, from the study's model on: a context of its own.
+
+    Raises: StudyError when the study does not know the preset, or the dataset cannot be read.
+    """
+    content = opened.study.model_dump()
+    if wanted.preset is not None:
+        content["model"] |= {"preset": wanted.preset, "checkpoint": None}
+    if wanted.dataset is not None:
+        content["dataset"] |= {"path": wanted.dataset}
+    try:
+        study = Study.model_validate(content)
+    except ValidationError as error:
+        raise StudyError(f"scale: {explain(error)}") from None
+    return OpenStudy(opened.folder, study, opened.store, opened.workers, opened.notice)

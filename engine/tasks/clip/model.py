@@ -1,0 +1,183 @@
+"""The CLIP model of task `clip`: presets, features, the contrastive loss and the training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.base.paths import resolve
+from engine.settings.study import Study
+from engine.tasks.contract import Job, Report
+from engine.tasks.shared.batches import feed
+from engine.tasks.shared.tokens import BOS, EOS, PAD
+from engine.tasks.shared.training import autocast, batches, extent, fit, the_device
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_LOGIT_SCALE = math.log(100)  # as in CLIP, Section 2.5
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One complexity dial. width, layers, heads: of the vision tower; text_*: of the text tower."""
+
+    image: int
+    patch: int
+    width: int
+    layers: int
+    heads: int
+    text_width: int
+    text_layers: int
+    text_heads: int
+    length: int
+    vocabulary: int
+    projection: int
+
+
+PRESETS = {
+    "tiny": Preset(32, 8, 64, 2, 2, 64, 1, 2, 16, 1024, 64),
+    "small": Preset(64, 8, 192, 6, 3, 192, 4, 3, 32, 8192, 192),
+    "vit-b-32": Preset(224, 32, 768, 12, 12, 512, 12, 8, 77, 49408, 512),
+}
+
+
+def clip_config(preset: Preset) -> dict[str, Any]:
+    """The keyword arguments of a CLIPConfig."""
+    return {
+        "projection_dim": preset.projection,
+        "text_config": {
+            "vocab_size": preset.vocabulary,
+            "hidden_size": preset.text_width,
+            "intermediate_size": 4 * preset.text_width,
+            "num_hidden_layers": preset.text_layers,
+            "num_attention_heads": preset.text_heads,
+            "max_position_embeddings": preset.length,
+            "projection_dim": preset.projection,
+            "pad_token_id": PAD,
+            "bos_token_id": BOS,
+            "eos_token_id": EOS,
+        },
+        "vision_config": {
+            "hidden_size": preset.width,
+            "intermediate_size": 4 * preset.width,
+            "num_hidden_layers": preset.layers,
+            "num_attention_heads": preset.heads,
+            "image_size": preset.image,
+            "patch_size": preset.patch,
+            "projection_dim": preset.projection,
+        },
+    }
+
+
+def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> Any:
+    """The model on this worker's device: from a checkpoint, or from the preset with seeded weights."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    torch.manual_seed(seed)
+    source = init or (str(resolve(prepared.parents[2], study.model.checkpoint)) if study.model.checkpoint else None)
+    if source:
+        model = CLIPModel.from_pretrained(source, local_files_only=True, use_safetensors=True)
+    else:
+        model = CLIPModel(CLIPConfig(**clip_config(PRESETS[study.model.preset])))
+    device: Any = the_device()
+    return model.to(device)
+
+
+def _unit(features: torch.Tensor) -> torch.Tensor:
+    """Rows of length one, in float32: what autocast does to one model, it does not to stacked ones."""
+    from torch.nn import functional
+
+    return functional.normalize(features.float(), dim=-1)
+
+
+def image_features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """(images, projection) unit vectors."""
+    features: torch.Tensor = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
+    return _unit(features)
+
+
+def text_features(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """(texts, projection) unit vectors."""
+    features: torch.Tensor = model.text_projection(model.text_model(input_ids=ids).pooler_output)
+    return _unit(features)
+
+
+def contrastive_loss(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """The symmetric cross-entropy of CLIP over a batch of (batch, projection) unit vectors."""
+    import torch
+    from torch.nn import functional
+
+    logits = (scale.exp() * images @ texts.T).float()
+    target = torch.arange(len(logits), device=logits.device)
+    return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
+
+
+def train(
+    model: Any,
+    device: torch.device,
+    study: Study,
+    prepared: Path,
+    rows: NDArray[np.int64],
+    job: Job,
+    report: Report,
+) -> bool:
+    """Train on those rows; bf16 autocast on GPU. True, or False when the trial was dropped."""
+    import torch
+
+    batch, steps = extent(study, len(rows), job.samples)
+    micro = job.micro_batch or study.train.micro_batch or batch
+
+    def clamp() -> None:
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+
+    return fit(
+        model, study, job, report,
+        steps=steps, whole=extent(study, len(rows), job.horizon or job.samples)[1],
+        order=batches(rows, job.samples, batch, job.seed), inputs=partial(feed, prepared, device),
+        backward=lambda made: _backward(model, *made, micro), after=clamp,
+    )  # fmt: skip
+
+
+def _backward(model: Any, pixels: torch.Tensor, ids: torch.Tensor, micro: int) -> float:
+    """Gradients of one batch's loss.
+
+    micro: rows that go through the towers at once. Below the batch size the features are made
+    twice: first without gradients, for the loss over the whole batch, then piece by piece with the
+    loss's gradient at them (gradient caching, Gao et al. 2021). The result is the same.
+    """
+    import torch
+
+    with autocast(pixels.device):
+        if micro >= len(pixels):
+            loss = contrastive_loss(image_features(model, pixels), text_features(model, ids), model.logit_scale)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return float(loss.detach())
+        parts = list(zip(_split(pixels, micro), _split(ids, micro), strict=True))
+        with torch.no_grad():
+            made = [(image_features(model, p), text_features(model, i)) for p, i in parts]
+        images = torch.cat([m[0] for m in made]).requires_grad_()
+        texts = torch.cat([m[1] for m in made]).requires_grad_()
+        loss = contrastive_loss(images, texts, model.logit_scale)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert images.grad is not None and texts.grad is not None
+        for (p, i), image_grad, text_grad in zip(
+            parts, _split(images.grad, micro), _split(texts.grad, micro), strict=True
+        ):
+            torch.autograd.backward([image_features(model, p), text_features(model, i)], [image_grad, text_grad])
+        return float(loss.detach())
+
+
+def _split(rows: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
+    """Pieces of at most `size` rows."""
+    import torch
+
+    return torch.split(rows, size)

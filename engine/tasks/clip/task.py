@@ -1,0 +1,343 @@
+"""Task `clip`: image–text contrastive pre-training (Radford et al. 2021), judged zero-shot.
+
+The model is a `transformers` CLIPModel from a preset's config, or a local checkpoint of one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.base.errors import DataError, StudyError
+from engine.base.ids import digest
+from engine.base.paths import resolve
+from engine.data.dataset import Dataset
+from engine.records.metric import Metric
+from engine.settings.study import Study
+from engine.tasks.clip.model import PRESETS, build_model, image_features, text_features, train
+from engine.tasks.contract import Job, Progress, Report, Rows
+from engine.tasks.shared.batches import to_pixels
+from engine.tasks.shared.images import cache_images
+from engine.tasks.shared.tokens import cache_tokens, load_encoder, train_tokenizer
+from engine.tasks.shared.training import save
+
+if TYPE_CHECKING:
+    import torch
+
+    from engine.tasks.clip.packed import Pack
+
+RECALLS = (1, 5, 10)
+PACKED = ("tiny", "small")  # presets
+PACK_ROWS = 64  # evaluated at once by every member; the same for all packs, as rounding hangs on it
+
+
+def _shape(study: Study, folder: Path) -> tuple[int, int, Path | None]:
+    """(image side, text length, checkpoint) of the study's model."""
+    if study.model.checkpoint is None:
+        preset = PRESETS[study.model.preset]
+        return preset.image, preset.length, None
+    checkpoint = resolve(folder, study.model.checkpoint)
+    try:
+        config = json.loads((checkpoint / "config.json").read_text())
+        image = config.get("vision_config", {}).get("image_size", 224)
+        length = config.get("text_config", {}).get("max_position_embeddings", 77)
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"model.checkpoint: {checkpoint} is no transformers checkpoint ({error}); give the folder of one"
+        ) from error
+    if config.get("model_type") != "clip":
+        raise StudyError(
+            f"model.checkpoint: {checkpoint} is a {config.get('model_type')} model; task clip needs a clip one"
+        )
+    return int(image), int(length), checkpoint
+
+
+class ClipTask:
+    """See the module. `version` is part of every trial's id: raise it when training changes."""
+
+    version = 2
+    runs = frozenset({"combine", "bucket", "repeat", "seeds", "mapper"})
+    presets = tuple(PRESETS)
+    needs = ("dataset.text", "dataset.images", "evaluation.path")
+    uses = frozenset({"evaluation.label", "evaluation.prompts", "model.checkpoint"})
+    reads_evaluation = frozenset({"images"})
+    scores = "model_similarity"
+
+    def lacks(self, _study: Study) -> str | None:
+        """See Task."""
+        return None
+
+    def shares(self, _study: Study, _folder: Path) -> list[Any]:
+        """See Task."""
+        return []
+
+    def can_shorten(self, _study: Study) -> bool:
+        """See Task."""
+        return True
+
+    def can_pause(self, _study: Study) -> bool:
+        """See Task."""
+        return True
+
+    def fewest_rows(self, study: Study) -> int:
+        """A batch, whose pairs are contrasted with each other."""
+        return study.train.batch_size
+
+    def metrics(self, study: Study, prepared: Path) -> list[Metric]:
+        """Accuracy and likelihood with a label field, recalls with captions that tell rows apart."""
+        meta = json.loads((prepared / "meta.json").read_text())
+        found = []
+        if meta["classes"]:
+            found += [Metric("accuracy", True, 0, 1), Metric("likelihood", True, 0, 1)]
+        if meta["retrieval"]:
+            main = not meta["classes"]
+            found += [
+                Metric(f"{way}_r{k}", True, 0, 1, main) for way in ("image_to_text", "text_to_image") for k in RECALLS
+            ]
+        return found
+
+    def prepare(
+        self, study: Study, folder: Path, train: Rows, evaluation: Rows | None, workers: int, progress: Progress | None
+    ) -> Path:
+        """Decode images and encode captions of both datasets, once per study."""
+        assert evaluation is not None
+        data, held = train.data, evaluation.data
+        side, length, checkpoint = _shape(study, folder)
+        vocabulary = 0 if checkpoint else PRESETS[study.model.preset].vocabulary
+        key = digest(
+            [data.fingerprint, held.fingerprint, side, length, vocabulary, str(checkpoint or ""),
+             study.evaluation.label, study.evaluation.prompts, data.fields.model_dump(), held.fields.model_dump()]
+        )  # fmt: skip
+        target = folder / ".djsb" / "cache" / f"clip-{key}"
+        if (target / "meta.json").exists():
+            return target
+        target.mkdir(parents=True, exist_ok=True)
+        train.share(target, ["tokenizer.json", "eval-images.npy"], ["train-tokens.npy"], ["train-images.npy"])
+        total = len(data) + len(held)
+        for name, rows, before in (("train", train, 0), ("eval", evaluation, len(data))):
+            cache_images(
+                rows.data, rows.root, rows.good, side, target / f"{name}-images.npy", workers,
+                _shifted(progress, before, total),
+            )  # fmt: skip
+        if checkpoint is None and not (target / "tokenizer.json").exists():
+            train_tokenizer(data, train.good, vocabulary, target / "tokenizer.json")
+        encode = load_encoder(target, checkpoint, length)
+        cache_tokens(data, train.good, encode, length, target / "train-tokens.npy")
+        meta = _prepare_evaluation(study, held, evaluation.good, encode, target)
+        scratch = target / "meta.tmp"
+        scratch.write_text(json.dumps({**meta, "length": length, "side": side}))
+        scratch.replace(target / "meta.json")
+        return target
+
+    def run(self, study: Study, prepared: Path, job: Job, report: Report) -> dict[str, dict[str, float]]:
+        """Train on the job's rows, save the checkpoint, evaluate."""
+        import torch
+
+        model = build_model(study, prepared, job.seed, job.init)
+        device = next(model.parameters()).device
+        if not train(model, device, study, prepared, np.load(job.rows), job, report):
+            return {}
+        with torch.inference_mode():
+            scores = evaluate(model, device, study, prepared)
+        if job.output:
+            save(model, Path(job.output), [prepared / "tokenizer.json"])
+        return {job.trial: scores}
+
+    def score(self, study: Study, prepared: Path, checkpoint: str) -> NDArray[np.float64]:
+        """Cosine of image and caption, -1 … 1, of every row."""
+        import torch
+
+        model = build_model(study, prepared, 0, checkpoint).eval()
+        device = next(model.parameters()).device
+        images, tokens = (np.load(prepared / f"train-{name}.npy", mmap_mode="r") for name in ("images", "tokens"))
+        found = []
+        with torch.inference_mode():
+            for start in range(0, len(images), 256):
+                at = slice(start, start + 256)
+                ids = torch.from_numpy(tokens[at].astype(np.int64)).to(device)
+                seen = image_features(model, to_pixels(np.array(images[at]), device))
+                found.append((seen * text_features(model, ids)).sum(-1).double().cpu().numpy())
+        return np.concatenate(found)
+
+    def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
+        """Time a few steps after a warm-up, and one evaluation."""
+        import time
+
+        import torch
+
+        images = np.load(prepared / "train-images.npy", mmap_mode="r")
+        batch = min(study.train.batch_size, len(images))
+        model = build_model(study, prepared, 0, None)
+        device = next(model.parameters()).device
+        ignore = Report(lambda _kind, _content: None)
+        times = []
+        for steps in (2, 8):
+            rows = np.arange(batch, dtype=np.int64)
+            began = time.perf_counter()
+            job = Job("calibration", "", steps * batch, 0, None, "")
+            train(model, device, study, prepared, rows, job, ignore)
+            times.append((time.perf_counter() - began) / (steps * batch))
+        began = time.perf_counter()
+        with torch.inference_mode():
+            evaluate(model, device, study, prepared)
+        return times[1], time.perf_counter() - began
+
+    def can_pack(self, study: Study) -> str | None:
+        """A rule and no measurement, as packed results differ from others in rounding.
+
+        A large model fills its device by itself; gradient caching goes through one model at a time.
+        """
+        micro, batch = study.train.micro_batch, study.train.batch_size
+        if micro is not None and micro < batch:
+            return f"train.micro_batch {micro} is below the batch size {batch}, and a pack has whole batches only"
+        if study.model.checkpoint is not None or study.model.preset not in PACKED:
+            return f"one model of {study.model.checkpoint or study.model.preset} keeps a device busy"
+        return None
+
+    def pack(self, study: Study, prepared: Path, jobs: Sequence[Job], report: Report) -> dict[str, dict[str, float]]:
+        """Train the jobs as one model with a member axis, save the checkpoints, evaluate."""
+        import torch
+
+        from engine.tasks.clip.packed import Pack, train_pack
+
+        rows = [np.load(job.rows) for job in jobs]
+        pack = Pack((build_model(study, prepared, job.seed, job.init) for job in jobs), len(jobs))
+        left = train_pack(pack, study, prepared, rows, jobs, report)
+        if not left:
+            return {}
+        with torch.inference_mode():
+            scores = evaluate_pack(pack, study, prepared)
+        for place, job in enumerate(left):
+            if job.output:
+                save(pack.member(place), Path(job.output), [prepared / "tokenizer.json"])
+        return {job.trial: s for job, s in zip(left, scores, strict=True)}
+
+    def calibrate_pack(self, study: Study, prepared: Path, candidates: Sequence[int] | None = None) -> dict[int, float]:
+        """Time a few steps of packs of rising size, until a larger one is no faster or memory runs out."""
+        from engine.tasks.clip.packed import calibrate
+
+        return calibrate(study, prepared, candidates)
+
+
+def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """Progress of one part of several."""
+    return None if progress is None else lambda done, _: progress(before + done, total)
+
+
+def _prepare_evaluation(
+    study: Study, evaluation: Dataset, good: NDArray[np.bool_], encode: Any, target: Path
+) -> dict[str, Any]:
+    """Labels, class names and captions of the evaluation rows; what can be measured on them."""
+    rows = [r for start, stop in evaluation.chunks(4096) for r in evaluation.reader.read(start, stop)]
+    text, label = evaluation.fields.text, study.evaluation.label
+    captions = [str((r.get(text) if text else None) or "") if ok else "" for r, ok in zip(rows, good, strict=True)]
+    distinct = len(set(captions))
+    # captions that many rows share cannot tell images apart, so retrieval would measure chance
+    retrieval = text is not None and distinct >= max(2, 0.5 * len(rows))
+    classes: list[str] = []
+    if label is not None:
+        names = [r.get(label) for r in rows]
+        classes = sorted({str(n) for n in names if n is not None})
+        if len(classes) < 2:
+            raise DataError(
+                f"{evaluation.path}: field {label!r} names {len(classes)} classes; "
+                "set evaluation.label to a field of class names"
+            )
+        index = {c: i for i, c in enumerate(classes)}
+        labels = [index[str(n)] if n is not None and ok else -1 for n, ok in zip(names, good, strict=True)]
+        np.save(target / "eval-labels.npy", np.asarray(labels, np.int64))
+        prompts = [p.replace("{}", c) for p in study.evaluation.prompts for c in classes]
+        np.save(target / "eval-prompts.npy", encode(prompts))
+    if not classes and not retrieval:
+        raise DataError(
+            f"{evaluation.path} can measure nothing: no evaluation.label, and its {distinct} distinct captions of "
+            f"{len(rows)} rows cannot tell images apart; give labels or better captions"
+        )
+    ids = {c: i for i, c in enumerate(dict.fromkeys(captions))}
+    np.save(target / "eval-captions.npy", np.asarray([ids[c] for c in captions], np.int64))
+    np.save(target / "eval-tokens.npy", encode(captions))
+    np.save(target / "eval-good.npy", good)
+    return {"classes": classes, "retrieval": retrieval, "distinct_captions": distinct}
+
+
+def evaluate(model: Any, device: torch.device, study: Study, prepared: Path) -> dict[str, float]:
+    """Zero-shot accuracy and likelihood (mean probability of the right class), recalls at 1, 5, 10."""
+    model.eval()
+    features = _features(partial(image_features, model), partial(text_features, model), device, prepared)
+    return _scores(features, model.logit_scale, study, prepared)
+
+
+def evaluate_pack(pack: Pack, study: Study, prepared: Path) -> list[dict[str, float]]:
+    """What `evaluate` returns, of every member."""
+    pack.towers.eval()
+    features = _features(pack.image_features, pack.text_features, pack.device, prepared, PACK_ROWS)
+    return [
+        _scores({name: f[k] for name, f in features.items()}, scale, study, prepared)
+        for k, scale in enumerate(pack.parameters["logit_scale"])
+    ]
+
+
+def _features(
+    image: Callable[[torch.Tensor], torch.Tensor],
+    text: Callable[[torch.Tensor], torch.Tensor],
+    device: torch.device,
+    prepared: Path,
+    step: int = 256,
+) -> dict[str, torch.Tensor]:
+    """(…, rows, projection) unit vectors of the good evaluation rows' `images` and `texts`, and of the `prompts`.
+
+    image, text: give those of pixels (n, 3, side, side) and of ids (n, length). step: rows at once.
+    """
+    import torch
+
+    meta = json.loads((prepared / "meta.json").read_text())
+    good = np.flatnonzero(np.load(prepared / "eval-good.npy"))
+    cache = np.load(prepared / "eval-images.npy", mmap_mode="r")
+    parts = range(0, len(good), step)
+    found = {"images": torch.cat([image(to_pixels(cache[good[a : a + step]], device)) for a in parts], -2)}
+    if meta["classes"]:
+        found["prompts"] = text(torch.from_numpy(np.load(prepared / "eval-prompts.npy").astype(np.int64)).to(device))
+    if meta["retrieval"]:
+        tokens = np.load(prepared / "eval-tokens.npy", mmap_mode="r")[good].astype(np.int64)
+        found["texts"] = torch.cat([text(torch.from_numpy(tokens[a : a + step]).to(device)) for a in parts], -2)
+    return found
+
+
+def _scores(features: dict[str, torch.Tensor], scale: torch.Tensor, study: Study, prepared: Path) -> dict[str, float]:
+    """The metrics of one model from its `_features` and its logit scale."""
+    import torch
+
+    good = np.flatnonzero(np.load(prepared / "eval-good.npy"))
+    images = features["images"]
+    scores: dict[str, float] = {}
+    if "prompts" in features:
+        labels = torch.from_numpy(np.load(prepared / "eval-labels.npy")[good]).to(images.device)
+        prompts = features["prompts"]
+        classes = prompts.reshape(len(study.evaluation.prompts), -1, prompts.shape[-1]).mean(0)
+        logits = scale.exp() * images @ (classes / classes.norm(dim=-1, keepdim=True)).T
+        labelled = labels >= 0
+        right = logits[labelled].softmax(-1).gather(1, labels[labelled, None])
+        scores["accuracy"] = float((logits[labelled].argmax(-1) == labels[labelled]).float().mean())
+        scores["likelihood"] = float(right.mean())
+    if "texts" in features:
+        captions = torch.from_numpy(np.load(prepared / "eval-captions.npy")[good]).to(images.device)
+        scores |= _recalls("image_to_text", images, features["texts"], captions)
+        scores |= _recalls("text_to_image", features["texts"], images, captions)
+    return scores
+
+
+def _recalls(way: str, queries: torch.Tensor, targets: torch.Tensor, captions: torch.Tensor) -> dict[str, float]:
+    """Share of queries with a right target among the k nearest; rows of one caption are all right."""
+    hits = dict.fromkeys(RECALLS, 0)
+    for start in range(0, len(queries), 512):
+        near = (queries[start : start + 512] @ targets.T).topk(min(max(RECALLS), len(targets)), dim=-1).indices
+        right = captions[near] == captions[start : start + 512, None]
+        for k in RECALLS:
+            hits[k] += int(right[:, :k].any(-1).sum())
+    return {f"{way}_r{k}": n / len(queries) for k, n in hits.items()}

@@ -1,0 +1,303 @@
+"""Task `command`: the user's own trainer, in any language, started without a shell.
+
+`command.run` is the program and its arguments; {pool}, {init}, {seed}, {out} and others are filled in. It runs in the
+study's folder, tells its numbers as JSON lines (in {out}/metrics.jsonl or on standard output), and leaves its
+checkpoint in {out}. A guard process (`command_guard.py`) ends all that it started when it ends, is cancelled, takes too
+long, or the engine is gone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from engine.base.amounts import format_seconds, parse_budget
+from engine.base.errors import StudyError, TrialError
+from engine.base.ids import digest
+from engine.base.paths import resolve
+from engine.base.secrets import redact, secret_names
+from engine.data.datajuicer import OFFLINE
+from engine.data.dataset import Dataset
+from engine.records.metric import Metric
+from engine.settings.study import Study
+from engine.tasks.command.pool_file import write_pool
+from engine.tasks.contract import BARE, Job, Progress, Report, Rows
+from engine.tasks.shared import program_guard as guard
+
+POLL = 0.1  # seconds between two looks at a running command
+TAIL = 4000  # bytes of its standard error, of which the last lines are told
+LINES = 6
+OURS = (
+    *OFFLINE,
+    "CUBLAS_WORKSPACE_CONFIG",
+    "DJSB_THREADS",
+    BARE,
+)  # not for the command
+
+
+class CommandTask:
+    """See the module."""
+
+    version = 1
+    runs = frozenset({"combine", "bucket", "repeat", "seeds", "mapper"})
+    presets = ("tiny",)
+    needs = ()
+    uses = frozenset({"command", "model.checkpoint"})
+    reads_evaluation = None
+
+    def lacks(self, study: Study) -> str | None:
+        """A program, what it measures, and places without which all trials would be the same."""
+        command = study.command
+        if not command.run:
+            return "task command needs command.run: your program and its arguments"
+        if not command.metrics:
+            return "task command needs command.metrics: [{name: …, higher_is_better: …, low: …, high: …}]"
+        for place, why in (("pool", "train on the same rows"), ("seed", "be the same at every seed")):
+            if place not in command.places:
+                return f"command.run has no {{{place}}}, so all trials would {why}; add it to the arguments"
+        if "eval" in command.places and study.evaluation.path is None:
+            return "command.run has {eval}, and evaluation.path is not set"
+        return None
+
+    def shares(self, study: Study, _folder: Path) -> list[Any]:
+        """What is run and what counts; not the program's own files, which may be mended between two trials."""
+        return [study.command.model_dump(mode="json", include={"run", "format", "metrics"})]
+
+    def can_shorten(self, study: Study) -> bool:
+        """Only if it is told how much to train."""
+        return study.command.can_shorten
+
+    def can_pause(self, _study: Study) -> bool:
+        """A longer run starts anew."""
+        return False
+
+    def fewest_rows(self, _study: Study) -> int:
+        """Its batches are its own business."""
+        return 2
+
+    def expected(self, study: Study) -> float | None:
+        """See Outside."""
+        return None if study.command.expected is None else parse_budget(study.command.expected)
+
+    def retries(self, study: Study) -> int:
+        """See Outside."""
+        return study.command.retries
+
+    def environment(self, study: Study) -> dict[str, str]:
+        """The keys that the command may see."""
+        return {BARE: "1"} | {name: os.environ[name] for name in study.command.env if name in os.environ}
+
+    def metrics(self, study: Study, _prepared: Path) -> list[Metric]:
+        """Those of the study file."""
+        return [Metric(m.name, m.higher_is_better, m.low, m.high, m.main) for m in study.command.metrics]
+
+    def prepare(
+        self, study: Study, folder: Path, train: Rows, _held: Rows | None, _workers: int, _progress: Progress | None
+    ) -> Path:
+        """Check that the program is there; note where media are."""
+        program = study.command.run[0]
+        # a path starts from the study's folder, a name is looked for on PATH
+        if "{" not in program and shutil.which(str(folder / program) if "/" in program else program) is None:
+            raise StudyError(f"command.run: no program {program} that can be run; give its path, relative to {folder}")
+        target = folder / ".djsb" / "cache" / f"command-{digest([train.data.fingerprint, str(train.root)])}"
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "meta.json").write_text(json.dumps({"root": str(train.root), "data": str(train.data.path)}))
+        return target
+
+    def run(self, study: Study, prepared: Path, job: Job, report: Report) -> dict[str, dict[str, float]]:
+        """Write the pool, run the command, read what it measured; its {out} becomes the checkpoint.
+
+        Raises: TrialError when it fails, takes too long, or its metrics are missing or no numbers.
+        """
+        folder = prepared.parents[2]
+        work = folder / ".djsb" / "command" / job.trial
+        with _alone(work.with_name(f"{job.trial}.lock")) as lock:
+            out = work / "out"
+            if not study.command.keep_out:
+                shutil.rmtree(work, ignore_errors=True)
+            out.mkdir(parents=True, exist_ok=True)
+            told = out / "metrics.jsonl"
+            told.unlink(missing_ok=True)
+            numbers = _Numbers(study, job.trial, report, told)
+            try:
+                argv = _arguments(study, folder, prepared, job, work)
+                dropped = not _watch(argv, study, folder, job, report, numbers, lock)
+                found = {} if dropped else {job.trial: numbers.final()}
+            except BaseException:  # a pool is as large as its media; only what the command itself left may be of use
+                shutil.rmtree(work / "pool" if study.command.keep_out else work, ignore_errors=True)
+                raise
+            if job.output and not dropped:
+                shutil.rmtree(job.output, ignore_errors=True)
+                out.replace(job.output)
+            shutil.rmtree(work, ignore_errors=True)
+        return found
+
+    def calibrate(self, _study: Study, _prepared: Path) -> tuple[float, float]:
+        """Never asked for: see Outside."""
+        raise TrialError("a command cannot be timed beforehand; set command.expected")
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[int]:
+    """Hold the trial's lock, which an earlier attempt's guard may still hold until all its processes have ended."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock.fileno()
+    file.unlink(missing_ok=True)
+
+
+def _arguments(study: Study, folder: Path, prepared: Path, job: Job, work: Path) -> list[str]:
+    """The command line with its places filled in; writes the pool's file.
+
+    A command that is not told how much to train gets the rows of a repeated pool as often as they are repeated.
+    """
+    rows = np.load(job.rows)
+    meta = json.loads((prepared / "meta.json").read_text())
+    data, root = Dataset(Path(meta["data"]), study.dataset), Path(meta["root"])
+    repeat = 1 if study.command.can_shorten else max(1, round(job.samples / (len(rows) * study.train.epochs)))
+    checkpoint = study.model.checkpoint
+    values = {
+        "pool": write_pool(study.command.format, data, root, rows, repeat, work / "pool"),
+        "init": job.init or (str(resolve(folder, checkpoint)) if checkpoint else ""),
+        "seed": job.seed, "out": work / "out", "samples": job.samples, "epochs": f"{job.samples / len(rows):g}",
+        "eval": resolve(folder, study.evaluation.path) if study.evaluation.path else "", "trial": job.trial,
+    }  # fmt: skip
+    return [part.format(**values) for part in study.command.run]
+
+
+def _environment(study: Study) -> dict[str, str]:
+    """The worker's environment (its device among it) without keys, and without what only concerns the worker."""
+    hidden = {*secret_names(), *OURS} - set(study.command.env)
+    return {name: value for name, value in os.environ.items() if name not in hidden}
+
+
+def _watch(argv: list[str], study: Study, folder: Path, job: Job, report: Report, numbers: _Numbers, lock: int) -> bool:
+    """Run the command under its guard until it ends. True, or False when the trial was dropped.
+
+    Raises: TrialError when it fails or takes longer than command.timeout.
+    """
+    logs = [folder / ".djsb" / "logs" / f"command-{job.trial}.{name}" for name in ("out", "err")]
+    logs[0].parent.mkdir(parents=True, exist_ok=True)
+    limit = parse_budget(study.command.timeout) if study.command.timeout else math.inf
+    began = time.monotonic()
+    with logs[0].open("wb") as out, logs[1].open("wb") as err:
+        process = guard.start(argv, stdout=out, stderr=err, cwd=folder, env=_environment(study), pass_fds=(lock,))
+    with logs[0].open("rb") as said:
+        while process.poll() is None:
+            time.sleep(POLL)
+            numbers.read(said)
+            late = time.monotonic() - began > limit
+            if late or job.trial in report.dropped():
+                guard.end(process)
+                if late:
+                    raise TrialError(
+                        f"the command took longer than command.timeout ({format_seconds(limit)}) and was ended; "
+                        f"{_last_words(logs[1])}"
+                    )
+                return False
+        numbers.read(said, last=True)
+    if process.returncode:
+        raise TrialError(f"the command ended with exit code {process.returncode}; {_last_words(logs[1])}")
+    for log in logs:
+        log.unlink(missing_ok=True)
+    return True
+
+
+def _last_words(log: Path) -> str:
+    """The last lines of the command's standard error, on one line, without keys."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL))
+        lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    told = " ⏎ ".join(lines[-LINES:])
+    return redact(f"its last lines: {told[-1200:]}" if told else "it wrote nothing to standard error") + f"; see {log}"
+
+
+class _Numbers:
+    """Reads the JSON lines of a running command: curve points where there is a step, and the metrics' last values.
+
+    They come from {out}/metrics.jsonl and from standard output, where other lines are left aside.
+    """
+
+    def __init__(self, study: Study, trial: str, report: Report, file: Path) -> None:
+        self._wanted = [m.name for m in study.command.metrics]
+        self._trial, self._report, self._file = trial, report, file
+        self._lines = {"file": 0, "standard output": 0}
+        self._at = 0
+        self._rest = b""
+        self._last: dict[str, tuple[Any, str]] = {}  # metric → its last value, and where it stood
+        self._seen: set[str] = set()
+
+    def read(self, said: IO[bytes], last: bool = False) -> None:
+        """Read what is new. last: lines without an end count too."""
+        lines = (self._rest + said.read()).split(b"\n")
+        self._rest = b"" if last else lines.pop()
+        for line in lines:
+            self._lines["standard output"] += 1
+            self._take(line, "standard output", strict=False)
+        if not self._file.exists():
+            return
+        with self._file.open("rb") as file:
+            file.seek(self._at)
+            new = file.read()
+        whole = new if last else new[: new.rfind(b"\n") + 1]
+        self._at += len(whole)
+        for line in whole.splitlines():
+            self._lines["file"] += 1
+            self._take(line, "file", strict=True)
+
+    def _take(self, line: bytes, source: str, strict: bool) -> None:
+        where = f"{self._file if source == 'file' else source} line {self._lines[source]}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            if strict and line.strip():
+                self._last.setdefault("", (line.decode("utf-8", "replace")[:80], where))
+            return
+        self._seen.update(row)
+        self._last |= {name: (row[name], where) for name in self._wanted if name in row}
+        step = row.get("step")
+        if isinstance(step, int) and not isinstance(step, bool):
+            values = {n: float(v) for n, v in row.items() if n not in ("step", "total") and _is_number(v)}
+            if isinstance(row.get("total"), int):
+                self._report.total = row["total"]
+            self._report.curve(self._trial, step, **values)
+
+    def final(self) -> dict[str, float]:
+        """The metrics.
+
+        Raises: TrialError that names file and line when one is missing, no number or not finite.
+        """
+        if "" in self._last:
+            text, where = self._last[""]
+            raise TrialError(f"{where} is no JSON object: {redact(text)!r}; write one object a line")
+        found = {}
+        for name in self._wanted:
+            if name not in self._last:
+                there = ", ".join(sorted(self._seen)[:10]) or "nothing"
+                raise TrialError(
+                    f"the command gave no {name}: neither {self._file.name} in {{out}} nor its standard output has a "
+                    f'JSON line with it ({there} found); print {{"{name}": …}} on a line of its own'
+                )
+            value, where = self._last[name]
+            if not _is_number(value) or not math.isfinite(value):
+                told = json.dumps(value, default=str)[:80]
+                raise TrialError(f"{where}: {name} is {redact(told)}, not a finite number; see what the training did")
+            found[name] = float(value)
+        return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,244 @@
+"""Tasks: what is trained and how it is judged. One file per task, one contract.
+
+`prepare` runs once per study in the engine's process; `run` runs in a worker, once per trial. A task's module imports
+torch inside its functions only, so that a study can be read without it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.data.dataset import Dataset
+from engine.records.metric import Metric
+from engine.settings.study import Study
+
+Progress = Callable[[int, int], None]
+BARE = "DJSB_BARE"
+WORTH = 0.05  # share by which a larger pack must be faster
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that a task reads: root: folder of their relative media paths. good: (rows,) those not quarantined.
+
+    like: caches of the rows that mappers made these from, whose tokenizer and base model are theirs as well; None for
+    rows as they are. same: which of text, image and video no mapper has changed.
+    """
+
+    data: Dataset
+    root: Path
+    good: NDArray[np.bool_]
+    like: Path | None = None
+    same: frozenset[str] = frozenset()
+
+    def share(self, target: Path, always: Sequence[str], text: Sequence[str] = (), media: Sequence[str] = ()) -> None:
+        """Link into `target` what it has in common with the caches `like`: `always`; what is made of text or of media
+        only where no mapper has changed those. Files and folders that are missing there are left out.
+        """
+        wanted = [*always, *(text if "text" in self.same else ()), *(media if {"image", "video"} <= self.same else ())]
+        for name in wanted if self.like else ():
+            source, link = Path(str(self.like)) / name, target / name
+            if link.exists() or not source.exists():
+                continue
+            scratch = link.with_name(f".{name}")
+            if source.is_dir():
+                shutil.rmtree(scratch, ignore_errors=True)
+                shutil.copytree(source, scratch, copy_function=os.link)
+            else:
+                scratch.unlink(missing_ok=True)
+                os.link(source, scratch)
+            scratch.replace(link)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial as a worker gets it. All of it is JSON.
+
+    rows: file with the pool's row numbers. samples: rows to train on in total, repeats counted.
+    init: folder of the checkpoint to start from, or None. micro_batch: rows at once, or None for the study's.
+    horizon: samples of the whole schedule, of which this is the beginning; None: `samples`. resume: file of the state
+    to go on from, or None. pause: file to leave the state in at the end, or None.
+    """
+
+    trial: str
+    rows: str
+    samples: int
+    seed: int
+    init: str | None
+    output: str
+    micro_batch: int | None = None
+    horizon: int | None = None
+    resume: str | None = None
+    pause: str | None = None
+
+
+@dataclass
+class Report:
+    """What running trials tell and are told: curve points, and which trials are wanted no more.
+
+    dropped: ids of such trials; asked for at every curve point.
+    """
+
+    emit: Callable[[str, dict[str, Any]], None]
+    dropped: Callable[[], set[str]] = set
+    total: int = 0
+
+    def curve(self, trial: str, step: int, **values: float) -> None:
+        """Report a trial's values at a step."""
+        self.emit("curve", {"trial": trial, "step": step, "total": self.total, "values": values})
+
+
+def best_pack(seconds: Mapping[int, float]) -> int:
+    """The smallest pack within 5 % of the fastest. seconds: per member's sample, by the members of a pack."""
+    return min(k for k, s in seconds.items() if s <= (1 + WORTH) * min(seconds.values()))
+
+
+class Task(Protocol):
+    """The contract. Its classes are made without arguments and hold no state.
+
+    version: part of every trial's id; raised when training or evaluation changes. runs: kinds of proposals that it
+    can run. presets: names of its reference models. needs: study fields that must be set. uses: those
+    of `SOME` that it reads. reads_evaluation: fields that the rows of evaluation.path must have, of text, images and
+    videos; None: evaluation.path is no rows to the task, and is neither opened nor scanned.
+    """
+
+    version: int
+    runs: frozenset[str]
+    presets: tuple[str, ...]
+    needs: tuple[str, ...]
+    uses: frozenset[str]
+    reads_evaluation: frozenset[str] | None
+
+    def lacks(self, study: Study) -> str | None:
+        """What else the study must set, in one line, or None."""
+        ...
+
+    def shares(self, study: Study, folder: Path) -> list[Any]:
+        """What else its results hang on, as JSON: part of every trial's id.
+
+        Data, model, lora, train, evaluation and the content of checkpoint and benchmarks count anyway.
+        """
+        ...
+
+    def can_shorten(self, study: Study) -> bool:
+        """True when a trial may be the beginning of a longer one, so that the race's rungs apply."""
+        ...
+
+    def can_pause(self, study: Study) -> bool:
+        """True when a longer trial may go on from a shorter one's state (`Job.pause`, `Job.resume`)."""
+        ...
+
+    def fewest_rows(self, study: Study) -> int:
+        """Rows that a pool must have for one step."""
+        ...
+
+    def metrics(self, study: Study, prepared: Path) -> list[Metric]:
+        """What `run` returns, with directions and scales."""
+        ...
+
+    def prepare(
+        self, study: Study, folder: Path, train: Rows, evaluation: Rows | None, workers: int, progress: Progress | None
+    ) -> Path:
+        """Make (or find) the shared caches; their folder, `folder/.djsb/cache/NAME-DIGEST`.
+
+        folder: the study's. evaluation: None without evaluation.path, or when it is no rows.
+        Raises: StudyError, DataError in one line that names file and remedy.
+        """
+        ...
+
+    def run(self, study: Study, prepared: Path, job: Job, report: Report) -> dict[str, dict[str, float]]:
+        """Train and evaluate one trial; metrics by trial, none if it was dropped.
+
+        Writes a checkpoint to `job.output`.
+        """
+        ...
+
+    def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
+        """(seconds per trained sample, seconds of the fixed part) measured on this device."""
+        ...
+
+
+@runtime_checkable
+class Packing(Protocol):
+    """A task that may train several trials at once in one process."""
+
+    def can_pack(self, study: Study) -> str | None:
+        """Why trials of the study cannot be trained as a pack, or None."""
+        ...
+
+    def pack(self, study: Study, prepared: Path, jobs: Sequence[Job], report: Report) -> dict[str, dict[str, float]]:
+        """What `run` does, for several trials at once; metrics by trial, without those that were dropped.
+
+        Raises: ValueError when the jobs differ in batch, steps or horizon.
+        """
+        ...
+
+    def calibrate_pack(self, study: Study, prepared: Path, candidates: Sequence[int] | None = None) -> dict[int, float]:
+        """Seconds per member's sample, by the members of a pack, measured on this device; 1 is `run`."""
+        ...
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """A task whose models answer a prompt, so that kind `prompt` can run (Appendix E.12)."""
+
+    def ask(self, study: Study, prepared: Path, checkpoint: Path, prompt: str) -> dict[str, float]:
+        """All metrics of a trained checkpoint that is asked with another prompt; nothing is trained."""
+        ...
+
+
+@runtime_checkable
+class Outside(Protocol):
+    """A task whose training is another program: its steps cannot be timed beforehand, and it minds the clock itself.
+
+    `calibrate` is never called, and no trial counts as hung.
+    """
+
+    def expected(self, study: Study) -> float | None:
+        """Device-seconds of a trial of the common size, as the user puts it, or None."""
+        ...
+
+    def retries(self, study: Study) -> int:
+        """How often a failed trial is tried again."""
+        ...
+
+    def environment(self, study: Study) -> dict[str, str]:
+        """What the environment of its workers holds besides; with BARE set they load no training libraries."""
+        ...
+
+
+@runtime_checkable
+class Remarks(Protocol):
+    """A task that has something to say before anything is trained."""
+
+    def remarks(self, study: Study, prepared: Path) -> list[str]:
+        """What it leaves out and why, what it found in the data; a line each, for `djsb check`."""
+        ...
+
+
+@runtime_checkable
+class Feedback(Protocol):
+    """A task whose model scores single rows, for a statistic of its own (`pools.feedback`).
+
+    scores: the statistic's name. version: as of Task.
+    """
+
+    version: int
+    scores: str
+
+    def score(self, study: Study, prepared: Path, checkpoint: str) -> NDArray[np.float64]:
+        """(rows,) the score of every training row by a checkpoint's folder; NaN where there is nothing to score."""
+        ...
+
+
+def packing(study: Study, task: Task) -> Packing | None:
+    """The task, if it trains the study's trials as packs."""
+    return task if isinstance(task, Packing) and task.can_pack(study) is None else None

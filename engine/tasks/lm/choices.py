@@ -1,0 +1,134 @@
+"""Multiple choice by likelihood: the files of evaluation.benchmarks for task `lm`, and what they measure.
+
+A file is JSONL, one question a line: {"question": …, "choices": [two or more texts], "answer": …}. `context` may stand
+before the question or in its place. The answer is the place of the right choice from 0, its letter (A is the first),
+or its text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.base.errors import DataError
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True)
+class Question:
+    """context: what stands before the choices. answer: place of the right one."""
+
+    context: str
+    choices: tuple[str, ...]
+    answer: int
+
+
+def read_questions(file: Path) -> list[Question]:
+    """All questions of a file.
+
+    Raises: DataError that names the file and the line.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read ({error}); check evaluation.benchmarks in the study") from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            found.append(_question(json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{file} line {number}: {str(error).splitlines()[0]}; mend it there") from None
+    if not found:
+        raise DataError(f"{file} has no questions; give one JSON object a line: question, choices, answer")
+    return found
+
+
+def _question(row: Any) -> Question:
+    """One line as a question. Raises: ValueError that says what is wrong with it."""
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004
+    parts = [row[name] for name in ("context", "question") if row.get(name)]
+    if not parts or any(not isinstance(p, str) for p in parts):
+        raise ValueError("it needs question or context, a text")
+    choices, answer = row.get("choices"), row.get("answer")
+    if not isinstance(choices, list) or len(choices) < 2 or any(not isinstance(c, str) or not c for c in choices):
+        raise ValueError("choices must be two or more texts")
+    if isinstance(answer, str):
+        if answer in choices:
+            answer = choices.index(answer)
+        elif len(answer) == 1 and answer.upper() in LETTERS:
+            answer = LETTERS.index(answer.upper())
+    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
+        raise ValueError(f"answer {row.get('answer')!r} is none of its {len(choices)} choices")
+    return Question("\n".join(parts), tuple(choices), answer)
+
+
+def encode_questions(
+    questions: Sequence[Question], encode: Callable[[list[str]], list[list[int]]], first: int, length: int
+) -> dict[str, NDArray[Any]]:
+    """The arrays that `measure` reads; one entry a choice.
+
+    encode: texts to token ids. first: the token before every text. length: tokens that the model takes; longer contexts
+    lose their beginning.
+    Entries: `ids` (choices, longest) and `sizes`, `starts` of the choice's own tokens, `bytes` of its text, `question`,
+    `right`.
+    """
+    contexts = encode([q.context for q in questions])
+    wholes = encode([f"{q.context} {choice}" for q in questions for choice in q.choices])
+    texts: list[list[int]] = []
+    starts, sizes, owner, right = [], [], [], []
+    for number, (question, context) in enumerate(zip(questions, contexts, strict=True)):
+        for place, choice in enumerate(question.choices):
+            whole = wholes[len(texts)]
+            at = min(_common(context, whole), len(whole) - 1)
+            text = [first, *whole]
+            cut = max(0, len(text) - length)
+            texts.append(text[cut:])
+            starts.append(max(1, at + 1 - cut))
+            sizes.append(len(f" {choice}".encode()))
+            owner.append(number)
+            right.append(place == question.answer)
+    ids = np.zeros((len(texts), max(map(len, texts))), np.int32)
+    for row, text in zip(ids, texts, strict=True):
+        row[: len(text)] = text
+    return {
+        "ids": ids, "sizes": np.array([len(t) for t in texts]), "starts": np.array(starts), "bytes": np.array(sizes),
+        "question": np.array(owner), "right": np.array(right),
+    }  # fmt: skip
+
+
+def _common(before: Sequence[int], whole: Sequence[int]) -> int:
+    """Tokens that a context and the context with a choice begin with alike."""
+    pairs = zip(before, whole, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(whole)))
+
+
+def measure(name: str, found: NDArray[np.float64], saved: dict[str, NDArray[Any]]) -> dict[str, float]:
+    """The metrics of one file from each choice's log-likelihood in nats.
+
+    accuracy: share of questions whose right choice is the most likely; accuracy_norm: the most likely per byte of its
+    text; likelihood: mean probability of the right choice among the choices. Ties count against the right choice.
+    """
+    accuracy, norm, likelihood = [], [], []
+    for number in range(int(saved["question"].max()) + 1):
+        mine = saved["question"] == number
+        scores, right = found[mine], saved["right"][mine]
+        each = scores / saved["bytes"][mine]
+        accuracy.append(scores[right].max() > scores[~right].max())
+        norm.append(each[right].max() > each[~right].max())
+        odds = np.exp(scores - scores.max())
+        likelihood.append(float(odds[right].sum() / odds.sum()))
+    return {
+        f"{name}_accuracy": float(np.mean(accuracy)),
+        f"{name}_accuracy_norm": float(np.mean(norm)),
+        f"{name}_likelihood": float(np.mean(likelihood)),
+    }

@@ -1,0 +1,313 @@
+"""Task `lm`: a small causal language model on text, judged by perplexity and multiple choice.
+
+The model is a Llama from a preset's config with a tokenizer trained on the study's own text, or any causal language
+model of `transformers` with its tokenizer from a local folder. Rows are packed to sequences of a fixed length; every
+pool trains on equally many tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.base.errors import DataError, StudyError
+from engine.base.ids import digest
+from engine.base.paths import resolve
+from engine.data.dataset import content_hash
+from engine.records.metric import Metric
+from engine.settings.study import Study
+from engine.tasks.contract import Job, Progress, Report, Rows
+from engine.tasks.lm.choices import encode_questions, measure, read_questions
+from engine.tasks.lm.model import PRESETS, build_model, log_likelihoods, sequences, train
+from engine.tasks.shared.tokens import SPECIAL_TOKENS, captions, train_tokenizer
+from engine.tasks.shared.training import save
+
+SCORED = 1024  # rows whose tokens are scored at once
+LONGEST = 1024  # tokens of a sequence for a checkpoint that takes more
+Encode = Callable[[list[str]], list[list[int]]]
+
+
+class LmTask:
+    """See the module. `version` is part of every trial's id: raise it when training or evaluation changes."""
+
+    version = 1
+    runs = frozenset({"combine", "bucket", "repeat", "seeds", "mapper"})
+    presets = tuple(PRESETS)
+    needs = ("dataset.text",)
+    uses = frozenset({"evaluation.benchmarks", "model.checkpoint"})
+    reads_evaluation = frozenset({"text"})
+    scores = "model_loss"
+
+    def lacks(self, study: Study) -> str | None:
+        """Something to be judged by."""
+        if study.evaluation.path is None and not study.evaluation.benchmarks:
+            return "task lm needs evaluation.path, text that is never trained on, or evaluation.benchmarks"
+        return None
+
+    def shares(self, _study: Study, _folder: Path) -> list[Any]:
+        """See Task."""
+        return []
+
+    def can_shorten(self, _study: Study) -> bool:
+        """See Task."""
+        return True
+
+    def can_pause(self, _study: Study) -> bool:
+        """See Task."""
+        return True
+
+    def fewest_rows(self, _study: Study) -> int:
+        """Rows are joined, so a few make a sequence; two, so that a pool is more than a row."""
+        return 2
+
+    def metrics(self, study: Study, prepared: Path) -> list[Metric]:
+        """Perplexity of held-out text; accuracy and likelihood of each multiple-choice file."""
+        meta = _meta(prepared)
+        found = []
+        if meta["held_out"]:
+            found += [
+                Metric("log_perplexity", False, 0, math.log(meta["vocabulary"])),
+                Metric("perplexity", False, 1, meta["vocabulary"], main=False),
+            ]
+        for name in study.evaluation.benchmarks:
+            found += [
+                Metric(f"{name}_accuracy", True, 0, 1),
+                Metric(f"{name}_accuracy_norm", True, 0, 1, main=False),
+                Metric(f"{name}_likelihood", True, 0, 1),
+            ]
+        return found
+
+    def prepare(
+        self, study: Study, folder: Path, train: Rows, evaluation: Rows | None, _workers: int, progress: Progress | None
+    ) -> Path:
+        """Train or load the tokenizer, and encode both texts and the questions, once per study."""
+        checkpoint, length = _shape(study, folder)
+        files = {name: resolve(folder, path) for name, path in study.evaluation.benchmarks.items()}
+        questions = {name: read_questions(file) for name, file in files.items()}
+        key = digest([
+            1, train.data.fingerprint, train.data.fields.model_dump(), evaluation and evaluation.data.fingerprint,
+            {name: content_hash(file) for name, file in files.items()}, length,
+            content_hash(checkpoint) if checkpoint else study.model.preset,
+        ])  # fmt: skip
+        target = folder / ".djsb" / "cache" / f"lm-{key}"
+        if (target / "meta.json").exists():
+            return target
+        target.mkdir(parents=True, exist_ok=True)
+        train.share(target, ["tokenizer.json"])
+        tokenizer = _tokenizer(study, checkpoint, train, target)
+        meta, encode = _tokens(tokenizer, checkpoint)
+        first, last = [meta["bos"]], [] if meta["eos"] == meta["bos"] else [meta["eos"]]
+        rows, tokens = _cache(train, encode, first, last, target, "train", progress)
+        if evaluation is not None:
+            held_rows, _ = _cache(evaluation, encode, first, last, target, "eval", None)
+            if not held_rows:
+                raise DataError(f"{evaluation.data.path} has no text to judge by; give rows with text")
+        for name, asked in questions.items():
+            arrays: dict[str, Any] = encode_questions(asked, encode, meta["bos"], length)
+            np.savez(target / f"choices-{name}.npz", **arrays)
+        meta |= {"length": length, "tokens_per_row": tokens / max(1, rows), "held_out": evaluation is not None}
+        scratch = target / "meta.tmp"
+        scratch.write_text(json.dumps(meta))
+        scratch.replace(target / "meta.json")
+        return target
+
+    def run(self, study: Study, prepared: Path, job: Job, report: Report) -> dict[str, dict[str, float]]:
+        """Train on the job's rows, save the checkpoint with its tokenizer, evaluate."""
+        meta = _meta(prepared)
+        model = build_model(study, prepared, meta, job.seed, job.init)
+        if not train(model, study, prepared, meta, np.load(job.rows), job, report):
+            return {}
+        scores = evaluate(model, study, prepared, meta)
+        if job.output:
+            save(model, Path(job.output), sorted((prepared / "tokenizer").iterdir()))
+        return {job.trial: scores}
+
+    def score(self, study: Study, prepared: Path, checkpoint: str) -> NDArray[np.float64]:
+        """Nats per token of every row; a row that is longer than a sequence is scored piece by piece."""
+        meta = _meta(prepared)
+        model = build_model(study, prepared, meta, 0, checkpoint)
+        offsets = np.load(prepared / "train-offsets.npy")
+        stream = np.memmap(prepared / "train-tokens.bin", np.int32, "r")
+        total, counted = np.zeros(len(offsets) - 1), np.zeros(len(offsets) - 1)
+        for first in range(0, len(total), SCORED):
+            rows = range(first, min(first + SCORED, len(total)))
+            pieces = [
+                (row, a, b) for row in rows
+                for a, b in _pieces(int(offsets[row]), int(offsets[row + 1]), meta["length"])
+            ]  # fmt: skip
+            texts = [np.asarray(stream[a:b]) for _, a, b in pieces]
+            told = log_likelihoods(model, texts, [1] * len(texts))
+            at = np.array([row for row, _, _ in pieces], np.int64)
+            np.add.at(total, at, -told)
+            np.add.at(counted, at, [len(t) - 1 for t in texts])
+        found: NDArray[np.float64] = np.divide(total, counted, out=np.full(len(total), np.nan), where=counted > 0)
+        return found
+
+    def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
+        """Time a few steps after a warm-up, and one evaluation."""
+        meta = _meta(prepared)
+        model = build_model(study, prepared, meta, 0, None)
+        offsets = np.load(prepared / "train-offsets.npy")
+        rows = np.flatnonzero(np.diff(offsets) > 0)[: 64 * study.train.batch_size]
+        each = study.train.batch_size / sequences(meta, 1_000_000) * 1e6  # rows that a step is worth
+        for steps in (2, 8):
+            began = time.perf_counter()
+            job = Job("calibration", "", math.ceil(steps * each), 0, None, "")
+            train(model, study, prepared, meta, rows, job, Report(lambda _kind, _content: None))
+            per_sample = (time.perf_counter() - began) / (steps * each)
+        began = time.perf_counter()
+        evaluate(model, study, prepared, meta)
+        return per_sample, time.perf_counter() - began
+
+
+def _meta(prepared: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((prepared / "meta.json").read_text())
+    return found
+
+
+def _shape(study: Study, folder: Path) -> tuple[Path | None, int]:
+    """(checkpoint, tokens of a sequence) of the study's model.
+
+    Raises: StudyError when the checkpoint is no causal language model with safetensors weights.
+    """
+    if study.model.checkpoint is None:
+        return None, PRESETS[study.model.preset].length
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    checkpoint = resolve(folder, study.model.checkpoint)
+    try:
+        config = json.loads((checkpoint / "config.json").read_text())
+        kinds = config.get("architectures") or [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.get("model_type"), "none")]
+        length = int(config.get("max_position_embeddings") or config.get("n_positions") or LONGEST)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise StudyError(
+            f"model.checkpoint: {checkpoint} is no transformers checkpoint ({error}); give the folder of one"
+        ) from error
+    if not set(kinds) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
+        raise StudyError(
+            f"model.checkpoint: {checkpoint} is a {kinds[0]} ({config.get('model_type')}); task lm needs a causal "
+            "language model, as LlamaForCausalLM or GPT2LMHeadModel"
+        )
+    if not list(checkpoint.glob("*.safetensors")):
+        raise StudyError(f"model.checkpoint: {checkpoint} has no *.safetensors; save its weights as safetensors")
+    return checkpoint, min(length, LONGEST)
+
+
+def _tokenizer(study: Study, checkpoint: Path | None, train: Rows, target: Path) -> Any:
+    """The checkpoint's tokenizer, or one trained on the text; a copy lies in `target/tokenizer`.
+
+    Raises: StudyError when the checkpoint has none.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    if checkpoint is None:
+        file = target / "tokenizer.json"
+        if not file.exists():
+            train_tokenizer(train.data, train.good, PRESETS[study.model.preset].vocabulary, file, lower=False)
+        names = dict(zip(("pad_token", "bos_token", "unk_token", "eos_token"), SPECIAL_TOKENS, strict=True))
+        build: Any = PreTrainedTokenizerFast
+        found = build(tokenizer_file=str(file), **names)
+    else:
+        try:
+            found = AutoTokenizer.from_pretrained(str(checkpoint), local_files_only=True, trust_remote_code=False)
+            empty = set(found.get_vocab()) <= set(found.all_special_tokens)  # made up without its files
+        except Exception as error:  # a border: each kind of tokenizer fails in its own way when a file is missing
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise StudyError(
+                f"model.checkpoint: {checkpoint} has no tokenizer that can be read ({reason}); put tokenizer.json and "
+                "tokenizer_config.json beside its weights"
+            ) from error
+        if empty:
+            raise StudyError(
+                f"model.checkpoint: {checkpoint} has no tokenizer that can be read (no words in it); put "
+                "tokenizer.json and tokenizer_config.json beside its weights"
+            )
+    found.save_pretrained(str(target / "tokenizer"))
+    return found
+
+
+def _tokens(tokenizer: Any, checkpoint: Path | None) -> tuple[dict[str, Any], Encode]:
+    """The tokenizer's size and its tokens of beginning, end and padding; and a function from texts to token ids.
+
+    Raises: StudyError when it has no end of text, or more tokens than the checkpoint's model.
+    """
+    eos, bos, pad = tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id
+    if eos is None:
+        raise StudyError(
+            f"model.checkpoint: the tokenizer of {checkpoint} names no eos_token; add it to tokenizer_config.json"
+        )
+    if checkpoint is not None:
+        config = json.loads((checkpoint / "config.json").read_text())
+        if len(tokenizer) > int(config.get("vocab_size", len(tokenizer))):
+            raise StudyError(
+                f"model.checkpoint: the tokenizer of {checkpoint} has {len(tokenizer)} tokens and its model "
+                f"{config['vocab_size']}; they do not belong together"
+            )
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        found: list[list[int]] = tokenizer(texts, add_special_tokens=False, truncation=False)["input_ids"]
+        return found
+
+    size = len(tokenizer)
+    return {
+        "vocabulary": size,
+        "bos": eos if bos is None else bos,
+        "eos": eos,
+        "pad": eos if pad is None else pad,
+    }, encode
+
+
+def _cache(
+    rows: Rows, encode: Encode, first: list[int], last: list[int], target: Path, name: str, progress: Progress | None
+) -> tuple[int, int]:
+    """Write `name-tokens.bin` (int32) and `name-offsets.npy`; (rows with text, their tokens)."""
+    sizes = np.zeros(len(rows.data), np.int64)
+    texts = captions(rows.data, rows.good)
+    with (target / f"{name}-tokens.tmp").open("wb") as out:
+        for start, stop in rows.data.chunks(4096):
+            chunk = [next(texts) for _ in range(start, stop)]
+            for number, ids in enumerate(encode(chunk), start):
+                if chunk[number - start]:
+                    made = np.array([*first, *ids, *last], np.int32)
+                    sizes[number] = len(made)
+                    out.write(made.tobytes())
+            if progress:
+                progress(stop, len(rows.data))
+    (target / f"{name}-tokens.tmp").replace(target / f"{name}-tokens.bin")
+    np.save(target / f"{name}-offsets.npy", np.concatenate([[0], np.cumsum(sizes)]))
+    return int((sizes > 0).sum()), int(sizes.sum())
+
+
+def _pieces(start: int, stop: int, length: int) -> list[tuple[int, int]]:
+    """A text's tokens as pieces of at most `length`; a last one of a single token, which nothing foretells, is left."""
+    return [(a, min(a + length, stop)) for a in range(start, stop, length) if min(a + length, stop) - a > 1]
+
+
+def evaluate(model: Any, study: Study, prepared: Path, meta: dict[str, Any]) -> dict[str, float]:
+    """Perplexity (its logarithm is nats per token) of the held-out text, and each file's multiple choice.
+
+    A text that is longer than a sequence is scored piece by piece.
+    """
+    scores: dict[str, float] = {}
+    if meta["held_out"]:
+        offsets = np.load(prepared / "eval-offsets.npy")
+        stream = np.memmap(prepared / "eval-tokens.bin", np.int32, "r")
+        spans = [span for start, stop in pairwise(offsets.tolist()) for span in _pieces(start, stop, meta["length"])]
+        texts = [np.asarray(stream[a:b]) for a, b in spans]
+        total = log_likelihoods(model, texts, [1] * len(texts)).sum()
+        mean = -float(total) / sum(len(t) - 1 for t in texts)
+        scores |= {"log_perplexity": mean, "perplexity": math.exp(min(mean, 700))}
+    for name in study.evaluation.benchmarks:
+        with np.load(prepared / f"choices-{name}.npz") as file:
+            saved = dict(file)
+        texts = [row[:size] for row, size in zip(saved["ids"], saved["sizes"].tolist(), strict=True)]
+        scores |= measure(name, log_likelihoods(model, texts, saved["starts"].tolist()), saved)
+    return scores

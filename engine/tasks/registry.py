@@ -1,0 +1,71 @@
+"""Name to task, and whether a study fits its task."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from engine.base.errors import StudyError
+from engine.settings.study import Study
+from engine.tasks.contract import Feedback, Task
+
+TASKS = {
+    "clip": "engine.tasks.clip.task:ClipTask",
+    "vlm": "engine.tasks.vlm.task:VlmTask",
+    "caption": "engine.tasks.caption.task:CaptionTask",
+    "t2v": "engine.tasks.t2v.task:T2vTask",
+    "lm": "engine.tasks.lm.task:LmTask",
+    "command": "engine.tasks.command.task:CommandTask",
+}
+
+# fields that some tasks use; one that the study's task does not use may not be set
+SOME = (
+    "lora", "vlm", "video", "command", "evaluation.benchmarks", "evaluation.label", "evaluation.prompts",
+    "model.checkpoint",
+)  # fmt: skip
+
+
+def get_task(study: Study) -> Task:
+    """The study's task.
+
+    Raises: StudyError when it has none.
+    """
+    if study.task is None:
+        raise StudyError(
+            f"the study has no task, so nothing can be trained; set task to one of {', '.join(TASKS)} (docs/tasks.md)"
+        )
+    module, name = TASKS[study.task].split(":")
+    found: Task = getattr(import_module(module), name)()
+    return found
+
+
+def misfit(study: Study, task: Task) -> str | None:
+    """Why the study's fields do not suit its task, in one line, or None."""
+    for field in task.needs:
+        if not _value(study, field):
+            if field == "evaluation.path":
+                return f"task {study.task} needs evaluation.path: rows that are never trained on"
+            return f"task {study.task} needs {field}; name the field, or set task: null"
+    if study.model.preset not in task.presets:
+        return f"model.preset: task {study.task} has {', '.join(task.presets)} (it is {study.model.preset!r})"
+    for field in SOME:
+        if field not in task.uses and _value(study, field) != _default(study, field):
+            return f"task {study.task} does not use {field}; remove it"
+    if study.pools.feedback and not isinstance(task, Feedback):
+        return f"pools.feedback: task {study.task} scores no single rows; set it to false"
+    return task.lacks(study)
+
+
+def _value(study: Study, field: str) -> Any:
+    """A field by its dotted name."""
+    found: Any = study
+    for name in field.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _default(study: Study, field: str) -> Any:
+    """What the field is when the study does not say."""
+    section, _, name = field.rpartition(".")
+    owner = _value(study, section) if section else study
+    return type(owner).model_fields[name].get_default()

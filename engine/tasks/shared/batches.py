@@ -1,0 +1,104 @@
+"""Feeds training: row numbers in, pixels and token ids on the device out.
+
+The decoded images are one memory-mapped file that all trials share, so a batch is row numbers only. On a GPU
+with room the file is put there once per process; without room, the next batch is gathered while the device
+works on this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+SHARE = 0.5  # of the GPU's free memory that images and tokens may take
+Mode = Literal["host", "ahead", "resident"]
+T = TypeVar("T")
+_resident: dict[tuple[Path, str], tuple[torch.Tensor, torch.Tensor]] = {}  # of the last study only
+
+
+def to_pixels(images: NDArray[np.uint8] | torch.Tensor, device: torch.device) -> torch.Tensor:
+    """(…, side, side, 3) bytes as (…, 3, side, side), normalised as CLIP's."""
+    import torch
+
+    source = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
+    pixels = source.to(device, non_blocking=True).movedim(-1, -3).float().div_(255)
+    mean, std = torch.tensor(CLIP_MEAN, device=device), torch.tensor(CLIP_STD, device=device)
+    return pixels.sub_(mean[:, None, None]).div_(std[:, None, None])
+
+
+def feed(
+    prepared: Path, device: torch.device, batches: Iterator[NDArray[np.int64]], mode: Mode | None = None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """(pixels (…, 3, side, side), ids (…, length)) of every batch (…) of row numbers.
+
+    mode: `host`: gathered when asked for; `ahead`: a thread gathers the next batch meanwhile; `resident`: all
+    images and tokens lie on the device. None: `host` on a CPU; on a GPU `resident` if they fit, else `ahead`.
+    """
+    import torch
+
+    images, tokens = _files(prepared)
+    mode = mode or _mode(prepared, device, images.nbytes + tokens.nbytes)
+    if mode == "resident":
+        all_images, all_tokens = _on_device(prepared, device)
+        for rows in batches:
+            at = torch.from_numpy(rows).to(device, non_blocking=True)
+            yield to_pixels(all_images[at], device), all_tokens[at].long()
+        return
+    pin = device.type == "cuda"
+
+    def gather() -> tuple[torch.Tensor, torch.Tensor] | None:
+        rows = next(batches, None)
+        if rows is None:
+            return None
+        chosen, ids = torch.from_numpy(images[rows]), torch.from_numpy(tokens[rows].astype(np.int64))
+        return (chosen.pin_memory(), ids.pin_memory()) if pin else (chosen, ids)
+
+    for chosen, ids in _ahead(gather) if mode == "ahead" else iter(gather, None):
+        yield to_pixels(chosen, device), ids.to(device, non_blocking=True)
+
+
+def _files(prepared: Path) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Images (rows, side, side, 3) and token ids (rows, length), memory-mapped."""
+    # copy-on-write, as torch takes no read-only memory; nothing writes
+    images, tokens = (np.load(prepared / f"train-{name}.npy", mmap_mode="c") for name in ("images", "tokens"))
+    return images, tokens
+
+
+def _mode(prepared: Path, device: torch.device, size: int) -> Mode:
+    """What suits the device; size: bytes of images and tokens."""
+    import torch
+
+    if device.type != "cuda":
+        return "host"
+    known = (prepared, str(device)) in _resident
+    return "resident" if known or size < SHARE * torch.cuda.mem_get_info(device)[0] else "ahead"
+
+
+def _on_device(prepared: Path, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and tokens on the device; they stay there for the trials that follow."""
+    import torch
+
+    key = (prepared, str(device))
+    if key not in _resident:
+        _resident.clear()
+        images, tokens = _files(prepared)
+        _resident[key] = torch.from_numpy(images).to(device), torch.from_numpy(tokens).to(device)
+    return _resident[key]
+
+
+def _ahead(make: Callable[[], T | None]) -> Iterator[T]:
+    """What `make` returns until it returns None, made one ahead in a thread that ends with the iterator."""
+    with ThreadPoolExecutor(1, "feed") as pool:
+        coming = pool.submit(make)
+        while (made := coming.result()) is not None:
+            coming = pool.submit(make)
+            yield made

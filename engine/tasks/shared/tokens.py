@@ -1,0 +1,94 @@
+"""Texts as token ids: a byte-level BPE trained on the study's own captions, or a checkpoint's tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.base.arrays import new_array
+from engine.data.dataset import Dataset, utf8
+
+# 2 is no end of text: for that id transformers pools at the largest token instead (its legacy CLIP tokenizers)
+PAD, BOS, EOS = 0, 1, 3
+SPECIAL_TOKENS = ("<pad>", "<bos>", "<unk>", "<eos>")
+TRAINING_TEXTS = 200_000
+
+
+def captions(data: Dataset, good: NDArray[np.bool_]) -> Iterator[str]:
+    """The text of every row; empty where the row is quarantined."""
+    field = data.fields.text or ""
+    for start, stop in data.chunks(4096):
+        for row, ok in zip(data.reader.read(start, stop), good[start:stop], strict=True):
+            yield utf8(row[field]) if ok else ""
+
+
+def train_tokenizer(data: Dataset, good: NDArray[np.bool_], vocabulary: int, file: Path, lower: bool = True) -> None:
+    """A byte-level BPE of at most `vocabulary` tokens from the first good texts. lower: it takes capitals for small."""
+    scratch = file.with_suffix(".tmp")
+    byte_level_bpe(captions(data, good), vocabulary, lower=lower).save(str(scratch))
+    scratch.replace(file)
+
+
+def byte_level_bpe(
+    texts: Iterator[str], vocabulary: int, special: Sequence[str] = SPECIAL_TOKENS, lower: bool = True
+) -> Any:
+    """A `tokenizers` Tokenizer of at most `vocabulary` tokens from the first texts; the special ones come first."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    steps = [normalizers.NFC(), normalizers.Lowercase()] if lower else [normalizers.NFC()]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(special),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    known = (t for t, _ in zip(filter(None, texts), range(TRAINING_TEXTS), strict=False))
+    tokenizer.train_from_iterator(known, trainer)
+    return tokenizer
+
+
+def load_encoder(prepared: Path, checkpoint: Path | None, length: int) -> Any:
+    """A function from a list of texts to (texts, length) int32 ids, padded and cut to `length`."""
+    if checkpoint is not None:
+        from transformers import AutoTokenizer
+
+        pretrained = AutoTokenizer.from_pretrained(str(checkpoint), local_files_only=True, trust_remote_code=False)
+
+        def encode_pretrained(texts: list[str]) -> NDArray[np.int32]:
+            ids = pretrained(texts, padding="max_length", truncation=True, max_length=length)["input_ids"]
+            return np.asarray(ids, np.int32)
+
+        return encode_pretrained
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(prepared / "tokenizer.json"))
+
+    def encode(texts: list[str]) -> NDArray[np.int32]:
+        out = np.full((len(texts), length), PAD, np.int32)
+        for row, encoding in zip(out, tokenizer.encode_batch(texts), strict=True):
+            ids = [BOS, *encoding.ids[: length - 2], EOS]
+            row[: len(ids)] = ids
+        return out
+
+    return encode
+
+
+def cache_tokens(data: Dataset, good: NDArray[np.bool_], encode: Any, length: int, file: Path) -> None:
+    """Write `file`: (rows, length) int32 token ids of every row's caption."""
+    if file.exists():
+        return
+    scratch = file.with_suffix(".tmp")
+    cache = new_array(scratch, np.int32, (len(data), length))
+    texts = captions(data, good)
+    for start, stop in data.chunks(4096):
+        cache[start:stop] = encode([next(texts) for _ in range(start, stop)])
+    cache.flush()
+    scratch.replace(file)

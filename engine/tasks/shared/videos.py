@@ -1,0 +1,121 @@
+"""The shared clip cache: one window of every video, decoded and resized once per study, then memory-mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.base.arrays import new_array
+from engine.base.errors import DataError
+from engine.base.parallel import run_chunks
+from engine.data.dataset import as_list
+from engine.data.media import locate
+from engine.tasks.contract import Rows
+from engine.tasks.shared.images import fit_square
+
+CHUNK = 100
+
+
+@dataclass(frozen=True)
+class Window:
+    """frames: how many a model sees. stride: 2 takes every other one. side: pixels, square."""
+
+    frames: int
+    stride: int
+    side: int
+
+    @property
+    def span(self) -> int:
+        """Frames of the video that it covers."""
+        return (self.frames - 1) * self.stride + 1
+
+
+def read_clip(file: Path, window: Window, draw: float) -> tuple[NDArray[np.uint8], bool]:
+    """((frames, side, side, 3), whether the last frame is held).
+
+    The window begins at the share `draw` of the places where it fits. A video that ends, or cannot be decoded any
+    further, within it holds its last frame. Raises: ValueError when there is no frame at all.
+    """
+    import av
+
+    found: list[NDArray[np.uint8]] = []
+    try:
+        with av.open(str(file)) as container:
+            count = container.streams.video[0].frames or sum(p.size > 0 for p in container.demux(video=0))
+        start = int(draw * max(1, count - window.span + 1))
+        with av.open(str(file)) as container:
+            for number, frame in enumerate(container.decode(video=0)):
+                if number >= start and (number - start) % window.stride == 0:
+                    found.append(fit_square(frame.to_image(), window.side))
+                    if len(found) == window.frames:
+                        break
+    except (av.error.FFmpegError, IndexError) as error:
+        if not found:
+            raise ValueError(f"unreadable video: {error}") from error
+    if not found:
+        raise ValueError("unreadable video: it has no frames")
+    held = len(found) < window.frames
+    return np.stack([*found, *[found[-1]] * (window.frames - len(found))]), held
+
+
+def _decode(job: tuple[Rows, Path, Window, int, int, int]) -> tuple[int, int, int]:
+    """Decode the good rows of one chunk straight into the cache file; runs in a worker process."""
+    rows, file, window, seed, start, stop = job
+    data = rows.data
+    folder = data.path if data.path.is_dir() else data.path.parent
+    cache = np.lib.format.open_memmap(file, mode="r+")
+    held = 0
+    for number, row in enumerate(data.reader.read(start, stop), start):
+        if not rows.good[number]:
+            continue
+        name = as_list(row[data.fields.videos or ""])[0]
+        try:
+            source = locate(name, rows.root, folder)
+            assert isinstance(source, Path)  # the scan lets no bytes through
+            cache[number], short = read_clip(source, window, np.random.default_rng((seed, number)).random())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{data.path}, row {number}: {name}: {error}; mend it, or take the row out") from error
+        held += short
+    cache.flush()
+    return start, stop, held
+
+
+def cache_clips(
+    rows: Rows, window: Window, seed: int, file: Path, workers: int, progress: Callable[[int, int], None] | None = None
+) -> int:
+    """Write `file`: (rows, frames, side, side, 3) uint8, zero for bad rows; how many videos ended too early.
+
+    seed: of where each row's window begins. Raises: DataError that names file and row.
+    """
+    if file.exists():
+        return 0  # shared: it was told of once
+    scratch = file.with_suffix(".tmp")
+    cache = new_array(scratch, np.uint8, (len(rows.data), window.frames, window.side, window.side, 3))
+    cache.flush()
+    jobs = [(rows, scratch, window, seed, a, b) for a, b in rows.data.chunks(CHUNK)]
+    done = held = 0
+    for start, stop, short in run_chunks(_decode, jobs, workers):
+        done, held = done + stop - start, held + short
+        if progress:
+            progress(done, len(rows.data))
+    scratch.replace(file)
+    return held
+
+
+def write_clip(clip: NDArray[np.uint8], file: Path, rate: int) -> None:
+    """Write (frames, height, width, 3), of even sides, as an H.264 mp4; the same frames give the same bytes."""
+    import av
+
+    with av.open(str(file), "w", format="mp4") as container:
+        stream: Any = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "crf": "16"})
+        stream.height, stream.width = clip.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1
+        for frame in clip:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")))
+        container.mux(stream.encode())

@@ -1,0 +1,272 @@
+"""The image-to-text models of tasks `vlm` and `caption`: presets, checkpoints, LoRA, the loss, checkpoints written.
+
+A model is a `transformers` LLaVA (vision tower, projector, language model) or InternVL. A preset, or a vision tower
+and a language model that a new projector joins, is written once per study as `base`, which all trials share and
+which a LoRA checkpoint is loaded onto.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.base.errors import StudyError
+from engine.base.paths import resolve
+from engine.settings.study import Study
+from engine.tasks.shared.tokens import BOS, EOS, PAD
+from engine.tasks.shared.training import save, the_device
+
+if TYPE_CHECKING:
+    import torch
+
+KINDS = ("llava", "internvl")
+IMAGE_ID, IMAGE_TOKEN = 4, "<image>"
+NO_LABEL = -100
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One complexity dial. width, layers, heads: of the vision tower; text_*: of the language model."""
+
+    image: int
+    patch: int
+    width: int
+    layers: int
+    heads: int
+    text_width: int
+    text_layers: int
+    text_heads: int
+    length: int
+    vocabulary: int
+
+
+PRESETS = {
+    "tiny": Preset(32, 16, 64, 2, 2, 64, 2, 2, 64, 1024),
+    "small": Preset(112, 14, 384, 6, 6, 384, 6, 6, 128, 8192),
+}
+LENGTH = 256  # text tokens of a checkpoint's rows
+
+
+def llava_config(preset: Preset) -> dict[str, Any]:
+    """The keyword arguments of a LlavaConfig."""
+    return {
+        "vision_config": {
+            "model_type": "clip_vision_model",
+            "hidden_size": preset.width,
+            "intermediate_size": 4 * preset.width,
+            "num_hidden_layers": preset.layers,
+            "num_attention_heads": preset.heads,
+            "image_size": preset.image,
+            "patch_size": preset.patch,
+            "projection_dim": preset.width,
+        },
+        "text_config": {
+            "model_type": "llama",
+            "vocab_size": preset.vocabulary,
+            "hidden_size": preset.text_width,
+            "intermediate_size": 4 * preset.text_width,
+            "num_hidden_layers": preset.text_layers,
+            "num_attention_heads": preset.text_heads,
+            "num_key_value_heads": preset.text_heads,
+            "max_position_embeddings": 2048,
+            "pad_token_id": PAD,
+            "bos_token_id": BOS,
+            "eos_token_id": EOS,
+            "initializer_range": preset.text_width**-0.5,  # 0.02 is for thousands of features
+        },
+        "image_token_index": IMAGE_ID,
+        "image_seq_length": (preset.image // preset.patch) ** 2,
+        "vision_feature_layer": -1,  # CLIP's last but one is meant for towers of many layers
+    }
+
+
+def read_config(folder: Path, field: str, kinds: tuple[str, ...]) -> dict[str, Any]:
+    """The config of a checkpoint that the study names in `field`.
+
+    Raises: StudyError when the folder is none, or of another architecture.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"{field}: {folder} is no transformers checkpoint ({error}); give the folder of one"
+        ) from error
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind not in kinds:
+        raise StudyError(f"{field}: {folder} is a {kind} model; this needs one of {', '.join(kinds)}")
+    found: dict[str, Any] = config
+    return found
+
+
+def make_base(study: Study, folder: Path, target: Path, seed: int) -> None:
+    """Write the model that all trials start from, complete or not at all, unless it is there.
+
+    folder: the study's. A preset gets seeded weights; `vlm.vision` and `vlm.language` are joined by a new projector.
+    """
+    if (target / "config.json").exists():
+        return
+    import torch
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    torch.manual_seed(seed)
+    if study.vlm.vision is None:
+        model = LlavaForConditionalGeneration(LlavaConfig(**llava_config(PRESETS[study.model.preset])))
+    else:
+        model = _joined(study, folder, target.with_name("tokenizer"))
+    save(model, target, [target.with_name("tokenizer") / name for name in TOKENIZER_FILES])
+
+
+def _joined(study: Study, folder: Path, words: Path) -> Any:
+    """A vision tower and a language model with a new projector between them, as LLaVA starts.
+
+    words: folder that the language model's tokenizer is written to, with a token for images.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPVisionModel, LlavaConfig
+    from transformers import LlavaForConditionalGeneration as Llava
+
+    assert study.vlm.vision and study.vlm.language
+    vision, language = resolve(folder, study.vlm.vision), resolve(folder, study.vlm.language)
+    local: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
+    tower = CLIPVisionModel.from_pretrained(str(vision), **local)
+    text: Any = AutoModelForCausalLM.from_pretrained(str(language), trust_remote_code=False, **local)
+    seen: dict[str, Any] = tower.config.to_dict()
+    tokenizer = AutoTokenizer.from_pretrained(str(language), local_files_only=True, trust_remote_code=False)
+    tokenizer.add_tokens([IMAGE_TOKEN], special_tokens=True)  # none is added where it is known
+    tokenizer.save_pretrained(words)
+    image: Any = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    if image >= text.config.vocab_size:
+        text.resize_token_embeddings(image + 1)
+    config = LlavaConfig(
+        vision_config=seen, text_config=text.config.to_dict(), image_token_index=image,
+        image_seq_length=(seen["image_size"] // seen["patch_size"]) ** 2,
+    )  # fmt: skip
+    model = Llava(config)
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    model.model.language_model.load_state_dict(text.get_decoder().state_dict())
+    model.lm_head.load_state_dict(text.get_output_embeddings().state_dict())
+    return model
+
+
+def source_of(study: Study, prepared: Path) -> Path:
+    """Folder of the whole model that trials start from: the study's checkpoint, or the base made of a preset."""
+    if study.model.checkpoint is not None:
+        return resolve(prepared.parents[2], study.model.checkpoint)
+    return prepared / BASE
+
+
+def load_model(source: Path) -> Any:
+    """A LLaVA or InternVL from its folder.
+
+    Raises: StudyError when it is of another architecture.
+    """
+    from transformers import InternVLForConditionalGeneration, LlavaForConditionalGeneration
+
+    kind = read_config(source, "the checkpoint", KINDS)["model_type"]
+    classes: dict[str, Any] = {"llava": LlavaForConditionalGeneration, "internvl": InternVLForConditionalGeneration}
+    return classes[kind].from_pretrained(str(source), local_files_only=True, use_safetensors=True, dtype="auto").float()
+
+
+def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> Any:
+    """The model on this worker's device; with `lora.rank`, a peft model around it.
+
+    init: folder of a checkpoint of an earlier trial, whole or LoRA. seed: of a new projector and of LoRA's weights.
+    """
+    import torch
+
+    torch.manual_seed(seed)
+    source = source_of(study, prepared)
+    adapted = init is not None and (Path(init) / "adapter_config.json").exists()
+    model = load_model(source if adapted or init is None else Path(init))
+    if study.lora.rank or adapted:
+        model = _with_lora(model, study, init if adapted else None)
+    elif init is None and study.task == "vlm" and study.vlm.trains == "projector":
+        for module in model.model.multi_modal_projector.modules():
+            if isinstance(module, torch.nn.Linear):
+                torch.nn.init.normal_(module.weight, std=module.in_features**-0.5)
+                if module.bias is not None:
+                    torch.nn.init.zeros_(module.bias)
+    return model.to(the_device())
+
+
+def _with_lora(model: Any, study: Study, init: str | None) -> Any:
+    """The model with low-rank weights on the language model's linear layers, new or those of `init`."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if init is not None:
+        return PeftModel.from_pretrained(model, init, is_trainable=True, local_files_only=True)
+    lora = study.lora
+    # inside the language model only: the vision tower has layers of the same names
+    targets = r".*language_model.*\.(" + "|".join(map(re.escape, lora.targets or LORA_TARGETS)) + ")"
+    try:
+        return get_peft_model(
+            model,
+            LoraConfig(
+                r=lora.rank,
+                lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a float does as well
+                target_modules=targets,
+            ),
+        )
+    except ValueError as error:
+        raise StudyError(f"lora.targets {lora.targets} name no layer of the language model ({error})") from error
+
+
+def set_trained(model: Any, part: str) -> None:
+    """Freeze all but a part: `projector`, `language` (projector and language model), `all`, or `lora`."""
+    for name, parameter in model.named_parameters():
+        projector = "multi_modal_projector" in name
+        parameter.requires_grad_(
+            {
+                "all": True,
+                "projector": projector,
+                "language": projector or "language_model" in name or "lm_head" in name,
+                "lora": "lora_" in name,
+            }[part]
+        )
+
+
+def image_mean_std(source: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """How the model's images are normalised: its preprocessor's, or CLIP's."""
+    from engine.tasks.shared.batches import CLIP_MEAN, CLIP_STD
+
+    try:
+        told = json.loads((source / "preprocessor_config.json").read_text())
+        return tuple(told["image_mean"]), tuple(told["image_std"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return CLIP_MEAN, CLIP_STD
+
+
+def image_shape(config: dict[str, Any]) -> tuple[int, int]:
+    """(side of an image in pixels, tokens that it becomes) of a LLaVA's or InternVL's config.json."""
+    seen = config["vision_config"]
+    side, patch = (v[0] if isinstance(v, list) else v for v in (seen["image_size"], seen["patch_size"]))
+    cells = side // patch
+    if config["model_type"] == "internvl":
+        return side, int(cells * config.get("downsample_ratio", 0.5)) ** 2
+    return side, cells * cells + (config.get("vision_feature_select_strategy", "default") == "full")
+
+
+def answer_losses(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor, pixels: torch.Tensor
+) -> torch.Tensor:
+    """(batch, text) cross-entropy of every token, 0 where the label is none; in float32.
+
+    ids, mask: (batch, head + text). labels: (batch, text), NO_LABEL where nothing is to be learned.
+    """
+    from torch.nn import functional
+
+    text = labels.shape[1]
+    logits = model(
+        input_ids=ids, attention_mask=mask, pixel_values=pixels, logits_to_keep=text + 1, use_cache=False
+    ).logits[:, :-1]
+    return functional.cross_entropy(logits.float().transpose(1, 2), labels, ignore_index=NO_LABEL, reduction="none")
+
+
+TOKENIZER_FILES = tuple(
+    "tokenizer.json tokenizer_config.json tokenizer.model special_tokens_map.json vocab.json merges.txt "  # noqa: SIM905
+    "preprocessor_config.json chat_template.jinja".split()
+)

@@ -1,5 +1,0 @@
-"""What data workers share: imported, and a first OP built, once in the process that they are forked from."""
-
-from engine import datajuicer
-
-datajuicer.load_op("text_length_filter", {})
