@@ -1,0 +1,159 @@
+"""The tables pools and pool_cuts: descriptions of data, and the buckets that a study was cut into."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from engine.journal.store import Row, Store, now
+from engine.records.pool import Pool, pool_from_json
+
+
+@dataclass(frozen=True)
+class StoredPool:
+    """A pool and what it is called.
+
+    kind: control, single, combination, repetition, layers or mapper. op, statistic: of a pool of one slice.
+    bucket: of kind single.
+    """
+
+    pool: Pool
+    label: str
+    kind: str
+    op: str | None
+    statistic: str | None
+    bucket: str | None
+    at: str
+
+    @property
+    def id(self) -> str:
+        """Its content hash."""
+        return self.pool.id
+
+    def to_json(self) -> dict[str, Any]:
+        """As `djsb show --json` prints it."""
+        return {
+            "id": self.id, "content": json.dumps(self.pool.to_json()), "label": self.label, "kind": self.kind,
+            "op": self.op, "statistic": self.statistic, "bucket": self.bucket, "at": self.at,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainedPool(StoredPool):
+    """A pool as trials train on it. samples: of each trial. horizon: of the whole learning-rate schedule."""
+
+    samples: int
+    horizon: int
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """(pool, samples, horizon): what results are compared under."""
+        return self.id, self.samples, self.horizon
+
+
+@dataclass(frozen=True)
+class PoolCut:
+    """A statistic's bucket. kept: rows of its slice. entropy: of its words, in nats. reason: why it is degenerate."""
+
+    op: str
+    statistic: str
+    bucket: str
+    pool: Pool
+    kept: int
+    entropy: float | None = None
+    reason: str | None = None
+
+    @property
+    def verdict(self) -> str:
+        """ok, or degenerate: no pool of it can be trained on."""
+        return "degenerate" if self.reason else "ok"
+
+
+@lru_cache(8192)
+def _pool(content: str) -> Pool:
+    """A stored pool; who ranks again and again reads each once."""
+    return pool_from_json(json.loads(content))
+
+
+def _stored(row: Row) -> StoredPool:
+    names = ("label", "kind", "op", "statistic", "bucket", "at")
+    return StoredPool(_pool(row["content"]), *(row[n] for n in names))
+
+
+def add(store: Store, pool: Pool, label: str, kind: str) -> None:
+    """Write a pool's description once."""
+    one = pool.slices[0] if len(pool.slices) == 1 else None
+    bucket = label.rsplit(" ", 1)[-1] if one is not None and kind == "single" else None
+    store.execute(
+        "INSERT OR IGNORE INTO pools(id, content, label, kind, op, statistic, bucket, at) "
+        "VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+        (pool.id, json.dumps(pool.to_json()), label, kind, one and one.op, one and one.statistic, bucket, now()),
+    )
+
+
+def get(store: Store, pool: str) -> StoredPool | None:
+    """A pool by its id, or None."""
+    row = store.one("SELECT * FROM pools WHERE id = ?", (pool,))
+    return _stored(row) if row else None
+
+
+def every(store: Store) -> list[StoredPool]:
+    """All pools of the study, oldest first."""
+    return [_stored(row) for row in store.query("SELECT * FROM pools ORDER BY rowid")]
+
+
+def beginning(store: Store, start: str) -> list[StoredPool]:
+    """Pools whose ids begin so."""
+    return [p for p in every(store) if p.id.startswith(start)]
+
+
+def trained(store: Store, context: str) -> list[TrainedPool]:
+    """Every pool that trials of a cycle ask for, once for each length of its trials."""
+    rows = store.query(
+        "SELECT DISTINCT p.*, t.samples, t.horizon FROM pools p JOIN trials t ON t.pool = p.id WHERE t.context = ?",
+        (context,),
+    )
+    return [
+        TrainedPool(_pool(r["content"]), r["label"], r["kind"], r["op"], r["statistic"], r["bucket"], r["at"],
+                    r["samples"], r["horizon"])
+        for r in rows
+    ]  # fmt: skip
+
+
+def cuts(store: Store, context: str) -> list[PoolCut]:
+    """The buckets of a cycle, by statistic and bucket."""
+    rows = store.query(
+        "SELECT c.op, c.statistic, c.bucket, p.content, c.kept, c.entropy, c.reason FROM pool_cuts c "
+        "JOIN pools p ON p.id = c.pool WHERE c.context = ? ORDER BY c.statistic, c.bucket",
+        (context,),
+    )
+    return [
+        PoolCut(r["op"], r["statistic"], r["bucket"], _pool(r["content"]), r["kept"], r["entropy"], r["reason"])
+        for r in rows
+    ]
+
+
+def are_cut(store: Store, context: str) -> bool:
+    """True once the buckets of a cycle are stored."""
+    return store.one("SELECT 1 FROM pool_cuts WHERE context = ?", (context,)) is not None
+
+
+def replace_cuts(store: Store, context: str, buckets: Iterable[PoolCut]) -> None:
+    """Store the buckets of a cycle with their pools, in place of what was there. One transaction."""
+    with store.transaction():
+        store.execute("DELETE FROM pool_cuts WHERE context = ?", (context,))
+        for cut in buckets:
+            add(store, cut.pool, f"{cut.statistic} {cut.bucket}", "single")
+            store.put("pool_cuts", {
+                "context": context, "op": cut.op, "statistic": cut.statistic, "bucket": cut.bucket,
+                "pool": cut.pool.id, "kept": cut.kept, "entropy": cut.entropy, "verdict": cut.verdict,
+                "reason": cut.reason,
+            })  # fmt: skip
+
+
+def put_entropy(store: Store, context: str, pool: str, entropy: float) -> None:
+    """The word entropy of a bucket's rows, in nats."""
+    store.execute("UPDATE pool_cuts SET entropy = ? WHERE context = ? AND pool = ?", (entropy, context, pool))

@@ -1,0 +1,221 @@
+"""The table results: what stages came to, one typed accessor each. No other module knows their names."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, is_dataclass
+from functools import cached_property
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import TypeAdapter
+
+from engine.journal.store import Store, now
+from engine.records.cycle import CycleEnd
+from engine.records.leaderboard import Recipe, ScaleArm
+from engine.records.metric import Metric
+from engine.records.sentence import Sentence
+
+T = TypeVar("T")
+
+
+class Result(Generic[T]):
+    """One stored result of a cycle, as JSON.
+
+    name: in the table. form: the type that its JSON is read as.
+    """
+
+    def __init__(self, name: str, form: Any) -> None:
+        self.name, self._form = name, form
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[T]:
+        return TypeAdapter(self._form)
+
+    def get(self, store: Store, context: str) -> T | None:
+        """What is stored; None where nothing is, or nothing came of it."""
+        row = store.one("SELECT content FROM results WHERE context = ? AND name = ?", (context, self.name))
+        return self.read(row["content"]) if row else None
+
+    def read(self, content: str) -> T | None:
+        """The value of a stored text."""
+        return None if content == "null" else self._adapter.validate_json(content)
+
+    def put(self, store: Store, context: str, value: T | None) -> None:
+        """Store a value; None: that nothing came of it."""
+        content = json.dumps(value, allow_nan=False, default=_plain)
+        store.put("results", {"context": context, "name": self.name, "content": content, "at": now()})
+
+    def at(self, store: Store, context: str) -> str | None:
+        """When it was stored, be it that nothing came of it; None where it was not."""
+        row = store.one("SELECT at FROM results WHERE context = ? AND name = ?", (context, self.name))
+        return row["at"] if row else None
+
+
+def _plain(value: Any) -> Any:
+    """A record, or NumPy's number, for JSON."""
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if type(value).__module__ == "numpy" and hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be stored as a result")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the timing of a few steps came to.
+
+    per_sample, fixed: device-seconds of a trained sample, and of a trial beside those. packs: trials at once →
+    device-seconds of a sample. device: `expected` for the user's word. alone: packs were not timed.
+    flops: of a trained sample, forward and backward.
+    """
+
+    per_sample: float
+    fixed: float
+    packs: dict[int, float]
+    fastest_pack: int
+    device: str
+    alone: bool = False
+    flops: float | None = None
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Pearson's r between named series, and their Ward clusters.
+
+    r: (names, names), None where a series is constant. order: names as the dendrogram lays them out.
+    clusters: name → 1 … k. linkage: SciPy's (names - 1, 4) matrix.
+    """
+
+    names: list[str]
+    r: list[list[float | None]]
+    order: list[str]
+    clusters: dict[str, int]
+    linkage: list[list[float]]
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is stored."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A word that stands in more rows of a bucket than elsewhere.
+
+    here, elsewhere: share of the rows that hold it, 0 … 1. z: log-odds ratio over its standard error.
+    """
+
+    word: str
+    here: float
+    elsewhere: float
+    z: float
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """A row that was left out as it is like an earlier one, the original. op: what says so."""
+
+    row: int
+    original: int
+    op: str
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """rows: how many were left out. first: some of them."""
+
+    rows: int
+    first: list[Duplicate]
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """Rows scored by a trial's checkpoint. file: in the cache, None until they are scored. statistic: its name."""
+
+    trial: str
+    file: str | None = None
+    statistic: str | None = None
+
+
+@dataclass(frozen=True)
+class MappedRow:
+    """A row's text and the paths of its images, None for those that lie in the row itself."""
+
+    text: str
+    images: list[str | None]
+
+
+@dataclass(frozen=True)
+class MapperExample:
+    """A row, by its number, before and after its mappers."""
+
+    row: int
+    before: MappedRow
+    after: MappedRow
+
+
+@dataclass(frozen=True)
+class MapperSummary:
+    """What mappers did to the rows of a pool. changed: rows. kept: why rows stayed as they were → how many."""
+
+    mappers: list[str]
+    rows: int
+    changed: int
+    kept: dict[str, int]
+    examples: list[MapperExample]
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is stored."""
+        return asdict(self)
+
+
+# trial → prompt → metric → value
+PromptScores = dict[str, dict[str, dict[str, float | None]]]
+
+BUDGET = Result[float]("budget", float)  # device-seconds that the engine may spend in all
+CALIBRATION = Result[Calibration]("calibration", Calibration)
+METRIC_SCALES = Result[tuple[Metric, ...]]("metric_scales", tuple[Metric, ...])
+ENGINE = Result[Literal["running", "paused"]]("engine", Literal["running", "paused"])
+STATISTICS = Result[Correlation]("statistics", Correlation)  # of the statistics over the good rows
+METRICS = Result[Correlation]("metrics", Correlation)  # of the metrics over the probing trials
+TERMS = Result[dict[str, list[Term]]]("terms", dict[str, list[Term]])  # pool → the words that tell its bucket
+DUPLICATES = Result[Duplicates]("duplicates", Duplicates)
+SCALE = Result[list[ScaleArm]]("scale", list[ScaleArm])
+RECIPE = Result[Recipe]("recipe", Recipe)
+UNCONFIRMED = Result[str]("unconfirmed", str)  # why nothing can be concluded yet
+CYCLE = Result[CycleEnd]("cycle", CycleEnd)
+MODEL_SCORES = Result[ModelScores]("feedback", ModelScores)
+PROMPTS = Result[PromptScores]("prompts", PromptScores)
+
+
+def insight(stage: str) -> Result[list[Sentence]]:
+    """The sentences on a stage."""
+    return Result(f"insight:{stage}", list[Sentence])
+
+
+def asked(stage: str) -> Result[list[str]]:
+    """Proposals of the adviser at a stage, which is asked once."""
+    return Result(f"asked:{stage}", list[str])
+
+
+def mapped(key: str) -> Result[MapperSummary]:
+    """What the mappers of this key did."""
+    return Result(f"rewritten:{key}", MapperSummary)
+
+
+def every_mapped(store: Store, context: str) -> list[MapperSummary]:
+    """What all mappers of a cycle did, oldest first."""
+    sql = "SELECT content FROM results WHERE context = ? AND name LIKE 'rewritten:%' ORDER BY at"
+    summaries = (mapped("").read(row["content"]) for row in store.query(sql, (context,)))
+    return [s for s in summaries if s is not None]
+
+
+def scores_file(store: Store, trial: str) -> str | None:
+    """Name of the cached file of the rows' scores by a trial's checkpoint, in whatever cycle they were made."""
+    row = store.one(
+        "SELECT json_extract(content, '$.file') AS file FROM results WHERE name = ? "
+        "AND json_extract(content, '$.trial') = ? AND json_extract(content, '$.file') IS NOT NULL",
+        (MODEL_SCORES.name, trial),
+    )
+    return row["file"] if row else None

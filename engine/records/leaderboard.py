@@ -1,0 +1,70 @@
+"""What the leaderboard and the stages say of pools."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a pool did against its control, in percent, with its confidence interval; None where nothing is known."""
+
+    change: float | None
+    ci_low: float | None
+    ci_high: float | None
+    seeds: int
+    verdict: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is stored and printed."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the leaderboard.
+
+    pool: its id. size: rows. share: part of a whole training that its trials are. change, std, ci_low, ci_high:
+    percent of the control. metrics: metric → change in percent. p_best: probability of being the best.
+    dropped: why the race has dropped it. skipped: metrics that were left out, and why.
+    """
+
+    pool: str
+    op: str | None
+    statistic: str | None
+    bucket: str | None
+    label: str
+    kind: str
+    size: int
+    share: float
+    change: float | None
+    std: float | None
+    ci_low: float | None
+    ci_high: float | None
+    seeds: int
+    metrics: dict[str, float]
+    verdict: str
+    p_best: float | None
+    dropped: str | None
+    skipped: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `djsb rank --json` prints it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ScaleArm(Entry):
+    """An arm of the stage `scale`: repetition, or lower layers. samples: trained in all."""
+
+    samples: int
+    repetition: int
+
+
+@dataclass(frozen=True)
+class Recipe(ScaleArm):
+    """The confirmed recipe. kept: rows that its slices keep, of `rows`."""
+
+    kept: int
+    rows: int
