@@ -56,7 +56,8 @@ def edit(folder: Path, proposal: str, source: Path | None, approve: bool, why: s
     old = _one_waiting(waiting_proposals(opened), proposal)
     (row,) = proposal_rows(opened, [old])
     before = row["content"].get("suggestion") or _bare(row["content"])
-    new = replace_by(folder, old, _from_editor(before) if source is None else read_suggestion(source), approve, why)
+    edited = _from_editor(before) if source is None else read_suggestion(source)
+    new = replace_by(folder, old, edited, person(), approve, why)
     return {
         "decided": [old],
         "verdict": "edit",

@@ -380,9 +380,11 @@ class DjsbApp(App[None]):
     @work(thread=True)
     def edit(self, proposal: str, content: Any) -> None:
         """Put an edited version in a proposal's place."""
+        from app.person import person
         from engine.review.desk import replace_by
 
-        self._gated(lambda: f"{replace_by(self.folder, proposal, content, False, 'edited in the UI')} is queued")
+        why = "edited in the UI"
+        self._gated(lambda: f"{replace_by(self.folder, proposal, content, person(), False, why)} is queued")
 
     def _gated(self, work: Callable[[], Any]) -> None:
         try:

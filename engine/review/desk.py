@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from app.person import person
 from engine.base.amounts import parse_budget
 from engine.base.errors import DjsbError, StudyError
 from engine.base.problems import explain
+from engine.journal import pools, results
 from engine.proposals.queue import proposal_rows
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy, open_study
@@ -19,9 +19,9 @@ from engine.study.variants import current
 def opened_study(folder: Path) -> tuple[OpenStudy, Accounts]:
     """A study that was looked at before, with its data, and its accounts."""
     opened = current(open_study(folder))
-    if opened.store.one("SELECT 1 FROM pool_cuts WHERE context = ?", (opened.context,)) is None:
+    if not pools.are_cut(opened.store, opened.context):
         raise StudyError(f"no pool was cut yet in {folder}; run djsb pools {folder} or djsb auto {folder} first")
-    limit = opened.store.result(opened.context, "budget") or parse_budget(opened.study.budget)
+    limit = results.BUDGET.get(opened.store, opened.context) or parse_budget(opened.study.budget)
     return opened, Accounts(opened, limit)
 
 
@@ -48,10 +48,11 @@ def suggest(folder: Path, content: Any) -> str:
     return f"{row['id']} is {row['status']}: {row['gate']}"
 
 
-def replace_by(folder: Path, old: str, edited: Any, approve: bool, why: str) -> str:
+def replace_by(folder: Path, old: str, edited: Any, who: str, approve: bool, why: str) -> str:
     """Put an edited version in a proposal's place; it passes the gate like any other, and waits unless approved here.
 
-    Its id. Raises: StudyError when the gate refuses the edited version; the proposal then waits as before.
+    who: who decides, as the record names them. Returns its id.
+    Raises: StudyError when the gate refuses the edited version; the proposal then waits as before.
     """
     from engine.review.decisions import decide
 
@@ -68,9 +69,9 @@ def replace_by(folder: Path, old: str, edited: Any, approve: bool, why: str) -> 
         if new == old or now["status"] not in ("queued", "held"):
             what = "changes nothing" if new == old else f"is {now['status']}: {now['gate']}"
             raise StudyError(f"the edited version {what}; {old} waits as before")
-        decide(opened, old, "edit", person(), f"{why or 'no reason given'}; in its place: {new}")
+        decide(opened, old, "edit", who, f"{why or 'no reason given'}; in its place: {new}")
         if approve:
-            decide(opened, new, "approve", person(), why or "edited and approved")
+            decide(opened, new, "approve", who, why or "edited and approved")
     return new
 
 
