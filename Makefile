@@ -16,7 +16,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-long: $(READY)
-	DJSB_TEST_KILLS=20 $(BIN)/python -m pytest tests/test_kill.py
+	DJSB_TEST_KILLS=20 $(BIN)/python -m pytest tests/whole/test_kill.py
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -54,7 +54,7 @@ screenshots: $(READY)
 	$(BIN)/python docs/images/make.py
 
 wheel-test: $(READY)
-	$(BIN)/python -m pytest tests/test_wheel.py -m slow
+	$(BIN)/python -m pytest tests/whole/test_wheel.py -m slow
 
 clean:
 	rm -rf $(VENV) demo-study build dist

@@ -29,7 +29,7 @@ sys.stdin.read()
 ENGINE = """
 import sys
 from pathlib import Path
-from engine.open_study import EngineLock
+from engine.study.lock import EngineLock
 with EngineLock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -17,7 +17,7 @@ from engine.evidence.effects import effects
 from engine.evidence.ranking import leaderboard
 from engine.records.metric import Metric
 from engine.study.opened import view_study
-from tests.app.test_report import Fake
+from tests.app.report.test_page import Fake
 from tests.conftest import run_djsb, the_error
 
 HEAD = "pool,seed,metric,value\n"

@@ -14,7 +14,7 @@ from engine.settings.study import Study
 from engine.study.file import read_study
 from tests.conftest import Row, run_djsb, write_jsonl
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

@@ -191,7 +191,7 @@ def test_every_op_gets_through_data_juicers_own_parser_unchanged(tmp_path: Path)
         "pre_instantiation_check(cfg.process);"
         "print('\\n' + json.dumps([cfg.process, cfg.text_keys, cfg.image_key, cfg.skip_op_error]))"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = os.environ | {"PYTHONPATH": str(root)}
     done = subprocess.run(
         [sys.executable, "-c", script],

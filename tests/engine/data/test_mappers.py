@@ -27,7 +27,7 @@ from engine.data.recipes import read_recipe, recipe_yaml
 from engine.records.pool import Pool, Rewrite, pool_from_json
 from engine.settings.data import DatasetSection
 from tests.conftest import make_rows, write_jsonl
-from tests.engine.tiny_mappers import captioner, diffuser
+from tests.engine.data.tiny_mappers import captioner, diffuser
 
 TAGS = Rewrite("remove_specific_chars_mapper", (("chars_to_remove", "<>/"),))
 
@@ -115,11 +115,11 @@ SLOW = """
 import sys, time
 sys.path.insert(0, {home!r})
 import numpy as np
-import engine.rewriting as r
+import engine.data.mappers as r
 from pathlib import Path
-from tests.engine.test_rewriting import TAGS, rewriting
-from engine.dataset import Dataset
-from engine.study_sections import DatasetSection
+from tests.engine.data.test_mappers import TAGS, rewriting
+from engine.data.dataset import Dataset
+from engine.settings.data import DatasetSection
 r.TEXT_CHUNK = 2
 data = Dataset(Path({file!r}), DatasetSection(path="rows.jsonl", text="text", images="images", id="id"))
 for start, n, _ in rewriting(data, TAGS).run(np.arange(12), 1):

@@ -18,8 +18,8 @@ from engine.base.errors import OpError
 from engine.data.catalogue import MODELS_HOME, OPS, check_params, missing_needs
 from engine.data.datajuicer import load_op
 from engine.study.opened import open_study
-from tests import tiny_models
 from tests.conftest import write_jsonl
+from tests.engine.data import tiny_models
 
 pytest.importorskip("av")
 LEFT_OUT = {"video_ocr_area_ratio_filter"}  # its weights are checked against a sum, so that no tiny ones can stand in
@@ -61,11 +61,11 @@ def write_clip(file: Path, pictures: list[np.ndarray], rate: int = 8) -> None:
         container.mux(stream.encode())
 
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COMPUTE = """
 import sys
 from pathlib import Path
-from engine.open_study import open_study
+from engine.study.opened import open_study
 with (opened := open_study(Path(sys.argv[1]), 1)).store:
     opened.statistic_columns
 """

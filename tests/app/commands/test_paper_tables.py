@@ -13,7 +13,7 @@ from app.commands.rank_file import rank
 from engine.evidence.lineage import moves
 from tests.conftest import run_djsb
 
-TABLES = Path(__file__).parent / "data" / "paper"
+TABLES = Path(__file__).parents[2] / "data" / "paper"
 BUCKETS = ("low", "mid", "high")
 # Table 1: task → the three best statistics with their changes in the pools low, mid and high, percent
 TABLE_1 = {

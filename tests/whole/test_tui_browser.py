@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from tests.app.tui.driving import wait
-from tests.app.tui.test_serve import serving
-from tests.browser import MISSING, Browser, browsing
+from tests.app.tui.web.test_serve import serving
 from tests.conftest import Tiny
+from tests.whole.browser import MISSING, Browser, browsing
 
 pytestmark = [
     pytest.mark.skipif(

@@ -17,7 +17,7 @@ from engine.runner.accounts import Accounts
 from engine.runner.scheduler import scheduler
 from engine.study.opened import OpenStudy, open_study
 from tests.conftest import Tiny, make_tiny, run_djsb
-from tests.engine.tasks.test_vlm import CAPTION
+from tests.engine.tasks.vlm.test_task import CAPTION
 
 STUDY: dict[str, Any] = {
     **CAPTION,

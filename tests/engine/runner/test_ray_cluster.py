@@ -35,7 +35,7 @@ DRIVER = """
 import json, os, queue, signal, sys, time
 from pathlib import Path
 import ray
-from engine.ray_slots import ray_slots
+from engine.runner.ray_cluster import ray_slots
 
 handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
 events = queue.Queue()
@@ -184,7 +184,7 @@ def test_nothing_outlives_a_killed_engine(cluster: Cluster, tmp_path: Path) -> N
     drivers = [
         subprocess.Popen(
             [sys.executable, "-c", DRIVER, address, str(tmp_path / "logs")],
-            env=env, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True, start_new_session=True,
+            env=env, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True, start_new_session=True,
         )
         for address in (cluster.address, "")
     ]  # fmt: skip

@@ -13,7 +13,7 @@ import yaml
 
 from tests.conftest import run_djsb
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar-web"
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar-web"
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ from engine.study.file import parse_study
 from engine.study.opened import OpenStudy, open_study
 from tests.conftest import TEXT_ONLY, Row, Tiny, caption, make_tiny, merged, run_djsb, run_until, the_error, write_jsonl
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ACCURACY, RECALL = Metric("accuracy", True, 0, 1), Metric("recall", True, 0, 1)
 
 
@@ -79,7 +79,7 @@ def test_01_ties_fall_into_one_bucket_whatever_their_order() -> None:
 ROWS_OF_POOLS = """
 import json, sys
 import numpy as np
-from engine.open_study import open_study
+from engine.study.opened import open_study
 from pathlib import Path
 with (o := open_study(Path(sys.argv[1]), 1)).store:
     pools = [c.pool for c in o.cuts if c.reason is None]
@@ -423,7 +423,7 @@ def test_11_newcomers_install_nothing_at_run_time() -> None:
     code = """
 import os, subprocess, sys
 from engine import datajuicer
-from engine.errors import OpError
+from engine.base.errors import OpError
 datajuicer.prepare()
 for key in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "PIP_NO_INDEX"):
     assert os.environ[key] == "1", key
