@@ -21,7 +21,7 @@ from textual.message import Message
 from textual.screen import Screen
 
 from app.text.printable import printable
-from app.tui.feed import Child, Feed, Source
+from app.tui.feed import Child, Feed
 from app.tui.preferences import config, keymap, themes
 from app.tui.reading.snapshot import Snapshot
 from app.tui.screens.base import Pane
@@ -33,6 +33,7 @@ from app.tui.screens.overview import Overview, board_of
 from app.tui.screens.proposals import Proposals
 from app.tui.screens.recipes import Recipes
 from app.tui.screens.trials import Trials
+from app.tui.shell import Source
 from app.tui.widgets.dialogs import AskLine, Help, keys_of
 from engine.base.errors import DjsbError, StudyError
 from engine.base.paths import DATABASE, ENTRY, STATE_FOLDER, STUDY_FILE

@@ -17,7 +17,7 @@ from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from app.tui.reading import snapshot as reading
 from app.tui.reading.memory import Memory
@@ -53,18 +53,6 @@ def spawn(folder: Path, record: Path | None = None) -> Child:
     if record:  # the child has no keys in its environment; it must know what to leave out of the file
         here.send({name: os.environ[name] for name in secret_names()})
     return process, here
-
-
-class Source(Protocol):
-    """What the UI needs of where its data come from; a recording that is played is one, too."""
-
-    def ask(self, what: str, *arguments: Any) -> int:
-        """Ask for details; the number under which the answer comes."""
-        ...
-
-    def close(self) -> None:
-        """End it at once."""
-        ...
 
 
 class Feed:

@@ -13,9 +13,9 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, TextArea
 
 from app.tui.app import DjsbApp
-from app.tui.feed import Source
 from app.tui.reading.snapshot import Snapshot
 from app.tui.recording.file import Recording, RecordingError
+from app.tui.shell import Source
 from engine.base.errors import DjsbError
 
 TICK = 0.1  # seconds at least between two snapshots on the screen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 from rich.text import Text
 from textual import events
@@ -13,11 +13,9 @@ from textual.widgets import Footer, Static
 
 from app.text.printable import printable
 from app.tui.reading.snapshot import Snapshot
+from app.tui.shell import Shell, shell
 from app.tui.widgets.marks import cut, meter
 from engine.base.amounts import format_seconds
-
-if TYPE_CHECKING:
-    from app.tui.app import DjsbApp
 
 SMALLEST = (60, 16)  # columns and lines below which a screen only says that it needs more
 WIDE = 110  # columns from which parts stand side by side
@@ -98,9 +96,9 @@ class Pane(Screen[None]):
         """Show a snapshot in the screen's own widgets."""
 
     @property
-    def ui(self) -> DjsbApp:
-        """The app, by its own type."""
-        return cast("DjsbApp", self.app)
+    def ui(self) -> Shell:
+        """What may be asked of the app."""
+        return shell(self)
 
     @property
     def wide(self) -> bool:

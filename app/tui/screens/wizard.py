@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -27,12 +27,12 @@ from textual.widgets import (
 from textual.widgets.option_list import Option
 
 from app.text.printable import printable
+from app.tui.shell import shell
 from engine.base.amounts import parse_budget
 from engine.base.errors import DjsbError
 
 if TYPE_CHECKING:
     from app.commands.init import Found
-    from app.tui.app import DjsbApp
 
 STEPS = {"begin": "what to study", "data": "your data", "ops": "operators", "run": "how to run"}
 NO_TASK = "none"
@@ -336,7 +336,7 @@ class Wizard(ModalScreen[None]):
     @on(Written)
     def _begin(self, message: Written) -> None:
         self._work("")
-        cast("DjsbApp", self.app).begin(message.trains)
+        shell(self).begin(message.trains)
 
 
 def _look(data: Path, evaluation: Path | None) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -13,12 +13,10 @@ from textual.screen import ModalScreen
 from textual.widgets import DataTable, Label, Static
 
 from app.text.printable import printable
+from app.tui.shell import shell
 from app.tui.widgets.marks import cut
 from engine.base.errors import DjsbError
 from engine.journal.store import Row
-
-if TYPE_CHECKING:
-    from app.tui.app import DjsbApp
 
 
 class Compare(ModalScreen[None]):
@@ -121,7 +119,7 @@ class LogTail(ModalScreen[None]):
         self.set_interval(1.0, self._ask)
 
     def _ask(self) -> None:
-        if feed := cast("DjsbApp", self.app).feed:
+        if feed := shell(self).feed:
             self._wanted = feed.ask("log", self.shown["name"])
 
     def action_other(self, step: int) -> None:
