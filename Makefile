@@ -16,6 +16,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-long: $(READY)
+	DJSB_TEST_KILLS=20 $(BIN)/python -m pytest -n auto --dist worksteal -m long
 	DJSB_TEST_KILLS=20 $(BIN)/python -m pytest tests/whole/test_kill.py
 
 check: $(READY)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -31,6 +32,8 @@ from engine.study.opened import OpenStudy, open_study
 os.environ["OMP_NUM_THREADS"] = "1"
 # nor is a person's own file of settings read or written
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="djsb-config-")
+# where the shell that started the tests ignores Ctrl-C, as for a job in the background, programs would ignore it too
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("djsb", deadline=None)  # other work may hold the cores
 settings.load_profile("djsb")
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.conftest import DJSB, Tiny, make_tiny, run_djsb
 
-KILLS = int(os.environ.get("DJSB_TEST_KILLS", 6))  # make test-long: 20
+KILLS = int(os.environ.get("DJSB_TEST_KILLS", 2))  # make test-long: 20
 SETTINGS: dict[str, Any] = {
     "search": {"strategy": "race", "top": 2},
     "train": {"epochs": 2, "micro_batch": None},

@@ -86,7 +86,7 @@ def terminal(tmp_path: Path) -> Iterator[tuple[Terminal, Tiny]]:
             os.kill(pid, signal.SIGTERM)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_from_the_wizard_to_an_approved_proposal_and_a_finished_study(terminal: tuple[Terminal, Tiny]) -> None:
     at, tiny = terminal

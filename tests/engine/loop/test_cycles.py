@@ -180,6 +180,7 @@ def test_a_person_may_have_a_cycle_start_from_another_checkpoint(two: Tiny, tmp_
     assert len(shown["trials"]) == 4  # the control and three buckets
 
 
+@pytest.mark.long
 async def test_three_cycles_are_told_by_database_command_report_and_ui(
     two: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +281,7 @@ MOMENTS = (  # where an engine is killed
 )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_killed_in_either_cycle_and_between_them_it_ends_the_same(two_cycles: Tiny, tmp_path: Path) -> None:
     killed = planted(tmp_path)

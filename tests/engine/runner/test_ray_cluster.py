@@ -212,7 +212,7 @@ def query(tiny: Tiny, sql: str) -> list[tuple[Any, ...]]:
         return db.execute(sql).fetchall()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_study_goes_on_without_a_lost_node(cluster: Cluster, tmp_path: Path) -> None:
     """Every trial completes once, every attempt is charged once, and the metrics are those of a local run."""
     here, there = make_tiny(tmp_path / "here"), make_tiny(tmp_path / "there")

@@ -400,7 +400,7 @@ def test_the_plan_knows_no_time_until_it_is_told(tiny: Tiny) -> None:
 KILLS = 4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_random_moments_it_loses_nothing(tiny: Tiny) -> None:
     seed = int(os.environ.get("DJSB_TEST_SEED", time.time()))
     print(f"DJSB_TEST_SEED={seed}")

@@ -272,7 +272,7 @@ def test_other_questions_are_other_trials(words: Tiny) -> None:
         assert study.context != before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_and_resumed_it_ends_alike(words: Tiny) -> None:
     ends_alike(words, SETTINGS)
 

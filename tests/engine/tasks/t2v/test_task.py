@@ -453,6 +453,6 @@ def test_parts_hold_what_a_trial_works_with(moving: Tiny) -> None:
     assert not features[2].any() and features[0, 0].any()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_and_resumed_it_ends_alike(moving: Tiny) -> None:
     ends_alike(moving, T2V)

@@ -304,7 +304,7 @@ def test_what_a_study_lacks_is_said(shown: Tiny, change: Row, told: str) -> None
         Study.model_validate(raw)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("task", [VLM, {**CAPTION, "lora": {"rank": 4}}], ids=["vlm", "caption"])
 def test_killed_and_resumed_it_ends_alike(shown: Tiny, task: Row) -> None:
     ends_alike(shown, task)
