@@ -12,9 +12,8 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 
-import engine
 from engine.base.errors import DataError, StudyError
-from engine.base.paths import STUDY_FILE
+from engine.base.paths import HOME, STUDY_FILE
 from engine.base.problems import explain
 from engine.data.catalogue import missing_needs, ops_for
 from engine.data.dataset import BROKEN, open_reader
@@ -36,15 +35,13 @@ GUESS = {
 
 
 def template(name: str) -> dict[str, Any]:
-    """A study template of the `recipes/` folder (in a wheel: of the package)."""
-    package = Path(engine.__file__).resolve().parent
-    for folder in (package / "_recipes", package.parent / "recipes"):
-        file = folder / f"{name}.yaml"
-        if file.exists():
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
-            assert isinstance(content, dict)
-            return content
-    raise StudyError(f"the template {name} is missing from the installation; install djsb again")
+    """A study template of the `recipes/` folder."""
+    file = HOME / "recipes" / f"{name}.yaml"
+    if not file.exists():
+        raise StudyError(f"the template {name} is missing from the installation; install djsb again")
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert isinstance(content, dict)
+    return content
 
 
 @dataclass(frozen=True)

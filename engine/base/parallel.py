@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from engine.base.errors import DataError
+from engine.base.paths import HOME
 
-HOME = str(Path(__file__).resolve().parents[2])
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -39,7 +39,7 @@ def warm_up() -> None:
     multiprocessing.get_context("forkserver").set_forkserver_preload(["engine.data.warm"])
     before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
     # the server takes its path from these: a user's engine/ in the working directory must not shadow ours
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (HOME, before["PYTHONPATH"])))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HOME), before["PYTHONPATH"])))
     os.environ["PYTHONSAFEPATH"] = "1"
     resource_tracker.ensure_running()
     # the server and all that is forked from it inherit that Ctrl-C, the engine's, is blocked, and that nobody reads

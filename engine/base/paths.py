@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-ENTRY = Path(__file__).resolve().parents[2] / "djsb.py"
+HOME = Path(__file__).resolve().parents[2]  # the repository, or the package that a wheel installs
+ENTRY = next(HOME.glob("djsb.py"), HOME / "__main__.py")
 STUDY_FILE = "study.yaml"
 STATE_FOLDER = ".djsb"
 DATABASE = "study.db"
