@@ -26,48 +26,67 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(out.glob("*.whl"))
 
 
-def test_the_wheel_carries_templates_and_no_other_top_level_names(wheel: Path) -> None:
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of programs of a venv that has the wheel, and borrows all that it depends on."""
+    venv = tmp_path_factory.mktemp("installed") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    subprocess.run([str(venv / "bin" / "pip"), "install", "-q", "--no-deps", str(wheel)], check=True)
+    site = next((venv / "lib").glob("python*/site-packages"))
+    borrowed = [p for p in sys.path if p.endswith("site-packages")]
+    # appended, so the wheel's own package comes first; .pth files there, the editable djsb among them, are not read
+    (site / "borrowed.pth").write_text("".join(f"{p}\n" for p in borrowed))
+    return venv / "bin"
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A user's folder, with an app.py and an engine/ that must not run in djsb's processes."""
+    here = tmp_path / "elsewhere"
+    (here / "engine").mkdir(parents=True)
+    (here / "app.py").write_text(
+        "import sys\nNAME = 'of the user'\nif 'djsb' in sys.argv[0]: sys.exit('the wrong app')\n"
+    )
+    (here / "engine" / "__init__.py").write_text("raise SystemExit('the wrong engine')\n")
+    return here
+
+
+def run(here: Path, *command: object) -> subprocess.CompletedProcess[str]:
+    """Run a program in the user's folder, which is on PYTHONPATH too."""
+    env = {k: v for k, v in os.environ.items() if k != "VIRTUAL_ENV"} | {"PYTHONPATH": str(here)}
+    return subprocess.run(
+        [*map(str, command)], cwd=here, env=env, capture_output=True, text=True, check=False, timeout=800
+    )
+
+
+def test_the_wheel_holds_one_package_with_all_its_data(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    top = {n.split("/")[0] for n in names if ".dist-info" not in n}
-    assert top == {"djsb.py", "app", "agent", "engine"}
-    assert "engine/_recipes/clip.yaml" in names
-    assert "engine/_recipes/demo-clip.yaml" in names
-    assert "app/report.html.j2" in names
-    assert "agent/_prompts/propose.md" in names
-    assert "agent/papers.jsonl" in names
+    assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"djsb"}
+    data = {"recipes/clip.yaml", "recipes/demo-clip.yaml", "prompts/propose.md", "agent/papers.jsonl"}
+    code = {"__init__.py", "__main__.py", "app/cli.py", "app/report/page.html.j2", "app/tui/djsb.tcss"}
+    assert not {f"djsb/{n}" for n in data | code} - set(names)
+
+
+def test_djsb_runs_its_own_modules_and_leaves_a_users_import_alone(installed: Path, hostile: Path) -> None:
+    code = (
+        "import djsb, app, importlib.metadata as m; print(app.NAME, m.version('djsb')); "
+        "import sys; assert not any(p.endswith('djsb') for p in sys.path)"
+    )
+    done = run(hostile, installed / "python", "-c", code)
+    assert done.stdout.split() == ["of", "the", "user", "0.1.0"], done.stderr
+    for command in (
+        ["djsb", "--version"],
+        ["python", "-m", "djsb", "--version"],
+        ["djsb", "papers", "DataComp"],
+        ["python", "-c", "import djsb, sys; sys.argv = ['x', 'papers']; djsb.main()"],
+    ):
+        done = run(hostile, installed / command[0], *command[1:])
+        assert done.returncode == 0, (command, done.stderr)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_wheel_does_the_demo_beside_a_users_own_modules(wheel: Path, tmp_path: Path) -> None:
-    """The venv borrows the installed dependencies, so that only the wheel itself is new."""
-    venv, here = tmp_path / "venv", tmp_path / "elsewhere"
-    here.mkdir()
-    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-    subprocess.run([str(venv / "bin" / "pip"), "install", "-q", "--no-deps", str(wheel)], check=True)
-    site = next((venv / "lib").glob("python*/site-packages"))
-    borrowed = next(p for p in sys.path if p.endswith("site-packages"))
-    # appended, so the wheel's own packages come first; the editable djsb of the repository stays out of it
-    (site / "borrowed.pth").write_text(f"{borrowed}\n")
-    (here / "app.py").write_text("raise SystemExit('the wrong app')\n")
-    (here / "engine").mkdir()
-    (here / "engine" / "__init__.py").write_text("raise SystemExit('the wrong engine')\n")
-    env = {**os.environ, "PYTHONPATH": str(here)}
-    env.pop("VIRTUAL_ENV", None)
-    done = subprocess.run(
-        [str(venv / "bin" / "djsb"), "auto", "--demo", "--until", "probe", "--budget", "40s"],
-        cwd=here, env=env, capture_output=True, text=True, check=False, timeout=800,
-    )  # fmt: skip
+def test_the_wheel_does_the_demo_beside_a_users_own_modules(installed: Path, hostile: Path) -> None:
+    done = run(hostile, installed / "djsb", "auto", "--demo", "--until", "probe", "--budget", "40s")
     assert done.returncode in (0, 4), done.stderr[-2000:]
-    assert (here / "djsb-demo" / "report" / "report.html").exists()
-    where = subprocess.run(
-        [str(venv / "bin" / "python"), "-c", "import djsb, engine; print(engine.__file__)"],
-        cwd=here, env={**env, "PYTHONPATH": ""}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert str(venv) in where.stdout
-    for command in (
-        ["djsb", "papers", "DataComp"],
-        ["python", "-P", "-c", "from agent.prompts import prompt; prompt('propose')"],
-    ):
-        asked = [str(venv / "bin" / command[0]), *command[1:]]
-        subprocess.run(asked, cwd=here, env={**env, "PYTHONPATH": ""}, capture_output=True, check=True)
+    assert (hostile / "djsb-demo" / "report" / "report.html").exists()
