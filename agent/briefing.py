@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.base.amounts import format_seconds
-from engine.data.cuts import overlap
+from engine.data.cuts import keeps, overlap
 from engine.evidence import prompts as prompting
 from engine.evidence.ranking import Ranked, rank
 from engine.evidence.sentences import effect_text
@@ -126,7 +126,7 @@ def _overlaps(opened: OpenStudy, ranked: Sequence[Ranked]) -> str:
     for r in pools:
         kept = opened.scan.good.copy()
         for s in r.pool.slices:
-            kept &= s.keeps(opened.columns[s.statistic])
+            kept &= keeps(s, opened.columns[s.statistic])
         masks.append(kept)
     table = overlap(masks)
     pairs = sorted(

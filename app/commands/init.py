@@ -10,16 +10,14 @@ from typing import Any
 
 import numpy as np
 import yaml
-from pydantic import ValidationError
 
 from engine.base.errors import DataError, StudyError
 from engine.base.paths import HOME, STUDY_FILE
-from engine.base.problems import explain
 from engine.data.catalogue import missing_needs, ops_for
 from engine.data.dataset import BROKEN, open_reader
 from engine.settings.study import Study, study_yaml
 from engine.study.file import read_study
-from engine.tasks.registry import TASKS
+from engine.tasks.registry import TASKS, fitting_study
 
 LOOK = 200  # rows that are looked at
 TEXT_NAMES = ("text", "caption", "content", "TEXT", "prompt")
@@ -144,9 +142,9 @@ def _valid(raw: dict[str, Any], task: str | None) -> Study:
     Raises: StudyError that says what the data lacks for the task.
     """
     try:
-        return Study.model_validate(raw)
-    except ValidationError as error:
-        problem = explain(error).removeprefix("study: ")
+        return fitting_study(raw)
+    except StudyError as error:
+        problem = str(error).removeprefix("study: ")
         if "needs evaluation.path" in problem:
             problem = f"task {task} needs --eval: rows that are never trained on"
         elif "needs dataset." in problem:
@@ -241,7 +239,7 @@ def write_demo(folder: Path, task: str = "clip", change: Mapping[str, Any] | Non
         rows = _look(files.train)
         raw = {**template(f"demo-{task}"), **(change or {})}
         raw.setdefault("ops", _ops(rows, _fields(rows))[0])
-        (folder / STUDY_FILE).write_text(study_yaml(Study.model_validate(raw)), encoding="utf-8")
+        (folder / STUDY_FILE).write_text(study_yaml(fitting_study(raw)), encoding="utf-8")
     return folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from app.text.printable import say, say_table
+from engine.data.cuts import keeps
 from engine.journal.store import Row
 from engine.study.lock import EngineLock
 from engine.study.opened import Notice, open_study
@@ -23,7 +24,7 @@ def pools(folder: Path, workers: int | None, notice: Notice) -> Row:
         record_cuts(opened)
         good = opened.scan.good
         sound = [c for c in cuts if c.reason is None]
-        table = overlap([c.slice.keeps(opened.columns[c.slice.statistic]) & good for c in sound])
+        table = overlap([keeps(c.slice, opened.columns[c.slice.statistic]) & good for c in sound])
         errors = opened.store.query("SELECT op, statistic, unreadable, seconds FROM statistics WHERE unreadable > 0")
         return {
             "rows": int(good.sum()),

@@ -28,9 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.commands.init import write_demo
-from engine.data.cuts import Cut, StatisticColumn, realise, single_op_cuts
+from engine.data.cuts import Column, Cut, StatisticColumn, realise, single_op_cuts
 from engine.demo.images import CAPTION_DEFECTS
-from engine.records.pool import Column, Layer, Pool
+from engine.records.pool import Layer, Pool
 from engine.settings.study import Study
 from engine.study.opened import OpenStudy, open_study
 from engine.tasks.contract import Job, Report

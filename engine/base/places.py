@@ -11,11 +11,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 PATTERN = r"^(p(100|[0-9]{1,2})(\.[0-9]{1,3})?|mean([+-][0-9](\.[0-9]{1,3})?sd)?)$"
 FORMS = "p0 … p100 or mean, mean+1sd, mean-1.5sd …"
@@ -31,22 +26,6 @@ class Place:
     def share(self) -> float:
         """Share of the rows below it, 0 … 1; of a normal distribution where it counts sigmas."""
         return (1 + math.erf(self.at / math.sqrt(2))) / 2 if self.sigma else self.at / 100
-
-    def value(self, values: NDArray[np.float64]) -> float:
-        """Where it lies among values, of which NaN are left out; NaN when none is left.
-
-        A percentile lies where a run of equal values starts, nearest to that share of the rows, so that ties stay
-        together. The standard deviation is the population's. Ten decimals, as Data-Juicer keeps.
-        """
-        import numpy as np
-
-        known = values[~np.isnan(values)]
-        if not len(known):
-            return math.nan
-        if self.sigma:
-            return round(float(known.mean() + self.at * known.std()), 10)
-        distinct, first = np.unique(np.sort(known), return_index=True)
-        return float(distinct[np.argmin(np.abs(first - self.at / 100 * len(known)))])
 
 
 def parse(text: str) -> Place:

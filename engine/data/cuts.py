@@ -1,7 +1,6 @@
-"""Pools: immutable descriptions of data, and how they become row numbers.
+"""How pools become row numbers: columns of statistics, buckets, the seeded draw.
 
-A pool names its slices (intervals of statistics), size, repetition and seed; its content hash is
-its id. It is realised as a seeded sample of the rows that its slices keep, never as a copy.
+A pool is realised as a seeded sample of the rows that its slices keep, never as a copy.
 """
 
 from __future__ import annotations
@@ -16,7 +15,53 @@ from numpy.typing import NDArray
 
 from engine.base.errors import PoolError
 from engine.base.places import Place, shares
-from engine.records.pool import BUCKETS, Column, Layer, Pool, RowMask, Rows, Slice, Values
+from engine.records.pool import BUCKETS, Layer, Pool, Slice
+
+Values = NDArray[np.float64]
+RowMask = NDArray[np.bool_]
+RowNumbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One statistic of every row.
+
+    low, high: (rows,) smallest and largest value in the row; the same array where a row has one
+    value (text statistics, one image per row). NaN where the OP could not read the row.
+    """
+
+    low: Values
+    high: Values
+
+    @property
+    def value(self) -> Values:
+        """(rows,) one number per row: the middle of its values."""
+        return self.low if self.low is self.high else (self.low + self.high) / 2
+
+
+def keeps(s: Slice, column: Column) -> RowMask:
+    """(rows,) True where the row's values all lie inside the slice; NaN never does."""
+    kept = ~np.isnan(column.low)
+    if s.low is not None:
+        kept &= column.low >= s.low if s.low_closed else column.low > s.low
+    if s.high is not None:
+        kept &= column.high <= s.high if s.high_closed else column.high < s.high
+    return kept
+
+
+def value_at(place: Place, values: Values) -> float:
+    """Where a place lies among values, of which NaN are left out; NaN when none is left.
+
+    A percentile lies where a run of equal values starts, nearest to that share of the rows, so that ties stay
+    together. The standard deviation is the population's. Ten decimals, as Data-Juicer keeps.
+    """
+    numbers = values[~np.isnan(values)]
+    if not len(numbers):
+        return math.nan
+    if place.sigma:
+        return round(float(numbers.mean() + place.at * numbers.std()), 10)
+    distinct, first = np.unique(np.sort(numbers), return_index=True)
+    return float(distinct[np.argmin(np.abs(first - place.at / 100 * len(numbers)))])
 
 
 def _mix(keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
@@ -32,11 +77,13 @@ def eligible(layer: Layer, columns: Mapping[str, Column], good: RowMask) -> RowM
     """(rows,) True for good rows that pass every slice of the layer."""
     kept = good.copy()
     for s in layer.slices:
-        kept &= s.keeps(columns[s.statistic])
+        kept &= keeps(s, columns[s.statistic])
     return kept
 
 
-def realise(pool: Pool, columns: Mapping[str, Column], keys: NDArray[np.uint64], good: RowMask, seed: int = 0) -> Rows:
+def realise(
+    pool: Pool, columns: Mapping[str, Column], keys: NDArray[np.uint64], good: RowMask, seed: int = 0
+) -> RowNumbers:
     """The pool's distinct row numbers, in the order of the seeded hash.
 
     keys: (rows,) hash of each row's id. good: (rows,) rows that are not quarantined. seed: a
@@ -46,7 +93,7 @@ def realise(pool: Pool, columns: Mapping[str, Column], keys: NDArray[np.uint64],
     """
     order_keys = _mix(_mix(keys, pool.seed), seed)
     taken = np.zeros(len(keys), bool)
-    parts: list[Rows] = []
+    parts: list[RowNumbers] = []
     for layer in pool.layers:
         left = pool.size - sum(len(p) for p in parts)
         want = left if layer.weight is None else min(left, round(pool.size * layer.weight))
@@ -93,7 +140,7 @@ def _placed(values: Values, places: Sequence[Place]) -> list[float]:
     known = np.unique(values[~np.isnan(values)])
     cuts: list[float] = []
     for place in places:
-        at = place.value(values)
+        at = value_at(place, values)
         below = int(np.searchsorted(known, at))
         if 0 < below < len(known) and (not cuts or below > np.searchsorted(known, cuts[-1])):
             cuts.append(at)
@@ -130,7 +177,7 @@ class StatisticColumn:
 
 
 def common_size(good: int, buckets: int, wanted: int | None, floor: int, places: Sequence[Place] = ()) -> int:
-    """Rows of every pool: three quarters of the smallest bucket, so that ties and NaN may shift the bounds.
+    """RowNumbers of every pool: three quarters of the smallest bucket, so that ties and NaN may shift the bounds.
 
     floor: fewest rows that can be trained on (one batch). places: where buckets are cut; none: evenly.
     Raises: PoolError when the dataset is too small for buckets of that size.
@@ -169,7 +216,7 @@ def single_op_cuts(
         found = BUCKETS.get(len(points) + 1, ())
         for name, low, high in zip(found, edges[:-1], edges[1:], strict=False):
             s = Slice(source.op, source.statistic, low, high, params=source.params)
-            mask = s.keeps(source.column) & good
+            mask = keeps(s, source.column) & good
             kept, reason = int(mask.sum()), None
             if kept < size:
                 reason = f"keeps {kept} rows, fewer than the common size {size}"

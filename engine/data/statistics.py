@@ -22,11 +22,10 @@ from engine.base.ids import digest
 from engine.base.parallel import run_chunks
 from engine.data import datajuicer
 from engine.data.catalogue import IMAGE_TOKEN, VIDEO_TOKEN, check_params, get_op, missing_needs
-from engine.data.cuts import StatisticColumn
+from engine.data.cuts import Column, StatisticColumn
 from engine.data.dataset import Dataset, as_list
 from engine.data.media import files_of, locate, media_root
 from engine.journal.store import Store, now
-from engine.records.pool import Column
 
 BATCH = 1_000
 CHUNK = 10_000

@@ -131,6 +131,11 @@ class Store:
         with _readable_errors(self.file):
             return self.connection.execute(sql, parameters).rowcount
 
+    def version(self) -> int:
+        """A number that changes when another process commits."""
+        (row,) = self.query("PRAGMA data_version")
+        return int(row["data_version"])
+
     def event(self, kind: str, text: str, subject: str | None = None, level: str = "info") -> None:
         """Record what happened. level: info, warning or error."""
         row = {"level": level, "kind": kind, "subject": subject, "text": redact(text), "at": now()}

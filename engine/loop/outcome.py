@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from engine.data.cuts import keeps
 from engine.evidence.analysis import correlate, distinctive, pool_entropies, split
 from engine.evidence.ranking import metric_series
 from engine.evidence.recipe import best_recipe, confirmed, scaling
@@ -81,7 +82,7 @@ def _texts(opened: OpenStudy) -> None:
     cuts = [c for c in opened.cuts if c.reason is None]
     words, good = split(captions(opened.data, opened.scan.good)), opened.scan.good
     found = pool_entropies(words, {c.pool.id: opened.realise(c.pool) for c in cuts})
-    kept = {c.pool.id: c.slice.keeps(opened.columns[c.slice.statistic]) for c in cuts}
+    kept = {c.pool.id: keeps(c.slice, opened.columns[c.slice.statistic]) for c in cuts}
     terms = {pool: [asdict(t) for t in told] for pool, told in distinctive(words, good, kept, TERMS).items()}
     with opened.store.transaction():
         for pool, entropy in found.items():

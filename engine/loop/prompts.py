@@ -31,7 +31,7 @@ def run_prompts(opened: OpenStudy, at_work: Scheduler) -> str:
         for prompt in dict.fromkeys([opened.study.vlm.prompt, *prompts]):
             if prompt in mine:
                 continue
-            at_work.inbox.read()
+            at_work.obey()
             if at_work.stopping:
                 return "stopped"
             left = at_work.limit - at_work.accounts.spent()

@@ -106,7 +106,7 @@ def _cycle(opened: OpenStudy, until: str, policy: Policy, at_work: Scheduler, ad
         if adviser is not None:
             outcome.summarise(opened, stage, adviser)
         if not note:
-            at_work.paused.clear()  # no later stage goes on with these
+            at_work.states.clear()  # no later stage goes on with these
     awaiting = len(decisions.waiting_proposals(opened, ("queued",)))
     if failed := _failures(opened):
         return Ended("failed", stage, "; ".join([failed, *notes]), awaiting)

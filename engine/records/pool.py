@@ -11,15 +11,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from engine.base.errors import PoolError
 from engine.base.ids import digest
 
-Values = NDArray[np.float64]
-RowMask = NDArray[np.bool_]
-Rows = NDArray[np.int64]
 FEEDBACK = "model_feedback"  # in place of an OP: the statistic is a checkpoint's (engine/feedback.py)
 BUCKETS = {
     2: ("low", "high"),
@@ -27,23 +21,6 @@ BUCKETS = {
     4: ("low", "mid-low", "mid-high", "high"),
     5: ("low", "mid-low", "mid", "mid-high", "high"),
 }
-
-
-@dataclass(frozen=True)
-class Column:
-    """One statistic of every row.
-
-    low, high: (rows,) smallest and largest value in the row; the same array where a row has one
-    value (text statistics, one image per row). NaN where the OP could not read the row.
-    """
-
-    low: Values
-    high: Values
-
-    @property
-    def value(self) -> Values:
-        """(rows,) one number per row: the middle of its values."""
-        return self.low if self.low is self.high else (self.low + self.high) / 2
 
 
 @dataclass(frozen=True)
@@ -69,15 +46,6 @@ class Slice:
             raise PoolError(
                 f"{self.statistic}: the lower bound {self.low} is above the upper bound {self.high}; swap them"
             )
-
-    def keeps(self, column: Column) -> RowMask:
-        """(rows,) True where the row's values all lie inside; NaN never does."""
-        kept = ~np.isnan(column.low)
-        if self.low is not None:
-            kept &= column.low >= self.low if self.low_closed else column.low > self.low
-        if self.high is not None:
-            kept &= column.high <= self.high if self.high_closed else column.high < self.high
-        return kept
 
     def __str__(self) -> str:
         left = "(-inf" if self.low is None else f"{'[' if self.low_closed else '('}{self.low:g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.data.cuts import keeps
 from engine.evidence.ranking import Ranked, rank
 from engine.records.proposal import Proposal
 from engine.search.grid import chosen_slices, lattice, recipes
@@ -43,11 +44,11 @@ def _bucket_objection(opened: OpenStudy, proposal: Proposal) -> str | None:
     """The probed changes of the statistic's buckets, weighted by the rows that the new bounds share with each."""
     (new,) = (p.to_pool().slices[0] for p in proposal.pools if p.kind != "control")
     column, good = opened.columns[new.statistic], opened.scan.good
-    mine = new.keeps(column) & good
+    mine = keeps(new, column) & good
     weighed, weights = 0.0, 0
     for entry in rank(opened, ("single",), ("probe",)):
         if entry.statistic == new.statistic and entry.effect.change is not None and entry.pool.slices != (new,):
-            shared = int((entry.pool.slices[0].keeps(column) & mine).sum())
+            shared = int((keeps(entry.pool.slices[0], column) & mine).sum())
             weighed, weights = weighed + entry.effect.change * shared, weights + shared
     if weights and weighed / weights > 0:
         return None

@@ -1,65 +1,32 @@
-"""Requests: what a UI asks of a running engine, through the database; it obeys within two seconds and records it."""
+"""Requests of a UI to the running engine: read here, obeyed by the scheduler within two seconds."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from engine.base.amounts import parse_budget
-from engine.base.errors import BudgetError
-from engine.journal.requests import STATE
-from engine.journal.store import Row, now
-
-if TYPE_CHECKING:
-    from engine.runner.scheduler import Scheduler
+from engine.journal import requests
+from engine.journal.requests import Request
+from engine.journal.store import Store
 
 
 class Inbox:
-    """What a scheduler was asked for. Only a commit by another process makes it look."""
+    """What the engine was asked for. Only a commit by another process makes it look into the database."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self.scheduler, self.store = scheduler, scheduler.opened.store
+    def __init__(self, store: Store) -> None:
+        self.store = store
         self._seen: int | None = None
-        self.store.execute(
-            "UPDATE requests SET taken = ?, outcome = 'no engine ran' WHERE taken IS NULL", (now(),)
-        )  # of a time when nobody could obey
-        self._tell("running")
+        requests.close_unread(store)
 
-    def read(self) -> None:
-        """Obey what is new."""
-        row = self.store.one("PRAGMA data_version")
-        version = row["data_version"] if row else None
-        if version == self._seen:
-            return
-        self._seen = version
-        for request in self.store.query("SELECT * FROM requests WHERE taken IS NULL ORDER BY id"):
-            outcome = self._obey(request)
-            with self.store.transaction():
-                self.store.execute(
-                    "UPDATE requests SET taken = ?, outcome = ? WHERE id = ?", (now(), outcome, request["id"])
-                )
-                what = " ".join(filter(None, (request["kind"], request["argument"])))
-                self.store.event("request", f"{what} by {request['who']}: {outcome}")
+    def read(self) -> Iterator[Request]:
+        """New requests, oldest first."""
+        version = self.store.version()
+        if version != self._seen:
+            self._seen = version
+            yield from requests.open_requests(self.store)
 
-    def _obey(self, request: Row) -> str:
-        s = self.scheduler
-        if request["kind"] == "pause":
-            s.held = True
-            self._tell("paused")
-            return "running trials finish, nothing more starts"
-        if request["kind"] == "resume":
-            s.held = False
-            self._tell("running")
-            return "goes on"
-        if request["kind"] == "stop":
-            s.stopping = True
-            return "running trials finish, then the engine ends"
-        if request["kind"] == "cancel":
-            return s.cancel(request["argument"] or "")
-        try:
-            s.set_limit(parse_budget(request["argument"] or ""))
-        except BudgetError as error:
-            return str(error)
-        return "from now on"
-
-    def _tell(self, state: str) -> None:
-        self.store.put_result(self.scheduler.opened.context, STATE, state)
+    def answer(self, request: Request, outcome: str) -> None:
+        """Record what came of a request."""
+        with self.store.transaction():
+            requests.answer(self.store, request, outcome)
+            what = " ".join(filter(None, (request.kind, request.argument)))
+            self.store.event("request", f"{what} by {request.who}: {outcome}")

@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.base.amounts import format_seconds
+from engine.base.amounts import format_seconds, parse_budget
 from engine.base.errors import BudgetError, TrialError
+from engine.journal.requests import STATE, Request
 from engine.journal.store import Row
 from engine.records.pool import pool_from_json
 from engine.runner.accounts import Accounts, Ledger
@@ -30,7 +31,7 @@ from engine.runner.device import Events, Slot
 from engine.runner.devices import open_slots
 from engine.runner.inbox import Inbox
 from engine.runner.mapped_rows import Rewritten
-from engine.runner.training_states import Paused
+from engine.runner.training_states import TrainingStates
 from engine.runner.trial_book import TrialBook
 from engine.study.opened import OpenStudy
 from engine.tasks.contract import Job, Outside
@@ -46,7 +47,7 @@ class Scheduler:
     """Runs approved trials until none is left, the budget is spent, or a stop is asked for.
 
     watch: called after every event, for progress. stopping: start nothing more; aborting: also end
-    what runs; held: start nothing until it is lifted. note: why the budget ended the run.
+    what runs; paused: start nothing until it is lifted. note: why the budget ended the run.
     """
 
     opened: OpenStudy
@@ -56,7 +57,7 @@ class Scheduler:
     watch: Callable[[Scheduler], None] = lambda _: None
     stopping: bool = False
     aborting: bool = False
-    held: bool = False
+    paused: bool = False
     note: str = ""
     stage: str = ""
     finished: int = 0
@@ -68,14 +69,15 @@ class Scheduler:
     def __post_init__(self) -> None:
         self.store = self.opened.store
         self.enter(self.opened)
-        self.inbox = Inbox(self)
+        self.inbox = Inbox(self.store)
+        self._tell("running")
 
     def enter(self, opened: OpenStudy) -> None:
         """Go on with another cycle of the study, on the same workers."""
         self.opened = opened
         self.accounts = Accounts(opened, self.limit)
         self.book = TrialBook(opened)
-        self.paused = Paused(opened)
+        self.states = TrainingStates(opened)
         self.rewritten = Rewritten(opened, self.accounts)
 
     def ledger(self) -> Ledger:
@@ -153,8 +155,8 @@ class Scheduler:
         self.note = self.rewritten.ensure(self._waiting, self._asked_to_stop)
         try:
             while (self._waiting and not self.stopping and not self.note) or (self._running() and not self.aborting):
-                self.inbox.read()
-                if not (self.stopping or self.note or self.held):
+                self.obey()
+                if not (self.stopping or self.note or self.paused):
                     self._fill()
                 self._turn()
                 self.watch(self)
@@ -164,8 +166,38 @@ class Scheduler:
         return "stopped" if self.stopping else "budget" if self.note else "done"
 
     def _asked_to_stop(self) -> bool:
-        self.inbox.read()
+        self.obey()
         return self.stopping
+
+    def obey(self) -> None:
+        """Do what a UI has asked for since the last look."""
+        for request in self.inbox.read():
+            self.inbox.answer(request, self._obeyed(request))
+
+    def _obeyed(self, request: Request) -> str:
+        """Do what one request asks for; what came of it, as the record says."""
+        if request.kind == "pause":
+            self.paused = True
+            self._tell("paused")
+            return "running trials finish, nothing more starts"
+        if request.kind == "resume":
+            self.paused = False
+            self._tell("running")
+            return "goes on"
+        if request.kind == "stop":
+            self.stopping = True
+            return "running trials finish, then the engine ends"
+        if request.kind == "cancel":
+            return self.cancel(request.argument or "")
+        try:
+            self.set_limit(parse_budget(request.argument or ""))
+        except BudgetError as error:
+            return str(error)
+        return "from now on"
+
+    def _tell(self, state: str) -> None:
+        """Say in the database whether the engine is paused."""
+        self.store.put_result(self.opened.context, STATE, state)
 
     def cancel(self, trial: str) -> str:
         """Take a trial out for good, whether it waits or runs; what came of it. What it used stays charged."""
@@ -214,7 +246,7 @@ class Scheduler:
                 slot.start()
             if not slot.ready:
                 continue
-            estimate = self.accounts.estimate(self._waiting[0]["samples"] - self.paused.had(self._waiting[0]))
+            estimate = self.accounts.estimate(self._waiting[0]["samples"] - self.states.had(self._waiting[0]))
             pack = self._next_pack(estimate)
             if not pack:
                 if not self._running():
@@ -255,12 +287,12 @@ class Scheduler:
     def _length(self, trial: Row) -> tuple[Any, ...]:
         """What trials of one pack have in common."""
         prepared = self.rewritten.prepared(trial)
-        return trial["samples"], trial["horizon"], trial["init"], self.paused.had(trial), prepared
+        return trial["samples"], trial["horizon"], trial["init"], self.states.had(trial), prepared
 
     def _launch(self, slot: Slot, pack: list[Row], estimate: float | None) -> None:
         with self.store.transaction():
             for trial in pack:
-                resumed = self.paused.had(trial)
+                resumed = self.states.had(trial)
                 slot.trials[trial["id"]] = self.book.launch(trial, slot.device, estimate, resumed)
         slot.seconds = 0.0
         jobs = [asdict(self._job(t)) for t in pack]
@@ -279,7 +311,7 @@ class Scheduler:
         keep = self.book.wants_checkpoint(trial)
         return Job(
             trial["id"], str(file), trial["samples"], trial["seed"], init, str(output) if keep else "", self._micro,
-            trial["horizon"], self.paused.before(trial), self.paused.after(trial),
+            trial["horizon"], self.states.before(trial), self.states.after(trial),
         )  # fmt: skip
 
     def _message(self, do: str, prepared: Path | None = None, **content: Any) -> dict[str, Any]:
@@ -362,7 +394,7 @@ class Scheduler:
         self.finished += len(done)
         for trial in done:
             self.book.keep_best(trial["id"])
-            self.paused.supersede(trial)
+            self.states.supersede(trial)
 
     # -- failures ------------------------------------------------------------------------------
 
@@ -416,7 +448,7 @@ class Scheduler:
                 if slot.lost:
                     continue
                 self._failures[trial["id"]] += 1
-                self.paused.forget(trial)  # should its state be to blame
+                self.states.forget(trial)  # should its state be to blame
                 if alone and self._failures[trial["id"]] > self._retries:
                     self.book.fail(trial["id"], error)
         for trial in reversed(trials):

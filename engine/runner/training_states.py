@@ -1,4 +1,4 @@
-"""Paused trainings: the state of trials that ended before their schedule, so that a longer one goes on from there.
+"""Training states: what a trial that ended before its schedule leaves, so that a longer one goes on from there.
 
 Nothing but time hangs on these files: without one, the longer trial starts anew and ends the same.
 """
@@ -12,7 +12,7 @@ from engine.journal.store import Row
 from engine.study.opened import OpenStudy
 
 
-class Paused:
+class TrainingStates:
     """The folder of paused states of a study, kept below `search.pause_gb`."""
 
     def __init__(self, opened: OpenStudy) -> None:

@@ -9,7 +9,7 @@ import json
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from engine.settings.command import CommandSection
 from engine.settings.data import DatasetSection, DedupSection, EvaluationSection, PoolsSection
@@ -84,15 +84,6 @@ class Study(Section):
         if isinstance(ops, dict):
             return {name: params or {} for name, params in ops.items()}
         return ops
-
-    @model_validator(mode="after")
-    def _task_has_what_it_needs(self) -> Study:
-        if self.task is not None:
-            from engine.tasks.registry import get_task, misfit
-
-            if problem := misfit(self, get_task(self)):
-                raise ValueError(problem)
-        return self
 
 
 def study_yaml(study: Study) -> str:

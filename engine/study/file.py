@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
 
 from engine.base.errors import StudyError
 from engine.base.paths import STUDY_FILE
-from engine.base.problems import explain
 from engine.settings.study import Study
+from engine.tasks.registry import fitting_study
 
 
 def read_study(folder: Path) -> Study:
@@ -39,6 +38,6 @@ def parse_study(text: str, where: str = STUDY_FILE) -> Study:
     if not isinstance(raw, dict):
         raise StudyError(f"{where} is not a mapping of fields; make a new one with: djsb init")
     try:
-        return Study.model_validate(raw)
-    except ValidationError as error:
-        raise StudyError(f"{where}: {explain(error)}") from None
+        return fitting_study(raw)
+    except StudyError as error:
+        raise StudyError(f"{where}: {error}") from None

@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.base.errors import PoolError
-from engine.data.cuts import StatisticColumn
-from engine.records.pool import FEEDBACK, Column
-from engine.study.opened import OpenStudy
+from engine.data.cuts import Column, RowMask, StatisticColumn, Values
+from engine.journal.store import Store
+from engine.records.pool import FEEDBACK
 
 RESULT = "feedback"
 
 
-def columns(opened: OpenStudy) -> list[StatisticColumn]:
-    """The statistic of this cycle's checkpoint, once it is there; NaN where the model had nothing to score."""
-    found = opened.store.result(opened.context, RESULT)
-    if not opened.study.pools.feedback or found is None or found["file"] is None:
-        return []
-    if not (opened.state / "cache" / found["file"]).exists():
-        return []  # `begin` or `after` makes it again
-    params: tuple[tuple[str, Any], ...] = (("checkpoint", found["trial"]),)
-    return [StatisticColumn(FEEDBACK, found["statistic"], params, _column(opened, found["file"]))]
+def columns(store: Store, context: str, state: Path, scanned: RowMask) -> list[StatisticColumn]:
+    """The statistic of a cycle's checkpoint, once it is there; NaN where the model had nothing to score.
+
+    scanned: (rows,) those not quarantined.
+    """
+    stored = store.result(context, RESULT)
+    if stored is None or stored["file"] is None or not (state / "cache" / stored["file"]).exists():
+        return []  # engine/loop/model_scores.py makes it again
+    params: tuple[tuple[str, Any], ...] = (("checkpoint", stored["trial"]),)
+    return [StatisticColumn(FEEDBACK, stored["statistic"], params, _column(state, stored["file"], scanned))]
 
 
-def scored(opened: OpenStudy, checkpoint: str) -> Column:
+def scored(store: Store, checkpoint: str, state: Path, scanned: RowMask) -> Column:
     """What the checkpoint of a trial made of the rows, in whatever cycle it did.
 
     Raises: PoolError when that is not in the cache.
     """
-    row = opened.store.one(
+    row = store.one(
         "SELECT json_extract(content, '$.file') AS file FROM results WHERE name = ? "
         "AND json_extract(content, '$.trial') = ? AND json_extract(content, '$.file') IS NOT NULL",
         (RESULT, checkpoint),
     )
-    if row is None or not (opened.state / "cache" / row["file"]).exists():
+    if row is None or not (state / "cache" / row["file"]).exists():
         raise PoolError(f"the rows' scores by trial {checkpoint} are not in the cache; djsb auto makes them again")
-    return _column(opened, row["file"])
+    return _column(state, row["file"], scanned)
 
 
-def _column(opened: OpenStudy, name: str) -> Column:
-    scores: NDArray[np.float64] = np.load(opened.state / "cache" / name)
-    values = np.where(opened.scanned.good, scores, np.nan).round(10)
+def _column(state: Path, name: str, scanned: RowMask) -> Column:
+    scores: Values = np.load(state / "cache" / name)
+    values = np.where(scanned, scores, np.nan).round(10)
     return Column(values, values)

@@ -20,16 +20,17 @@ from engine.base.ids import digest
 from engine.base.paths import DATABASE, STATE_FOLDER, resolve
 from engine.data import cuts as pool_cuts
 from engine.data import statistics
-from engine.data.cuts import Cut, StatisticColumn
+from engine.data.cuts import Column, Cut, StatisticColumn
 from engine.data.dataset import Dataset, content_hash
 from engine.data.media import media_root
 from engine.data.scan import Scan, scan
 from engine.journal.store import Row, Store, now
 from engine.records.metric import Metric
-from engine.records.pool import FEEDBACK, Column, Pool
+from engine.records.pool import FEEDBACK, Pool
 from engine.settings.data import DatasetSection
 from engine.settings.section import shared
 from engine.settings.study import Study
+from engine.study import model_scores
 from engine.study.file import read_study
 from engine.tasks.contract import Rows, Task
 from engine.tasks.registry import get_task
@@ -163,9 +164,9 @@ class OpenStudy:
     @cached_property
     def statistic_columns(self) -> list[StatisticColumn]:
         """Every statistic of every OP that runs, and the model's own once its checkpoint has scored the rows."""
-        from engine.study.model_scores import columns
-
-        return [*self.op_columns, *columns(self)]
+        if not self.study.pools.feedback:
+            return self.op_columns
+        return [*self.op_columns, *model_scores.columns(self.store, self.context, self.state, self.scanned.good)]
 
     def forget_columns(self) -> None:
         """Read the statistics and cut the buckets again when they are next asked for."""
@@ -220,9 +221,11 @@ class OpenStudy:
         asked = {s.statistic: s for layer in pool.layers for s in layer.slices if s.op == FEEDBACK}
         if not asked:
             return self.columns
-        from engine.study.model_scores import scored
-
-        return {**self.columns, **{name: scored(self, dict(s.params)["checkpoint"]) for name, s in asked.items()}}
+        scores = {
+            name: model_scores.scored(self.store, dict(s.params)["checkpoint"], self.state, self.scanned.good)
+            for name, s in asked.items()
+        }
+        return {**self.columns, **scores}
 
     def kept(self, pool: Pool) -> int:
         """Rows that any layer of a pool keeps."""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from engine.base.errors import StudyError
-from engine.base.problems import explain
 from engine.journal.store import Row
 from engine.records.experiment import Scale
 from engine.records.proposal import Proposal
-from engine.settings.study import Study
 from engine.study.opened import OpenStudy, view_study
+from engine.tasks.registry import fitting_study
 
 
 def current(opened: OpenStudy) -> OpenStudy:
@@ -72,7 +69,7 @@ def elsewhere(opened: OpenStudy, wanted: Scale) -> OpenStudy:
     if wanted.dataset is not None:
         content["dataset"] |= {"path": wanted.dataset}
     try:
-        study = Study.model_validate(content)
-    except ValidationError as error:
-        raise StudyError(f"scale: {explain(error)}") from None
+        study = fitting_study(content)
+    except StudyError as error:
+        raise StudyError(f"scale: {error}") from None
     return OpenStudy(opened.folder, study, opened.store, opened.workers, opened.notice)

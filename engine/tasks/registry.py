@@ -5,7 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from pydantic import ValidationError
+
 from engine.base.errors import StudyError
+from engine.base.problems import explain
 from engine.settings.study import Study
 from engine.tasks.contract import Feedback, Task
 
@@ -37,6 +40,20 @@ def get_task(study: Study) -> Task:
     module, name = TASKS[study.task].split(":")
     found: Task = getattr(import_module(module), name)()
     return found
+
+
+def fitting_study(fields: object) -> Study:
+    """The study of these fields, once its task says that they suit it.
+
+    Raises: StudyError in one line that names the fields, as `explain` does.
+    """
+    try:
+        study = Study.model_validate(fields)
+    except ValidationError as error:
+        raise StudyError(explain(error)) from None
+    if study.task is not None and (problem := misfit(study, get_task(study))):
+        raise StudyError(f"study: {problem}")
+    return study
 
 
 def misfit(study: Study, task: Task) -> str | None:

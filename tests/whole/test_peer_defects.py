@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from engine.base.errors import DjsbError, StudyError
-from engine.data.cuts import Cut, StatisticColumn, single_op_cuts
+from engine.data.cuts import Column, Cut, StatisticColumn, keeps, single_op_cuts
 from engine.data.dataset import Dataset
 from engine.data.recipes import read_recipe
 from engine.data.statistics import plan_ops
@@ -24,7 +24,7 @@ from engine.evidence.ranking import leaderboard
 from engine.journal.store import Store
 from engine.proposals.queue import ensure_trials, record_cuts
 from engine.records.metric import Metric
-from engine.records.pool import BUCKETS, Column, Layer, Pool, Slice
+from engine.records.pool import BUCKETS, Layer, Pool, Slice
 from engine.search.grid import combine, probe, scale
 from engine.study.file import parse_study
 from engine.study.opened import OpenStudy, open_study
@@ -68,7 +68,7 @@ def test_01_ties_never_reuse_the_previous_statistics_split() -> None:
 def test_01_ties_fall_into_one_bucket_whatever_their_order() -> None:
     values = np.repeat([1.0, 2.0, 3.0, 4.0, 5.0], [10, 90, 100, 90, 10])
     found = cut([column("steps", values)], 50)
-    kept = [found[f"steps {b}"].slice.keeps(column("steps", values).column) for b in BUCKETS[3]]
+    kept = [keeps(found[f"steps {b}"].slice, column("steps", values).column) for b in BUCKETS[3]]
     assert np.sum(kept, axis=0).tolist() == [1] * 300  # every row in one bucket
     for value in np.unique(values):
         assert sum(k[values == value].any() for k in kept) == 1  # every value in one bucket
@@ -191,7 +191,7 @@ def test_05_nan_statistics_are_in_no_bucket() -> None:
     values = np.arange(300.0)
     values[::7] = np.nan
     found = cut([column("holes", values)], 50)
-    kept = [found[f"holes {b}"].slice.keeps(column("holes", values).column) for b in BUCKETS[3]]
+    kept = [keeps(found[f"holes {b}"].slice, column("holes", values).column) for b in BUCKETS[3]]
     assert np.sum(kept, axis=0).tolist() == (~np.isnan(values)).astype(int).tolist()
     assert max(values[kept[0]]) < min(values[kept[1]]) <= max(values[kept[1]]) < min(values[kept[2]])
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 from engine.base.places import parse
+from engine.data.cuts import value_at
 from engine.evidence.ranking import rank
 from engine.proposals.arms import PoolKind, control, fewest_rows, ordered, request
 from engine.proposals.kinds.contract import Drafted, Refused, effect_of
@@ -45,7 +46,7 @@ def _slice(opened: OpenStudy, part: Interval) -> tuple[Slice, str]:
     if part.bucket is None:
         ends = ["" if b is None else b if isinstance(b, str) else f"{b:g}" for b in (part.low, part.high)]
         values = source.column.value[opened.scan.good]
-        low, high = (parse(b).value(values) if isinstance(b, str) else b for b in (part.low, part.high))
+        low, high = (value_at(parse(b), values) if isinstance(b, str) else b for b in (part.low, part.high))
         if low is not None and high is not None and low >= high:
             raise Refused(f"{part.statistic} {'…'.join(ends)} is empty: {low:g} is not below {high:g}")
         return Slice(source.op, source.statistic, low, high, params=source.params), f"{part.statistic} {'…'.join(ends)}"

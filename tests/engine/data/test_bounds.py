@@ -9,10 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from engine.base.places import parse, parse_all, shares
-from engine.data.cuts import StatisticColumn, common_size, cut_points, single_op_cuts
+from engine.data.cuts import Column, StatisticColumn, common_size, cut_points, keeps, single_op_cuts, value_at
 from engine.proposals.suggest import draft
 from engine.records.experiment import Interval, Suggestion
-from engine.records.pool import Column
 from engine.settings.data import PoolsSection
 from engine.study.opened import OpenStudy, open_study
 from tests.conftest import TEXT_ONLY, Tiny, write_jsonl
@@ -20,15 +19,15 @@ from tests.conftest import TEXT_ONLY, Tiny, write_jsonl
 
 def test_places_lie_where_the_rows_say() -> None:
     values = np.append(np.arange(100, dtype=np.float64), np.nan)
-    assert [parse(t).value(values) for t in ("p0", "p10", "p97.6", "p100")] == [0, 10, 98, 99]
-    assert parse("mean").value(values) == 49.5
-    assert parse("mean-1.5sd").value(values) == pytest.approx(49.5 - 1.5 * np.sqrt(9999 / 12))
-    assert np.isnan(parse("p50").value(np.array([np.nan])))
+    assert [value_at(parse(t), values) for t in ("p0", "p10", "p97.6", "p100")] == [0, 10, 98, 99]
+    assert value_at(parse("mean"), values) == 49.5
+    assert value_at(parse("mean-1.5sd"), values) == pytest.approx(49.5 - 1.5 * np.sqrt(9999 / 12))
+    assert np.isnan(value_at(parse("p50"), np.array([np.nan])))
 
 
 def test_a_percentile_never_splits_a_tie() -> None:
     values = np.array([1.0] * 40 + [2.0] * 50 + [3.0] * 10)
-    assert [parse(f"p{p}").value(values) for p in (10, 30, 60, 80)] == [1, 2, 2, 3]
+    assert [value_at(parse(f"p{p}"), values) for p in (10, 30, 60, 80)] == [1, 2, 2, 3]
 
 
 @pytest.mark.parametrize("text", ["p101", "p100.5", "p-1", "90", "mean+sd", "mean+1", "sd", "p", "mean+10sd", "p5\n"])
@@ -93,7 +92,7 @@ def test_a_proposal_by_percentile_is_a_pool_of_plain_bounds(opened: OpenStudy) -
     (cut,) = pool.slices
     runs = [int((lengths < v).sum()) for v in (cut.low, cut.high)]  # where the runs of equal values start
     assert runs == pytest.approx([0.2 * len(lengths), 0.8 * len(lengths)], abs=len(lengths) / 20)
-    kept = cut.keeps(opened.columns["text_len"]) & opened.scan.good
+    kept = keeps(cut, opened.columns["text_len"]) & opened.scan.good
     assert kept.sum() == runs[1] - runs[0]
     sigma = draft(opened, bucket(low="mean-1sd"), "person").pools[-1].to_pool().slices[0]
     assert sigma.low == pytest.approx(lengths.mean() - lengths.std())

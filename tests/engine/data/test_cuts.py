@@ -14,8 +14,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from engine.base.errors import PoolError
-from engine.data.cuts import StatisticColumn, common_size, cut_points, eligible, overlap, realise, single_op_cuts
-from engine.records.pool import BUCKETS, Column, Layer, Pool, Slice, Values, pool_from_json
+from engine.data.cuts import (
+    Column,
+    StatisticColumn,
+    Values,
+    common_size,
+    cut_points,
+    eligible,
+    keeps,
+    overlap,
+    realise,
+    single_op_cuts,
+)
+from engine.records.pool import BUCKETS, Layer, Pool, Slice, pool_from_json
 
 ANY = st.floats(allow_infinity=True, allow_nan=True) | st.sampled_from([0.0, -0.0, 1.0, 2.0, 3.0])
 FEW = st.sampled_from([0.0, 1.0, 2.0, 5.0, float("nan")])
@@ -48,14 +59,14 @@ def buckets_of(values: Values, n: int) -> list[Slice]:
 
 @given(COLUMNS, st.integers(2, 5))
 def test_buckets_partition_the_rows_that_have_a_value(values: Values, n: int) -> None:
-    kept = np.array([s.keeps(one(values)) for s in buckets_of(values, n)])
+    kept = np.array([keeps(s, one(values)) for s in buckets_of(values, n)])
     assert kept.sum(axis=0).tolist() == (~np.isnan(values)).astype(int).tolist()
     assert len(kept) == 1 or kept.any(axis=1).all()  # no bucket is empty
 
 
 @given(COLUMNS, st.integers(2, 5))
 def test_equal_values_are_in_one_bucket(values: Values, n: int) -> None:
-    kept = np.array([s.keeps(one(values)) for s in buckets_of(values, n)])
+    kept = np.array([keeps(s, one(values)) for s in buckets_of(values, n)])
     for value in np.unique(values[~np.isnan(values)]):
         assert kept[:, values == value].any(axis=1).sum() == 1
 
@@ -102,7 +113,7 @@ def test_a_row_of_many_values_is_kept_when_all_lie_inside(values: Values) -> Non
     middle = float(np.nanmedian(np.nan_to_num(values, posinf=1e9, neginf=-1e9)))
     s = part(middle - 1, middle + 1.5)
     wanted = [bool(a >= middle - 1 and a + 1 < middle + 1.5) for a in values]
-    assert s.keeps(column).tolist() == wanted
+    assert keeps(s, column).tolist() == wanted
 
 
 @pytest.mark.parametrize(
@@ -120,7 +131,7 @@ def test_a_row_of_many_values_is_kept_when_all_lie_inside(values: Values) -> Non
     ids=str,
 )
 def test_bounds_are_closed_below_and_open_above_unless_said(s: Slice, kept: list[bool]) -> None:
-    assert s.keeps(one(np.array([1.0, 2.0, np.inf, np.nan]))).tolist() == kept
+    assert keeps(s, one(np.array([1.0, 2.0, np.inf, np.nan]))).tolist() == kept
 
 
 @pytest.mark.parametrize(("low", "high"), [(2, 1), (float("nan"), 1), (0, float("nan")), (float("inf"), 0)])

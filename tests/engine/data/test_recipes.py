@@ -22,8 +22,9 @@ from engine.base.errors import DataError, DjsbError, OpError, StudyError
 from engine.data import datajuicer
 from engine.data.apply_recipe import apply_recipe
 from engine.data.catalogue import IMAGE_TOKEN, OPS
+from engine.data.cuts import Column, keeps
 from engine.data.recipes import Recipe, check_entry, read_recipe, recipe_yaml, slice_entries
-from engine.records.pool import Column, Slice
+from engine.records.pool import Slice
 from engine.settings.data import DatasetSection
 
 FIELDS = DatasetSection(path="rows.jsonl", text="text", images="images", videos="videos", id=None, max_bad=1)
@@ -78,11 +79,11 @@ def wanted(slices: Sequence[Slice], rows: list[dict[str, Any]]) -> list[bool]:
     for s in slices:
         values = stats_of(datajuicer.load_op(s.op, slice_entries(s)[0][1] | dict(s.params)), rows, s.statistic)
         columns = [column(v) for v in values]
-        mask = np.array([s.keeps(c)[0] for c in columns])
+        mask = np.array([keeps(s, c)[0] for c in columns])
         for side in ("low", "high"):
             if getattr(s, side) is not None:
                 flipped = Slice(**{**vars(s), f"{side}_closed": not getattr(s, f"{side}_closed")})
-                assert (np.array([flipped.keeps(c)[0] for c in columns]) != mask).any(), f"no tie at {side} of {s}"
+                assert (np.array([keeps(flipped, c)[0] for c in columns]) != mask).any(), f"no tie at {side} of {s}"
         kept &= mask
     assert 0 < kept.sum() < len(kept)
     return [bool(k) for k in kept]
@@ -170,7 +171,7 @@ def test_the_entries_of_a_slice_keep_what_the_slice_keeps(name: str, statistic: 
             kept = np.ones(len(values), bool)
             for op in ops:
                 kept &= np.array(list(op.process_batched({"__dj__stats__": stats})), bool)
-            assert kept.tolist() == [bool(s.keeps(column(v))[0]) for v in values]
+            assert kept.tolist() == [bool(keeps(s, column(v))[0]) for v in values]
         assert check_entry(name, entries[0][1], Path()) == entries[0]
 
     check()

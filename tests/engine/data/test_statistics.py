@@ -11,6 +11,7 @@ import pytest
 
 from engine.base.errors import OpError
 from engine.data import statistics
+from engine.data.cuts import keeps
 from engine.records.pool import Slice
 from engine.study.opened import OpenStudy, open_study
 from tests.conftest import TEXT_ONLY, Tiny, write_jsonl
@@ -66,7 +67,7 @@ def test_an_image_that_disappears_after_the_scan_is_unreadable_with_a_reason(tin
         reasons = opened.store.query("SELECT row, reason FROM unreadable")
         assert {r["row"] for r in reasons} == {7}
         assert all("Error" in r["reason"] for r in reasons)
-        assert not Slice("image_shape_filter", "image_width").keeps(widths)[7]
+        assert not keeps(Slice("image_shape_filter", "image_width"), widths)[7]
 
 
 def test_rows_with_several_images_keep_their_extremes(tiny: Tiny) -> None:
@@ -81,7 +82,7 @@ def test_rows_with_several_images_keep_their_extremes(tiny: Tiny) -> None:
     with (opened := open_study(tiny.study, 1)).store:
         widths = opened.columns["image_width"]
     assert (widths.low.tolist(), widths.high.tolist()) == ([8, 8, 20], [8, 40, 20])
-    assert Slice("image_shape_filter", "image_width", 10, 41).keeps(widths).tolist() == [False, False, True]
+    assert keeps(Slice("image_shape_filter", "image_width", 10, 41), widths).tolist() == [False, False, True]
 
 
 def test_ops_without_their_weights_are_left_out_with_the_reason(tiny: Tiny, tmp_path: Path) -> None:

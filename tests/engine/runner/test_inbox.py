@@ -54,7 +54,7 @@ def test_a_pause_lets_nothing_start_until_it_is_lifted(singles: Tiny) -> None:
             ask(store, "pause", "test")
             began.append(time.monotonic())
             threading.Timer(1.5, lambda: ask(Store(singles.database, readonly=True), "resume", "test")).start()
-        return bool(began) and not s.held and time.monotonic() > began[0] + 1.5
+        return bool(began) and not s.paused and time.monotonic() > began[0] + 1.5
 
     ended, store = running(singles, script)
     assert ended.how == "done"

@@ -40,6 +40,7 @@ from engine.demo.video import write_test, write_train
 from engine.settings.study import Study
 from engine.study.opened import OpenStudy, open_study
 from engine.tasks.contract import Job, Report
+from engine.tasks.registry import fitting_study
 from engine.tasks.shared.videos import Window, read_clip, write_clip
 from engine.tasks.t2v.evaluation import evaluate
 from engine.tasks.t2v.model import Parts, build_model, to_latents, to_video
@@ -424,8 +425,8 @@ def test_what_a_study_lacks_is_said(change: Row, told: str) -> None:
         "name": "x", "task": "t2v", "dataset": {"path": "a", "videos": "v"}, "ops": {},
         "evaluation": {"path": "b", "label": "label"},
     }  # fmt: skip
-    with pytest.raises(ValueError, match=told):
-        Study.model_validate({**raw, **{k: {**raw.get(k, {}), **v} for k, v in change.items()}})  # type: ignore[dict-item]
+    with pytest.raises(StudyError, match=told):
+        fitting_study({**raw, **{k: {**raw.get(k, {}), **v} for k, v in change.items()}})  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,10 @@ from transformers import (
 )
 
 from engine.base.errors import DataError, StudyError
-from engine.settings.study import Study
 from engine.study.opened import OpenStudy, open_study
 from engine.tasks.caption.task import CaptionTask
 from engine.tasks.contract import Job, Report, Task
+from engine.tasks.registry import fitting_study
 from engine.tasks.shared.tokens import EOS
 from engine.tasks.vlm.model import NO_LABEL, build_model, image_shape
 from engine.tasks.vlm.task import VlmTask
@@ -300,8 +300,8 @@ def test_what_a_study_lacks_is_said(shown: Tiny, change: Row, told: str) -> None
 
     shown.set(change)
     raw = yaml.safe_load((shown.study / "study.yaml").read_text())
-    with pytest.raises(ValueError, match=told):
-        Study.model_validate(raw)
+    with pytest.raises(StudyError, match=told):
+        fitting_study(raw)
 
 
 @pytest.mark.long
