@@ -116,7 +116,8 @@ def init(
     data: Annotated[Path, typer.Option("--data", help="JSONL or Parquet file, or Hugging Face dataset folder")],
     evaluation: Annotated[Path | None, typer.Option("--eval", help="rows to judge on, never trained on")] = None,
     task: Annotated[
-        str | None, typer.Option("--task", help="what is trained, see docs/tasks.md; left out: chosen by the data")
+        str | None,
+        typer.Option("--task", help="what is trained, see docs/guides/tasks.md; left out: chosen by the data"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace a study.yaml that is there")] = False,
 ) -> None:

@@ -36,12 +36,12 @@ def commands() -> dict[str, set[str]]:
 
 
 def test_every_command_and_option_is_documented() -> None:
-    lines = (DOCS / "commands.md").read_text().splitlines()
+    lines = (DOCS / "reference" / "commands.md").read_text().splitlines()
     for name, options in commands().items():
         row = next((line for line in lines if re.match(rf"\| `{re.escape(name)}[ `]", line)), None)
-        assert row is not None, f"{name} is missing in docs/commands.md"
+        assert row is not None, f"{name} is missing in docs/reference/commands.md"
         missing = {o for o in options if f"`{o}`" not in row}
-        assert not missing, f"{name}: {missing} missing in docs/commands.md"
+        assert not missing, f"{name}: {missing} missing in docs/reference/commands.md"
 
 
 def fields(section: type[BaseModel], prefix: str = "") -> list[str]:
@@ -56,13 +56,13 @@ def fields(section: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def test_every_field_of_the_study_is_documented() -> None:
-    text = (DOCS / "study.md").read_text()
+    text = (DOCS / "reference" / "study.md").read_text()
     missing = [f for f in fields(Study) if f"| `{f}` |" not in text]
     assert not missing
 
 
 def test_every_table_of_the_store_is_documented(tmp_path: Path) -> None:
-    text = (DOCS / "store.md").read_text()
+    text = (DOCS / "reference" / "store.md").read_text()
     with Store(tmp_path / "s.db") as store:
         tables = [t for t in store.db.table_names() if not t.startswith(("_", "sqlite_"))]
     assert tables
@@ -70,5 +70,5 @@ def test_every_table_of_the_store_is_documented(tmp_path: Path) -> None:
 
 
 def test_every_op_is_documented() -> None:
-    text = (DOCS / "ops.md").read_text()
+    text = (DOCS / "guides" / "ops.md").read_text()
     assert not [op for op in OPS if f"| `{op}` |" not in text]

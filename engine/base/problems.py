@@ -12,7 +12,7 @@ def explain(error: ValidationError) -> str:
         field = ".".join(str(part) for part in problem["loc"]) or "study"
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            message = "unknown field; remove it (docs/study.md lists them all)"
+            message = "unknown field; remove it (docs/reference/study.md lists them all)"
         elif problem["type"] == "missing":
             message = "is missing; add it"
         else:

@@ -142,7 +142,7 @@ def get_op(name: str) -> Op:
     import difflib
 
     near = difflib.get_close_matches(name, OPS, n=1)
-    hint = f"; did you mean {near[0]}?" if near else "; docs/ops.md lists the known ones"
+    hint = f"; did you mean {near[0]}?" if near else "; docs/guides/ops.md lists the known ones"
     raise OpError(f"unknown OP {name!r}{hint}")
 
 

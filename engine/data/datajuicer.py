@@ -50,7 +50,7 @@ def local_only() -> None:
     from data_juicer.utils import asset_utils, model_utils
 
     def refuse(what: Any, *_: Any, **__: Any) -> NoReturn:
-        raise OpError(f"it would download {what}; docs/ops.md says where the file belongs")
+        raise OpError(f"it would download {what}; docs/guides/ops.md says where the file belongs")
 
     model_utils.wget = types.SimpleNamespace(download=refuse)
     asset_utils.requests = types.SimpleNamespace(get=refuse)

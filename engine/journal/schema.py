@@ -1,4 +1,4 @@
-"""The tables of the database, step by step. docs/store.md describes them."""
+"""The tables of the database, step by step. docs/reference/store.md describes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The study's memory: one SQLite file in WAL mode. docs/store.md describes the tables.
+"""The study's memory: one SQLite file in WAL mode. docs/reference/store.md describes the tables.
 
 Only the engine process writes trials and costs. Every write is one transaction, so that a kill
 at any moment leaves either all of it or nothing.

@@ -36,7 +36,7 @@ def queue_suggestion(opened: OpenStudy, accounts: Accounts, content: Any, parent
         suggestion = Suggestion.model_validate_json(json.dumps(content))
     except (ValidationError, TypeError) as error:
         told = explain(error) if isinstance(error, ValidationError) else str(error)
-        raise StudyError(f"the proposal is not valid: {told}; see docs/agent.md for the fields") from None
+        raise StudyError(f"the proposal is not valid: {told}; see docs/guides/agent.md for the fields") from None
     return suggest(opened, suggestion, "person", accounts, parent)[0]
 
 

@@ -28,7 +28,7 @@ class EvaluationSection(Section):
 
     path: str | None = Field(None, description="rows that are never trained on; for task command any file or folder")
     benchmarks: dict[str, str] = later(
-        {}, description="benchmark files by name, relative to the study; docs/tasks.md says which a task reads"
+        {}, description="benchmark files by name, relative to the study; docs/guides/tasks.md says which a task reads"
     )
     label: str | None = Field(None, description="field of the class name, for zero-shot classification; or null")
     prompts: tuple[str, ...] = Field(
@@ -89,7 +89,7 @@ class PoolsSection(Section):
     feedback: bool = later(
         False,
         description="tasks clip and lm: the reference model's own score of each row as one more statistic "
-        "(docs/statistics.md)",
+        "(docs/guides/statistics.md)",
     )
 
     @model_validator(mode="after")

@@ -12,7 +12,9 @@ from engine.settings.section import Section
 class ModelSection(Section):
     """The reference model."""
 
-    preset: str = Field("tiny", description="tiny: seconds on a CPU core; docs/tasks.md lists those of each task")
+    preset: str = Field(
+        "tiny", description="tiny: seconds on a CPU core; docs/guides/tasks.md lists those of each task"
+    )
     checkpoint: str | None = Field(
         None, description="local folder of a checkpoint of the task's kind; replaces the preset"
     )
@@ -96,7 +98,7 @@ class VideoSection(Section):
     @classmethod
     def _has_its_places(cls, command: str | None) -> str | None:
         if command is not None and not all(place in command for place in ("{videos}", "{out}")):
-            raise ValueError("the command needs {videos} and {out} (docs/tasks.md shows one)")
+            raise ValueError("the command needs {videos} and {out} (docs/guides/tasks.md shows one)")
         return command
 
 

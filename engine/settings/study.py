@@ -30,7 +30,8 @@ class Study(Section):
     dataset: DatasetSection
     evaluation: EvaluationSection = EvaluationSection()
     task: Literal["clip", "vlm", "caption", "t2v", "lm", "command"] | None = Field(
-        None, description="what is trained, see docs/tasks.md: clip, vlm, caption, t2v, lm or command; null: nothing"
+        None,
+        description="what is trained, see docs/guides/tasks.md: clip, vlm, caption, t2v, lm or command; null: nothing",
     )
     model: ModelSection = ModelSection()
     lora: LoraSection = LoraSection()

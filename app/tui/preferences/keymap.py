@@ -20,7 +20,7 @@ def usable(keys: Mapping[str, str], bindings: Bindings) -> tuple[dict[str, str],
     A key may do different things on different screens, but only one on each, and none of the app's own.
     """
     ids = known(bindings)
-    said = [f"keys: no binding {i!r}; docs/tui.md lists them" for i in keys if i not in ids]
+    said = [f"keys: no binding {i!r}; docs/guides/tui.md lists them" for i in keys if i not in ids]
     wanted = {i: k for i, k in keys.items() if i in ids}
     while clash := _clash(wanted, bindings):
         key, one, other = clash

@@ -73,7 +73,7 @@ def test_ops_may_be_a_list() -> None:
     ("change", "says"),
     [
         ({"dataset": {}}, "dataset.path: is missing; add it"),
-        ({"colour": 1}, "colour: unknown field; remove it (docs/study.md lists them all)"),
+        ({"colour": 1}, "colour: unknown field; remove it (docs/reference/study.md lists them all)"),
         ({"train": {"epoch": 1}}, "train.epoch: unknown field; remove it"),
         ({"train": {"epochs": 0}}, "train.epochs: Input should be greater than 0 (it is 0)"),
         ({"train": {"epochs": "x"}}, "train.epochs: Input should be a valid number"),

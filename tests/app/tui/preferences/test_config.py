@@ -15,7 +15,7 @@ from tests.app.tui.driving import screen, shown, toasts, told, until
 from tests.app.tui.sample import SampleApp
 from tests.conftest import Tiny
 
-DOCS = Path(__file__).resolve().parents[4] / "docs" / "tui.md"
+DOCS = Path(__file__).resolve().parents[4] / "docs" / "guides" / "tui.md"
 
 
 def write(file: Path, text: str) -> Path:

@@ -1,0 +1,53 @@
+"""A study that an earlier revision wrote opens today: the same ranking, the same ids, and it can go on."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import run_djsb
+
+OLD = Path(__file__).resolve().parents[1] / "data" / "old_study"
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A copy of the old study."""
+    folder = tmp_path / "study"
+    (folder / ".djsb").mkdir(parents=True)
+    for name in ("study.yaml", "trainer.py", "rows.jsonl", "other.jsonl"):
+        shutil.copy(OLD / name, folder / name)
+    (folder / ".djsb" / "study.db").write_bytes(gzip.decompress((OLD / "study.db.gz").read_bytes()))
+    return folder
+
+
+def answer(*arguments: object) -> Any:
+    """What a command prints as JSON."""
+    done = run_djsb(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_an_old_study_has_the_same_rankings_ids_and_proposals(old: Path) -> None:
+    assert answer("rank", old) == json.loads((OLD / "rank.json").read_text())
+    assert answer("rank", old, "--cycle", 1) == json.loads((OLD / "rank-cycle1.json").read_text())
+    points = {p["proposal"]: p for p in json.loads((OLD / "scaling.json").read_text())["points"]}
+    assert {p["proposal"]: p for p in answer("show", "scaling", old)["points"]} == points
+    proposals = {p["id"]: p["status"] for p in answer("proposals", old) if p["origin"] == "person"}
+    assert proposals.keys() >= points.keys()
+    assert sorted(proposals.values()) == ["approved"] * 5 + ["held", "queued", "refused", "rejected"]
+
+
+def test_an_old_study_is_shown_and_goes_on(old: Path) -> None:
+    assert answer("status", old)["stages"][-1]["trials"] == {"COMPLETE": 18}
+    best = json.loads((OLD / "rank.json").read_text())[0]["pool"]
+    assert best in run_djsb("show", best[:6], old, "--json").stdout
+    assert best in run_djsb("show", "recipe", old, "--json").stdout
+    assert len(answer("show", "lineage", old)["lineage"]) == 2
+    assert len(answer("log", old, "--last", 20)) == 20
+    assert run_djsb("show", "mappers", old).returncode == 0
