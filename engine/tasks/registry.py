@@ -35,7 +35,8 @@ def get_task(study: Study) -> Task:
     """
     if study.task is None:
         raise StudyError(
-            f"the study has no task, so nothing can be trained; set task to one of {', '.join(TASKS)} (docs/guides/tasks.md)"
+            "the study has no task, so nothing can be trained; set task to one of "
+            f"{', '.join(TASKS)} (docs/guides/tasks.md)"
         )
     module, name = TASKS[study.task].split(":")
     found: Task = getattr(import_module(module), name)()
