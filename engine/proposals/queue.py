@@ -11,12 +11,13 @@ from functools import cache
 
 from engine.base.ids import digest
 from engine.evidence import prompts as prompting
+from engine.journal import decisions, proposals
 from engine.journal.store import Row, now
 from engine.proposals import gate
 from engine.proposals.arms import trial_id
 from engine.proposals.kinds.prompt import seconds, to_ask
 from engine.records.pool import Pool
-from engine.records.proposal import PoolRequest, Proposal
+from engine.records.proposal import PoolRequest, Proposal, Status
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy
 from engine.study.variants import where
@@ -27,12 +28,7 @@ STAGE_CAP = {"probe": 0.6, "combine": 0.8, "scale": 0.85, "confirm": 1.0}
 
 def supersede(opened: OpenStudy, stage: str, origin: str, current: list[str]) -> None:
     """Undecided proposals of an earlier round that their origin no longer asks for wait for nobody."""
-    marks = ", ".join("?" * len(current))
-    opened.store.execute(
-        "UPDATE proposals SET status = 'superseded' WHERE context = ? AND stage = ? AND origin = ? "
-        f"AND status IN ('queued', 'held', 'refused') AND id NOT IN ({marks})",
-        (opened.context, stage, origin, *current),
-    )
+    proposals.supersede(opened.store, opened.context, stage, origin, current)
 
 
 def stored_id(opened: OpenStudy, proposal: Proposal) -> str:
@@ -47,26 +43,19 @@ def submit(opened: OpenStudy, proposal: Proposal, accounts: Accounts, approved: 
     and one that the budget refused stays refused until the limit rises, so that a resumed run decides alike.
     """
     store, key = opened.store, stored_id(opened, proposal)
-    known = store.one("SELECT origin, status, content FROM proposals WHERE id = ?", (key,))
-    before = json.loads(known["content"]) if known else {}
-    if known and known["status"] == "queued" and proposal.suggestion and known["origin"] != proposal.origin:
-        return "queued", f"the same was asked for by {known['origin']} and waits"  # who asks again changes nothing
-    limit = accounts.limit
-    if known and known["status"] not in ("queued", "refused", "superseded"):
-        return str(known["status"]), str(before["gate"])
-    if known and known["status"] == "refused" and before["gate"].startswith("budget") and before["limit"] >= limit:
-        return "refused", str(before["gate"])
+    earlier, limit = proposals.get(store, key), accounts.limit
+    if earlier:
+        if earlier.status == "queued" and proposal.suggestion and earlier.origin != proposal.origin:
+            return "queued", f"the same was asked for by {earlier.origin} and waits"  # who asks again changes nothing
+        over = earlier.gate.startswith("budget") and earlier.content["limit"] >= limit
+        if earlier.status not in ("queued", "refused", "superseded") or (earlier.status == "refused" and over):
+            return earlier.status, earlier.gate
     passed, new = examine(opened, proposal, accounts, approved)
     # a stage whose every trial an earlier stage ran has nothing left to ask for, and is no failure
-    status = "queued" if passed.ok else "approved" if not new else "refused"
+    status: Status = "queued" if passed.ok else "approved" if not new else "refused"
     with store.transaction():
-        content = {**proposal.model_dump(mode="json"), "gate": passed.reason, "limit": limit}
-        store.put(
-            "proposals",
-            {"id": key, "context": opened.context, "origin": proposal.origin, "kind": proposal.kind,
-             "stage": proposal.stage, "content": json.dumps(content), "status": status, "cost": passed.cost,
-             "at": now()},
-        )  # fmt: skip
+        notes = {"gate": passed.reason, "limit": limit}
+        proposals.put(store, key, opened.context, proposal, status, passed.cost, notes)
         if status == "refused":
             store.event("refused", passed.reason, key, "warning")
     return status, passed.reason
@@ -111,20 +100,16 @@ def asked_by_others(opened: OpenStudy, stages: Mapping[str, str]) -> list[str]:
 
     stages: stage → the origin of what the loop itself asks there.
     """
-    rows = opened.store.query(
-        "SELECT id, stage, origin FROM proposals WHERE status = 'approved' AND ((context = ? AND kind != 'cycle') "
-        "OR id = (SELECT proposal FROM cycles WHERE context = ?)) ORDER BY at, id",
-        (opened.context, opened.context),
-    )
-    return [r["id"] for r in rows if r["stage"] in stages and r["origin"] != stages[r["stage"]]]
+    rows = proposals.approved(opened.store, opened.context)
+    return [r.id for r in rows if r.stage in stages and r.origin != stages[r.stage]]
 
 
-def is_first_round(opened: OpenStudy, stage: str, proposals: Sequence[str]) -> bool:
+def is_first_round(opened: OpenStudy, stage: str, own: Sequence[str]) -> bool:
     """True in the probe until any other proposal than these has a result: one round may use the whole budget."""
-    marks = ", ".join("?" * len(proposals))
+    marks = ", ".join("?" * len(own))
     other = opened.store.one(
         f"SELECT 1 FROM trials WHERE context = ? AND state = 'COMPLETE' AND proposal NOT IN ({marks}) LIMIT 1",
-        (opened.context, *proposals),
+        (opened.context, *own),
     )
     return stage == "probe" and other is None
 
@@ -202,16 +187,14 @@ def record_cuts(opened: OpenStudy) -> None:
 
 def proposal_rows(opened: OpenStudy, ids: list[str]) -> list[Row]:
     """Proposals as they are listed; reason: why it is asked for, gate: what the gate said."""
-    marks = ", ".join("?" * len(ids))
-    found = []
-    for row in opened.store.query(f"SELECT * FROM proposals WHERE id IN ({marks}) ORDER BY at, id", ids):
-        content = json.loads(row["content"])
-        decisions = opened.store.query(
-            "SELECT verdict, who, why, at FROM decisions WHERE proposal = ? ORDER BY id", (row["id"],)
-        )
-        found.append(
-            {"id": row["id"], "origin": row["origin"], "kind": row["kind"], "stage": row["stage"],
-             "status": row["status"], "reason": content["reason"], "gate": content["gate"], "cost": row["cost"],
-             "at": row["at"], "decisions": decisions, "content": content}
+    rows = []
+    for stored in proposals.by_ids(opened.store, ids):
+        made = decisions.of_proposal(opened.store, stored.id)
+        rows.append(
+            {"id": stored.id, "origin": stored.origin, "kind": stored.kind, "stage": stored.stage,
+             "status": stored.status, "reason": stored.reason, "gate": stored.gate, "cost": stored.cost,
+             "at": stored.at,
+             "decisions": [{"verdict": d.verdict, "who": d.who, "why": d.why, "at": d.at} for d in made],
+             "content": stored.content}
         )  # fmt: skip
-    return found
+    return rows

@@ -6,13 +6,12 @@ they stand beside what the race or the grid has kept.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from engine.base.errors import DjsbError
 from engine.base.ids import digest
 from engine.data import catalogue
-from engine.journal.store import now
+from engine.journal import proposals
 from engine.proposals.arms import trial_id
 from engine.proposals.kinds.contract import Refused
 from engine.proposals.kinds.cycle import draft_cycle
@@ -51,14 +50,11 @@ def _refuse(opened: OpenStudy, suggestion: Suggestion, origin: Origin, reason: s
     asked = suggestion.experiment.model_dump(mode="json")
     key = digest([opened.context, "refused", asked], 12)
     content = {"suggestion": suggestion.model_dump(mode="json"), "reason": suggestion.reason, "gate": reason}
-    known = opened.store.one("SELECT content FROM proposals WHERE id = ?", (key,))
+    earlier = proposals.get(opened.store, key)
     with opened.store.transaction():
-        opened.store.put(
-            "proposals",
-            {"id": key, "context": opened.context, "origin": origin, "kind": suggestion.experiment.kind,
-             "stage": "none", "content": json.dumps(content), "status": "refused", "cost": None, "at": now()},
-        )  # fmt: skip
-        if known is None or json.loads(known["content"])["gate"] != reason:
+        kind = suggestion.experiment.kind
+        proposals.put_content(opened.store, key, opened.context, origin, kind, "none", "refused", None, content)
+        if earlier is None or earlier.gate != reason:
             opened.store.event("refused", reason, key, "warning")
     return key
 

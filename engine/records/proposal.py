@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -14,6 +15,7 @@ from engine.records.pool import Pool, pool_from_json
 
 Kind = Literal["probe", "combine", "bucket", "repeat", "seeds", "mapper", "prompt", "scale", "cycle"]
 Origin = Literal["paper", "race", "person", "model"]
+Status = Literal["queued", "held", "refused", "approved", "rejected", "edited", "superseded"]
 
 
 class PoolRequest(BaseModel):
@@ -104,3 +106,37 @@ def stored_proposal(row: Mapping[str, Any]) -> Proposal:
     """The proposal of a row of the store; the gate's notes are left aside."""
     content = json.loads(row["content"])
     return Proposal.model_validate({k: v for k, v in content.items() if k in Proposal.model_fields})
+
+
+@dataclass(frozen=True)
+class StoredProposal:
+    """A proposal as the journal keeps it.
+
+    content: what was stored: the proposal with the gate's notes, or a suggestion that could not be drafted.
+    cost: estimated device-seconds, or None. at: UTC, ISO 8601.
+    """
+
+    id: str
+    context: str
+    origin: str
+    kind: str
+    stage: str
+    status: str
+    cost: float | None
+    at: str
+    content: Mapping[str, Any]
+
+    @property
+    def proposal(self) -> Proposal:
+        """The proposal, without the gate's notes. Raises: ValidationError for a suggestion that was never drafted."""
+        return Proposal.model_validate({k: v for k, v in self.content.items() if k in Proposal.model_fields})
+
+    @property
+    def reason(self) -> str:
+        """Why it is asked for."""
+        return str(self.content["reason"])
+
+    @property
+    def gate(self) -> str:
+        """What the gate said."""
+        return str(self.content["gate"])

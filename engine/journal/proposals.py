@@ -1,0 +1,103 @@
+"""Table `proposals`: what is asked for, and its status."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from engine.journal.store import Row, Store, now
+from engine.records.proposal import Proposal, Status, StoredProposal
+
+OPEN = ("queued", "held")
+
+
+def _read(row: Row) -> StoredProposal:
+    return StoredProposal(**{**row, "content": json.loads(row["content"])})
+
+
+def _marks(values: Collection[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def get(store: Store, key: str) -> StoredProposal | None:
+    """A proposal by its stored id."""
+    row = store.one("SELECT * FROM proposals WHERE id = ?", (key,))
+    return _read(row) if row else None
+
+
+def by_ids(store: Store, ids: Collection[str]) -> list[StoredProposal]:
+    """These proposals, the oldest first."""
+    rows = store.query(f"SELECT * FROM proposals WHERE id IN ({_marks(ids)}) ORDER BY at, id", tuple(ids))
+    return [_read(r) for r in rows]
+
+
+def of_context(store: Store, context: str, statuses: Collection[str] | None = None) -> list[StoredProposal]:
+    """Proposals of a context, the oldest first; statuses: only these, None: all."""
+    where = f" AND status IN ({_marks(statuses)})" if statuses is not None else ""
+    rows = store.query(
+        f"SELECT * FROM proposals WHERE context = ?{where} ORDER BY at, id", (context, *(statuses or ()))
+    )
+    return [_read(r) for r in rows]
+
+
+def put(
+    store: Store,
+    key: str,
+    context: str,
+    proposal: Proposal,
+    status: Status,
+    cost: float | None,
+    notes: Mapping[str, Any],
+) -> None:
+    """Store a proposal, or put it in the place of an earlier one. notes: what the gate adds to its content."""
+    content = {**proposal.model_dump(mode="json"), **notes}
+    put_content(store, key, context, proposal.origin, proposal.kind, proposal.stage, status, cost, content)
+
+
+def put_content(
+    store: Store, key: str, context: str, origin: str, kind: str, stage: str, status: Status, cost: float | None,
+    content: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Store content that may be no whole proposal: a suggestion that could not be drafted."""
+    store.put(
+        "proposals",
+        {"id": key, "context": context, "origin": origin, "kind": kind, "stage": stage,
+         "content": json.dumps(content), "status": status, "cost": cost, "at": now()},
+    )  # fmt: skip
+
+
+def supersede(store: Store, context: str, stage: str, origin: str, current: Collection[str]) -> None:
+    """Undecided proposals of a stage and origin become superseded, but for the current ones."""
+    store.execute(
+        "UPDATE proposals SET status = 'superseded' WHERE context = ? AND stage = ? AND origin = ? "
+        f"AND status IN ('queued', 'held', 'refused') AND id NOT IN ({_marks(current)})",
+        (context, stage, origin, *current),
+    )
+
+
+def approved(store: Store, context: str) -> list[StoredProposal]:
+    """Approved proposals of a context, and the one that began it where it is a later cycle; the oldest first."""
+    rows = store.query(
+        "SELECT * FROM proposals WHERE status = 'approved' AND ((context = ? AND kind != 'cycle') "
+        "OR id = (SELECT proposal FROM cycles WHERE context = ?)) ORDER BY at, id",
+        (context, context),
+    )
+    return [_read(r) for r in rows]
+
+
+def set_decided(store: Store, key: str, status: Status) -> bool:
+    """Give an open proposal another status; False: it is not open."""
+    sql = f"UPDATE proposals SET status = ? WHERE id = ? AND status IN ({_marks(OPEN)})"
+    return bool(store.execute(sql, (status, key, *OPEN)))
+
+
+def reopen(store: Store, key: str) -> bool:
+    """Queue a decided proposal again; False: it was not decided on, or has trials."""
+    return bool(
+        store.execute(
+            "UPDATE proposals SET status = 'queued' WHERE id = ? AND status IN ('approved', 'rejected', 'held') "
+            "AND NOT EXISTS (SELECT 1 FROM proposal_trials x WHERE x.proposal = proposals.id)",
+            (key,),
+        )
+    )
