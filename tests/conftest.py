@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -11,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -191,20 +193,42 @@ def run_until(tiny: Tiny, finished: int) -> None:
         run_loop(opened, until="probe", workers=1, started=attach)
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Tiny]) -> Tiny:
+    """What `make` puts into a folder: made by the first process of the tests that needs it, copied by each."""
+    base = factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared" / name
+    root.parent.mkdir(exist_ok=True)
+    ready = root.with_suffix(".ready")
+    with root.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ready.exists():
+            shutil.rmtree(root, ignore_errors=True)  # of a process that failed on the way
+            ready.write_bytes(pickle.dumps(make(root)))
+    return copied(pickle.loads(ready.read_bytes()), factory.mktemp(name) / "copy")
+
+
+def copied(tiny: Tiny, root: Path) -> Tiny:
+    """A copy of a study and its data that a test may change."""
+    shutil.copytree(tiny.root, root)
+    return replace(tiny, root=root)
+
+
 @pytest.fixture(scope="session")
 def stopped_template(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """A tiny study whose probe was stopped after two of its seven trials; not to be changed."""
-    made = make_tiny(tmp_path_factory.mktemp("stopped"))
-    run_until(made, 2)
-    return made
+
+    def make(root: Path) -> Tiny:
+        made = make_tiny(root)
+        run_until(made, 2)
+        return made
+
+    return once(tmp_path_factory, "stopped", make)
 
 
 @pytest.fixture
 def stopped(stopped_template: Tiny, tmp_path: Path) -> Tiny:
     """A copy of a study that was stopped after two trials."""
-    copy = replace(stopped_template, root=tmp_path / "copy")
-    shutil.copytree(stopped_template.root, copy.root)
-    return copy
+    return copied(stopped_template, tmp_path / "copy")
 
 
 @pytest.fixture
@@ -226,21 +250,23 @@ AGENT = {"model": "scripted", "tries": 2, "timeout": 2, "patience": 20, "tokens"
 @pytest.fixture(scope="session")
 def probed_template(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """A study after its probe at two seeds, whose captions hold instructions here and there; not to be changed."""
-    made = make_tiny(tmp_path_factory.mktemp("probed"))
-    for row in made.rows[::3]:
-        row["text"] = f"{row['text']} {INJECTED}"
-    made.train_file.write_text("".join(json.dumps(r) + "\n" for r in made.rows))
-    made.set({"agent": AGENT, "search": {"seeds": 2}})
-    run_until(made, 99)
-    return made
+
+    def make(root: Path) -> Tiny:
+        made = make_tiny(root)
+        for row in made.rows[::3]:
+            row["text"] = f"{row['text']} {INJECTED}"
+        made.train_file.write_text("".join(json.dumps(r) + "\n" for r in made.rows))
+        made.set({"agent": AGENT, "search": {"seeds": 2}})
+        run_until(made, 99)
+        return made
+
+    return once(tmp_path_factory, "probed", make)
 
 
 @pytest.fixture
 def probed(probed_template: Tiny, tmp_path: Path) -> Tiny:
     """A copy of the probed study that a test may change."""
-    copy = replace(probed_template, root=tmp_path / "probed")
-    shutil.copytree(probed_template.root, copy.root)
-    return copy
+    return copied(probed_template, tmp_path / "probed")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import COLOURS, Tiny, make_tiny, run_djsb, write_jsonl
+from tests.conftest import COLOURS, Tiny, make_tiny, once, run_djsb, write_jsonl
 
 CYCLES: dict[str, Any] = {
     "ops": {"text_length_filter": {}},
@@ -38,9 +38,13 @@ def planted(root: Path) -> Tiny:
 @pytest.fixture(scope="session")
 def two_cycles(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """A study of two cycles, run to its end; not to be changed."""
-    made = planted(tmp_path_factory.mktemp("cycles"))
-    made.set({**CYCLES, "cycles": 2})
-    done = run_djsb("auto", made.study, timeout=600)
-    assert done.returncode == 0, done.stderr
-    assert "rose" in done.stdout
-    return made
+
+    def make(root: Path) -> Tiny:
+        made = planted(root)
+        made.set({**CYCLES, "cycles": 2})
+        done = run_djsb("auto", made.study, timeout=600)
+        assert done.returncode == 0, done.stderr
+        assert "rose" in done.stdout
+        return made
+
+    return once(tmp_path_factory, "cycles", make)

@@ -174,11 +174,12 @@ def test_04_a_worker_that_fails_is_recorded_and_retried_once(stopped: Tiny) -> N
     """A cache that no worker can read: the trial fails twice, for good, and the run says so."""
     images = next((stopped.study / ".djsb" / "cache").glob("clip-*/train-tokens.npy"))
     images.write_bytes(b"damaged")
+    stopped.set({"ops": {"words_num_filter": {}}})  # few trials are left: each failure costs a start of a worker
     done = run_djsb("auto", stopped.study, "--until", "probe", "--workers", 1)
     assert "Traceback" not in done.stdout + done.stderr
     with (opened := open_study(stopped.study, 1)).store:
-        states = opened.store.query("SELECT state, attempts, error FROM trials WHERE state != 'COMPLETE'")
-        assert [(s["state"], s["attempts"]) for s in states] == [("FAIL", 2)] * 5
+        states = opened.store.query("SELECT attempts, error FROM trials WHERE state = 'FAIL'")
+        assert states and {s["attempts"] for s in states} == {2}
         assert all(s["error"] for s in states)
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1].startswith("djsb: ")
