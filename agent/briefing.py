@@ -16,6 +16,7 @@ from engine.data.cuts import keeps, overlap
 from engine.evidence import prompts as prompting
 from engine.evidence.ranking import Ranked, rank
 from engine.evidence.sentences import effect_text
+from engine.journal import results
 from engine.proposals.suggest import runnable
 from engine.records.trial import FRESH
 from engine.runner.accounts import Accounts
@@ -99,22 +100,17 @@ def _statistics(opened: OpenStudy) -> str:
 
 
 def _clusters(opened: OpenStudy) -> str:
-    found = opened.store.result(opened.context, "statistics")
-    if not found:
+    table = results.STATISTICS.get(opened.store, opened.context)
+    if table is None:
         return ""
     groups: dict[int, list[str]] = {}
-    for name, number in found["clusters"].items():
+    for name, number in table.clusters.items():
         groups.setdefault(number, []).append(name)
-    pairs = sorted(
-        ((abs(found["r"][i][j]), found["names"][i], found["names"][j], found["r"][i][j])
-         for i in range(len(found["names"])) for j in range(i) if found["r"][i][j] is not None),
-        reverse=True,
-    )[:6]  # fmt: skip
     return "\n".join(
         [
             "## Correlations",
             "Ward clusters of statistics: " + " | ".join(", ".join(g) for g in groups.values()),
-            "strongest (Pearson's r): " + "; ".join(f"{a} and {b} {r:+.2f}" for _, a, b, r in pairs),
+            "strongest (Pearson's r): " + "; ".join(f"{a} and {b} {r:+.2f}" for r, a, b in table.pairs()[:6]),
         ]
     )
 
@@ -140,27 +136,25 @@ def _overlaps(opened: OpenStudy, ranked: Sequence[Ranked]) -> str:
 
 
 def _mappers(opened: OpenStudy) -> str:
-    """Rewritten pools against the same rows as they are."""
-    found = [
+    """Mapped pools against the same rows as they are."""
+    lines = [
         f"{r.pool.id} {r.label}: {effect_text(r)}, {r.effect.verdict}"
         for r in rank(opened, ("mapper",)) if r.effect.change is not None
     ]  # fmt: skip
-    return "## Rewritten pools (change against the same rows as they are)\n" + "\n".join(found) if found else ""
+    return "\n".join(["## Rewritten pools (change against the same rows as they are)", *lines]) if lines else ""
 
 
 def _prompts(opened: OpenStudy) -> str:
     """Prompts that were asked, against the study's own; that says nothing of how the recipe did on fresh seeds."""
-    found = prompting.table(opened)
-    if found is None:
+    table = prompting.table(opened)
+    if table is None:
         return ""
-    own = found["rows"][0]
-    lines = [
-        f"## Prompts asked of each cycle's checkpoint (points of percent against the study's own: {own['prompt']})"
-    ]
-    for row in found["rows"][1:]:
-        pairs = [(c["change"], o["change"]) for c, o in zip(row["cells"], own["cells"], strict=True)]
-        told = ", ".join("–" if c is None or o is None else f"{c - o:+.2f}" for c, o in pairs)
-        lines.append(f"{told}: {row['prompt']}")
+    own, *others = table.rows
+    lines = [f"## Prompts asked of each cycle's checkpoint (points of percent against the study's own: {own.prompt})"]
+    for row in others:
+        pairs = [(c.change, o.change) for c, o in zip(row.cells, own.cells, strict=True)]
+        points = ", ".join("–" if c is None or o is None else f"{c - o:+.2f}" for c, o in pairs)
+        lines.append(f"{points}: {row.prompt}")
     return "\n".join(lines)
 
 

@@ -68,23 +68,23 @@ class ModelProposer:
         """Why it cannot be asked, with the remedy, or None."""
         return connection.missing(self.settings)
 
-    def propose(self, evidence: OpenStudy, n: int | None = None) -> Sequence[Proposal]:
+    def propose(self, study: OpenStudy, n: int | None = None) -> Sequence[Proposal]:
         """At most n proposals that passed the gate; they are queued, and so are the refused ones with their reasons.
 
         The model is told why something was refused, and may try again as often as `agent.tries` says.
         """
         self.note, self.asked = "", []
         try:
-            passed = self._propose(evidence, n or self.settings.proposals)
+            passed = self._propose(study, n or self.settings.proposals)
         except DjsbError as error:
             self.note = f"the language model was of no use: {connection.told(error)}"
-            evidence.store.event("model", f"{self.note}; the paper's procedure goes on alone", level="warning")
+            study.store.event("model", f"{self.note}; the paper's procedure goes on alone", level="warning")
             return []
         if not passed:
             self.note = "nothing that the language model proposed passed the gate" if self.asked else (
                 "the language model has nothing to propose"
             )  # fmt: skip
-            evidence.store.event("model", self.note)
+            study.store.event("model", self.note)
         return passed
 
     def _propose(self, opened: OpenStudy, n: int) -> list[Proposal]:
@@ -121,25 +121,23 @@ class ModelProposer:
             opened.store.event("model", f"cites works that are not on the list: {', '.join(unknown)}", level="warning")
         return suggest(opened, suggestion, "model", accounts)
 
-    def summarise(self, evidence: OpenStudy, stage: str) -> Sequence[Sentence]:
+    def summarise(self, study: OpenStudy, stage: str) -> Sequence[Sentence]:
         """A stage in at most five sentences; those whose ids or numbers the digest does not have are left out."""
         from agent.question import Question
 
-        digest = digest_text(evidence, self.limit)
+        digest = digest_text(study, self.limit)
         question = Question(
-            evidence, self.settings, "summarise", prompt("summarise", stage=stage, digest=digest), Summary, self.stop
+            study, self.settings, "summarise", prompt("summarise", stage=stage, digest=digest), Summary, self.stop
         )
         try:
             reply = question.ask("Write the summary.")
         except DjsbError as error:
-            evidence.store.event(
-                "model", f"no summary: {connection.told(error)}; the template's stays", level="warning"
-            )
+            study.store.event("model", f"no summary: {connection.told(error)}; the template's stays", level="warning")
             return []
         kept = [s for s in reply.sentences if grounded(s, digest)]
         if len(kept) < len(reply.sentences):
             left = len(reply.sentences) - len(kept)
-            evidence.store.event("model", f"{left} sentence(s) of its summary rest on nothing in the digest", stage)
+            study.store.event("model", f"{left} sentence(s) of its summary rest on nothing in the digest", stage)
         return [Sentence(" ".join(s.text.split()), tuple(s.evidence), f"model {self.settings.model}") for s in kept]
 
 

@@ -45,7 +45,7 @@ class Tools:
             row = view.store.one("SELECT id, label, kind, content FROM pools WHERE id = ?", (id,))
             if row is None:
                 return _answer({"error": f"no pool {id[:40]!r}"})
-            return _answer({**row, "content": json.loads(row["content"]), "result": entry and entry.to_json()})
+            return _answer({**row, "content": json.loads(row["content"]), "result": entry and entry.entry().to_json()})
 
     def distribution(self, statistic: str) -> str:
         """One statistic's distribution over the dataset: quantiles, histogram, buckets with the rows they keep."""

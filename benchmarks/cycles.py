@@ -31,7 +31,7 @@ from benchmarks.write import write_section
 from engine.base.amounts import format_seconds
 from engine.evidence.effects import Runs, effects
 from engine.evidence.lineage import TOP, best_seed
-from engine.evidence.ranking import scores
+from engine.journal import metrics
 from engine.proposals.arms import control
 from engine.records.pool import Pool, pool_from_json
 from engine.records.trial import FRESH
@@ -123,7 +123,7 @@ def compared(folder: Path, lineage: list[Row]) -> Iterator[tuple[str, Row]]:
         stored = [opened.store.one("SELECT content FROM pools WHERE id = ?", (c["recipe"]["pool"],)) for c in cycles]
         pools = [pool_from_json(json.loads(row["content"])) for row in stored if row]
         runs = [
-            scores(opened.store, c["context"], True, ("confirm",))[r["pool"], r["samples"], r["samples"]]
+            metrics.by_pool(opened.store, c["context"], True, ("confirm",))[r["pool"], r["samples"], r["samples"]]
             for c in cycles
             for r in [c["recipe"]]
         ]

@@ -15,11 +15,13 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from engine.base.paths import DATABASE, STATE_FOLDER
+from engine.journal.results import Result
 from engine.journal.store import Row, Store
 from engine.records.metric import Metric
 from engine.records.pool import Layer, Pool, Slice
@@ -76,8 +78,8 @@ def write_study(folder: Path) -> None:
             {"context": CONTEXT, "name": "bench", "dataset": "d", "evaluation": "e",
              "config": study.model_dump_json(), "version": "0", "at": stamp(0)},
         )  # fmt: skip
-        store.put_result(CONTEXT, "metric_scales", [asdict(Metric(m, True, 0.0, 1.0)) for m in METRICS])
-        store.put_result(CONTEXT, "statistics", _correlations(rng))
+        Result[Any]("metric_scales", Any).put(store, CONTEXT, [asdict(Metric(m, True, 0.0, 1.0)) for m in METRICS])
+        Result[Any]("statistics", Any).put(store, CONTEXT, _correlations(rng))
         store.put("pools", [_pool_row(*p) for p in made])
         trials = list(_trials(made, rng))
         store.put("trials", trials)

@@ -79,15 +79,15 @@ def _attach(scheduler: Scheduler, display: Display, adviser: ModelProposer | Non
 
 def ending(folder: Path, ended: Any) -> Row:
     """What a run came to."""
-    from engine.evidence.lineage import last_recipe, lineage
+    from engine.evidence.lineage import lineage
     from engine.evidence.ranking import leaderboard
+    from engine.evidence.recipe import answer
 
     opened = view_study(folder)
     return {
         "ended": ended.how, "stage": ended.stage, "note": ended.note, "awaiting": ended.awaiting,
-        "recipe": last_recipe(opened), "leaderboard": leaderboard(opened), "lineage": lineage(opened),
-        "unconfirmed": opened.store.result(opened.context, "unconfirmed"),
-        "folder": str(folder.resolve()),
+        "leaderboard": [e.to_json() for e in leaderboard(opened)], "lineage": [c.to_json() for c in lineage(opened)],
+        **answer(opened).to_json(), "folder": str(folder.resolve()),
     }  # fmt: skip
 
 

@@ -24,8 +24,7 @@ def pool(
         raise StudyError(f"{out} is there already; give another file, or replace it with --force")
     opened = open_study(folder, workers, notice)
     with opened.store, EngineLock(opened.state):
-        chosen, _ = find_pool(opened, wanted)
-        rows = opened.realise(chosen, seed)
+        rows = opened.realise(find_pool(opened, wanted).pool, seed)
         rows.sort()
         taken = opened.data.take(rows)
         scratch = out.with_name(out.name + ".tmp")

@@ -16,7 +16,7 @@ def rank(folder: Path, cycle: int | None = None) -> list[Row]:
     from engine.study.variants import view_cycle
 
     opened = view_cycle(folder, cycle)
-    found = leaderboard(opened)
+    found = [e.to_json() for e in leaderboard(opened)]
     if not found:
         raise StudyError(f"no pool was cut yet in {folder}; start with: djsb auto {folder}")
     return found

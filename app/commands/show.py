@@ -17,29 +17,31 @@ from engine.study.opened import view_study
 def show(folder: Path, wanted: str) -> Row:
     """One pool, trial or proposal by the beginning of its id, or recipe, lineage, scaling, mappers, prompts."""
     from engine.evidence import prompts as prompting
-    from engine.evidence.lineage import last_recipe, lineage
+    from engine.evidence.lineage import lineage
     from engine.evidence.mapped import judged
-    from engine.evidence.transfer import scaling_law
+    from engine.evidence.recipe import answer
+    from engine.evidence.transfer import ScalingLaw, scaling_law
 
     opened = view_study(folder)
     store = opened.store
     if wanted == "scaling":
-        return {"what": "scaling", **(scaling_law(opened) or {"points": [], "lines": {}})}
+        return {"what": "scaling", **(scaling_law(opened) or ScalingLaw([], {})).to_json()}
     if wanted == "mappers":
-        return {"what": "mappers", "mappers": judged(opened)}
+        return {"what": "mappers", "mappers": [m.to_json() for m in judged(opened)]}
     if wanted == "prompts":
-        return {"what": "prompts", "prompts": prompting.table(opened)}
+        table = prompting.table(opened)
+        return {"what": "prompts", "prompts": table and table.to_json()}
     if wanted == "lineage":
-        return {"what": "lineage", "lineage": lineage(opened)}
+        return {"what": "lineage", "lineage": [c.to_json() for c in lineage(opened)]}
     if wanted == "recipe":
-        best = last_recipe(opened)
+        best = answer(opened).recipe
         if best is None:
             raise StudyError("no recipe is confirmed yet; run djsb auto to its last stage")
-        return {"what": "recipe", **best}
+        return {"what": "recipe", **best.to_json()}
     found = [
-        (table, row)
-        for table in ("pools", "trials", "proposals")
-        for row in store.query(f"SELECT * FROM {table} WHERE id LIKE ? ESCAPE '!' LIMIT 3", (like(wanted),))
+        (name, row)
+        for name in ("pools", "trials", "proposals")
+        for row in store.query(f"SELECT * FROM {name} WHERE id LIKE ? ESCAPE '!' LIMIT 3", (like(wanted),))
     ]
     if not found:
         raise StudyError(f"no pool, trial or proposal begins with {wanted!r}; djsb rank and djsb log name them")
@@ -47,8 +49,8 @@ def show(folder: Path, wanted: str) -> Row:
         raise StudyError(
             f"{wanted!r} is the beginning of several: {', '.join(r['id'] for _, r in found)}; give more of it"
         )
-    table, row = found[0]
-    return {"what": table[:-1], **_details(store, table, row)}
+    name, row = found[0]
+    return {"what": name[:-1], **_details(store, name, row)}
 
 
 def like(text: str) -> str:

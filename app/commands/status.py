@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 from app.text.lineage import show_lineage
@@ -10,6 +11,7 @@ from app.text.printable import say, say_table
 from app.text.recipe import recipe_line
 from engine.base.amounts import format_seconds, parse_budget
 from engine.base.paths import STATE_FOLDER
+from engine.journal import results
 from engine.journal.store import Row
 from engine.settings.study import STAGES
 from engine.study.lock import engine_pid
@@ -19,7 +21,8 @@ from engine.study.opened import view_study
 def status(folder: Path) -> Row:
     """Where the study stands; reads the database only."""
     from engine.evidence import transfer as scaling
-    from engine.evidence.lineage import last_recipe, lineage
+    from engine.evidence.lineage import lineage
+    from engine.evidence.recipe import answer
     from engine.evidence.sentences import insights
 
     opened = view_study(folder)
@@ -32,10 +35,10 @@ def status(folder: Path) -> Row:
         stages.append({"stage": stage, "trials": {r["state"]: r["n"] for r in states}})
     elsewhere = scaling.trials_of(opened)  # in contexts of their own
     if elsewhere:
-        stages.append({"stage": scaling.STAGE, "trials": dict(Counter(t["state"] for t in elsewhere))})
-    now = [t["id"] for t in elsewhere if t["state"] == "RUNNING"]
+        stages.append({"stage": scaling.STAGE, "trials": dict(Counter(t.state for t in elsewhere))})
+    now = [t.id for t in elsewhere if t.state == "RUNNING"]
     spent = store.one("SELECT coalesce(SUM(seconds), 0) AS s FROM costs")
-    limit = store.result(context, "budget") or parse_budget(opened.study.budget)
+    limit = results.BUDGET.get(store, context) or parse_budget(opened.study.budget)
     waiting = store.query(
         "SELECT id, kind, stage FROM proposals WHERE context = ? AND status IN ('queued', 'held')", (context,)
     )
@@ -49,8 +52,9 @@ def status(folder: Path) -> Row:
     return {
         "name": opened.study.name, "engine": engine_pid(folder.resolve() / STATE_FOLDER), "stages": stages,
         "running": running, "spent": spent["s"] if spent else 0.0, "limit": limit, "awaiting": waiting,
-        "recipe": last_recipe(opened), "insights": insights(opened),
-        "cycle": opened.cycle, "cycles": opened.study.cycles.max, "lineage": lineage(opened),
+        "recipe": answer(opened).to_json()["recipe"],
+        "insights": {stage: [asdict(s) for s in lines] for stage, lines in insights(opened).items()},
+        "cycle": opened.cycle, "cycles": opened.study.cycles.max, "lineage": [c.to_json() for c in lineage(opened)],
         "last": store.one("SELECT at, kind, text FROM events ORDER BY id DESC LIMIT 1"),
     }  # fmt: skip
 

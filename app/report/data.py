@@ -6,13 +6,16 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import zip_longest
 from string import ascii_uppercase
 
 from engine.evidence.effects import Effect, paired_changes
-from engine.evidence.ranking import Ranked, rank, scores
+from engine.evidence.ranking import Ranked
+from engine.evidence.recipe import confirmed as on_fresh_seeds
+from engine.journal import metrics as measured
+from engine.journal import pools, results
 from engine.journal.store import Row
 from engine.records.pool import BUCKETS, Slice
 from engine.records.trial import FRESH
@@ -41,20 +44,17 @@ def probed(opened: OpenStudy, ranked: Sequence[Ranked], left_out: Sequence[Row])
             "SELECT DISTINCT samples FROM trials WHERE context = ? AND stage = 'probe'", (opened.context,)
         )
     }
-    entries = {r.pool.id: r.to_json() for r in ranked if r.kind == "single" and r.samples in samples}
+    entries = {r.pool.id: r.entry().to_json() for r in ranked if r.kind == "single" and r.samples in samples}
     out = {(r["statistic"], r["bucket"]): r for r in left_out}
-    rows = opened.store.query(
-        "SELECT p.id AS pool, c.op, c.statistic, c.bucket, p.content, c.kept, c.entropy FROM pool_cuts c "
-        "JOIN pools p ON p.id = c.pool WHERE c.context = ? ORDER BY c.statistic, c.bucket",
-        (opened.context,),
-    )
-    terms = opened.store.result(opened.context, "terms") or {}
+    terms = results.TERMS.get(opened.store, opened.context) or {}
     nothing = {"change": None, "verdict": "unclear"}
-    for row in rows:
-        slices = json.loads(row.pop("content"))["layers"][0]["slices"]
-        row["slice"] = str(Slice(**{**slices[0], "params": ()})) if slices else "all rows"
-        row["terms"] = terms.get(row["pool"], [])
-        row["entry"] = out.get((row["statistic"], row["bucket"])) or entries.get(row["pool"]) or nothing
+    rows: list[Row] = [
+        {"pool": c.pool.id, "op": c.op, "statistic": c.statistic, "bucket": c.bucket, "kept": c.kept,
+         "entropy": c.entropy, "slice": str(c.pool.slices[0]) if c.pool.slices else "all rows",
+         "terms": [asdict(t) for t in terms.get(c.pool.id, ())],
+         "entry": out.get((c.statistic, c.bucket)) or entries.get(c.pool.id) or nothing}
+        for c in pools.cuts(opened.store, opened.context)
+    ]  # fmt: skip
     cells = {(r["statistic"], r["bucket"]): r["entry"] for r in rows}
     best: dict[str, float] = {}
     for (statistic, _), cell in cells.items():
@@ -69,9 +69,7 @@ def probed(opened: OpenStudy, ranked: Sequence[Ranked], left_out: Sequence[Row])
 
 def unprobed(opened: OpenStudy) -> list[str]:
     """OPs of the study that no pool was cut for."""
-    used = {r["op"] for r in opened.store.query(
-        "SELECT DISTINCT op FROM pool_cuts WHERE context = ?", (opened.context,)
-    )}  # fmt: skip
+    used = {cut.op for cut in pools.cuts(opened.store, opened.context)}
     return [op for op in opened.study.ops if op not in used] if used else []
 
 
@@ -165,11 +163,11 @@ class Candidate:
 
 def confirmed(opened: OpenStudy) -> list[Candidate]:
     """The candidates on fresh seeds, best first, metric by metric (of all measured metrics, main ones first)."""
-    table = scores(opened.store, opened.context, True, ("confirm",))
+    table = measured.by_pool(opened.store, opened.context, True, ("confirm",))
     found = []
     main = list(opened.main_metrics)
     metrics = [*main, *(m for m in opened.metrics if m not in main)]
-    for entry in rank(opened, ("single", "combination", "mapper"), fresh=True, against_control=True):
+    for entry in on_fresh_seeds(opened):
         control = _control(opened, entry.samples)
         runs, base = (table.get((p or "", entry.samples, entry.samples), {}) for p in (entry.pool.id, control))
         by_metric = {}
@@ -221,7 +219,7 @@ def spent(opened: OpenStudy) -> Spent | None:
             series.append(total)
         stages[name] = tuple(series)
     hours = (0.0, *((t - began) / 3600 for t in times))
-    limit = opened.store.result(opened.context, "budget")
+    limit = results.BUDGET.get(opened.store, opened.context)
     return Spent(hours, stages, sum(r["seconds"] for r in rows), limit)
 
 

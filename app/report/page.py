@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,10 @@ from engine.evidence import prompts as prompting
 from engine.evidence.lineage import lineage
 from engine.evidence.mapped import judged
 from engine.evidence.ranking import Ranked, degenerate, rank
+from engine.evidence.recipe import answer
 from engine.evidence.sentences import insights
 from engine.evidence.transfer import scaling_law
+from engine.journal import results
 from engine.journal.store import Row
 from engine.study.opened import OpenStudy, view_study
 
@@ -123,32 +126,32 @@ def gather(opened: OpenStudy) -> Row:
     """Everything that the template names, but the figures."""
     store, context, study = opened.store, opened.context, opened.study
     ranked = rank(opened, ("single", "combination"))
-    left_out = [r.to_json() for r in degenerate(store, context)]
+    left_out = [r.entry().to_json() for r in degenerate(opened)]
     content: Row = {
         "study": study,
         "context": context,
         "recorded": store.one("SELECT * FROM studies WHERE context = ?", (context,)),
-        "tested": [r.to_json() for r in ranked],
+        "tested": [r.entry().to_json() for r in ranked],
         "left_out": left_out,
         "unprobed": report_data.unprobed(opened),
-        "duplicates": store.result(context, "duplicates"),
+        "duplicates": _json(results.DUPLICATES.get(store, context)),
         "metric_names": [m.name for m in opened.main_metrics],
         "buckets": report_data.probed(opened, ranked, left_out),
-        "statistics": store.result(context, "statistics"),
-        "metrics": store.result(context, "metrics"),
+        "statistics": _json(results.STATISTICS.get(store, context)),
+        "metrics": _json(results.METRICS.get(store, context)),
         "lattice": report_data.combined(ranked),
-        "scale": report_data.scaled(store.result(context, "scale") or ()),
+        "scale": report_data.scaled([a.to_json() for a in results.SCALE.get(store, context) or ()]),
         "candidates": report_data.confirmed(opened),
-        "recipe": store.result(context, "recipe"),
-        "lineage": lineage(opened),
-        "scaling": scaling_law(opened),
-        "mapped": judged(opened),
-        "prompts": prompting.table(opened),
-        "confirmed": store.one("SELECT at FROM results WHERE context = ? AND name = 'recipe'", (context,)) is not None,
+        "recipe": _json(results.RECIPE.get(store, context)),
+        "lineage": [c.to_json() for c in lineage(opened)],
+        "scaling": _json(scaling_law(opened)),
+        "mapped": [m.to_json() for m in judged(opened)],
+        "prompts": _json(prompting.table(opened)),
+        "confirmed": answer(opened).concluded,
         "spent": report_data.spent(opened),
         "progress": report_data.progress(opened),
         "decisions": report_data.decided(opened),
-        "insights": insights(opened),
+        "insights": {stage: [asdict(s) for s in lines] for stage, lines in insights(opened).items()},
         "undecided": report_data.undecided(opened),
         "warnings": report_data.warnings(opened),
         "failed": report_data.failed(opened),
@@ -158,6 +161,11 @@ def gather(opened: OpenStudy) -> Row:
     content["yaml"], content["no_recipe"] = _recipe(opened, content)
     content["summary"] = summary(content)
     return content
+
+
+def _json(record: Any) -> Any:
+    """A record as the template and the charts read it; None where there is none."""
+    return None if record is None else record.to_json()
 
 
 def _curves(opened: OpenStudy, recipe: Row | None, ranked: Sequence[Ranked]) -> tuple[str, list[report_data.Curve]]:
@@ -183,7 +191,7 @@ def _recipe(opened: OpenStudy, content: Row) -> tuple[str | None, str]:
         return None, "The confirmation on fresh seeds has not ended yet, and nothing is called best before it."
     if not content["candidates"]:
         return None, "No pool beat the control while probing, so there was nothing to confirm on fresh seeds."
-    if pending := opened.store.result(opened.context, "unconfirmed"):
+    if pending := answer(opened).unconfirmed:
         return None, f"The recipe is {pending}."
     return None, "No candidate's interval on fresh seeds lies above zero, so no recipe is called best."
 

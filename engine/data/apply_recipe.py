@@ -33,7 +33,6 @@ from engine.data.media import locate, media_root
 from engine.data.recipes import Recipe, one_line, read_recipe
 from engine.data.rows_file import write_rows
 from engine.data.scan import inspect
-from engine.journal.store import Row
 from engine.records.pool import Rewrite
 from engine.settings.data import DatasetSection
 
@@ -117,13 +116,13 @@ def apply_recipe(
         if moved and media.exists() and not overwrite:
             raise DataError(f"{media} exists already; give another file, or overwrite it explicitly")
         change = work.changed(kept, False, media, out.parent) if work else None
-        told: Row = work.summary(kept) if work else {"changed": 0, "kept": {}}
+        summary = work.summary(kept) if work else None
         if moved and work is not None:
             shutil.rmtree(media, ignore_errors=True)
             shutil.move(work.folder / "media", media)
         with _replacing(out, data, overwrite) as target:
             write_rows(rows, kept, target, change)
-    return Applied(total, len(kept), bad, told["changed"], told["kept"])
+    return Applied(total, len(kept), bad, summary.changed if summary else 0, summary.kept if summary else {})
 
 
 def _rewrite(

@@ -27,6 +27,7 @@ from engine.data.catalogue import IMAGE_TOKEN, MAPPERS_FIXED, check_mapper, mapp
 from engine.data.dataset import Dataset, JsonlReader, as_list, content_hash
 from engine.data.media import locate, open_image
 from engine.data.rows_file import Change, Row, write_rows
+from engine.journal.results import MappedRow, MapperExample, MapperSummary
 from engine.records.pool import Rewrite
 
 Mappers = tuple[Rewrite, ...]
@@ -153,9 +154,9 @@ class Rewriting:
             scratch.with_suffix(suffix).replace(target)
         return Dataset(target, self.data.fields)
 
-    def summary(self, rows: Numbers) -> Row:
+    def summary(self, rows: Numbers) -> MapperSummary:
         """What became of rows: how many changed, why some stayed as they were, and the first changed ones."""
-        changed, kept, examples = 0, dict[str, int](), list[Row]()
+        changed, kept, examples = 0, dict[str, int](), list[MapperExample]()
         for start, part in self._parts(rows):
             results = self.results(start)
             for number, row in zip(part.tolist(), self.data.take(part), strict=True):
@@ -168,23 +169,19 @@ class Rewriting:
                 changed += 1
                 if len(examples) < EXAMPLES:
                     examples.append(self._example(number, row, result))
-        return {
-            "mappers": [str(m) for m in self.mappers], "rows": len(rows), "changed": changed, "kept": kept,
-            "examples": examples,
-        }  # fmt: skip
+        return MapperSummary([str(m) for m in self.mappers], len(rows), changed, kept, examples)
 
-    def _example(self, number: int, row: Row, result: Row) -> Row:
+    def _example(self, number: int, row: Row, result: Row) -> MapperExample:
         """A row before and after; images by paths, those that lie in the row itself by None."""
         text = (row.get(self.data.fields.text or "") or "")[:LONGEST]
         new = text if result["text"] is None else result["text"][:LONGEST]
         before: list[str | None] = []
         if self.data.fields.images:
             before = [str(s.absolute()) if isinstance(s, Path) else None for s in self.sources(row)]
-        after = before if result["images"] is None else [str(self.folder / "media" / n) for n in result["images"]]
-        return {
-            "row": number, "before": {"text": text, "images": before},
-            "after": {"text": new, "images": after},
-        }  # fmt: skip
+        after: list[str | None] = (
+            before if result["images"] is None else [str(self.folder / "media" / n) for n in result["images"]]
+        )
+        return MapperExample(number, MappedRow(text, before), MappedRow(new, after))
 
 
 def weights_of(name: str, params: dict[str, Any], root: Path) -> str:
@@ -222,9 +219,9 @@ _built: dict[str, Any] = {}
 _Job = tuple[Rewriting, int, list[int], int]
 
 
-def failures(told: Row) -> int:
-    """On how many rows mappers failed. told: a summary."""
-    return sum(n for reason, n in told["kept"].items() if reason != NO_TEXT)
+def failures(summary: MapperSummary) -> int:
+    """On how many rows mappers failed."""
+    return sum(n for reason, n in summary.kept.items() if reason != NO_TEXT)
 
 
 def _rewrite_chunk(job: _Job) -> tuple[int, int, float]:
@@ -312,8 +309,3 @@ def _seed(parts: list[Any]) -> None:
     random.seed(number)
     np.random.seed(number % 2**32)
     torch.manual_seed(number)
-
-
-def result_name(mappers: Mappers) -> str:
-    """The stored result that tells what mappers did."""
-    return f"rewritten:{key_of(mappers)}"

@@ -11,30 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.journal.results import Correlation, Term
+
 _WORD = re.compile(r"\w+", re.UNICODE)
-
-
-@dataclass(frozen=True)
-class Correlation:
-    """Pearson's r between named series, and their Ward clusters.
-
-    r: (names, names), NaN where a series is constant. order: names as the dendrogram lays them out.
-    clusters: name → 1 … k. linkage: SciPy's (names - 1, 4) matrix.
-    """
-
-    names: tuple[str, ...]
-    r: NDArray[np.float64]
-    order: tuple[str, ...]
-    clusters: dict[str, int]
-    linkage: list[list[float]]
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON without NaN."""
-        table = [[None if math.isnan(x) else round(float(x), 6) for x in row] for row in self.r]
-        return {
-            "names": list(self.names), "r": table, "order": list(self.order),
-            "clusters": self.clusters, "linkage": self.linkage,
-        }  # fmt: skip
 
 
 def pearson(series: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -63,7 +42,7 @@ def correlate(series: Mapping[str, NDArray[np.float64]], clusters: int) -> Corre
     from scipy.cluster import hierarchy
     from scipy.spatial.distance import squareform
 
-    names = tuple(series)
+    names = list(series)
     if len(names) < 2:
         return None
     r = pearson(series)
@@ -71,22 +50,18 @@ def correlate(series: Mapping[str, NDArray[np.float64]], clusters: int) -> Corre
     np.fill_diagonal(distance, 0)
     linkage = hierarchy.ward(squareform(distance, checks=False))
     labels = hierarchy.fcluster(linkage, max(1, min(clusters, len(names))), "maxclust")
-    order = tuple(names[i] for i in hierarchy.leaves_list(linkage))
-    return Correlation(names, r, order, {n: int(c) for n, c in zip(names, labels, strict=True)}, linkage.tolist())
+    return Correlation(
+        names=names,
+        r=[[None if math.isnan(x) else round(float(x), 6) for x in row] for row in r],
+        order=[names[i] for i in hierarchy.leaves_list(linkage)],
+        clusters={n: int(c) for n, c in zip(names, labels, strict=True)},
+        linkage=linkage.tolist(),
+    )
 
 
 def words(text: str) -> list[str]:
     """Lower-case words."""
     return _WORD.findall(text.lower())
-
-
-def word_entropy(texts: Iterable[str]) -> float:
-    """-Σ P(w) ln P(w) over the words of all texts, in nats (Eq. 2)."""
-    counts: dict[str, int] = {}
-    for text in texts:
-        for word in words(text):
-            counts[word] = counts.get(word, 0) + 1
-    return _entropy(np.array(list(counts.values()), np.float64))
 
 
 def _entropy(counts: NDArray[Any]) -> float:
@@ -112,27 +87,14 @@ def split(texts: Iterable[str]) -> Words:
     return Words(tuple(vocabulary), ids, np.cumsum([0, *(len(p) for p in parts)]))
 
 
-def pool_entropies(found: Words, pools: Mapping[str, NDArray[np.int64]]) -> dict[str, float]:
-    """Word entropy of every pool. pools: pool → row numbers into the texts."""
+def pool_entropies(texts: Words, pools: Mapping[str, NDArray[np.int64]]) -> dict[str, float]:
+    """-Σ P(w) ln P(w) over the words of every pool, in nats (Eq. 2). pools: pool → row numbers into the texts."""
     entropies = {}
     for pool, rows in pools.items():
-        times = np.bincount(rows, minlength=len(found.starts) - 1)  # a row may stand in a pool more than once
-        counts = np.bincount(found.ids, np.repeat(times, np.diff(found.starts)), minlength=1)
+        times = np.bincount(rows, minlength=len(texts.starts) - 1)  # a row may stand in a pool more than once
+        counts = np.bincount(texts.ids, np.repeat(times, np.diff(texts.starts)), minlength=1)
         entropies[pool] = _entropy(counts)
     return entropies
-
-
-@dataclass(frozen=True)
-class Term:
-    """A word that stands in more rows of a bucket than elsewhere.
-
-    here, elsewhere: share of the rows that hold it, 0 … 1. z: log-odds ratio over its standard error.
-    """
-
-    word: str
-    here: float
-    elsewhere: float
-    z: float
 
 
 PRIOR = 10.0  # rows that a word's share in all rows counts for, in bucket and rest
@@ -141,7 +103,7 @@ LONGEST = 30  # characters of a word that is shown
 
 
 def distinctive(
-    found: Words, good: NDArray[np.bool_], buckets: Mapping[str, NDArray[np.bool_]], top: int
+    texts: Words, good: NDArray[np.bool_], buckets: Mapping[str, NDArray[np.bool_]], top: int
 ) -> dict[str, list[Term]]:
     """The words that tell each bucket from the other good rows, strongest first; at most `top` of each.
 
@@ -151,16 +113,16 @@ def distinctive(
     """
     from scipy import stats
 
-    size, many = len(found.vocabulary), len(found.starts) - 1
+    size, many = len(texts.vocabulary), len(texts.starts) - 1
     if not size:
         return {name: [] for name in buckets}
-    rows = np.repeat(np.arange(many), np.diff(found.starts))
-    pairs = np.unique(rows * size + found.ids)  # each word once a row
+    rows = np.repeat(np.arange(many), np.diff(texts.starts))
+    pairs = np.unique(rows * size + texts.ids)  # each word once a row
     rows, ids = pairs // size, pairs % size
     whole = np.bincount(ids[good[rows]], minlength=size).astype(np.float64)
     share = PRIOR * whole / max(1, good.sum())
     bar = float(stats.norm.isf(LEVEL / size))
-    told = {}
+    terms = {}
     for name, inside in buckets.items():
         mask = inside & good
         n, rest = int(mask.sum()), int((good & ~mask).sum())
@@ -170,8 +132,8 @@ def distinctive(
             odds = [np.log(has) - np.log(lacks) for has, lacks in sides]
             z = (odds[0] - odds[1]) / np.sqrt(sum(1 / has + 1 / lacks for has, lacks in sides))
         best = np.argsort(-np.nan_to_num(z, nan=-np.inf), kind="stable")[:top].tolist()
-        told[name] = [
-            Term(found.vocabulary[w][:LONGEST], here[w] / max(1, n), (whole[w] - here[w]) / max(1, rest), float(z[w]))
+        terms[name] = [
+            Term(texts.vocabulary[w][:LONGEST], here[w] / max(1, n), (whole[w] - here[w]) / max(1, rest), float(z[w]))
             for w in best if z[w] > bar
         ]  # fmt: skip
-    return told
+    return terms

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from engine.data.mappers import result_name
+from dataclasses import asdict, dataclass
+
+from engine.data.mappers import key_of
 from engine.evidence.ranking import rank
-from engine.journal.store import Row
+from engine.journal import results
+from engine.journal.results import MapperSummary
+from engine.records.leaderboard import Entry
 from engine.study.opened import OpenStudy
 
 
-def judged(view: OpenStudy) -> list[Row]:
-    """Rewritten pools with results, best first: against the same rows as they are, on the probing seeds and fresh ones.
+@dataclass(frozen=True)
+class MappedEntry(Entry):
+    """A mapped pool against the same rows as they are.
 
-    Each with `fresh` (the same on fresh seeds, or None) and `rewritten` (what the mappers did, with examples).
+    against: what those are called. fresh: the same on fresh seeds. rewritten: what the mappers did, with examples.
     """
-    fresh = {r.pool.id: r.to_json() for r in rank(view, ("mapper",), fresh=True)}
+
+    against: str
+    fresh: Entry | None
+    rewritten: MapperSummary | None
+
+
+def judged(view: OpenStudy) -> list[MappedEntry]:
+    """Mapped pools with results, best first, on the probing seeds and on fresh ones."""
+    fresh = {r.pool.id: r.entry() for r in rank(view, ("mapper",), fresh=True)}
     return [
-        {
-            **r.to_json(), "against": str(r.label).split(" → ", maxsplit=1)[0], "fresh": fresh.get(r.pool.id),
-            "rewritten": view.store.result(view.context, result_name(r.pool.mappers)),
-        }
+        MappedEntry(
+            **asdict(r.entry()), against=r.label.split(" → ", maxsplit=1)[0], fresh=fresh.get(r.pool.id),
+            rewritten=results.mapped(key_of(r.pool.mappers)).get(view.store, view.context),
+        )
         for r in rank(view, ("mapper",))
     ]  # fmt: skip

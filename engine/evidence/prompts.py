@@ -2,96 +2,111 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+from typing import Any
+
 from engine.evidence.effects import paired_changes
-from engine.evidence.lineage import RESULT as CYCLE
-from engine.journal.store import Row
+from engine.journal import checkpoints, cycles, metrics, proposals, results
+from engine.journal.metrics import Scores
 from engine.records.experiment import Prompt
-from engine.records.proposal import Proposal, stored_proposal
+from engine.records.proposal import Proposal
 from engine.study.opened import OpenStudy
-from engine.study.variants import chain_of
 
 STAGE = "prompts"
-RESULT = "prompts"  # trial → prompt → metric → value
 
 
 def prompts_of(proposal: Proposal) -> tuple[str, ...]:
     """The prompts that a proposal asks for; none unless it is of that kind."""
-    wanted = proposal.suggestion and proposal.suggestion.experiment
-    return wanted.prompts if isinstance(wanted, Prompt) else ()
+    experiment = proposal.suggestion and proposal.suggestion.experiment
+    return experiment.prompts if isinstance(experiment, Prompt) else ()
 
 
-def asked(view: OpenStudy) -> list[str]:
+def approved(view: OpenStudy) -> list[str]:
     """The prompts of all approved proposals of the study's cycles, each once, oldest first."""
-    rows = view.store.query(
-        "SELECT * FROM proposals WHERE kind = 'prompt' AND status = 'approved' AND (context = ? OR context IN "
-        "(SELECT context FROM cycles WHERE root = ?)) ORDER BY at, id",
-        (view.root, view.root),
-    )
-    return list(dict.fromkeys(p for row in rows for p in prompts_of(stored_proposal(row))))
+    rows = proposals.approved_of_kind(view.store, view.root, "prompt")
+    return list(dict.fromkeys(p for row in rows for p in prompts_of(row.proposal)))
 
 
-def checkpoints(view: OpenStudy) -> list[Row]:
-    """Each cycle's checkpoint that is asked: {cycle, context, trial, path}; cycles of which none is kept are left out.
+@dataclass(frozen=True)
+class Column:
+    """A cycle's checkpoint that is asked. path: its folder, relative to the study's."""
+
+    cycle: int
+    context: str
+    trial: str
+    path: str
+
+
+def columns(view: OpenStudy) -> list[Column]:
+    """Each cycle's checkpoint that is asked; cycles of which none is kept are left out.
 
     The best of the cycle's confirmed recipe or, where that is not kept, the best that is.
     """
-    found = []
     metric = view.main_metrics[0] if view.metrics else None
-    order = "DESC" if metric is None or metric.higher_is_better else "ASC"
-    for link in chain_of(view):
-        best = (view.store.result(link["context"], CYCLE) or {}).get("checkpoint")
-        row = view.store.one(
-            "SELECT c.trial, c.path FROM checkpoints c JOIN trials t ON t.id = c.trial JOIN pools p ON p.id = t.pool "
-            "LEFT JOIN metrics m ON m.trial = t.id AND m.name = ? WHERE c.kept = 1 AND t.context = ? "
-            f"ORDER BY c.trial = ? DESC, p.kind = 'control', m.value {order}, c.trial LIMIT 1",
-            (metric.name if metric else "", link["context"], best),
-        )
-        if row is not None:
-            found.append({"cycle": link["cycle"], "context": link["context"], **row})
-    return found
+    asked = []
+    for cycle in cycles.chain(view.store, view.context):
+        end = results.CYCLE.get(view.store, cycle.context)
+        kept = checkpoints.best_kept(view.store, cycle.context, metric, end.checkpoint if end else None)
+        if kept is not None:
+            asked.append(Column(cycle.cycle, cycle.context, kept.trial, kept.path))
+    return asked
 
 
-def table(view: OpenStudy) -> Row | None:
-    """Table 16: a row a prompt, the study's own first, then as they did in the first cycle; a column a checkpoint.
+@dataclass(frozen=True)
+class Cell:
+    """A prompt's scores on one checkpoint.
 
-    change: of the prompt's scores against the control of the checkpoint's seed, asked with the study's own prompt, in
-    percent; None where there is no such control. One checkpoint is asked, so there is no interval. None: nothing to
-    show.
+    change: against the control of the checkpoint's seed, asked with the study's own prompt, in percent; None where
+    there is no such control.
     """
-    own, store = view.study.vlm.prompt, view.store
-    columns = [
-        {**at, "scores": found} for at in checkpoints(view)
-        if (found := (store.result(at["context"], RESULT) or {}).get(at["trial"]))
-    ]  # fmt: skip
-    if not columns:
-        return None
-    prompts = dict.fromkeys([own, *asked(view)])
-    rows: list[Row] = []
-    for prompt in prompts:
-        cells = [_cell(view, at, prompt) for at in columns]
-        rows.append({"prompt": prompt, "own": prompt == own, "cells": cells})
-    rows[1:] = sorted(rows[1:], key=lambda r: -(r["cells"][0]["change"] or 0.0))
-    return {
-        "columns": [{k: at[k] for k in ("cycle", "context", "trial")} for at in columns], "rows": rows,
-        "metrics": [m.name for m in view.main_metrics],
+
+    scores: Scores | None
+    change: float | None
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """A prompt on every checkpoint. own: it is the study's."""
+
+    prompt: str
+    own: bool
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class PromptTable:
+    """Table 16: a row a prompt, a column a checkpoint. One checkpoint is asked, so there is no interval."""
+
+    columns: list[Column]
+    rows: list[PromptRow]
+    metrics: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `djsb show prompts --json` prints it."""
+        columns = [{"cycle": c.cycle, "context": c.context, "trial": c.trial} for c in self.columns]
+        return {**asdict(self), "columns": columns}
+
+
+def table(view: OpenStudy) -> PromptTable | None:
+    """The study's own prompt first, then the others as they did in the first cycle; None where none was asked."""
+    answers = {
+        c: scores for c in columns(view)
+        if (scores := (results.PROMPTS.get(view.store, c.context) or {}).get(c.trial))
     }  # fmt: skip
+    if not answers:
+        return None
+    own = view.study.vlm.prompt
+    rows = [
+        PromptRow(p, p == own, [_cell(view, c, scores.get(p)) for c, scores in answers.items()])
+        for p in dict.fromkeys([own, *approved(view)])
+    ]
+    rows[1:] = sorted(rows[1:], key=lambda r: -(r.cells[0].change or 0.0))
+    return PromptTable(list(answers), rows, [m.name for m in view.main_metrics])
 
 
-def _cell(view: OpenStudy, at: Row, prompt: str) -> Row:
-    """A prompt's scores on one checkpoint, and their change."""
-    scores = at["scores"].get(prompt)
-    control = {
-        r["name"]: r["value"]
-        for r in view.store.query(
-            "SELECT m.name, m.value FROM trials t JOIN trials c ON c.context = t.context AND c.seed = t.seed "
-            "AND c.samples = t.samples AND c.horizon = t.horizon JOIN pools p ON p.id = c.pool AND p.kind = 'control' "
-            "JOIN metrics m ON m.trial = c.id WHERE t.id = ? AND c.state = 'COMPLETE'",
-            (at["trial"],),
-        )
-    }
+def _cell(view: OpenStudy, column: Column, scores: Scores | None) -> Cell:
+    control = metrics.of_control(view.store, column.trial)
     if not scores or not control:
-        return {"scores": scores, "change": None}
-    changes, _, _ = paired_changes(
-        {0: scores}, {0: control}, view.main_metrics, view.study.evaluation.aggregate
-    )  # fmt: skip
-    return {"scores": scores, "change": changes.get(0)}
+        return Cell(scores, None)
+    changes, _, _ = paired_changes({0: scores}, {0: control}, view.main_metrics, view.study.evaluation.aggregate)
+    return Cell(scores, changes.get(0))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 
 from engine.evidence.effects import Effect, chances, effects
-from engine.journal.store import Row, Store
-from engine.records.pool import Pool, pool_from_json
-from engine.records.trial import FRESH
+from engine.journal import drops, metrics, pools, trials
+from engine.journal.pools import StoredPool
+from engine.records.leaderboard import Entry
+from engine.records.pool import Pool
 from engine.study.opened import OpenStudy
+
+RECIPES = ("single", "combination")  # kinds of pools on the leaderboard
 
 
 @dataclass(frozen=True)
@@ -36,138 +37,95 @@ class Ranked:
     best: float | None = None
     dropped: str | None = None
 
-    def to_json(self) -> Row:
-        """One entry of `djsb rank --json`."""
+    def entry(self) -> Entry:
+        """Its line of the leaderboard."""
         e = self.effect
-        return {
-            "pool": self.pool.id, "op": self.op, "statistic": self.statistic, "bucket": self.bucket,
-            "label": self.label, "kind": self.kind, "size": self.pool.size,
-            "share": self.share, "change": e.change, "std": e.std, "ci_low": e.ci_low, "ci_high": e.ci_high,
-            "seeds": e.seeds,
-            "metrics": dict(e.metrics), "verdict": e.verdict, "p_best": self.best,
-            "dropped": self.dropped, "skipped": list(e.skipped),
-        }  # fmt: skip
-
-
-# (pool, samples, horizon) → seed → metric → value
-Table = dict[tuple[str, int, int], dict[int, dict[str, float | None]]]
-
-
-def scores(store: Store, context: str, fresh: bool, stages: Sequence[str]) -> Table:
-    """Results of finished trials that the given stages asked for first. fresh: of the confirming seeds."""
-    found: Table = {}
-    for row in store.query(
-        "SELECT t.pool, t.samples, t.horizon, t.seed, m.name, m.value FROM trials t JOIN metrics m ON m.trial = t.id "
-        f"WHERE t.context = ? AND t.state = 'COMPLETE' AND t.seed {'>=' if fresh else '<'} ? "
-        f"AND t.stage IN ({', '.join('?' * len(stages))}) ORDER BY t.pool, t.seed, m.name",
-        (context, FRESH, *stages),
-    ):
-        runs = found.setdefault((row["pool"], row["samples"], row["horizon"]), {})
-        runs.setdefault(row["seed"], {})[row["name"]] = row["value"]
-    return found
+        return Entry(
+            pool=self.pool.id, op=self.op, statistic=self.statistic, bucket=self.bucket, label=self.label,
+            kind=self.kind, size=self.pool.size, share=self.share, change=e.change, std=e.std, ci_low=e.ci_low,
+            ci_high=e.ci_high, seeds=e.seeds, metrics=dict(e.metrics), verdict=e.verdict, p_best=self.best,
+            dropped=self.dropped, skipped=list(e.skipped),
+        )  # fmt: skip
 
 
 def rank(
-    opened: OpenStudy,
-    kinds: Sequence[str] = ("single", "combination", "repetition", "layers"),
+    view: OpenStudy,
+    kinds: Sequence[str] = (*RECIPES, "repetition", "layers"),
     stages: Sequence[str] = ("probe", "combine", "scale"),
     fresh: bool = False,
     against_control: bool = False,
 ) -> list[Ranked]:
     """Pools of the given kinds against the control that trained as long, best first.
 
-    A pool counts once, where it trained longest. Those that trained longer go before the others, and of those as long
-    the ones that the race has not dropped: one more seed humbles a pool, and must not help those that got none.
+    A pool counts once, where it trained longest. Those that trained longer go first, and of those as long the ones
+    that the race has not dropped: one more seed lowers the estimate of a pool that was best by luck, and must not
+    help those that got none.
     stages: whose trials are read; a stage decides on the stages before it only, so that a resumed
-    run decides the same. fresh: judge by the confirming seeds instead of the probing ones. Rewritten pools (kind
+    run decides the same. fresh: judge by the confirming seeds instead of the probing ones. Mapped pools (kind
     `mapper`) are judged against the same rows as they are, or `against_control` against the control like all others.
     """
-    table = scores(opened.store, opened.context, fresh, ("confirm",) if fresh else stages)
-    known = {
-        (r["id"], r["samples"], r["horizon"]): r
-        for r in opened.store.query(
-            "SELECT DISTINCT p.*, t.samples, t.horizon FROM pools p JOIN trials t ON t.pool = p.id WHERE t.context = ?",
-            (opened.context,),
-        )
-    }
-    controls = {key[1:]: key for key, row in known.items() if row["kind"] == "control"}
+    store, context, study = view.store, view.context, view.study
+    table = metrics.by_pool(store, context, fresh, ("confirm",) if fresh else stages)
+    trained = {p.key: p for p in pools.trained(store, context)}
+    controls = {key[1:]: key for key, p in trained.items() if p.kind == "control"}
 
     def reference(key: tuple[str, int, int]) -> tuple[str, int, int]:
         """What a pool is judged against."""
-        if known[key]["kind"] == "mapper" and not against_control:
-            plain = (replace(_pool(known[key]["content"]), mappers=()).id, *key[1:])
-            return plain if plain in known else controls[key[1:]]
+        if trained[key].kind == "mapper" and not against_control:
+            plain = (replace(trained[key].pool, mappers=()).id, *key[1:])
+            return plain if plain in trained else controls[key[1:]]
         return controls[key[1:]]
 
-    names = {key: ":".join(map(str, key)) for key in known}
-    wanted = [k for k, row in known.items() if row["kind"] in kinds and k[1:] in controls and k in table]
+    names = {key: ":".join(map(str, key)) for key in trained}
+    chosen = [k for k, p in trained.items() if p.kind in kinds and k[1:] in controls and k in table]
     # a length that some pools still wait for counts only where there is no other: which came first is chance
-    open_ = {
-        (r["samples"], r["horizon"])
-        for r in opened.store.query(
-            "SELECT DISTINCT samples, horizon FROM trials WHERE context = ? AND seed = 0 "
-            "AND state IN ('WAITING', 'RUNNING')",
-            (opened.context,),
-        )
-    }
+    unfinished = trials.unfinished_lengths(store, context)
     longest: dict[tuple[str, int], float] = {}
-    for pool, samples, horizon in sorted(wanted):
-        if (samples, horizon) not in open_ or (pool, horizon) not in longest:
+    for pool, samples, horizon in sorted(chosen):
+        if (samples, horizon) not in unfinished or (pool, horizon) not in longest:
             longest[pool, horizon] = samples
-    study = opened.study
-    found = effects(
+    changes = effects(
         {names[key]: runs for key, runs in table.items() if key in names},
-        {names[k]: names[reference(k)] for k in wanted if longest[k[0], k[2]] == k[1]},
-        opened.main_metrics,
+        {names[k]: names[reference(k)] for k in chosen if longest[k[0], k[2]] == k[1]},
+        view.main_metrics,
         aggregate=study.evaluation.aggregate,
         confidence=study.search.confidence,
         anytime=not fresh,  # the confirming seeds are read once, when all are there
     )
-    by_name = {names[key]: row for key, row in known.items()}
-    share = {e.pool: by_name[e.pool]["samples"] / by_name[e.pool]["horizon"] for e in found}
+    by_name = {names[key]: p for key, p in trained.items()}
+    share = {e.pool: by_name[e.pool].samples / by_name[e.pool].horizon for e in changes}
     furthest = max(share.values(), default=1.0)
-    best = chances([e for e in found if share[e.pool] == furthest])
-    marks = ", ".join("?" * len(stages))
-    drops = {} if fresh else {r["pool"]: r["reason"] for r in opened.store.query(
-        f"SELECT pool, reason FROM drops WHERE context = ? AND undone IS NULL AND stage IN ({marks})",
-        (opened.context, *stages),
-    )}  # fmt: skip
+    best = chances([e for e in changes if share[e.pool] == furthest])
+    dropped = {} if fresh else {d.pool: d.reason for d in drops.standing(store, context, stages)}
     ranked = [
-        replace(_ranked(row, e, share[e.pool], best.get(e.pool)), dropped=drops.get(row["id"]))
-        for e in found
-        for row in [by_name[e.pool]]
-    ]
+        replace(
+            _ranked(pool, e), samples=pool.samples, share=share[e.pool], best=best.get(e.pool),
+            dropped=dropped.get(pool.id),
+        )
+        for e in changes
+        for pool in [by_name[e.pool]]
+    ]  # fmt: skip
     return sorted(ranked, key=lambda r: (-r.share, r.dropped is not None))
 
 
-def degenerate(store: Store, context: str) -> list[Ranked]:
+def _ranked(pool: StoredPool, effect: Effect) -> Ranked:
+    return Ranked(pool.pool, pool.label, pool.kind, pool.op, pool.statistic, pool.bucket, 0, 0.0, effect)
+
+
+def degenerate(view: OpenStudy) -> list[Ranked]:
     """Buckets that were left out; what their effects skip is the reason."""
-    rows = store.query(
-        "SELECT p.id, p.content, p.kind, c.op, c.statistic, c.bucket, c.statistic || ' ' || c.bucket AS label, "
-        "c.reason FROM pool_cuts c JOIN pools p ON p.id = c.pool "
-        "WHERE c.context = ? AND c.verdict = 'degenerate' ORDER BY c.statistic, c.bucket",
-        (context,),
-    )
-    return [_ranked(r, Effect(r["id"], None, None, None, None, 0, "degenerate", skipped=(r["reason"],))) for r in rows]
+    return [
+        Ranked(
+            cut.pool, f"{cut.statistic} {cut.bucket}", "single", cut.op, cut.statistic, cut.bucket, 0, 0.0,
+            Effect(cut.pool.id, None, None, None, None, 0, "degenerate", skipped=(cut.reason,)),
+        )
+        for cut in pools.cuts(view.store, view.context) if cut.reason
+    ]  # fmt: skip
 
 
-@lru_cache(8192)
-def _pool(content: str) -> Pool:
-    """A stored pool; who ranks again and again reads each once."""
-    return pool_from_json(json.loads(content))
-
-
-def _ranked(row: Row, effect: Effect, share: float = 0.0, best: float | None = None) -> Ranked:
-    """A pool's row with its effect and its probability of being the best."""
-    return Ranked(
-        _pool(row["content"]), row["label"], row["kind"], row["op"], row["statistic"], row["bucket"],
-        row.get("samples", 0), share, effect, best,
-    )  # fmt: skip
-
-
-def leaderboard(opened: OpenStudy) -> list[Row]:
-    """What `djsb rank` prints: single-OP pools and combinations, best first, degenerate buckets last."""
-    return [r.to_json() for r in [*rank(opened, ("single", "combination")), *degenerate(opened.store, opened.context)]]
+def leaderboard(view: OpenStudy) -> list[Entry]:
+    """Pools of one slice and combinations, best first, degenerate buckets last."""
+    return [r.entry() for r in [*rank(view, RECIPES), *degenerate(view)]]
 
 
 def best_per_op(ranked: Sequence[Ranked]) -> list[Ranked]:
@@ -179,18 +137,8 @@ def best_per_op(ranked: Sequence[Ranked]) -> list[Ranked]:
     return list(best.values())
 
 
-def metric_series(opened: OpenStudy) -> dict[str, np.ndarray]:
-    """Metric → its value in every finished probing trial of the most common length, in one order of trials."""
-    rows = opened.store.query(
-        "SELECT t.id, m.name, m.value FROM trials t JOIN metrics m ON m.trial = t.id WHERE t.context = ? "
-        "AND t.state = 'COMPLETE' AND t.seed < ? AND t.samples = (SELECT samples FROM trials WHERE context = t.context "
-        "AND state = 'COMPLETE' AND stage = 'probe' GROUP BY samples ORDER BY count(*) DESC, samples DESC LIMIT 1) "
-        "ORDER BY t.id",
-        (opened.context, FRESH),
-    )
-    trials = {t: i for i, t in enumerate(dict.fromkeys(r["id"] for r in rows))}
-    series = {name: np.full(len(trials), np.nan) for name in dict.fromkeys(r["name"] for r in rows)}
-    for r in rows:
-        if r["value"] is not None:
-            series[r["name"]][trials[r["id"]]] = r["value"]
-    return series
+def metric_series(view: OpenStudy) -> dict[str, np.ndarray]:
+    """Metric → its value in every finished probing trial of the most common length; NaN where it is missing."""
+    probed = metrics.of_probe(view.store, view.context)
+    names = dict.fromkeys(name for scores in probed for name in scores)
+    return {name: np.array([scores.get(name) for scores in probed], np.float64) for name in names}

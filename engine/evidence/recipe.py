@@ -1,26 +1,68 @@
-"""Which recipe is best: confirmed pools, and repetition against lower layers."""
+"""Which recipe is best: the study's answer, confirmed pools, and repetition against lower layers."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine.evidence.ranking import Ranked, rank
+from engine.evidence.ranking import RECIPES, Ranked, rank
+from engine.journal import cycles, results
+from engine.records.leaderboard import Recipe, ScaleArm
 from engine.records.pool import Slice
 from engine.study.opened import OpenStudy
 
 
-def scaling(opened: OpenStudy) -> list[dict[str, Any]]:
-    """Repetition against lower layers: (kind, label, samples, change against the control of equal samples)."""
+@dataclass(frozen=True)
+class CycleRecipe(Recipe):
+    """A confirmed recipe with the number of its cycle."""
+
+    cycle: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the study says is best.
+
+    recipe: of this cycle or, where it has none, of the one before. unconfirmed: why this cycle's confirmation says
+    nothing yet. concluded: that confirmation has ended, with a recipe or without.
+    """
+
+    recipe: CycleRecipe | None
+    unconfirmed: str | None
+    concluded: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields `recipe` and `unconfirmed` of commands."""
+        return {"recipe": self.recipe and self.recipe.to_json(), "unconfirmed": self.unconfirmed}
+
+
+def answer(view: OpenStudy) -> Answer:
+    """The study's current answer: what the status, the report, the UI and a language model are told."""
+    store, context = view.store, view.context
+    recipes = (
+        CycleRecipe(**asdict(recipe), cycle=cycle.cycle)
+        for cycle in reversed(cycles.chain(store, context))
+        if (recipe := results.RECIPE.get(store, cycle.context))
+    )
+    concluded = results.RECIPE.at(store, context) is not None
+    return Answer(next(recipes, None), results.UNCONFIRMED.get(store, context), concluded)
+
+
+def _arms(view: OpenStudy) -> list[Ranked]:
+    return rank(view, ("repetition", "layers"), ("scale",))
+
+
+def repetitions(view: OpenStudy) -> list[ScaleArm]:
+    """Repetition against lower layers, each against the control of equal samples."""
     return [
-        {**r.to_json(), "samples": r.samples, "repetition": r.pool.repetition}
-        for r in sorted(rank(opened, ("repetition", "layers"), ("scale",)), key=lambda r: (r.samples, r.kind))
+        ScaleArm(**asdict(r.entry()), samples=r.samples, repetition=r.pool.repetition)
+        for r in sorted(_arms(view), key=lambda r: (r.samples, r.kind))
     ]
 
 
-def _repetition(opened: OpenStudy, slices: tuple[Slice, ...]) -> int:
+def _repetition(view: OpenStudy, slices: tuple[Slice, ...]) -> int:
     """The highest rate at which repeating the recipe did, on average, as well as adding lower layers; 1 if none."""
-    best = 1
-    arms = rank(opened, ("repetition", "layers"), ("scale",))
+    best, arms = 1, _arms(view)
     for arm in arms:
         if arm.kind != "repetition" or arm.pool.slices != slices:
             continue
@@ -31,23 +73,24 @@ def _repetition(opened: OpenStudy, slices: tuple[Slice, ...]) -> int:
     return best
 
 
-def confirmed(opened: OpenStudy) -> list[Ranked]:
+def confirmed(view: OpenStudy) -> list[Ranked]:
     """The candidates on fresh seeds against the control, best first."""
-    return rank(opened, ("single", "combination", "mapper"), fresh=True, against_control=True)
+    return rank(view, (*RECIPES, "mapper"), fresh=True, against_control=True)
 
 
-def best_recipe(opened: OpenStudy) -> dict[str, Any] | None:
-    """The best candidate whose interval on fresh seeds lies above zero, as a stored result; None if none does.
+def best_recipe(opened: OpenStudy) -> Recipe | None:
+    """The best candidate whose interval on fresh seeds lies above zero; None if none does.
 
     One with mappers must also beat the same rows as they are, or its slices alone are the recipe.
     """
-    rewritten = {r.pool.id for r in rank(opened, ("mapper",), fresh=True) if r.effect.verdict == "helps"}
+    mapped = {r.pool.id for r in rank(opened, ("mapper",), fresh=True) if r.effect.verdict == "helps"}
     winners = [
-        r for r in confirmed(opened)
-        if r.effect.verdict == "helps" and (not r.pool.mappers or r.pool.id in rewritten)
-    ]  # fmt: skip
+        r for r in confirmed(opened) if r.effect.verdict == "helps" and (not r.pool.mappers or r.pool.id in mapped)
+    ]
     if not winners:
         return None
     best = winners[0]
-    return {**best.to_json(), "samples": best.samples, "repetition": _repetition(opened, best.pool.slices),
-            "kept": opened.kept(best.pool), "rows": len(opened.data)}  # fmt: skip
+    return Recipe(
+        **asdict(best.entry()), samples=best.samples, repetition=_repetition(opened, best.pool.slices),
+        kept=opened.kept(best.pool), rows=len(opened.data),
+    )  # fmt: skip

@@ -7,83 +7,101 @@ the points of one dataset the change is fitted as a line in the logarithm of the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from engine.evidence.effects import Runs, effects
-from engine.journal.store import Row
+from engine.evidence.effects import effects
+from engine.journal import metrics, proposals, results, trials
+from engine.journal.metrics import ProposalRuns
+from engine.journal.trials import TrialStatus
 from engine.records.experiment import Scale
-from engine.records.proposal import stored_proposal
+from engine.records.leaderboard import Change
+from engine.records.proposal import StoredProposal
 from engine.study.opened import OpenStudy
 
 STAGE = "transfer"
 AHEAD = 10.0  # times the most FLOPs that were measured: how far the line is drawn on
 
 
-def approved(opened: OpenStudy) -> list[Row]:
+def approved(view: OpenStudy) -> list[StoredProposal]:
     """The approved proposals of kind `scale` of the study's cycles, oldest first."""
-    return opened.store.query(
-        "SELECT * FROM proposals WHERE kind = 'scale' AND status = 'approved' AND (context = ? OR context IN "
-        "(SELECT context FROM cycles WHERE root = ?)) ORDER BY at, id",
-        (opened.root, opened.root),
-    )
+    return proposals.approved_of_kind(view.store, view.root, "scale")
 
 
-def trials_of(view: OpenStudy) -> list[Row]:
-    """Id and state of every trial of those proposals."""
-    asked = [row["id"] for row in approved(view)]
-    return view.store.query(
-        "SELECT DISTINCT t.id, t.state FROM proposal_trials x JOIN trials t ON t.id = x.trial "
-        f"WHERE x.proposal IN ({', '.join('?' * len(asked))}) ORDER BY t.id",
-        asked,
-    )
+def trials_of(view: OpenStudy) -> list[TrialStatus]:
+    """All trials of those proposals, in whatever context."""
+    return trials.of_proposals(view.store, [p.id for p in approved(view)])
 
 
-def points(view: OpenStudy) -> list[Row]:
-    """One row for each approved proposal: where, how much training, FLOPs of one trial, change with its interval.
+@dataclass(frozen=True)
+class Point:
+    """An approved proposal: where, how much training, and the change against the control there.
 
-    Intervals are corrected for the number of points; what has not run yet has no change. flops: of one training,
-    forward and backward; None where they were not measured.
+    compute: times the study's own training. rows: of the pool. flops: of one training, forward and backward; None
+    where they were not measured. What has not run yet has no change.
     """
-    store, rows = view.store, approved(view)
-    found = []
-    for row in rows:
-        proposal = stored_proposal(row)
-        assert proposal.suggestion is not None and isinstance(proposal.suggestion.experiment, Scale)
-        wanted = proposal.suggestion.experiment
-        trials = store.query(
-            "SELECT t.context, t.seed, t.samples, p.kind, m.name, m.value, t.seconds FROM proposal_trials x "
-            "JOIN trials t ON t.id = x.trial JOIN pools p ON p.id = t.pool JOIN metrics m ON m.trial = t.id "
-            "WHERE x.proposal = ? AND t.state = 'COMPLETE' ORDER BY t.seed, m.name",
-            (row["id"],),
-        )
-        runs: dict[str, dict[int, dict[str, float | None]]] = {"recipe": {}, "control": {}}
-        for t in trials:
-            arm = "control" if t["kind"] == "control" else "recipe"
-            runs[arm].setdefault(t["seed"], {})[t["name"]] = t["value"]
-        samples = proposal.pools[0].samples
-        per_sample = (store.result(trials[0]["context"], "calibration") or {}).get("flops") if trials else None
-        found.append({
-            "proposal": row["id"], "pool": wanted.pool, "label": proposal.pools[-1].label,
-            "preset": wanted.preset or view.study.model.preset, "dataset": wanted.dataset or view.study.dataset.path,
-            "compute": wanted.compute, "samples": samples, "rows": proposal.pools[0].to_pool().size,
-            "flops_per_sample": per_sample, "flops": per_sample * samples if per_sample else None,
-            **_change(view, runs, len(rows)),
-        })  # fmt: skip
-    return found
+
+    proposal: str
+    pool: str
+    label: str
+    preset: str
+    dataset: str
+    compute: float
+    samples: int
+    rows: int
+    flops_per_sample: float | None
+    flops: float | None
+    change: float | None
+    ci_low: float | None
+    ci_high: float | None
+    seeds: int
+    verdict: str
 
 
-def _change(view: OpenStudy, runs: dict[str, dict[int, dict[str, float | None]]], points: int) -> Row:
-    """The recipe against the control at one point."""
-    if not (runs["recipe"] and runs["control"]):
-        return {"change": None, "ci_low": None, "ci_high": None, "seeds": 0, "verdict": "unclear"}
-    table: dict[str, Runs] = dict(runs)
-    (e,) = effects(
-        table, {"recipe": "control"}, view.main_metrics, aggregate=view.study.evaluation.aggregate,
-        confidence=view.study.search.confidence, arms=points, anytime=False,
+def points(view: OpenStudy) -> list[Point]:
+    """One point for each approved proposal; intervals are corrected for their number."""
+    found = approved(view)
+    return [_point(view, row, len(found)) for row in found]
+
+
+def _point(view: OpenStudy, row: StoredProposal, points: int) -> Point:
+    asked = row.proposal
+    assert asked.suggestion is not None and isinstance(asked.suggestion.experiment, Scale)
+    experiment, samples = asked.suggestion.experiment, asked.pools[0].samples
+    runs = metrics.of_proposal(view.store, row.id)
+    calibration = results.CALIBRATION.get(view.store, runs.context) if runs.context else None
+    per_sample = calibration.flops if calibration else None
+    return Point(
+        proposal=row.id, pool=experiment.pool, label=asked.pools[-1].label,
+        preset=experiment.preset or view.study.model.preset, dataset=experiment.dataset or view.study.dataset.path,
+        compute=experiment.compute, samples=samples, rows=asked.pools[0].to_pool().size,
+        flops_per_sample=per_sample, flops=per_sample * samples if per_sample else None,
+        **asdict(_change(view, runs, points)),
     )  # fmt: skip
-    return {"change": e.change, "ci_low": e.ci_low, "ci_high": e.ci_high, "seeds": e.seeds, "verdict": e.verdict}
+
+
+def _change(view: OpenStudy, runs: ProposalRuns, points: int) -> Change:
+    """The recipe against the control at one point."""
+    if not (runs.others and runs.control):
+        return Change(None, None, None, 0, "unclear")
+    (e,) = effects(
+        {"recipe": runs.others, "control": runs.control}, {"recipe": "control"}, view.main_metrics,
+        aggregate=view.study.evaluation.aggregate, confidence=view.study.search.confidence, arms=points, anytime=False,
+    )  # fmt: skip
+    return Change(e.change, e.ci_low, e.ci_high, e.seeds, e.verdict)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The line's change at so many FLOPs, with its interval. extrapolated: beyond what was measured."""
+
+    flops: float
+    change: float
+    ci_low: float | None
+    ci_high: float | None
+    extrapolated: bool
 
 
 @dataclass(frozen=True)
@@ -104,18 +122,15 @@ class Line:
     _noise: float
     _quantile: float
 
-    def at(self, flops: float) -> Row:
-        """The expected change at so many FLOPs with its interval. extrapolated: beyond what was measured."""
+    def at(self, flops: float) -> Expected:
+        """The expected change at so many FLOPs."""
         x = float(np.log10(flops))
         change = self.intercept + self.slope * x
         half = None
         if self.slope_low is not None:
             half = self._quantile * self._noise * float(np.sqrt(1 / self.points + (x - self._mean) ** 2 / self._spread))
-        return {
-            "flops": flops, "change": change, "ci_low": None if half is None else change - half,
-            "ci_high": None if half is None else change + half,
-            "extrapolated": not self.flops[0] <= flops <= self.flops[1],
-        }  # fmt: skip
+        low, high = (None, None) if half is None else (change - half, change + half)
+        return Expected(flops, change, low, high, not self.flops[0] <= flops <= self.flops[1])
 
 
 def fit(flops: Sequence[float], changes: Sequence[float], confidence: float = 0.95) -> Line | None:
@@ -125,37 +140,58 @@ def fit(flops: Sequence[float], changes: Sequence[float], confidence: float = 0.
     if len(set(flops)) < 2:
         return None
     x, y = np.log10(np.asarray(flops, np.float64)), np.asarray(changes, np.float64)
-    found = stats.linregress(x, y)
+    line = stats.linregress(x, y)
     spread = float(((x - x.mean()) ** 2).sum())
-    rest = y - found.intercept - found.slope * x
+    rest = y - line.intercept - line.slope * x
     quantile = noise = 0.0
     low = high = None
     if len(x) > 2:
         quantile = float(stats.t.ppf((1 + confidence) / 2, len(x) - 2))
         noise = float(np.sqrt((rest**2).sum() / (len(x) - 2)))
         half = quantile * noise / spread**0.5
-        low, high = float(found.slope) - half, float(found.slope) + half
+        low, high = float(line.slope) - half, float(line.slope) + half
     return Line(
-        float(found.intercept), float(found.slope), low, high, len(x), (min(flops), max(flops)),
+        float(line.intercept), float(line.slope), low, high, len(x), (min(flops), max(flops)),
         float(x.mean()), spread, noise, quantile,
     )  # fmt: skip
 
 
-def scaling_law(view: OpenStudy) -> Row | None:
+@dataclass(frozen=True)
+class ScalingLine:
+    """A recipe's line on the study's own data. ahead: the line drawn on beyond what was measured."""
+
+    slope: float
+    slope_low: float | None
+    slope_high: float | None
+    points: int
+    ahead: Expected
+
+
+@dataclass(frozen=True)
+class ScalingLaw:
+    """Points, and the line of each recipe, by the id of its pool."""
+
+    points: list[Point]
+    lines: dict[str, ScalingLine]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `djsb show scaling --json` prints it."""
+        return asdict(self)
+
+
+def scaling_law(view: OpenStudy) -> ScalingLaw | None:
     """Points and, for each recipe on the study's own data, the line with its continuation; None without points."""
     found = points(view)
     if not found:
         return None
     lines = {}
-    for pool in dict.fromkeys(p["pool"] for p in found):
+    for pool in dict.fromkeys(p.pool for p in found):
         own = [
-            p for p in found
-            if p["pool"] == pool and p["dataset"] == view.study.dataset.path and p["flops"] and p["change"] is not None
+            (p.flops, p.change) for p in found
+            if p.pool == pool and p.dataset == view.study.dataset.path and p.flops and p.change is not None
         ]  # fmt: skip
-        line = fit([p["flops"] for p in own], [p["change"] for p in own], view.study.search.confidence)
+        line = fit([f for f, _ in own], [c for _, c in own], view.study.search.confidence)
         if line is not None:
-            lines[pool] = {
-                "slope": line.slope, "slope_low": line.slope_low, "slope_high": line.slope_high, "points": line.points,
-                "ahead": line.at(AHEAD * line.flops[1]),
-            }  # fmt: skip
-    return {"points": found, "lines": lines}
+            ahead = line.at(AHEAD * line.flops[1])
+            lines[pool] = ScalingLine(line.slope, line.slope_low, line.slope_high, line.points, ahead)
+    return ScalingLaw(found, lines)

@@ -41,6 +41,16 @@ def of_context(store: Store, context: str, statuses: Collection[str] | None = No
     return [_read(r) for r in rows]
 
 
+def approved_of_kind(store: Store, root: str, kind: str) -> list[StoredProposal]:
+    """The approved proposals of one kind in all cycles that began with this context, the oldest first."""
+    rows = store.query(
+        "SELECT * FROM proposals WHERE kind = ? AND status = 'approved' AND (context = ? OR context IN "
+        "(SELECT context FROM cycles WHERE root = ?)) ORDER BY at, id",
+        (kind, root, root),
+    )
+    return [_read(r) for r in rows]
+
+
 def put(
     store: Store,
     key: str,

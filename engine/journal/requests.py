@@ -9,7 +9,6 @@ from engine.base.amounts import parse_budget
 from engine.journal.store import Store, now
 
 Kind = Literal["pause", "resume", "stop", "cancel", "budget"]
-STATE = "engine"  # the result that says whether the engine is paused
 
 
 @dataclass(frozen=True)

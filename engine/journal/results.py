@@ -94,6 +94,14 @@ class Correlation:
     clusters: dict[str, int]
     linkage: list[list[float]]
 
+    def pairs(self) -> list[tuple[float, str, str]]:
+        """(r, one name, another) of every two series, the strongest first."""
+        pairs = [
+            (r, self.names[i], self.names[j])
+            for i, row in enumerate(self.r) for j, r in enumerate(row[:i]) if r is not None
+        ]  # fmt: skip
+        return sorted(pairs, key=lambda p: -abs(p[0]))
+
     def to_json(self) -> dict[str, Any]:
         """As it is stored."""
         return asdict(self)
@@ -127,6 +135,10 @@ class Duplicates:
 
     rows: int
     first: list[Duplicate]
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is stored."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ at any moment leaves either all of it or nothing.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -140,20 +139,3 @@ class Store:
         """Record what happened. level: info, warning or error."""
         row = {"level": level, "kind": kind, "subject": subject, "text": redact(text), "at": now()}
         self.put("events", row)
-
-    def result(self, context: str, name: str) -> Any:
-        """A stage's stored result (JSON), or None."""
-        row = self.one("SELECT content FROM results WHERE context=? AND name=?", (context, name))
-        return json.loads(row["content"]) if row else None
-
-    def put_result(self, context: str, name: str, content: Any) -> None:
-        """Store a stage's result as JSON."""
-        text = json.dumps(content, allow_nan=False, default=_number)
-        self.put("results", {"context": context, "name": name, "content": text, "at": now()})
-
-
-def _number(value: Any) -> Any:
-    """NumPy's number as Python's, for JSON."""
-    if type(value).__module__ == "numpy" and hasattr(value, "item"):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} cannot be stored as a result")

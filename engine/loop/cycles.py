@@ -1,25 +1,23 @@
-"""Cycles (Appendix E.10): ckpt₀ → recipe₁ → ckpt₁ → recipe₂ → … and what changes from one to the next.
+"""Cycles (Appendix E.10): checkpoint₀ → recipe₁ → checkpoint₁ → recipe₂ → …
 
 A cycle is the whole loop once more, its trials and their control alike going on from the best checkpoint of the cycle
-before. It has a context of its own, so that nothing is compared across cycles but what this module compares.
+before. It has a context of its own, so that nothing is compared across cycles but what `evidence/lineage.py` compares.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from engine.base.errors import TrialError
-from engine.evidence.lineage import RESULT, against_first, best_checkpoint, mean_scores, moves, standing
-from engine.journal.store import now
+from engine.evidence.lineage import best_checkpoint, conclusion
+from engine.journal import cycles, proposals, results
+from engine.loop.checkpoints import there_again
+from engine.records.cycle import CycleStart
+from engine.runner.scheduler import Scheduler
 from engine.study.opened import OpenStudy
-from engine.study.variants import chain_of, in_cycles
-
-if TYPE_CHECKING:
-    from engine.runner.scheduler import Scheduler
+from engine.study.variants import in_cycles
 
 
-def each(opened: OpenStudy, at_work: Scheduler, whole: bool) -> Iterator[OpenStudy]:
+def each(opened: OpenStudy, scheduler: Scheduler, whole: bool) -> Iterator[OpenStudy]:
     """The study in its first cycle and in every further one that is due, each once the one before has ended.
 
     whole: the cycles run to their last stage; otherwise none follows.
@@ -29,17 +27,17 @@ def each(opened: OpenStudy, at_work: Scheduler, whole: bool) -> Iterator[OpenStu
         yield opened
         if not whole:
             return
-        conclude(opened)
-        at_work.book.prune()
-        found = next_start(opened)
-        if found is None and opened.cycle < opened.study.cycles.max:
+        results.CYCLE.put(opened.store, opened.context, conclusion(opened, pinned=in_cycles(opened)))
+        scheduler.book.prune()
+        start = next_start(opened)
+        if start is None and opened.cycle < opened.study.cycles.max:
             opened.store.event("cycle", f"no recipe is confirmed in cycle {opened.cycle}, so it is the last")
-        if found is None or at_work.stopping:
+        if start is None or scheduler.stopping:
             return
-        opened = _begin(opened, *found, at_work)
-        if not _restored(opened, at_work):
+        opened = _begin(opened, *start, scheduler)
+        if not there_again(opened, scheduler, start[0], "confirm", f"cycle {opened.cycle} starts from"):
             return
-        at_work.enter(opened)
+        scheduler.enter(opened)
 
 
 def next_start(opened: OpenStudy) -> tuple[str, str | None] | None:
@@ -47,68 +45,25 @@ def next_start(opened: OpenStudy) -> tuple[str, str | None] | None:
 
     An approved `cycle` proposal goes before the best checkpoint, and may lead beyond `cycles.max`.
     """
-    chain = {r["context"] for r in chain_of(opened)}
-    asked = opened.store.query(
-        "SELECT id, json_extract(content, '$.init') AS init FROM proposals WHERE context = ? AND kind = 'cycle' "
-        "AND status = 'approved' ORDER BY at DESC, id",
-        (opened.context,),
-    )
-    for row in asked:
-        if opened.following(row["init"]).context not in chain:
-            return row["init"], row["id"]
+    chain = {c.context for c in cycles.chain(opened.store, opened.context)}
+    asked = [p for p in proposals.of_context(opened.store, opened.context, ["approved"]) if p.kind == "cycle"]
+    for row in sorted(asked, key=lambda p: p.at, reverse=True):  # the latest first
+        init = row.proposal.init
+        if init is not None and opened.following(init).context not in chain:
+            return init, row.id
     best = best_checkpoint(opened) if opened.cycle < opened.study.cycles.max else None
     return (best, None) if best else None
 
 
-def _begin(opened: OpenStudy, init: str, proposal: str | None, at_work: Scheduler) -> OpenStudy:
+def _begin(opened: OpenStudy, init: str, proposal: str | None, scheduler: Scheduler) -> OpenStudy:
     """The next cycle, written down."""
     store, after = opened.store, opened.following(init)
+    start = CycleStart(
+        after.context, after.root, after.cycle, opened.context, init, proposal, scheduler.accounts.spent()
+    )  # fmt: skip
     with store.transaction():
-        new = store.execute(
-            "INSERT OR IGNORE INTO cycles(context, root, cycle, parent, init, proposal, spent, at) "
-            "VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
-            (after.context, after.root, after.cycle, opened.context, init, proposal, at_work.accounts.spent(), now()),
-        )
-        if new:
+        if cycles.add(store, start):
             store.event("cycle", f"cycle {after.cycle} starts from this trial's checkpoint", init)
             # a step takes as long as before
-            store.put_result(after.context, "calibration", store.result(opened.context, "calibration"))
+            results.CALIBRATION.put(store, after.context, results.CALIBRATION.get(store, opened.context))
     return after
-
-
-def _restored(after: OpenStudy, at_work: Scheduler) -> bool:
-    """True once the checkpoint that a cycle starts from is there. One that was not kept is trained again, to the bit.
-
-    Raises: TrialError.
-    """
-    assert after.init is not None
-    if (after.state / "checkpoints" / after.init).exists():
-        return True
-    proposals = after.store.query("SELECT proposal FROM proposal_trials WHERE trial = ?", (after.init,))
-    at_work.book.wait_again(after.init)
-    how = at_work.run("confirm", [r["proposal"] for r in proposals], at_work.limit)
-    if how == "done" and not (after.state / "checkpoints" / after.init).exists():
-        raise TrialError(
-            f"cycle {after.cycle} starts from the checkpoint of trial {after.init}, which is gone and could not be "
-            "made again; see djsb log, mend the cause, and the same command goes on"
-        )
-    return how == "done"
-
-
-def conclude(opened: OpenStudy) -> None:
-    """Store what the cycle came to: its best checkpoint, the scores, the change against the first and the moves."""
-    store, chain = opened.store, chain_of(opened)
-    order = standing(opened)
-    before = store.result(chain[-2]["context"], RESULT) if len(chain) > 1 else None
-    moved = moves([s["statistic"] for s in before["standing"]], [s["statistic"] for s in order]) if before else None
-    recipe = store.result(opened.context, "recipe")
-    best = best_checkpoint(opened)
-    content = {
-        "checkpoint": best,
-        "pinned": best if in_cycles(opened) else None,
-        "standing": order,
-        "moves": moved.to_json() if moved else None,
-        "scores": mean_scores(opened, recipe),
-        "against_first": against_first(opened, [r["context"] for r in chain], recipe),
-    }
-    store.put_result(opened.context, RESULT, content)

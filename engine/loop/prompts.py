@@ -3,52 +3,57 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from engine.base.amounts import format_seconds
 from engine.base.ids import digest
-from engine.evidence.prompts import RESULT, STAGE, asked, checkpoints
-from engine.journal.store import now
+from engine.evidence.prompts import STAGE, Column, approved, columns
+from engine.journal import costs, results
 from engine.proposals.kinds.prompt import lacking, seconds
+from engine.runner.scheduler import Scheduler
 from engine.study.opened import OpenStudy
 
-if TYPE_CHECKING:
-    from engine.runner.scheduler import Scheduler
 
-
-def run_prompts(opened: OpenStudy, at_work: Scheduler) -> str:
+def run_prompts(opened: OpenStudy, scheduler: Scheduler) -> str:
     """Ask what was not asked yet; how it ended: `done`, `stopped` or `budget`."""
-    prompts, store = asked(opened), opened.store
+    prompts = approved(opened)
     if not prompts:
         return "done"
-    at_work.enter(opened)
-    columns = checkpoints(opened)
-    if not columns:
-        store.event("prompts", f"no prompt was asked: {lacking(opened) or 'no checkpoint is kept'}", level="warning")
-    for at in columns:
-        known = store.result(at["context"], RESULT) or {}
-        mine = known.setdefault(at["trial"], {})
+    scheduler.enter(opened)
+    checkpoints = columns(opened)
+    if not checkpoints:
+        text = f"no prompt was asked: {lacking(opened) or 'no checkpoint is kept'}"
+        opened.store.event("prompts", text, level="warning")
+    for column in checkpoints:
         for prompt in dict.fromkeys([opened.study.vlm.prompt, *prompts]):
-            if prompt in mine:
-                continue
-            at_work.obey()
-            if at_work.stopping:
-                return "stopped"
-            left = at_work.limit - at_work.accounts.spent()
-            if left < (cost := seconds(at_work.accounts) or 0.0):
-                at_work.note = (
-                    f"the budget ends before all prompts are asked: one takes about {format_seconds(cost)} and "
-                    f"{format_seconds(max(0.0, left))} are left"
-                )
-                return "budget"
-            done = at_work.alone("ask", "asking a prompt", checkpoint=str(opened.folder / at["path"]), prompt=prompt)
-            mine[prompt] = {n: v if math.isfinite(v) else None for n, v in done["scores"].items()}
-            with store.transaction():
-                store.put_result(at["context"], RESULT, known)
-                store.put(
-                    "costs",
-                    {"id": f"prompt:{at['trial']}:{digest(prompt, 12)}", "kind": "prompt", "trial": at["trial"],
-                     "stage": STAGE, "device": at_work.slots[0].device, "samples": None,
-                     "seconds": done["seconds"], "at": now()},
-                )  # fmt: skip
+            how = _ask(opened, scheduler, column, prompt)
+            if how != "done":
+                return how
+    return "done"
+
+
+def _ask(opened: OpenStudy, scheduler: Scheduler, column: Column, prompt: str) -> str:
+    """Ask one checkpoint with one prompt, unless that was done; how it ended."""
+    store = opened.store
+    answers = results.PROMPTS.get(store, column.context) or {}
+    own = answers.setdefault(column.trial, {})
+    if prompt in own:
+        return "done"
+    scheduler.obey()
+    if scheduler.stopping:
+        return "stopped"
+    left = scheduler.limit - scheduler.accounts.spent()
+    if left < (cost := seconds(scheduler.accounts) or 0.0):
+        scheduler.note = (
+            f"the budget ends before all prompts are asked: one takes about {format_seconds(cost)} and "
+            f"{format_seconds(max(0.0, left))} are left"
+        )
+        return "budget"
+    done = scheduler.alone("ask", "asking a prompt", checkpoint=str(opened.folder / column.path), prompt=prompt)
+    own[prompt] = {n: v if math.isfinite(v) else None for n, v in done["scores"].items()}
+    with store.transaction():
+        results.PROMPTS.put(store, column.context, answers)
+        costs.charge(
+            store, f"prompt:{column.trial}:{digest(prompt, 12)}", "prompt", done["seconds"], trial=column.trial,
+            stage=STAGE, device=scheduler.slots[0].device,
+        )  # fmt: skip
     return "done"

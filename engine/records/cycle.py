@@ -70,14 +70,14 @@ class CycleEnd:
 
     checkpoint: the best trial of its recipe. pinned: the same where a further cycle may start from it. standing:
     statistics in the order of their best buckets. scores: metric → mean of the recipe over its fresh seeds.
-    against_first: the recipe's checkpoints against those of the first cycle's recipe.
+    against_first: the recipe's checkpoints against those of the first cycle's recipe. None: not known before its end.
     """
 
     checkpoint: str | None
     pinned: str | None
-    standing: tuple[Place, ...]
+    standing: tuple[Place, ...] | None
     moves: Moves | None
-    scores: dict[str, float]
+    scores: dict[str, float] | None
     against_first: Change | None
 
     def to_json(self) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
+from engine.journal import cycles, results
+from engine.journal.results import Calibration
 from engine.journal.store import Row, now
 from engine.study.opened import OpenStudy
 
@@ -53,10 +54,9 @@ class Accounts:
         return Ledger(self.cap, self.spent(), reserved)
 
     @property
-    def calibration(self) -> dict[str, Any] | None:
+    def calibration(self) -> Calibration | None:
         """What the timing of a few steps came to, once per study."""
-        found: dict[str, Any] | None = self.store.result(self.opened.context, "calibration")
-        return found
+        return results.CALIBRATION.get(self.store, self.opened.context)
 
     def estimate(self, samples: int) -> float | None:
         """Device-seconds of training on so many samples and evaluating.
@@ -71,7 +71,7 @@ class Accounts:
         if rows:
             return estimate_cost(samples, [(r["samples"], r["seconds"]) for r in rows for _ in range(r["n"])])
         found = self.calibration
-        return found["fixed"] + found["per_sample"] * samples if found else None
+        return found.fixed + found.per_sample * samples if found else None
 
     def allowance(self, share: float) -> float:
         """Device-seconds that may be spent in all once a stage of this cycle has taken its share, 0 … 1.
@@ -79,18 +79,15 @@ class Accounts:
         What was left when the cycle began is divided evenly over it and the cycles that may follow.
         """
         opened = self.opened
-        row = self.store.one("SELECT spent FROM cycles WHERE context = ?", (opened.context,))
-        began = row["spent"] if row else 0.0
-        cycles = 1 + max(0, opened.study.cycles.max - opened.cycle)
-        return float(began + share * max(0.0, self.limit - began) / cycles)
+        began = cycles.get(self.store, opened.context).spent
+        ahead = 1 + max(0, opened.study.cycles.max - opened.cycle)
+        return float(began + share * max(0.0, self.limit - began) / ahead)
 
     def expect(self, seconds: float | None, rows: int) -> None:
         """Take the user's word, until a trial has run: device-seconds of a trial on a pool of so many rows."""
         if seconds is not None:
             each = seconds / (rows * self.opened.study.train.epochs)
-            content = {"per_sample": each, "fixed": 0.0, "packs": {1: each}, "fastest_pack": 1, "device": "expected"}
-            with self.store.transaction():
-                self.store.put_result(self.opened.context, "calibration", content)
+            results.CALIBRATION.put(self.store, self.opened.context, Calibration(each, 0.0, {1: each}, 1, "expected"))
 
     def charge(self, trial: Row, device: str, seconds: float) -> None:
         """What this attempt has used so far, in place of what it had used before."""

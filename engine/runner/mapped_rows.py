@@ -14,8 +14,9 @@ from engine.base.errors import DataError, OpError
 from engine.base.ids import digest
 from engine.data import datajuicer
 from engine.data.catalogue import mapper_model
-from engine.data.mappers import Mappers, Numbers, Rewriting, failures, key_of, result_name, weights_of
+from engine.data.mappers import Mappers, Numbers, Rewriting, failures, key_of, weights_of
 from engine.data.media import media_root
+from engine.journal import results
 from engine.journal.store import Row, now
 from engine.records.pool import Pool, pool_from_json
 from engine.runner.accounts import Accounts
@@ -109,14 +110,14 @@ class Rewritten:
 
     def _tell(self, work: Rewriting, rows: Numbers) -> None:
         """Store what the mappers did. Raises: DataError when they fail on more rows than may be bad."""
-        told = work.summary(rows)
-        self.opened.store.put_result(self.opened.context, result_name(work.mappers), told)
-        failed = failures(told)
+        summary = work.summary(rows)
+        results.mapped(key_of(work.mappers)).put(self.opened.store, self.opened.context, summary)
+        failed = failures(summary)
         limit = self.opened.study.dataset.max_bad
         if failed > limit * len(rows) or failed == len(rows):
-            reason = max(told["kept"], key=told["kept"].__getitem__)
+            reason = max(summary.kept, key=summary.kept.__getitem__)
             raise DataError(
-                f"{' and '.join(told['mappers'])} fails on {failed} of {len(rows)} rows (dataset.max_bad is "
+                f"{' and '.join(summary.mappers)} fails on {failed} of {len(rows)} rows (dataset.max_bad is "
                 f"{limit:.0%}): {reason}; mend the cause, remove {work.folder}, and the same command goes on"
             )
 

@@ -17,13 +17,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from engine.base.amounts import format_seconds, parse_budget
 from engine.base.errors import BudgetError, TrialError
-from engine.journal.requests import STATE, Request
+from engine.journal import results
+from engine.journal.requests import Request
+from engine.journal.results import Calibration
 from engine.journal.store import Row
 from engine.records.pool import pool_from_json
 from engine.runner.accounts import Accounts, Ledger
@@ -98,17 +100,19 @@ class Scheduler:
         if isinstance(task, Outside):
             self.accounts.expect(task.expected(self.opened.study), self.opened.pool_size)
             return
-        known = self.accounts.calibration or {}
-        timed = not known or (known.get("alone", False) and not flops)
-        counted = flops and "flops" not in known
+        before = self.accounts.calibration
+        timed = before is None or (before.alone and not flops)
+        counted = flops and (before is None or before.flops is None)
         if not timed and not counted:
             return
         event = self.alone("calibrate", "the calibration", timed=timed, packs=not flops, flops=counted)
         with self.store.transaction():
-            measured = {**known, **event["calibration"], "device": self.slots[0].device}
-            self.store.put_result(self.opened.context, "calibration", measured)
+            measured = {**(asdict(before) if before else {}), **event["calibration"], "device": self.slots[0].device}
+            results.CALIBRATION.put(self.store, self.opened.context, Calibration(**measured))
             if charge:
-                self.accounts.charge_once("calibration", self.slots[0].device, event["seconds"], again=bool(known))
+                self.accounts.charge_once(
+                    "calibration", self.slots[0].device, event["seconds"], again=before is not None
+                )
 
     def score(self, checkpoint: Path, file: Path) -> None:
         """Let the first device score all training rows by a checkpoint, into a file; the time is charged."""
@@ -195,9 +199,9 @@ class Scheduler:
             return str(error)
         return "from now on"
 
-    def _tell(self, state: str) -> None:
+    def _tell(self, state: Literal["running", "paused"]) -> None:
         """Say in the database whether the engine is paused."""
-        self.store.put_result(self.opened.context, STATE, state)
+        results.ENGINE.put(self.store, self.opened.context, state)
 
     def cancel(self, trial: str) -> str:
         """Take a trial out for good, whether it waits or runs; what came of it. What it used stays charged."""
@@ -221,7 +225,7 @@ class Scheduler:
         share = self.accounts.cap / self.limit
         self.limit = self.accounts.limit = seconds
         self.accounts.cap = share * seconds
-        self.store.put_result(self.opened.context, "budget", seconds)
+        results.BUDGET.put(self.store, self.opened.context, seconds)
 
     @property
     def _retries(self) -> int:
@@ -262,7 +266,8 @@ class Scheduler:
         """How many trials a worker trains at once: the fastest of the calibration, or less once memory ran out."""
         if self._micro is not None:
             return 1  # micro-batches go through one model at a time
-        fastest: int = (self.accounts.calibration or {}).get("fastest_pack", 1)
+        calibration = self.accounts.calibration
+        fastest = calibration.fastest_pack if calibration else 1
         return max(1, min(fastest, self._pack or fastest))
 
     def _next_pack(self, estimate: float | None) -> list[Row]:

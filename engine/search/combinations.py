@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.evidence.effects import effects
-from engine.evidence.ranking import Ranked, scores
+from engine.evidence.ranking import Ranked
+from engine.journal import metrics
 from engine.proposals.arms import combined, compatible, control, ended, fewest_rows, label, request
 from engine.records.proposal import PoolRequest
 from engine.search.grid import chosen_slices, lattice
@@ -35,31 +36,31 @@ def arms(opened: OpenStudy) -> tuple[int, list[PoolRequest]]:
         return opened.pool_size, []
     # one size for whatever may still be asked for
     size = min(opened.pool_size, max(fewest_rows(opened), min(rows[label(c)] for c in start)))
-    asked = [*singles, *several[: max(BATCH, opened.study.combine.max // 2)]]
+    tried = [*singles, *several[: max(BATCH, opened.study.combine.max // 2)]]
     space = {s.label: (False, True) for s in slices}
-    while len(asked) - len(singles) < opened.study.combine.max:
-        requests = [combined(opened, c, size) for c in asked]
+    while len(tried) - len(singles) < opened.study.combine.max:
+        requests = [combined(opened, c, size) for c in tried]
         share, seeds = opened.rungs[0]
         if not ended(opened, [r.part(share) for r in requests], range(seeds)):
             break
         values = _values(opened, size, requests)
-        told: list[tuple[Choice, float | None]] = [
-            ({s.label: s in c for s in slices}, v) for c, v in zip(asked, values, strict=True)
+        values_of: list[tuple[Choice, float | None]] = [
+            ({s.label: s in c for s in slices}, v) for c, v in zip(tried, values, strict=True)
         ]
         new = []
-        for _ in range(min(BATCH, opened.study.combine.max - len(asked) + len(singles))):
+        for _ in range(min(BATCH, opened.study.combine.max - len(tried) + len(singles))):
             choice = ask(
-                space, told, lambda c: possible(subset := _subset(slices, c)) and rows[label(subset)] >= size,
+                space, values_of, lambda c: possible(subset := _subset(slices, c)) and rows[label(subset)] >= size,
                 opened.study.seed,
             )  # fmt: skip
             if choice is None:
                 break
-            told.append((choice, None))
+            values_of.append((choice, None))
             new.append(_subset(slices, choice))
         if not new:
             break
-        asked += new
-    return size, [combined(opened, c, size) for c in asked]
+        tried += new
+    return size, [combined(opened, c, size) for c in tried]
 
 
 def _subset(slices: Sequence[Ranked], choice: Choice) -> tuple[Ranked, ...]:
@@ -69,12 +70,12 @@ def _subset(slices: Sequence[Ranked], choice: Choice) -> tuple[Ranked, ...]:
 def _values(opened: OpenStudy, size: int, requests: Sequence[PoolRequest]) -> list[float | None]:
     """Each pool's change on the first rung; None while there is none."""
     share, seeds = opened.rungs[0]
-    table = scores(opened.store, opened.context, False, ("probe", "combine"))
+    table = metrics.by_pool(opened.store, opened.context, False, ("probe", "combine"))
     runners = [r.part(share) for r in [request(opened, control(opened, size), "control", "control"), *requests]]
     runs = {r.key[0]: {s: v for s, v in table.get(r.key, {}).items() if s < seeds} for r in runners}
     names = [r.key[0] for r in runners]
-    found = effects(
+    changes = effects(
         runs, dict.fromkeys(names[1:], names[0]), opened.main_metrics, aggregate=opened.study.evaluation.aggregate
     )
-    changes = {e.pool: e.change for e in found}
-    return [changes[n] for n in names[1:]]
+    by_pool = {e.pool: e.change for e in changes}
+    return [by_pool[n] for n in names[1:]]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 from engine.records.proposal import Origin, Proposal
-
-if TYPE_CHECKING:
-    from engine.records.sentence import Sentence
+from engine.records.sentence import Sentence
+from engine.study.opened import OpenStudy
 
 
 class Proposer(Protocol):
@@ -19,14 +18,14 @@ class Proposer(Protocol):
         """Who it is, in the record."""
         ...
 
-    def propose(self, evidence: Any, n: int | None = None) -> Sequence[Proposal]:
-        """At most n proposals from the evidence."""
+    def propose(self, study: OpenStudy, n: int | None = None) -> Sequence[Proposal]:
+        """At most n proposals, from what the study has shown so far."""
         ...
 
 
 class Adviser(Proposer, Protocol):
     """A proposer that the loop asks after each stage, and that may sum the stage up. It decides nothing."""
 
-    def summarise(self, evidence: Any, stage: str) -> Sequence[Sentence]:
+    def summarise(self, study: OpenStudy, stage: str) -> Sequence[Sentence]:
         """Sentences on what a stage has shown, each with the ids it rests on; none when it has nothing to say."""
         ...

@@ -26,16 +26,16 @@ class Paper:
     stage: str
     origin: Origin = "paper"
 
-    def propose(self, evidence: OpenStudy, n: int | None = None) -> Sequence[Proposal]:
+    def propose(self, study: OpenStudy, n: int | None = None) -> Sequence[Proposal]:
         """The stage's proposals, in the order in which they matter; at most n."""
-        found = {"probe": probe, "combine": combine, "scale": scale, "confirm": confirm}[self.stage](evidence)
-        return found[:n]
+        stages = {"probe": probe, "combine": combine, "scale": scale, "confirm": confirm}
+        return stages[self.stage](study)[:n]
 
 
 def _current(opened: OpenStudy, ranked: Sequence[Ranked]) -> list[Ranked]:
     """Entries whose statistics the study still computes; OPs may have been taken out since they were probed."""
-    known = {(c.op, c.statistic, c.params) for c in opened.statistic_columns}
-    return [r for r in ranked if all((s.op, s.statistic, s.params) in known for s in r.pool.slices)]
+    computed = {(c.op, c.statistic, c.params) for c in opened.statistic_columns}
+    return [r for r in ranked if all((s.op, s.statistic, s.params) in computed for s in r.pool.slices)]
 
 
 def probe(opened: OpenStudy) -> list[Proposal]:
@@ -57,13 +57,13 @@ def _cluster_best(opened: OpenStudy, ranked: Sequence[Ranked], clusters: int) ->
     """The best slice of every Ward cluster of the statistics (Appendix D.1, first method)."""
     names = list(dict.fromkeys(r.statistic for r in ranked if r.statistic))
     good = opened.scan.good
-    found = correlate({n: opened.columns[n].value[good] for n in names}, clusters)
-    if found is None:
+    table = correlate({n: opened.columns[n].value[good] for n in names}, clusters)
+    if table is None:
         return []
     best: dict[int, Ranked] = {}
     for entry in ranked:
         if entry.statistic and entry.effect.change is not None and entry.effect.change > 0:
-            best.setdefault(found.clusters[entry.statistic], entry)
+            best.setdefault(table.clusters[entry.statistic], entry)
     return list(best.values())
 
 
@@ -93,11 +93,11 @@ def lattice(top: Sequence[Ranked], diverse: Sequence[Ranked]) -> list[tuple[Rank
 def _candidates(opened: OpenStudy) -> tuple[list[tuple[Ranked, ...]], str]:
     """Singles, then at most `combine.max` combinations; and how they came about."""
     top, diverse = chosen_slices(opened)
-    found = lattice(top, diverse)
+    combos = lattice(top, diverse)
     named = [", ".join(r.label for r in chosen) or "none" for chosen in (top, diverse)]
     how = f"top: {named[0]}; one per cluster: {named[1]}"
-    singles = [chosen for chosen in found if len(chosen) == 1]
-    return [*singles, *[chosen for chosen in found if len(chosen) > 1][: opened.study.combine.max]], how
+    singles = [chosen for chosen in combos if len(chosen) == 1]
+    return [*singles, *[chosen for chosen in combos if len(chosen) > 1][: opened.study.combine.max]], how
 
 
 def combine(opened: OpenStudy) -> list[Proposal]:
@@ -136,16 +136,16 @@ def recipes(opened: OpenStudy) -> list[Ranked]:
     return list(seen.values())
 
 
-def rewritten(opened: OpenStudy) -> list[Ranked]:
+def mapped(opened: OpenStudy) -> list[Ranked]:
     """Pools whose mappers did better than the same rows as they are, best first (Appendix E.11)."""
     ranked = _current(opened, rank(opened, ("mapper",)))
     return [r for r in ranked if r.effect.change is not None and r.effect.change > 0]
 
 
 def candidates(opened: OpenStudy) -> list[Ranked]:
-    """What is to be confirmed on fresh seeds: the best recipes, and the best of the rewritten pools."""
+    """What is to be confirmed on fresh seeds: the best recipes, and the best of the mapped pools."""
     most = opened.study.confirm.candidates
-    return [*recipes(opened)[:most], *rewritten(opened)[:most]]
+    return [*recipes(opened)[:most], *mapped(opened)[:most]]
 
 
 def scale(opened: OpenStudy) -> list[Proposal]:

@@ -9,14 +9,14 @@ person may undo it. The same judgement serves pools, recipes and replays.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from engine.evidence.effects import Aggregate, Effect, Scores, chances, effects, paired_changes
-from engine.evidence.ranking import Table, scores
-from engine.journal.store import now
+from engine.evidence.effects import Aggregate, Effect, Runs, Scores, chances, effects, paired_changes
+from engine.journal import decisions, drops, metrics
+from engine.journal.metrics import Table
 from engine.proposals.arms import control, ended, request
 from engine.records.metric import Metric
 from engine.records.proposal import Origin, PoolRequest, Proposal
@@ -61,25 +61,25 @@ def judge(
     At least `top` arms stay. A chance allows for what the rest of the steps may change: the variance that
     1 / sqrt(share) - 1 of the arms' own spread adds.
     """
-    found = standing(table, arms, reference, metrics, aggregate)
-    if all(e.own_error is None for e in found):  # one seed each: the reference's spread stands for theirs
+    changes = standing(table, arms, reference, metrics, aggregate)
+    if all(e.own_error is None for e in changes):  # one seed each: the reference's spread stands for theirs
         spread = _spread(table.get(reference, {}), metrics, aggregate)
-        found = [replace(e, own_error=spread) for e in found]
-    chance = chances(found, top, doubt=rung.share**-0.5 - 1)
+        changes = [replace(e, own_error=spread) for e in changes]
+    chance = chances(changes, top, doubt=rung.share**-0.5 - 1)
     most = max(top, math.ceil(keep * len(arms)))
-    drops = []
-    for place, e in enumerate(found, 1):
+    out = []
+    for place, e in enumerate(changes, 1):
         if place <= top:
             continue
         mine = chance.get(e.pool)
-        told = "" if e.change is None else f" ({e.change:+.1f} % after {e.seeds} seed{'s' * (e.seeds != 1)})"
+        so_far = "" if e.change is None else f" ({e.change:+.1f} % after {e.seeds} seed{'s' * (e.seeds != 1)})"
         if e.change is None:
-            drops.append(Drop(e.pool, None, f"no result to compare: {'; '.join(e.skipped) or 'its trials failed'}"))
+            out.append(Drop(e.pool, None, f"no result to compare: {'; '.join(e.skipped) or 'its trials failed'}"))
         elif mine is not None and mine < least:
-            drops.append(Drop(e.pool, mine, f"chance to be among the best {top}: {100 * mine:.1f} %{told}"))
+            out.append(Drop(e.pool, mine, f"chance to be among the best {top}: {100 * mine:.1f} %{so_far}"))
         elif place > most:
-            drops.append(Drop(e.pool, mine, f"place {place} of {len(arms)}, and {most} go on{told}"))
-    return drops
+            out.append(Drop(e.pool, mine, f"place {place} of {len(arms)}, and {most} go on{so_far}"))
+    return out
 
 
 def standing(
@@ -89,9 +89,7 @@ def standing(
     return effects(table, dict.fromkeys(arms, reference), metrics, aggregate=aggregate, arms=1, anytime=False)
 
 
-def _spread(
-    runs: Mapping[int, Mapping[str, float | None]], metrics: Sequence[Metric], aggregate: Aggregate
-) -> float | None:
+def _spread(runs: Runs, metrics: Sequence[Metric], aggregate: Aggregate) -> float | None:
     """Standard deviation of the reference's own seeds, percent; None below two."""
     if len(runs) < 2:
         return None
@@ -110,12 +108,12 @@ class Race:
     stage: str
     origin: Origin = "race"
 
-    def propose(self, evidence: OpenStudy, n: int | None = None) -> Sequence[Proposal]:
+    def propose(self, study: OpenStudy, n: int | None = None) -> Sequence[Proposal]:
         """The trials that the race needs next, one proposal a seed; none when it is over. At most n."""
         if self.stage == "scale":
-            return repetitions.propose(evidence)[:n]
-        size, arms = _arms(evidence, self.stage)
-        return _next_rung(evidence, self.stage, size, arms)[:n]
+            return repetitions.propose(study)[:n]
+        size, arms = _arms(study, self.stage)
+        return _next_rung(study, self.stage, size, arms)[:n]
 
 
 def _arms(opened: OpenStudy, stage: str) -> tuple[int, list[PoolRequest]]:
@@ -131,7 +129,7 @@ def _next_rung(opened: OpenStudy, stage: str, size: int, arms: list[PoolRequest]
     search = opened.study.search
     top = search.top if stage == "probe" else opened.study.confirm.candidates
     reference = request(opened, control(opened, size), "control", "control")
-    table = scores(opened.store, opened.context, False, ("probe", stage))
+    table = metrics.by_pool(opened.store, opened.context, False, ("probe", stage))
     alive = {a.to_pool().id: a for a in arms}
     for number, rung in enumerate(Rung(share, seeds) for share, seeds in opened.rungs):
         if not alive:
@@ -149,13 +147,13 @@ def _next_rung(opened: OpenStudy, stage: str, size: int, arms: list[PoolRequest]
         results = {r.to_pool().id: _matched(table, r, rung, seeds) for r in runners}
         if len([s for s in results[reference.to_pool().id] if s < rung.seeds]) < rung.seeds:
             break  # a trial of the control has failed: nothing can be judged until it is run again
-        found = judge(
+        out = judge(
             results, list(alive), reference.to_pool().id,
             opened.main_metrics, rung=rung, top=top, keep=search.keep, least=search.drop,
             aggregate=opened.study.evaluation.aggregate,
         )  # fmt: skip
         if number + 1 < len(opened.rungs):
-            dropped = _record(opened, stage, rung, found)
+            dropped = _record(opened, stage, rung, out)
             alive = {k: a for k, a in alive.items() if k not in dropped}
     return []
 
@@ -176,7 +174,7 @@ def bound(rungs: Sequence[tuple[float, int]], arms: int, top: int, keep: float) 
     return trials, length
 
 
-def _matched(table: Table, runner: PoolRequest, rung: Rung, seeds: range) -> dict[int, dict[str, float | None]]:
+def _matched(table: Table, runner: PoolRequest, rung: Rung, seeds: range) -> Runs:
     """A runner's scores at the rung's seeds; of the control also at those of its head start."""
     runs = table.get(runner.key, {})
     return {s: v for s, v in runs.items() if s < rung.seeds or (runner.kind == "control" and s in seeds)}
@@ -187,52 +185,41 @@ def _proposals(
 ) -> list[Proposal]:
     """One proposal a seed, so that a budget that ends leaves whole rounds."""
     ahead = f"rung {number + 1} of {len(opened.rungs)}, {100 * rung.share:g} % of the steps: "
-    found = []
+    proposals = []
     for seed in dict.fromkeys(s for s, _ in missing):
         pools = tuple(r for s, r in missing if s == seed)
         if all(r.kind == "control" for r in pools):
             what = f"the control at one more seed ({seed + 1}), since all comparisons rest on it"
         else:
             what = f"{arms} pools may be among the best {top}; seed {seed + 1} of {rung.seeds}"
-        found.append(
+        proposals.append(
             Proposal(
                 origin="race", kind="probe" if stage == "probe" else "combine", stage=stage, pools=pools, seeds=(seed,),
                 reason=ahead + what, fallback="the race ends at this rung",
             )
         )  # fmt: skip
-    return found
+    return proposals
 
 
-def _record(opened: OpenStudy, stage: str, rung: Rung, found: list[Drop]) -> set[str]:
+def _record(opened: OpenStudy, stage: str, rung: Rung, new: list[Drop]) -> set[str]:
     """Write new drops; all pools of the stage that are dropped and whose drop no person has undone.
 
     A pool without a result leaves the race for this run only: its failed trials are tried again by the next.
     """
-    failed = {drop.arm for drop in found if drop.chance is None}
-    with opened.store.transaction():
-        for drop in found:
-            if drop.arm in failed:
-                continue
-            new = opened.store.execute(
-                "INSERT OR IGNORE INTO drops(context, stage, pool, share, seeds, chance, reason, at) "
-                "VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
-                (opened.context, stage, drop.arm, rung.share, rung.seeds, drop.chance, drop.reason, now()),
-            )
-            if new:
-                opened.store.event("dropped", drop.reason, drop.arm)
-    rows = opened.store.query(
-        "SELECT pool FROM drops WHERE context = ? AND stage = ? AND undone IS NULL AND (share < ? OR (share = ? AND "
-        "seeds <= ?))",
-        (opened.context, stage, rung.share, rung.share, rung.seeds),
-    )
-    return failed | {r["pool"] for r in rows}
+    store, context = opened.store, opened.context
+    with store.transaction():
+        for drop in new:
+            record = drops.Drop(stage, drop.arm, rung.share, rung.seeds, drop.chance, drop.reason)
+            if drop.chance is not None and drops.add(store, context, record):
+                store.event("dropped", drop.reason, drop.arm)
+    failed = {drop.arm for drop in new if drop.chance is None}
+    at = (rung.share, rung.seeds)
+    return failed | {d.pool for d in drops.standing(store, context, (stage,)) if (d.share, d.seeds) <= at}
 
 
 def readmit(opened: OpenStudy, pool: str, who: str, why: str) -> None:
     """Undo a pool's drop: it stays in the race to the end."""
     with opened.store.transaction():
-        opened.store.execute(
-            "UPDATE drops SET undone = ? WHERE context = ? AND pool = ?", (now(), opened.context, pool)
-        )
-        opened.store.put("decisions", {"proposal": pool, "verdict": "readmit", "who": who, "why": why, "at": now()})
+        drops.undo(opened.store, opened.context, pool)
+        decisions.put(opened.store, pool, "readmit", who, why)
         opened.store.event("decision", f"readmit by {who}: {why}", pool)

@@ -17,18 +17,18 @@ def propose(opened: OpenStudy) -> list[Proposal]:
     best = ranked[: section.recipes]
     if not best or not section.rates:
         return []
-    told: list[tuple[Choice, float | None]] = []
+    tried: list[tuple[Choice, float | None]] = []
     choice: Choice | None = {"recipe": 0, "rate": min(section.rates)}
     while choice is not None:
         proposal = repeat(opened, ranked, best[choice["recipe"]], choice["rate"])
         if not ended(opened, proposal.pools, proposal.seeds):
             return [proposal.model_copy(update={"origin": "race"})]
-        earlier = [v for _, v in told if v is not None]
+        earlier = [v for _, v in tried if v is not None]
         value = _gain(opened, proposal)
-        told.append((choice, value))
+        tried.append((choice, value))
         if value is None or (earlier and value <= max(earlier)):
             return []
-        choice = ask({"recipe": range(len(best)), "rate": section.rates}, told, lambda _: True, opened.study.seed)
+        choice = ask({"recipe": range(len(best)), "rate": section.rates}, tried, lambda _: True, opened.study.seed)
     return []
 
 

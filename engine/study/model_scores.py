@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from engine.base.errors import PoolError
 from engine.data.cuts import Column, RowMask, StatisticColumn, Values
+from engine.journal import results
 from engine.journal.store import Store
 from engine.records.pool import FEEDBACK
-
-RESULT = "feedback"
 
 
 def columns(store: Store, context: str, state: Path, scanned: RowMask) -> list[StatisticColumn]:
@@ -20,11 +18,13 @@ def columns(store: Store, context: str, state: Path, scanned: RowMask) -> list[S
 
     scanned: (rows,) those not quarantined.
     """
-    stored = store.result(context, RESULT)
-    if stored is None or stored["file"] is None or not (state / "cache" / stored["file"]).exists():
+    stored = results.MODEL_SCORES.get(store, context)
+    if stored is None or stored.file is None or stored.statistic is None:
+        return []
+    if not (state / "cache" / stored.file).exists():
         return []  # engine/loop/model_scores.py makes it again
-    params: tuple[tuple[str, Any], ...] = (("checkpoint", stored["trial"]),)
-    return [StatisticColumn(FEEDBACK, stored["statistic"], params, _column(state, stored["file"], scanned))]
+    params = (("checkpoint", stored.trial),)
+    return [StatisticColumn(FEEDBACK, stored.statistic, params, _column(state, stored.file, scanned))]
 
 
 def scored(store: Store, checkpoint: str, state: Path, scanned: RowMask) -> Column:
@@ -32,14 +32,10 @@ def scored(store: Store, checkpoint: str, state: Path, scanned: RowMask) -> Colu
 
     Raises: PoolError when that is not in the cache.
     """
-    row = store.one(
-        "SELECT json_extract(content, '$.file') AS file FROM results WHERE name = ? "
-        "AND json_extract(content, '$.trial') = ? AND json_extract(content, '$.file') IS NOT NULL",
-        (RESULT, checkpoint),
-    )
-    if row is None or not (state / "cache" / row["file"]).exists():
+    file = results.scores_file(store, checkpoint)
+    if file is None or not (state / "cache" / file).exists():
         raise PoolError(f"the rows' scores by trial {checkpoint} are not in the cache; djsb auto makes them again")
-    return _column(state, row["file"], scanned)
+    return _column(state, file, scanned)
 
 
 def _column(state: Path, name: str, scanned: RowMask) -> Column:

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,7 @@ from engine.data.cuts import Column, Cut, StatisticColumn
 from engine.data.dataset import Dataset, content_hash
 from engine.data.media import media_root
 from engine.data.scan import Scan, scan
+from engine.journal import cycles, results
 from engine.journal.store import Row, Store, now
 from engine.records.metric import Metric
 from engine.records.pool import FEEDBACK, Pool
@@ -306,8 +307,8 @@ class OpenStudy:
         }
         with self.store.transaction():
             self.store.put("studies", row)
-            scales = [asdict(m) for m in self.metrics] if self.study.task and measured else []
-            self.store.put_result(self.context, "metric_scales", scales)
+            scales = tuple(self.metrics) if self.study.task and measured else ()
+            results.METRIC_SCALES.put(self.store, self.context, scales)
 
     @cached_property
     def prepared(self) -> Path:
@@ -374,9 +375,9 @@ def view_study(folder: Path) -> OpenStudy:
         raise NotStarted(f"nothing was run yet in {folder}; start with: djsb auto {folder}")
     opened = OpenStudy(folder, Study.model_validate_json(last["config"]), store)
     opened.context = opened.root = last["context"]
-    if started := store.one("SELECT * FROM cycles WHERE context = ?", (opened.context,)):
-        opened.root, opened.init, opened.cycle = started["root"], started["init"], started["cycle"]
-    opened.metrics = [Metric(**m) for m in store.result(opened.context, "metric_scales") or ()]
+    start = cycles.get(store, opened.context)
+    opened.root, opened.init, opened.cycle = start.root, start.init, start.cycle
+    opened.metrics = list(results.METRIC_SCALES.get(store, opened.context) or ())
     return opened
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.base.errors import StudyError
-from engine.journal.store import Row
+from engine.journal import cycles
 from engine.records.experiment import Scale
 from engine.records.proposal import Proposal
 from engine.study.opened import OpenStudy, view_study
@@ -14,12 +14,8 @@ from engine.tasks.registry import fitting_study
 
 def current(opened: OpenStudy) -> OpenStudy:
     """The study in the cycle that the engine was in last."""
-    last = opened.store.one(
-        "SELECT c.* FROM studies s LEFT JOIN cycles c ON c.context = s.context WHERE s.context = ? OR c.root = ? "
-        "ORDER BY s.at DESC LIMIT 1",
-        (opened.root, opened.root),
-    )
-    return opened.at(last["context"], last["init"], last["cycle"]) if last and last["context"] else opened
+    last = cycles.latest(opened.store, opened.root)
+    return opened.at(last.context, last.init, last.cycle) if last and last.parent else opened
 
 
 def view_cycle(folder: Path, cycle: int | None) -> OpenStudy:
@@ -27,27 +23,16 @@ def view_cycle(folder: Path, cycle: int | None) -> OpenStudy:
     view = view_study(folder)
     if cycle is None:
         return view
-    chain = chain_of(view)
+    chain = cycles.chain(view.store, view.context)
     if not 1 <= cycle <= len(chain):
         raise StudyError(f"there is no cycle {cycle}; the study has {len(chain)}")
     link = chain[cycle - 1]
-    return view.at(link["context"], link["init"], link["cycle"])
+    return view.at(link.context, link.init, link.cycle)
 
 
 def in_cycles(opened: OpenStudy) -> bool:
     """True where a recipe's best checkpoint is kept, as a further cycle may start from it."""
     return opened.study.cycles.max > 1 or opened.cycle > 1
-
-
-def chain_of(view: OpenStudy) -> list[Row]:
-    """Rows of the table cycles from the first to this one; the first has no start and no parent."""
-    found: list[Row] = []
-    context: str | None = view.context
-    while context is not None:
-        row = view.store.one("SELECT * FROM cycles WHERE context = ?", (context,))
-        found.append(row or {"context": context, "cycle": 1, "parent": None, "init": None, "proposal": None})
-        context = row["parent"] if row else None
-    return found[::-1]
 
 
 def where(opened: OpenStudy, proposal: Proposal) -> OpenStudy:

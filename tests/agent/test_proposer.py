@@ -11,6 +11,8 @@ import pytest
 from agent.briefing import MAX, digest_text
 from agent.proposer import Statement, grounded
 from engine.evidence.ranking import rank
+from engine.journal.results import Result
+from engine.records.sentence import Sentence
 from engine.records.trial import FRESH
 from engine.study.opened import OpenStudy
 from tests.agent.conftest import KEY, best, proposer, runnable, suggestion
@@ -180,8 +182,10 @@ def confirmed_values(opened: OpenStudy) -> list[str]:
         fresh = {**trial, "id": f"{i:016x}", "seed": FRESH + i, "stage": "confirm"}
         opened.store.put("trials", fresh)
         opened.store.put("metrics", {"trial": fresh["id"], "name": "accuracy", "value": 0.918273645 + i})
-    opened.store.put_result(opened.context, "recipe", {"label": "r", "change": 918.27})
-    opened.store.put_result(opened.context, "insight:confirm", [{"text": "918.27", "evidence": [], "by": "template"}])
+    Result[Any]("recipe", Any).put(opened.store, opened.context, {"label": "r", "change": 918.27})
+    Result[Any]("insight:confirm", Any).put(
+        opened.store, opened.context, [{"text": "918.27", "evidence": [], "by": "template"}]
+    )
     opened.store.event("recipe", "r: +918.27 % on fresh seeds", trial["pool"])
     return ["918.27", "0.918273645", "1.918273645", f"{0:016x}"]
 
@@ -218,7 +222,7 @@ def test_a_summary_is_taken_where_the_digest_bears_it_out(opened: OpenStudy, mon
     outcome.analyse(opened, "probe")
     template = insights(opened)["probe"]
     assert template
-    assert all(s["evidence"] and s["by"] == "template" for s in template)
+    assert all(s.evidence and s.by == "template" for s in template)
     sentences = [
         {"text": f"{leader.label} leads with {leader.effect.change:+.1f} %.", "evidence": [leader.pool.id]},
         {"text": "Everything doubled: +123.4 %.", "evidence": [leader.pool.id]},
@@ -227,7 +231,7 @@ def test_a_summary_is_taken_where_the_digest_bears_it_out(opened: OpenStudy, mon
     with serving(call("Summary", {"sentences": sentences})) as server:
         outcome.summarise(opened, "probe", proposer(opened, server.url, monkeypatch))
     (kept,) = insights(opened)["probe"]
-    assert kept == {"text": sentences[0]["text"], "evidence": [leader.pool.id], "by": "model scripted"}
+    assert kept == Sentence(str(sentences[0]["text"]), (leader.pool.id,), "model scripted")
     with serving(Raw(b"", 500)) as server:
         outcome.analyse(opened, "probe")
         outcome.summarise(opened, "probe", proposer(opened, server.url, monkeypatch))

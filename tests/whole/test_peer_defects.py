@@ -10,6 +10,7 @@ import time
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from engine.data.recipes import read_recipe
 from engine.data.statistics import plan_ops
 from engine.evidence.effects import effects, paired_changes
 from engine.evidence.ranking import leaderboard
+from engine.journal.results import Result
 from engine.journal.store import Store
 from engine.proposals.queue import ensure_trials, record_cuts
 from engine.records.metric import Metric
@@ -233,13 +235,13 @@ def test_06_falsy_outputs_and_numpy_numbers_survive_the_store(tmp_path: Path) ->
         values = {"zero": 0.0, "single": np.float32(0.1), "double": np.float64(1 / 3), "whole": np.int64(3)}
         store.put("metrics", [{"trial": "t", "name": n, "value": v} for n, v in values.items()])
         for name, content in (("empty", {}), ("nothing", []), ("zero", 0.0), ("no", False), ("numbers", values)):
-            store.put_result("c", name, content)
+            Result[Any](name, Any).put(store, "c", content)
     with Store(tmp_path / "study.db") as store:
         found = {r["name"]: r["value"] for r in store.query("SELECT name, value FROM metrics")}
         assert found == {"zero": 0.0, "single": float(np.float32(0.1)), "double": 1 / 3, "whole": 3.0}
         assert all(type(v) is float for v in found.values())
-        assert [store.result("c", n) for n in ("empty", "nothing", "zero", "no")] == [{}, [], 0.0, False]
-        assert store.result("c", "numbers") == found
+        assert [Result[Any](n, Any).get(store, "c") for n in ("empty", "nothing", "zero", "no")] == [{}, [], 0.0, False]
+        assert Result[Any]("numbers", Any).get(store, "c") == found
 
 
 def test_06_a_score_of_zero_is_a_score(tiny: Tiny) -> None:
@@ -249,10 +251,10 @@ def test_06_a_score_of_zero_is_a_score(tiny: Tiny) -> None:
             "UPDATE metrics SET value = 0.0 WHERE trial IN (SELECT t.id FROM trials t JOIN pools p ON p.id = t.pool "
             "WHERE p.label = 'text_len high')"
         )
-        zero = next(r for r in leaderboard(opened) if r["label"] == "text_len high")
-        assert zero["change"] == pytest.approx(-100.0)
-        assert zero["seeds"] == 2
-        assert zero["skipped"] == []
+        zero = next(r for r in leaderboard(opened) if r.label == "text_len high")
+        assert zero.change == pytest.approx(-100.0)
+        assert zero.seeds == 2
+        assert zero.skipped == []
 
 
 # 7 · eval() on outputs: a string output ran a shell command.
@@ -292,9 +294,9 @@ def test_07_a_metric_that_is_a_string_of_code_is_only_text(tmp_path: Path) -> No
     code = f"__import__('os').system('touch {mark}')"
     with Store(tmp_path / "study.db") as store:
         store.put("metrics", {"trial": "t", "name": code, "value": code})
-        store.put_result("c", "recipe", {"label": code})
+        Result[Any]("recipe", Any).put(store, "c", {"label": code})
         assert store.query("SELECT name, value FROM metrics") == [{"name": code, "value": code}]
-        assert store.result("c", "recipe") == {"label": code}
+        assert Result[Any]("recipe", Any).get(store, "c") == {"label": code}
     assert not mark.exists()
 
 

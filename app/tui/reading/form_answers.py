@@ -11,6 +11,7 @@ from typing import Any
 from engine.base.amounts import parse_budget
 from engine.base.errors import DjsbError
 from engine.evidence.prompts import prompts_of
+from engine.journal import results
 from engine.journal.store import Row
 from engine.proposals.queue import examine, stored_id
 from engine.proposals.suggest import draft, runnable
@@ -50,7 +51,7 @@ def tried(view: OpenStudy, content: Any) -> Row:
         proposal = draft(view, Suggestion.model_validate_json(json.dumps(content)), "person")
     except DjsbError as error:
         return {"problem": str(error)}
-    limit = view.store.result(view.context, "budget") or parse_budget(view.study.budget)
+    limit = results.BUDGET.get(view.store, view.context) or parse_budget(view.study.budget)
     passed, new = examine(view, proposal, Accounts(view, limit))
     key = stored_id(view, proposal)
     known = view.store.one("SELECT status FROM proposals WHERE id = ?", (key,))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
@@ -122,6 +122,7 @@ def light(view: OpenStudy, memory: Memory) -> dict[str, Any]:
     """All fields of a snapshot that take no statistics to compute."""
     from engine.evidence.lineage import lineage
     from engine.evidence.sentences import insights
+    from engine.journal import results
     from engine.records.pool import BUCKETS
     from engine.settings.study import STAGES
     from engine.study.lock import engine_pid
@@ -132,25 +133,27 @@ def light(view: OpenStudy, memory: Memory) -> dict[str, Any]:
         "SELECT stage, state, count(*) AS n FROM trials WHERE context = ? GROUP BY stage, state", (context,)
     )
     stages = [{"stage": s, **{r["state"]: r["n"] for r in states if r["stage"] == s}} for s in STAGES]
-    said = store.result(context, "engine") or "running"
+    said = results.ENGINE.get(store, context) or "running"
     costs = memory.costs(view)
-    names = ("recipe", "unconfirmed", "statistics", "metrics", "scale")
+    lines = {stage: [asdict(s) for s in sentences] for stage, sentences in insights(view).items()}
+    recipe, statistics = results.RECIPE.get(store, context), results.STATISTICS.get(store, context)
+    metrics, scale = results.METRICS.get(store, context), results.SCALE.get(store, context)
     return {
         "folder": view.folder, "name": view.study.name, "context": context, "engine": pid,
         "state": said if pid else "no engine", "stage": _stage(stages), "stages": tuple(stages),
         "spent": math.fsum(c["seconds"] for c in costs),
-        "limit": store.result(context, "budget") or parse_budget(view.study.budget),
+        "limit": results.BUDGET.get(store, context) or parse_budget(view.study.budget),
         "rate": _rate(costs), "burn": _burn(costs), "running": tuple(_running(view)),
         "waiting": sum(s.get("WAITING", 0) for s in stages), "trials": memory.trials(view, states),
         "proposals": memory.proposals(view), "decisions": tuple(_decisions(view)),
         "events": memory.events(view),
-        "buckets": BUCKETS[view.study.pools.buckets], "insights": insights(view),
+        "buckets": BUCKETS[view.study.pools.buckets], "insights": lines,
         "results": {
-            **{n: store.result(context, n) for n in names},
-            "lineage": [{k: link[k] for k in LINEAGE} for link in lineage(view)],
-            "rewritten": [json.loads(r["content"]) for r in store.query(
-                "SELECT content FROM results WHERE context = ? AND name LIKE 'rewritten:%' ORDER BY at", (context,)
-            )],
+            "recipe": recipe and recipe.to_json(), "unconfirmed": results.UNCONFIRMED.get(store, context),
+            "statistics": statistics and statistics.to_json(), "metrics": metrics and metrics.to_json(),
+            "scale": None if scale is None else [a.to_json() for a in scale],
+            "lineage": [{k: link[k] for k in LINEAGE} for link in (c.to_json() for c in lineage(view))],
+            "rewritten": [m.to_json() for m in results.every_mapped(store, context)],
         },
     }  # fmt: skip
 
@@ -159,7 +162,7 @@ def board(view: OpenStudy) -> tuple[Row, ...]:
     """The leaderboard's rows, and whatever else takes statistics."""
     from engine.evidence.ranking import leaderboard
 
-    return tuple(leaderboard(view))
+    return tuple(e.to_json() for e in leaderboard(view))
 
 
 def results_so_far(view: OpenStudy) -> Any:

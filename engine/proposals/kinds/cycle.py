@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from engine.journal import cycles
 from engine.proposals.arms import control, request
 from engine.proposals.kinds.contract import Drafted, Refused
 from engine.records.experiment import Cycle
 from engine.study.opened import OpenStudy
-from engine.study.variants import chain_of
 
 
 def draft_cycle(opened: OpenStudy, wanted: Cycle) -> Drafted:
@@ -18,7 +18,7 @@ def draft_cycle(opened: OpenStudy, wanted: Cycle) -> Drafted:
     )
     if held is None:
         raise Refused(f"no checkpoint of trial {wanted.checkpoint} is kept here; djsb show lineage names some")
-    if opened.following(wanted.checkpoint).context in {link["context"] for link in chain_of(opened)}:
+    if opened.following(wanted.checkpoint).context in {c.context for c in cycles.chain(opened.store, opened.context)}:
         raise Refused(f"a repetition: a cycle started from the checkpoint of trial {wanted.checkpoint} before")
     share = opened.rungs[0][0] if opened.study.search.strategy == "race" else 1.0
     wholes = [request(opened, control(opened, opened.pool_size), "control", "control")]

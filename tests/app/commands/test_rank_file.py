@@ -131,7 +131,7 @@ def test_exported_results_are_read(tmp_path: Path) -> None:
     file = tmp_path / "r.csv"
     file.write_text(results(tmp_path / "study", "csv"))
     with (opened := view_study(tmp_path / "study")).store:
-        expected = [r for r in leaderboard(opened) if r["verdict"] != "degenerate"]
+        expected = [r for r in (e.to_json() for e in leaderboard(opened)) if r["verdict"] != "degenerate"]
     found = rank(file, "mean-of-changes", [], 0.95)
     assert [e["pool"] for e in found] == [e["pool"] for e in expected]
     for ours, theirs in zip(found, expected, strict=True):

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from html.parser import HTMLParser
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,8 @@ from engine.base.errors import StoreError
 from engine.base.paths import STATE_FOLDER
 from engine.evidence.analysis import correlate
 from engine.evidence.ranking import rank
-from engine.evidence.recipe import scaling
+from engine.evidence.recipe import repetitions
+from engine.journal.results import Result
 from engine.journal.store import Row, Store
 from engine.records.pool import Layer, Pool, Slice
 from engine.records.proposal import PoolRequest, Proposal
@@ -74,7 +76,7 @@ class Fake:
             "config": self.study.model_dump_json(),
         })  # fmt: skip
         scales = [{"name": m, "higher_is_better": True, "low": 0, "high": 1, "main": True} for m in METRICS]
-        self.store.put_result(CONTEXT, "metric_scales", scales if task else [])
+        Result[Any]("metric_scales", Any).put(self.store, CONTEXT, scales if task else [])
 
     def pool(self, slices: Sequence[Slice], label: str, kind: str, size: int = SIZE, repetition: int = 1) -> Pool:
         """A pool in the store."""
@@ -159,8 +161,8 @@ class Fake:
         series = {s: self.rng.normal(size=50) for s in self.statistics}
         for name, found in (("statistics", series), ("metrics", {m: self.rng.normal(size=9) for m in METRICS})):
             together = correlate(found, 3)
-            self.store.put_result(CONTEXT, name, together.to_json() if together else None)
-        self.store.put_result(CONTEXT, "budget", 4000.0)
+            Result[Any](name, Any).put(self.store, CONTEXT, together.to_json() if together else None)
+        Result[Any]("budget", Any).put(self.store, CONTEXT, 4000.0)
 
     def later(self, gain: float = 12.0) -> None:
         """Combinations, repetition and confirmation."""
@@ -198,10 +200,12 @@ class Fake:
         opened = view_study(self.folder)
         with opened.store:
             winners = [r for r in rank(opened, ("single", "combination"), fresh=True) if r.effect.verdict == "helps"]
-            rows = scaling(opened)
+            rows = repetitions(opened)
         more = {"samples": 4000, "repetition": 2, "kept": 2400, "rows": 12_000}
-        self.store.put_result(CONTEXT, "scale", rows)
-        self.store.put_result(CONTEXT, "recipe", {**winners[0].to_json(), **more} if winners else None)
+        Result[Any]("scale", Any).put(self.store, CONTEXT, rows)
+        Result[Any]("recipe", Any).put(
+            self.store, CONTEXT, {**winners[0].entry().to_json(), **more} if winners else None
+        )
 
 
 class Page(HTMLParser):
@@ -334,7 +338,7 @@ def test_no_string_of_the_database_becomes_markup(tmp_path: Path) -> None:
     fake.store.execute("UPDATE events SET at = ?", (at(1),))
     pool = fake.store.query("SELECT pool FROM pool_cuts WHERE verdict = 'ok'")[0]["pool"]
     terms = [{"word": f"{EVIL}\x07", "here": 0.5, "elsewhere": 0.01, "z": 9.0}]
-    fake.store.put_result(CONTEXT, "terms", {pool: terms})
+    Result[Any]("terms", Any).put(fake.store, CONTEXT, {pool: terms})
     file = write_report(tmp_path, None)
     page = read(file)
     assert "50 % here, 1 % elsewhere" in page.text
@@ -348,8 +352,10 @@ def test_words_of_buckets_and_duplicates_are_shown(tmp_path: Path) -> None:
     fake.probe()
     pool = fake.store.query("SELECT pool FROM pool_cuts WHERE verdict = 'ok'")[0]["pool"]
     terms = [{"word": w, "here": 0.4, "elsewhere": 0.1, "z": z} for w, z in (("lake", 8.0), ("boat", 4.0))]
-    fake.store.put_result(CONTEXT, "terms", {pool: terms})
-    fake.store.put_result(CONTEXT, "duplicates", {"rows": 3, "first": [{"row": 7, "original": 2, "op": "x"}]})
+    Result[Any]("terms", Any).put(fake.store, CONTEXT, {pool: terms})
+    Result[Any]("duplicates", Any).put(
+        fake.store, CONTEXT, {"rows": 3, "first": [{"row": 7, "original": 2, "op": "x"}]}
+    )
     file = write_report(tmp_path, None)
     assert "3 rows of the data are like an earlier one and in no pool, among them: row 7 (like 2)." in read(file).text
     sizes = re.findall(r'font-size: ([\d.]+)em">(\w+)<', file.read_text(encoding="utf-8"))

@@ -68,8 +68,8 @@ def test_text_mappers_run_one_after_the_other_and_only_on_the_rows_asked_for(tmp
     assert read[1] == {} and read[0]["more"] == [1] and read[0]["id"] == 0
     assert read[0]["images"] == [str(tmp_path / "images" / "0000.png")]  # the file stands in another folder
     told = work.summary(rows)
-    assert told["kept"] == {"the mapper left no text": 1} and told["changed"] == 1
-    assert (told["examples"][0]["before"]["text"], told["examples"][0]["after"]["text"]) == (
+    assert told.kept == {"the mapper left no text": 1} and told.changed == 1
+    assert (told.examples[0].before.text, told.examples[0].after.text) == (
         "<red> a@b.com",
         "red ",
     )
@@ -151,7 +151,7 @@ def test_a_row_that_a_mapper_cannot_read_stays_and_is_counted(tmp_path: Path) ->
     model = captioner(tmp_path / "blip")
     work = rewriting(data, Rewrite("image_captioning_mapper", (("hf_img2seq", model.name),)))
     run(work, [0, 1])
-    assert work.results(0)[1]["text"] is None and sum(work.summary(np.array([0, 1]))["kept"].values()) == 1
+    assert work.results(0)[1]["text"] is None and sum(work.summary(np.array([0, 1])).kept.values()) == 1
 
 
 def test_a_failure_without_a_message_counts_and_a_text_that_a_mapper_empties_does_not(
@@ -164,7 +164,7 @@ def test_a_failure_without_a_message_counts_and_a_text_that_a_mapper_empties_doe
     emptied = rewriting(data, Rewrite("remove_specific_chars_mapper", (("chars_to_remove", "onetw"),)))
     run(emptied, [0, 1])
     told = emptied.summary(rows)
-    assert (sum(told["kept"].values()), failures(told)) == (2, 0)
+    assert (sum(told.kept.values()), failures(told)) == (2, 0)
     monkeypatch.setattr("engine.data.mappers._mapped", broken)
     (tmp_path / "other").mkdir()
     work = replace(emptied, folder=tmp_path / "other")

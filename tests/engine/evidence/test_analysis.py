@@ -7,20 +7,24 @@ import math
 import numpy as np
 import pytest
 
-from engine.evidence.analysis import correlate, distinctive, pearson, pool_entropies, split, word_entropy
+from engine.evidence.analysis import correlate, distinctive, pearson, pool_entropies, split
+
+
+def entropy(*texts: str) -> float:
+    return pool_entropies(split(texts), {"all": np.arange(len(texts))})["all"]
 
 
 def test_entropy_is_equation_2() -> None:
-    assert word_entropy(["a b", "A c"]) == pytest.approx(0.5 * math.log(2) + 2 * 0.25 * math.log(4))
-    assert word_entropy(["same same", "same"]) == 0.0
-    assert word_entropy([""]) == 0.0
+    assert entropy("a b", "A c") == pytest.approx(0.5 * math.log(2) + 2 * 0.25 * math.log(4))
+    assert entropy("same same", "same") == 0.0
+    assert entropy("") == 0.0
 
 
 def test_pool_entropies_agree_with_the_texts_of_each_pool() -> None:
     texts = ["red circle", "red star", "blue", "", "red red"]
     pools = {"p": np.array([0, 1]), "q": np.array([2, 3, 4])}
     assert pool_entropies(split(texts), pools) == {
-        "p": pytest.approx(word_entropy(texts[:2])), "q": pytest.approx(word_entropy(texts[2:]))
+        "p": pytest.approx(entropy(*texts[:2])), "q": pytest.approx(entropy(*texts[2:]))
     }  # fmt: skip
 
 

@@ -85,8 +85,8 @@ def test_it_is_evidence_against_the_same_rows_with_paired_seeds_and_the_rewritin
         assert {r.effect.seeds for r in found.values()} == {2}
         assert found["clean_ip_mapper"].effect.change == 0
         assert "mapper" not in {r.kind for r in rank(opened)}
-        told = {r["label"]: r for r in judged(opened)}["all rows → remove_specific_chars_mapper(chars_to_remove=aeo)"]
-        assert told["against"] == "all rows" and told["rewritten"]["changed"] > 0
+        told = {r.label: r for r in judged(opened)}["all rows → remove_specific_chars_mapper(chars_to_remove=aeo)"]
+        assert told.against == "all rows" and told.rewritten is not None and told.rewritten.changed > 0
         assert all(m.effect.change for m in candidates(opened))
     assert rows(mapped.study, "SELECT 1 FROM costs WHERE kind = 'rewrite' AND seconds > 0")
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from engine.evidence import recipe
 from engine.evidence import sentences as insight
 from engine.evidence.effects import Effect
 from engine.evidence.ranking import Ranked
+from engine.journal.results import STATISTICS, Correlation
+from engine.journal.store import Store
 from engine.records.pool import Layer, Pool
 from engine.records.sentence import Sentence
 
@@ -24,23 +28,23 @@ def entry(label: str, kind: str, change: float, interval: Interval, samples: int
     return Ranked(pool, label, kind, "op", label.split(" ")[0], "low", samples, 1.0, effect)
 
 
+@dataclass
 class FakeStudy:
     """What the templates read of a study beside its ranking."""
 
-    context = "c"
-
-    class store:
-        @staticmethod
-        def result(_context: str, _name: str) -> Any:
-            return {"names": ["a", "b"], "r": [[1.0, 0.9], [0.9, 1.0]]}
+    store: Store
+    context: str = "c"
 
 
 def told(monkeypatch: pytest.MonkeyPatch, stage: str, ranked: list[Ranked]) -> list[Sentence]:
     def rank(_: Any, kinds: tuple[str, ...], *_more: Any, **_named: Any) -> list[Ranked]:
         return [r for r in ranked if r.kind in kinds]
 
-    monkeypatch.setattr(insight, "rank", rank)
-    return insight.sentences(cast(Any, FakeStudy()), stage)
+    for module in (insight, recipe):
+        monkeypatch.setattr(module, "rank", rank)
+    with Store(Path(":memory:")) as store:
+        STATISTICS.put(store, "c", Correlation(["a", "b"], [[1.0, 0.9], [0.9, 1.0]], ["a", "b"], {"a": 1, "b": 1}, []))
+        return insight.sentences(cast(Any, FakeStudy(store)), stage)
 
 
 def test_the_probe_names_what_helps_hurts_and_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.base.errors import StoreError
+from engine.journal.results import Result
 from engine.journal.schema import schema
 from engine.journal.store import Store
 
@@ -81,14 +83,14 @@ def test_a_reader_sees_what_is_committed_while_the_engine_writes(file: Path) -> 
 def test_results_are_json_and_refuse_what_json_cannot_hold(file: Path) -> None:
     with Store(file) as store:
         for content in ({"a": [1, None, "ü"]}, {}, [], 0, None):
-            store.put_result("c", "name", content)
-            assert store.result("c", "name") == content
-        assert store.result("c", "other") is None
-        assert store.result("d", "name") is None
-        store.put_result("c", "name", 1)
+            Result[Any]("name", Any).put(store, "c", content)
+            assert Result[Any]("name", Any).get(store, "c") == content
+        assert Result[Any]("other", Any).get(store, "c") is None
+        assert Result[Any]("name", Any).get(store, "d") is None
+        Result[Any]("name", Any).put(store, "c", 1)
         with pytest.raises(ValueError, match="Out of range float values"):
-            store.put_result("c", "name", {"a": float("nan")})
-        assert store.result("c", "name") == 1
+            Result[Any]("name", Any).put(store, "c", {"a": float("nan")})
+        assert Result[Any]("name", Any).get(store, "c") == 1
 
 
 def test_a_reader_of_nothing_says_what_makes_it(file: Path) -> None:

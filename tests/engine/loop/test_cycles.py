@@ -19,12 +19,12 @@ from textual.widgets import Tree
 from app.report.figures import interval
 from app.tui.app import DjsbApp
 from engine.evidence.lineage import lineage, moves
+from engine.journal.results import CYCLE
 from engine.journal.store import Store
 from engine.loop import cycles
 from engine.loop import run as loop
 from engine.proposals.arms import control, request, trial_id
 from engine.study.opened import open_study, view_study
-from engine.study.variants import chain_of
 from tests.app.tui.driving import shown, until
 from tests.conftest import DJSB, Row, Tiny, run_djsb
 from tests.engine.conftest import CYCLES, planted
@@ -194,7 +194,7 @@ async def test_three_cycles_are_told_by_database_command_report_and_ui(
     assert all((two.study / c["path"] / "model.safetensors").exists() for c in told)
     with (view := view_study(two.study)).store:
         links = view.store.query("SELECT root, cycle, parent, init FROM cycles ORDER BY cycle")
-        kept = [view.store.result(c["context"], "cycle")["checkpoint"] for c in told]
+        kept = [end.checkpoint for c in told if (end := CYCLE.get(view.store, c["context"]))]
     assert links == [
         {"root": first["context"], "cycle": n, "parent": before["context"], "init": before["checkpoint"]}
         for n, before in ((2, first), (3, second))
@@ -238,9 +238,9 @@ def test_no_cycle_follows_where_no_recipe_is_confirmed(stopped: Tiny) -> None:
     stopped.set({"cycles": 3, "train": {"micro_batch": 8}})
     with (opened := open_study(stopped.study, 1)).store:
         assert cycles.next_start(opened) is None
-        assert [c["cycle"] for c in chain_of(opened)] == [1]
+        assert [c.cycle for c in lineage(opened)] == [1]
         (only,) = lineage(opened)
-    assert only["init"] is only["recipe"] is only["checkpoint"] is None
+    assert only.init is only.recipe is only.checkpoint is None
 
 
 def test_what_is_left_of_the_budget_is_divided_over_the_cycles_to_come(stopped: Tiny) -> None:

@@ -12,6 +12,7 @@ import torch
 from engine.base.errors import OpError, PoolError, StudyError
 from engine.data.recipes import slice_entries
 from engine.evidence.recipe_file import recipe, write_recipe
+from engine.journal.results import MODEL_SCORES
 from engine.loop import model_scores as feedback
 from engine.loop.run import run_loop
 from engine.proposals.gate import _pool_problem
@@ -22,7 +23,6 @@ from engine.records.experiment import Suggestion
 from engine.records.pool import FEEDBACK, Layer, Pool
 from engine.runner.scheduler import scheduler
 from engine.study.file import parse_study
-from engine.study.model_scores import RESULT
 from engine.study.opened import open_study
 from engine.tasks.clip.task import ClipTask
 from engine.tasks.contract import Job, Report
@@ -90,16 +90,16 @@ def test_a_study_learns_what_its_control_thinks_and_the_next_cycle_cuts_by_it(ti
         with pytest.raises(Refused, match="not computed"):
             draft(opened, bucket("model_similarity"), "person")
         run_loop(opened, until="probe", workers=1)
-        told = opened.store.result(opened.context, RESULT)
+        told = MODEL_SCORES.get(opened.store, opened.context)
         control = opened.store.one("SELECT t.*, p.kind FROM trials t JOIN pools p ON p.id = t.pool WHERE t.id = ?",
-                                   (told["trial"],))  # fmt: skip
+                                   (told.trial,))  # fmt: skip
         assert (control["kind"], control["seed"], control["state"]) == ("control", 0, "COMPLETE")
         (cost,) = opened.store.query("SELECT * FROM costs WHERE kind = 'feedback'")
         assert cost["seconds"] > 0
         assert not [c for c in opened.cuts if c.slice.op == FEEDBACK]  # this cycle's probe had ended
         pool = draft(opened, bucket("model_similarity"), "person").pools[-1].to_pool()
         (cut,) = pool.slices
-        assert cut.params == (("checkpoint", told["trial"]),)
+        assert cut.params == (("checkpoint", told.trial),)
         assert _pool_problem(pool, opened) is None
         values = opened.columns["model_similarity"].value
         assert (values[opened.realise(pool)] >= cut.low).all()
@@ -107,7 +107,7 @@ def test_a_study_learns_what_its_control_thinks_and_the_next_cycle_cuts_by_it(ti
         assert "other parameters" in (_pool_problem(other, opened) or "")  # another checkpoint is another statistic
         with pytest.raises(OpError, match="djsb export pool"):
             slice_entries(cut)
-        after = opened.following(told["trial"])
+        after = opened.following(told.trial)
         with scheduler(opened, 1e9, 1) as at_work:
             at_work.enter(after)
             feedback.begin(after, at_work)

@@ -58,16 +58,16 @@ def test_prompts_are_asked_once_of_the_checkpoint_and_change_its_scores(captione
             assert run_prompts(opened, at_work) == "done" and calls(opened) == 3  # nothing is asked twice
         found = prompting.table(opened)
         assert found is not None
-        (column,) = found["columns"]
-        own, *others = found["rows"]
-        assert own["own"] and {r["prompt"] for r in others} == {"which colour?", "say what you see"}
+        (column,) = found.columns
+        own, *others = found.rows
+        assert own.own and {r.prompt for r in others} == {"which colour?", "say what you see"}
         measured = {
             r["name"]: r["value"]
-            for r in opened.store.query("SELECT name, value FROM metrics WHERE trial = ?", (column["trial"],))
+            for r in opened.store.query("SELECT name, value FROM metrics WHERE trial = ?", (column.trial,))
         }
-        assert own["cells"][0]["scores"] == pytest.approx(measured, rel=1e-4)  # as when it was trained
-        assert all(r["cells"][0]["scores"] != own["cells"][0]["scores"] for r in others)
-        assert all(r["cells"][0]["change"] is not None for r in found["rows"])
+        assert own.cells[0].scores == pytest.approx(measured, rel=1e-4)  # as when it was trained
+        assert all(r.cells[0].scores != own.cells[0].scores for r in others)
+        assert all(r.cells[0].change is not None for r in found.rows)
         assert opened.store.one("SELECT count(*) AS n FROM trials") == trials  # nothing was trained
         assert asked(opened, "which colour?")[1:] == (
             "refused", "a repetition: all of these prompts were asked before; djsb show prompts has them",

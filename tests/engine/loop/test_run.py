@@ -75,7 +75,7 @@ def test_confirming_seeds_are_fresh(whole: Tiny) -> None:
 
 
 def test_the_ranking_does_not_read_the_confirming_seeds(whole: Tiny) -> None:
-    assert {r["seeds"] for r in leaderboard(view_study(whole.study)) if r["verdict"] != "degenerate"} == {2}
+    assert {e.seeds for e in leaderboard(view_study(whole.study)) if e.verdict != "degenerate"} == {2}
 
 
 def test_the_ledger_is_the_sum_of_the_trials(whole: Tiny) -> None:

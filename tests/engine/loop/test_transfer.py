@@ -110,13 +110,13 @@ def test_a_line_says_where_it_is_drawn_on_and_widens_there() -> None:
     line = fit([1e9, 1e10, 1e11, 1e12], [1.0, 2.1, 2.9, 4.0])
     assert line is not None
     inside, beyond = line.at(1e10), line.at(1e13)
-    assert (inside["extrapolated"], beyond["extrapolated"]) == (False, True)
-    assert inside["change"] == pytest.approx(2, abs=0.2)
-    assert beyond["change"] == pytest.approx(5, abs=0.2)
-    assert beyond["ci_high"] - beyond["ci_low"] > inside["ci_high"] - inside["ci_low"]
+    assert (inside.extrapolated, beyond.extrapolated) == (False, True)
+    assert inside.change == pytest.approx(2, abs=0.2)
+    assert beyond.change == pytest.approx(5, abs=0.2)
+    assert beyond.ci_high - beyond.ci_low > inside.ci_high - inside.ci_low
 
 
 def test_two_points_have_no_interval_and_one_has_no_line() -> None:
     two = fit([1e9, 1e10], [1.0, 2.0])
-    assert two is not None and two.slope_low is None and two.at(1e11)["ci_low"] is None
+    assert two is not None and two.slope_low is None and two.at(1e11).ci_low is None
     assert fit([1e9, 1e9], [1.0, 2.0]) is None

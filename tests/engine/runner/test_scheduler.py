@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from engine.base.errors import TrialError
+from engine.journal.results import CALIBRATION, Calibration
 from engine.journal.store import Row
 from engine.proposals import queue as proposal_queue
 from engine.runner.device import Events
@@ -67,7 +68,7 @@ def opened(tiny: Tiny) -> OpenStudy:
     tiny.set({"train": {"micro_batch": None}})
     found = open_study(tiny.study, 1)
     found.record()
-    found.store.put_result(found.context, "calibration", {"per_sample": 0.01, "fixed": 0.7, "fastest_pack": 4})
+    CALIBRATION.put(found.store, found.context, Calibration(0.01, 0.7, {}, 4, "cpu"))
     for proposal in Paper("probe").propose(found):
         proposal_queue.submit(found, proposal, Scheduler(found, 1e6, [], queue.Queue()).accounts)
         proposal_queue.ensure_trials(found, proposal)
