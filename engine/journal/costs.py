@@ -8,6 +8,20 @@ from engine.journal.store import Store, now
 
 
 @dataclass(frozen=True)
+class Cost:
+    """A charge. kind: trial, calibration, rewrite or feedback. seconds: of device time. at: UTC, ISO 8601."""
+
+    id: str
+    kind: str
+    trial: str | None
+    stage: str | None
+    device: str | None
+    samples: int | None
+    seconds: float
+    at: str
+
+
+@dataclass(frozen=True)
 class CycleCost:
     """What the trials of a cycle took. trials: that were charged. seconds: of device time."""
 
@@ -34,3 +48,35 @@ def charge(
         "id": key, "kind": kind, "trial": trial, "stage": stage, "device": device, "samples": samples,
         "seconds": seconds, "at": now(),
     })  # fmt: skip
+
+
+def total(store: Store) -> float:
+    """Device-seconds charged so far, of the whole study."""
+    (row,) = store.query("SELECT coalesce(sum(seconds), 0) AS seconds FROM costs")
+    return float(row["seconds"])
+
+
+def get(store: Store, key: str) -> float:
+    """Device-seconds of one charge; 0 where there is none."""
+    row = store.one("SELECT seconds FROM costs WHERE id = ?", (key,))
+    return float(row["seconds"]) if row else 0.0
+
+
+def since(store: Store, time: str = "") -> list[Cost]:
+    """Charges of this time (UTC, ISO 8601) and later, oldest first."""
+    return [Cost(**row) for row in store.query("SELECT * FROM costs WHERE at >= ? ORDER BY at, id", (time,))]
+
+
+def of_trial(store: Store, trial: str) -> list[Cost]:
+    """The charges of a trial's attempts."""
+    return [Cost(**row) for row in store.query("SELECT * FROM costs WHERE trial = ?", (trial,))]
+
+
+def by_stage(store: Store, context: str) -> dict[str, float]:
+    """Stage → device-seconds of its trials in a setup."""
+    rows = store.query(
+        "SELECT t.stage, sum(c.seconds) AS seconds FROM costs c JOIN trials t ON t.id = c.trial "
+        "WHERE t.context = ? GROUP BY t.stage",
+        (context,),
+    )
+    return {row["stage"]: row["seconds"] for row in rows}

@@ -73,14 +73,14 @@ class PoolCut:
 
 
 @lru_cache(8192)
-def _pool(content: str) -> Pool:
+def stored_pool(content: str) -> Pool:
     """A stored pool; who ranks again and again reads each once."""
     return pool_from_json(json.loads(content))
 
 
 def _stored(row: Row) -> StoredPool:
     names = ("label", "kind", "op", "statistic", "bucket", "at")
-    return StoredPool(_pool(row["content"]), *(row[n] for n in names))
+    return StoredPool(stored_pool(row["content"]), *(row[n] for n in names))
 
 
 def add(store: Store, pool: Pool, label: str, kind: str) -> None:
@@ -117,7 +117,7 @@ def trained(store: Store, context: str) -> list[TrainedPool]:
         (context,),
     )
     return [
-        TrainedPool(_pool(r["content"]), r["label"], r["kind"], r["op"], r["statistic"], r["bucket"], r["at"],
+        TrainedPool(stored_pool(r["content"]), r["label"], r["kind"], r["op"], r["statistic"], r["bucket"], r["at"],
                     r["samples"], r["horizon"])
         for r in rows
     ]  # fmt: skip
@@ -131,7 +131,7 @@ def cuts(store: Store, context: str) -> list[PoolCut]:
         (context,),
     )
     return [
-        PoolCut(r["op"], r["statistic"], r["bucket"], _pool(r["content"]), r["kept"], r["entropy"], r["reason"])
+        PoolCut(r["op"], r["statistic"], r["bucket"], stored_pool(r["content"]), r["kept"], r["entropy"], r["reason"])
         for r in rows
     ]
 

@@ -2,18 +2,179 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from engine.journal.store import Store
+from engine.journal.pools import stored_pool
+from engine.journal.store import Store, now
+from engine.records.pool import Pool
+from engine.records.trial import Trial, TrialState
+
+TRIALS = "SELECT t.*, p.label, p.kind FROM trials t JOIN pools p ON p.id = t.pool "
 
 
 @dataclass(frozen=True)
 class TrialStatus:
-    """A trial and its state: WAITING, RUNNING, COMPLETE, FAIL or CANCELLED."""
+    """A trial and its state."""
 
     id: str
-    state: str
+    state: TrialState
+
+
+@dataclass(frozen=True)
+class QueuedTrial(Trial):
+    """A trial that the engine is to run. rows: its pool. charged: device-seconds that this attempt has used."""
+
+    rows: Pool = field(default_factory=Pool)
+    charged: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunningTrial(Trial):
+    """A trial that runs. charged: device-seconds that this attempt has used. step: of its last curve point."""
+
+    charged: float | None = None
+    step: int | None = None
+
+
+def _trials(store: Store, rest: str, parameters: Sequence[Any]) -> list[Trial]:
+    return [Trial(**row) for row in store.query(TRIALS + rest, parameters)]
+
+
+def get(store: Store, trial: str) -> Trial | None:
+    """A trial by its id, or None."""
+    return next(iter(_trials(store, "WHERE t.id = ?", (trial,))), None)
+
+
+def beginning(store: Store, start: str) -> list[Trial]:
+    """Trials whose ids begin so."""
+    return _trials(store, "WHERE substr(t.id, 1, length(?)) = ? ORDER BY t.id", (start, start))
+
+
+def of_setup(store: Store, context: str) -> list[Trial]:
+    """All trials of a setup."""
+    return _trials(store, "WHERE t.context = ?", (context,))
+
+
+def unfinished(store: Store, context: str) -> list[Trial]:
+    """Trials of a setup that wait or run."""
+    return _trials(store, "WHERE t.context = ? AND t.state IN ('WAITING', 'RUNNING')", (context,))
+
+
+def changing(store: Store, context: str, since: str) -> list[Trial]:
+    """Trials of a setup that may change, and those that ended since a time (UTC, ISO 8601)."""
+    return _trials(
+        store, "WHERE t.context = ? AND (t.state NOT IN ('COMPLETE', 'CANCELLED') OR t.finished >= ?)", (context, since)
+    )
+
+
+def of_pool(store: Store, pool: str) -> list[Trial]:
+    """All trials on a pool, of whatever setup."""
+    return _trials(store, "WHERE t.pool = ?", (pool,))
+
+
+def of_proposal(store: Store, proposal: str) -> list[Trial]:
+    """All trials that a proposal asks for."""
+    ids = "WHERE t.id IN (SELECT trial FROM proposal_trials WHERE proposal = ?)"
+    return _trials(store, ids, (proposal,))
+
+
+def failed(store: Store, context: str) -> list[Trial]:
+    """Trials of a setup that were given up, by id."""
+    return _trials(store, "WHERE t.context = ? AND t.state = 'FAIL' ORDER BY t.id", (context,))
+
+
+def running(store: Store, context: str, others: Sequence[str] = ()) -> list[RunningTrial]:
+    """Trials of a setup that run, by device. others: ids of trials of other setups to look for, too."""
+    rows = store.query(
+        "SELECT t.*, p.label, p.kind, c.seconds AS charged, "
+        "(SELECT max(step) FROM curve_points x WHERE x.trial = t.id) AS step "
+        "FROM trials t JOIN pools p ON p.id = t.pool LEFT JOIN costs c ON c.id = t.id || ':' || t.attempts "
+        f"WHERE t.state = 'RUNNING' AND (t.context = ? OR t.id IN ({', '.join('?' * len(others))})) "
+        "ORDER BY t.device, t.started, t.id",
+        (context, *others),
+    )
+    return [RunningTrial(**row) for row in rows]
+
+
+def waiting(store: Store, context: str, proposals: Sequence[str]) -> list[QueuedTrial]:
+    """Waiting trials of the given proposals, longest first, then in rounds of seeds."""
+    rows = store.query(
+        "SELECT DISTINCT t.*, p.label, p.kind, p.content FROM trials t JOIN pools p ON p.id = t.pool "
+        "JOIN proposal_trials x ON x.trial = t.id "
+        f"WHERE t.state = 'WAITING' AND t.context = ? AND x.proposal IN ({', '.join('?' * len(proposals))}) "
+        "ORDER BY t.samples DESC, t.seed, t.id",
+        (context, *proposals),
+    )
+    return [QueuedTrial(rows=stored_pool(row.pop("content")), **row) for row in rows]
+
+
+def counts(store: Store, context: str) -> dict[str, dict[TrialState, int]]:
+    """Stage → state → how many trials of a setup."""
+    stages: dict[str, dict[TrialState, int]] = {}
+    for row in store.query(
+        "SELECT stage, state, count(*) AS n FROM trials WHERE context = ? GROUP BY stage, state", (context,)
+    ):
+        stages.setdefault(row["stage"], {})[row["state"]] = row["n"]
+    return stages
+
+
+def in_state(store: Store, state: TrialState) -> list[str]:
+    """Ids of all trials of the study in a state."""
+    return [row["id"] for row in store.query("SELECT id FROM trials WHERE state = ?", (state,))]
+
+
+def mapped_pools(store: Store, context: str) -> list[tuple[Pool, int]]:
+    """(pool, seed) of the trials of a setup whose rows mappers change, by pool and seed."""
+    rows = store.query(
+        "SELECT DISTINCT p.content, t.seed FROM trials t JOIN pools p ON p.id = t.pool WHERE t.context = ? "
+        "AND json_extract(p.content, '$.mappers') IS NOT NULL ORDER BY p.id, t.seed",
+        (context,),
+    )
+    return [(stored_pool(row["content"]), row["seed"]) for row in rows]
+
+
+def durations(store: Store, context: str) -> list[tuple[int, float]]:
+    """(samples that it trained itself, device-seconds) of every finished trial; one mean for each number of samples."""
+    rows = store.query(
+        "SELECT samples - resumed AS samples, avg(seconds) AS seconds, count(*) AS n FROM trials "
+        "WHERE context = ? AND state = 'COMPLETE' GROUP BY samples - resumed",
+        (context,),
+    )
+    return [(row["samples"], row["seconds"]) for row in rows for _ in range(row["n"])]
+
+
+def launch(store: Store, trial: Trial) -> None:
+    """It runs: with its attempt, device, estimate and the samples that an earlier one trained."""
+    store.execute(
+        "UPDATE trials SET state = 'RUNNING', attempts = ?, device = ?, estimate = ?, resumed = ?, started = ?, "
+        "error = NULL WHERE id = ?",
+        (trial.attempts, trial.device, trial.estimate, trial.resumed, trial.started, trial.id),
+    )
+
+
+def complete(store: Store, trial: str, metrics: Mapping[str, float | None], seconds: float) -> None:
+    """It ended with these scores. seconds: of device time. Call inside a transaction."""
+    store.put("metrics", [{"trial": trial, "name": name, "value": value} for name, value in metrics.items()])
+    store.execute(
+        "UPDATE trials SET state = 'COMPLETE', seconds = ?, finished = ? WHERE id = ?", (seconds, now(), trial)
+    )
+
+
+def wait_again(store: Store, trial: str) -> None:
+    """It will be run anew."""
+    store.execute("UPDATE trials SET state = 'WAITING' WHERE id = ?", (trial,))
+
+
+def fail(store: Store, trial: str, error: str) -> None:
+    """It is not tried again by this engine."""
+    store.execute("UPDATE trials SET state = 'FAIL', error = ?, finished = ? WHERE id = ?", (error, now(), trial))
+
+
+def cancel(store: Store, trial: str) -> None:
+    """It is never run again."""
+    store.execute("UPDATE trials SET state = 'CANCELLED', finished = ? WHERE id = ?", (now(), trial))
 
 
 def unfinished_lengths(store: Store, context: str) -> set[tuple[int, int]]:

@@ -1,0 +1,124 @@
+"""The tables quarantine, statistics, statistic_chunks, unreadable, duplicates: what is computed of the data, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from engine.journal.store import Store, now
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that is left out. row: its number. id: as the data names it."""
+
+    row: int
+    id: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class BadRows:
+    """How many rows are left out for one reason. row: the first of them."""
+
+    reason: str
+    n: int
+    row: int
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """A row that is like an earlier one, the `original`, as an `op` says."""
+
+    row: int
+    original: int
+    op: str
+
+
+@dataclass(frozen=True)
+class StatisticRun:
+    """An OP's statistics on a dataset. id: of the cache. dataset: content hash. unreadable: rows. seconds: it took."""
+
+    id: str
+    dataset: str
+    op: str
+    statistic: str
+    params: str
+    version: str
+    rows: int
+    unreadable: int = 0
+    seconds: float = 0.0
+
+
+def quarantine(store: Store, scan: str, bad: Iterable[BadRow]) -> None:
+    """Write the rows that a scan leaves out, in place of what was there. One transaction."""
+    with store.transaction():
+        store.execute("DELETE FROM quarantine WHERE dataset = ?", (scan,))
+        store.put("quarantine", [{"dataset": scan, **asdict(row)} for row in bad])
+
+
+def bad_rows(store: Store, scan: str, most: int) -> list[BadRow]:
+    """The first rows that a scan leaves out."""
+    sql = "SELECT row, id, reason FROM quarantine WHERE dataset = ? ORDER BY row LIMIT ?"
+    return [BadRow(**row) for row in store.query(sql, (scan, most))]
+
+
+def worst_reasons(store: Store, scan: str) -> list[BadRows]:
+    """The three most frequent reasons why a scan leaves rows out."""
+    rows = store.query(
+        "SELECT reason, COUNT(*) AS n, MIN(row) AS row FROM quarantine WHERE dataset=? GROUP BY "
+        "substr(reason, 1, 14) ORDER BY n DESC LIMIT 3",
+        (scan,),
+    )
+    return [BadRows(**row) for row in rows]
+
+
+def replace_duplicates(store: Store, removal: str, rows: Iterable[Duplicate]) -> None:
+    """Write the rows that a search for duplicates leaves out, in place of what was there. One transaction."""
+    with store.transaction():
+        store.execute("DELETE FROM duplicates WHERE dataset = ?", (removal,))
+        store.put("duplicates", [{"dataset": removal, **asdict(row)} for row in rows])
+
+
+def duplicates(store: Store, removal: str) -> list[Duplicate]:
+    """The rows that a search for duplicates left out."""
+    rows = store.query("SELECT row, original, op FROM duplicates WHERE dataset = ? ORDER BY row", (removal,))
+    return [Duplicate(**row) for row in rows]
+
+
+def begin_statistic(store: Store, run: StatisticRun) -> None:
+    """Write a run that has computed nothing yet; what an earlier one had is forgotten. One transaction."""
+    with store.transaction():
+        store.execute("DELETE FROM statistic_chunks WHERE statistic = ?", (run.id,))
+        store.execute("DELETE FROM unreadable WHERE statistic = ?", (run.id,))
+        store.put("statistics", {**asdict(run), "at": now()})
+
+
+def chunk_starts(store: Store, run: str) -> set[int]:
+    """First rows of the chunks that a run has computed."""
+    return {row["start"] for row in store.query("SELECT start FROM statistic_chunks WHERE statistic = ?", (run,))}
+
+
+def add_chunk(
+    store: Store, start: int, stop: int, seconds: Mapping[str, float],
+    unreadable: Mapping[str, Sequence[tuple[int, str]]],
+) -> None:  # fmt: skip
+    """Count a chunk of rows as computed. seconds: by run. unreadable: (row, reason) by run. One transaction."""
+    with store.transaction():
+        store.put("statistic_chunks", [{"statistic": run, "start": start, "stop": stop} for run in seconds])
+        for run, spent in seconds.items():
+            rows = unreadable.get(run, ())
+            store.put("unreadable", [{"statistic": run, "row": row, "reason": why} for row, why in rows])
+            store.execute(
+                "UPDATE statistics SET seconds = seconds + ?, unreadable = unreadable + ? WHERE id = ?",
+                (spent, len(rows), run),
+            )
+
+
+def unreadable_statistics(store: Store) -> list[StatisticRun]:
+    """Runs whose OP could not read some rows."""
+    sql = (
+        "SELECT id, dataset, op, statistic, params, version, rows, unreadable, seconds FROM statistics "
+        "WHERE unreadable > 0"
+    )
+    return [StatisticRun(**row) for row in store.query(sql)]

@@ -1,0 +1,50 @@
+"""The table curve_points: what trials report while they train. None stands for a value that is not a number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine.journal.store import Store
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """name: of the value, e.g. loss. step: optimiser steps done."""
+
+    name: str
+    step: int
+    value: float | None
+
+
+def add(store: Store, trial: str, step: int, values: Mapping[str, float | None]) -> None:
+    """Write the values of one step."""
+    store.put("curve_points", [{"trial": trial, "name": n, "step": step, "value": v} for n, v in values.items()])
+
+
+def of_trial(store: Store, trial: str) -> list[CurvePoint]:
+    """All points of a trial, by name and step."""
+    sql = "SELECT name, step, value FROM curve_points WHERE trial = ? ORDER BY name, step"
+    return [CurvePoint(**row) for row in store.query(sql, (trial,))]
+
+
+def curve(store: Store, trial: str, name: str, last: int = -1) -> list[CurvePoint]:
+    """One curve of a trial, by step. last: so many points at most; -1: all."""
+    sql = "SELECT name, step, value FROM curve_points WHERE trial = ? AND name = ? ORDER BY step DESC LIMIT ?"
+    return [CurvePoint(**row) for row in store.query(sql, (trial, name, last))][::-1]
+
+
+def names(store: Store, trial: str) -> list[str]:
+    """The names of a trial's curves, sorted."""
+    rows = store.query("SELECT DISTINCT name FROM curve_points WHERE trial = ? ORDER BY name", (trial,))
+    return [row["name"] for row in rows]
+
+
+def first_name(store: Store, context: str) -> str | None:
+    """The curve to draw of a setup's trials: the loss, where there is one."""
+    row = store.one(
+        "SELECT c.name FROM curve_points c JOIN trials t ON t.id = c.trial WHERE t.context = ? "
+        "ORDER BY c.name != 'loss', c.name LIMIT 1",
+        (context,),
+    )
+    return row["name"] if row else None
