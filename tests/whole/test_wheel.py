@@ -55,7 +55,7 @@ def run(here: Path, *command: object) -> subprocess.CompletedProcess[str]:
     """Run a program in the user's folder, which is on PYTHONPATH too."""
     env = {k: v for k, v in os.environ.items() if k != "VIRTUAL_ENV"} | {"PYTHONPATH": str(here)}
     return subprocess.run(
-        [*map(str, command)], cwd=here, env=env, capture_output=True, text=True, check=False, timeout=800
+        [*map(str, command)], cwd=here, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=800
     )
 
 
@@ -82,6 +82,16 @@ def test_djsb_runs_its_own_modules_and_leaves_a_users_import_alone(installed: Pa
     ):
         done = run(hostile, installed / command[0], *command[1:])
         assert done.returncode == 0, (command, done.stderr)
+
+
+def test_worker_and_feed_are_no_commands_of_a_person(installed: Path, hostile: Path) -> None:
+    for program in (installed / "djsb", Path(sys.executable).with_name("djsb")):  # of the wheel, of the clone
+        for name in ("worker", "feed"):
+            done = run(hostile, program, name)
+            assert done.returncode == 2 and f"No such command '{name}'" in done.stderr
+    for entry in ((installed / "python", "-m", "djsb"), (sys.executable, ROOT / "djsb.py")):
+        done = run(hostile, *entry, "worker")  # its standard input has ended, and so does it
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ Picture = list[list[tuple[int, int, int]]]
 def picture(value: Any, root: Path, folder: Path) -> Picture | str | None:
     """A row's first image as RGB rows of at most SIDE × SIDE; why it cannot be shown; None for a row without images.
 
-    root, folder: where media paths start from, as in engine/media.py.
+    root, folder: where media paths start from, as in engine/data/media.py.
     """
     from engine.data.dataset import as_list  # it brings NumPy, which the UI's process does without
     from engine.data.media import locate

@@ -2,7 +2,7 @@
 
 JSON lines in gzip. The first line is a header; then come blocks, each a gzip member of its own that begins with a whole
 snapshot and goes on with what changed. Each line is flushed, so a recorder that is killed leaves a readable file. A
-file may come from anywhere: every line is checked (app/tui/recording_shape.py), and sizes are bounded.
+file may come from anywhere: every line is checked (app/tui/recording/shape.py), and sizes are bounded.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`djsb tui --serve`: the same UI in a browser. Each tab is a session, a process of its own, by textual-serve.
 
 textual-serve asks nobody who they are. Here every request must carry the token of the URL, name this machine as its
-host, and, where it opens a session, come from our own page (app/tui/guard.py). Nothing is loaded from elsewhere.
+host, and, where it opens a session, come from our own page (app/tui/web/guard.py). Nothing is loaded from elsewhere.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The scores of TextVQA, MMBench and MME, as their authors define them: pure functions of answers.
 
-What a model answered comes from engine/tasks/vlm_evaluation.py, what is right from engine/tasks/vqa_files.py.
+What a model answered comes from evaluation.py, what is right from benchmarks.py.
 """
 
 from __future__ import annotations
