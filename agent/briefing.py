@@ -1,4 +1,4 @@
-"""The digest: what a language model is told of a study, in a text that fits a small context.
+"""The briefing: a text about a study that fits a small model's context window.
 
 All of it is our own: names of statistics, numbers, ids. Rows of the dataset are shown by a tool only, and the results
 on fresh seeds are shown nowhere.
@@ -145,7 +145,7 @@ def _mappers(opened: OpenStudy) -> str:
 
 
 def _prompts(opened: OpenStudy) -> str:
-    """Prompts that were asked, against the study's own; that says nothing of how the recipe did on fresh seeds."""
+    """Caption prompts against the study's own. Holds no result of the recipe on fresh seeds."""
     table = prompting.table(opened)
     if table is None:
         return ""

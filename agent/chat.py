@@ -75,7 +75,7 @@ class Chat:
             self.messages += [HumanMessage(question), AIMessageChunk(content="".join(said))]
 
     def _stream(self, agent: Any, messages: list[AnyMessage], seconds: float) -> Iterator[str]:
-        """Pieces of the answer as they come; the model is read in a thread, so that time and `stop` are heard."""
+        """The answer in pieces. A thread reads the model, so that the time limit and `stop` work."""
         pieces: queue.Queue[str | BaseException | None] = queue.Queue()
 
         def read() -> None:
@@ -84,7 +84,7 @@ class Chat:
                     if isinstance(chunk, AIMessageChunk) and chunk.text:
                         pieces.put(str(chunk.text))
                 pieces.put(None)
-            except BaseException as error:  # told to the one who waits
+            except BaseException as error:  # raised again in the waiting thread
                 pieces.put(error)
 
         threading.Thread(target=read, daemon=True, name="djsb-chat").start()

@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 
 class ModelError(DjsbError):
-    """The language model could not be asked, or gave nothing that can be used."""
+    """The language model did not answer, or its answer cannot be used."""
 
 
 def missing(settings: AgentSection) -> str | None:
@@ -44,7 +44,7 @@ def connect(settings: AgentSection) -> ChatOpenAI:
     """A chat model by the environment's key and server. Raises: ModelError when there is none."""
     if problem := missing(settings):
         raise ModelError(problem)
-    # whatever another program of the user's has set: nothing of a study is sent to a tracing service
+    # a user's tracing settings for other programs must not send a study to a tracing service
     os.environ["LANGSMITH_TRACING"] = os.environ["LANGCHAIN_TRACING_V2"] = "false"
     from langchain_openai import ChatOpenAI
     from openai import DefaultHttpxClient
@@ -61,7 +61,7 @@ def connect(settings: AgentSection) -> ChatOpenAI:
 
 
 def within(seconds: float, work: Callable[[], Result], close: Callable[[], None], stop: Callable[[], bool]) -> Result:
-    """What `work` returns, if it does so in time; it runs in a thread of its own, so that signals are heard.
+    """The result of `work`, run in a thread with a time limit, so that signals interrupt it.
 
     close: ends the connection when time is up or `stop` says so; the thread is left to end by itself.
     Raises: ModelError when time is up; whatever `work` raises.
@@ -71,7 +71,7 @@ def within(seconds: float, work: Callable[[], Result], close: Callable[[], None]
     def run() -> None:
         try:
             outcome.append((True, work()))
-        except BaseException as error:  # told to the one who waits
+        except BaseException as error:  # raised again in the waiting thread
             outcome.append((False, error))
 
     thread = threading.Thread(target=run, daemon=True, name="djsb-model")

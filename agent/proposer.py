@@ -1,4 +1,4 @@
-"""The language model as a proposer: what it suggests goes through the gate to the queue, and waits there."""
+"""The language model as a proposer: its suggestions pass the gate and wait in the queue."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Summary(BaseModel):
 
 @dataclass
 class ModelProposer:
-    """Asks the study's language model. It fails quietly: what went wrong is an event and in `note`.
+    """Asks the study's language model. A failure is no exception: it becomes an event, and `note`.
 
     limit: device-seconds of the study's budget. asked: ids of all that it put to the gate in the last round, refused
     ones too.

@@ -1,4 +1,4 @@
-"""One bounded question to a LangChain agent: so many calls, so many invalid replies, so much time, so many tokens."""
+"""One question to a LangChain agent, with limits on calls, invalid replies, time and tokens."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Question(Generic[Reply]):
             self.messages.append(HumanMessage(problem))
 
     def _invalid(self, error: Exception) -> str:
-        """What the model is told of an invalid reply. Raises: ModelError when it was one too many."""
+        """The message that answers an invalid reply. Raises: ModelError after the last try."""
         self.invalid.append(told(error))
         if len(self.invalid) >= self.settings.tries:
             raise ModelError(f"no valid reply in {len(self.invalid)} tries, at last: {self.invalid[-1]}")

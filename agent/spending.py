@@ -1,4 +1,4 @@
-"""Tokens and cost of the language model: every call is recorded in the study, and the cap is kept before a call."""
+"""Tokens and cost of the language model. Each call is recorded; a call that may pass the cap is not made."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Ledger:
         return row
 
     def check(self, characters: int) -> None:
-        """Raises: ModelError when a call of so many characters would go beyond the study's cap."""
+        """Raises: ModelError when a call of that many characters would pass the study's cap."""
         had, ahead = self.spent(), characters // CHARACTERS
         used = had["read"] + had["written"]
         if used + ahead > self.settings.tokens:

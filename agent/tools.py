@@ -136,7 +136,7 @@ def _answer(content: Any) -> str:
 
 
 def safely(tool: Callable[..., str]) -> Callable[..., str]:
-    """The tool with its errors told to the model in one line."""
+    """The tool; an error becomes a one-line answer to the model."""
     from functools import wraps
 
     @wraps(tool)

@@ -193,7 +193,7 @@ class DjsbApp(App[None]):
 
     @work
     async def _make_screens(self) -> None:
-        """Make the other screens while nobody waits for them: the first look at one is then as quick as any."""
+        """Make the other screens while the UI is idle, so that the first visit is quick."""
         for mode in KEYS:
             await asyncio.sleep(0.05)  # keys go first
             await asyncio.to_thread(KEYS[mode][1].prepare)

@@ -270,7 +270,7 @@ def _run_data_juicer(scratch: Path, config: Path, where: str) -> NDArray[np.int6
         settings = init_configs([part for name, path in arguments.items() for part in (f"--{name}", str(path))])
         kept = DefaultExecutor(settings).run(skip_export=True)
         return np.sort(np.asarray(kept["row"], np.int64))
-    except (Exception, SystemExit) as error:  # a process border: libraries raise whatever they raise
+    except (Exception, SystemExit) as error:  # a process border: libraries may raise any exception
         reason = one_line(str(error))[:300] or type(error).__name__
         raise DataError(
             f"Data-Juicer could not apply {where}: {type(error).__name__}: {reason}; mend or leave out that row or OP"

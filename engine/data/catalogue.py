@@ -261,7 +261,7 @@ MAPPERS: dict[str, Mapping[str, type]] = {
     "whitespace_normalization_mapper": {},
 }
 
-# what a mapper must be told besides, so that it gives one row for each and asks no other model
+# fixed parameters: one output row for each input row, and no second model
 MAPPERS_FIXED: dict[str, Mapping[str, Any]] = {
     "image_captioning_mapper": {"keep_original_sample": False},
     "image_diffusion_mapper": {"keep_original_sample": False, "aug_num": 1},
@@ -272,7 +272,7 @@ MAPPERS_PACKAGES = {
 
 
 def mapper_fields(name: str) -> tuple[frozenset[str], str]:
-    """(modalities that a mapper of the list reads, the one that it rewrites)."""
+    """(modalities that a mapper reads, the one that it changes)."""
     if name == "image_diffusion_mapper":
         return frozenset({"text", "image"}), "image"
     return frozenset({"image", "text"} if name == "image_captioning_mapper" else {"text"}), "text"

@@ -1,4 +1,4 @@
-"""The one door to Data-Juicer: imported quietly, never allowed to install or download anything.
+"""The only import of Data-Juicer: without its log, and without installing or downloading anything.
 
 Every process that builds OPs comes through `load_op` or `prepare`, spawned children included.
 """
@@ -46,7 +46,7 @@ def prepare() -> None:
 
 
 def local_only() -> None:
-    """What the libraries below an OP would fetch for themselves is an error."""
+    """Turn a download by an OP's libraries into an error."""
     from data_juicer.utils import asset_utils, model_utils
 
     def refuse(what: Any, *_: Any, **__: Any) -> NoReturn:
@@ -88,6 +88,6 @@ def load_op(name: str, params: dict[str, Any]) -> Any:
         return load_ops([{name: {**params, "skip_op_error": False}}])[0]
     except OpError:
         raise
-    except Exception as error:  # a border: OPs raise whatever their libraries raise
+    except Exception as error:  # a border: OPs may raise any exception
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise OpError(f"{name} cannot be built: {reason[0]}; check its parameters and models (djsb check)") from error

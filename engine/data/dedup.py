@@ -1,4 +1,4 @@
-"""Duplicates, found by Data-Juicer's deduplicators before pools are cut, and told with the row that each is like.
+"""Duplicates, found by Data-Juicer's deduplicators before pools are cut, each with the earlier row it resembles.
 
 Hashes are made chunk by chunk in worker processes; the deduplicator then says which rows stay. What it said is cached
 under the dataset, the section and Data-Juicer's version.

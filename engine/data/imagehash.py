@@ -38,7 +38,6 @@ class AHash(_Hash):
     """Brighter than the mean or not."""
 
     def bits(self, grey: Grey) -> NDArray[np.bool_]:
-        """See _Hash."""
         return np.asarray(grey >= grey.mean())
 
 
@@ -48,7 +47,6 @@ class DHash(_Hash):
     side = (9, 8)
 
     def bits(self, grey: Grey) -> NDArray[np.bool_]:
-        """See _Hash."""
         return np.asarray(grey[:, 1:] > grey[:, :-1])
 
 
@@ -58,7 +56,6 @@ class PHash(_Hash):
     side = (32, 32)
 
     def bits(self, grey: Grey) -> NDArray[np.bool_]:
-        """See _Hash."""
         from scipy.fftpack import dct
 
         low = dct(dct(grey, axis=0), axis=1)[:8, :8]

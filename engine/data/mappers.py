@@ -31,7 +31,7 @@ from engine.journal.results import MappedRow, MapperExample, MapperSummary
 from engine.records.pool import Rewrite
 
 Mappers = tuple[Rewrite, ...]
-TEXT_CHUNK, MODEL_CHUNK = 2_000, 16  # rows of a file; a killed run does at most so many again
+TEXT_CHUNK, MODEL_CHUNK = 2_000, 16  # rows of a file, which a killed run repeats at most
 EXAMPLES, LONGEST = 5, 2_000  # rows that are shown, characters of each
 NO_TEXT = "the mapper left no text"  # why a row stays as it was, where no mapper failed
 Numbers = NDArray[np.int64]
@@ -59,7 +59,7 @@ class Rewriting:
 
     @property
     def changes(self) -> frozenset[str]:
-        """Which of text and image are rewritten."""
+        """Which of text and image the mappers change."""
         return frozenset(mapper_fields(m.op)[1] for m in self.mappers)
 
     @cached_property
@@ -67,7 +67,7 @@ class Rewriting:
         return self.data.path if self.data.path.is_dir() else self.data.path.parent
 
     def run(self, rows: Numbers, workers: int) -> Iterator[tuple[int, int, float]]:
-        """Rewrite rows that are not rewritten yet: (first row, rows, seconds) of each part as it is done.
+        """Map the rows that are not mapped yet; yields (first row, rows, seconds) of each part.
 
         rows: ascending row numbers. Raises: OpError when a mapper cannot be built.
         """
@@ -80,7 +80,7 @@ class Rewriting:
         yield from run_chunks(_rewrite_chunk, jobs, workers)
 
     def missing(self, rows: Numbers) -> bool:
-        """True when some of the rows are not rewritten yet."""
+        """True when some of the rows are not mapped yet."""
         return any(r not in have for start, part in self._parts(rows) for have in [self.results(start)] for r in part)
 
     def _parts(self, rows: Numbers) -> Iterator[tuple[int, Numbers]]:
@@ -155,7 +155,7 @@ class Rewriting:
         return Dataset(target, self.data.fields)
 
     def summary(self, rows: Numbers) -> MapperSummary:
-        """What became of rows: how many changed, why some stayed as they were, and the first changed ones."""
+        """Counts of changed rows and of unchanged ones by reason, and the first changed rows."""
         changed, kept, examples = 0, dict[str, int](), list[MapperExample]()
         for start, part in self._parts(rows):
             results = self.results(start)
@@ -225,7 +225,7 @@ def failures(summary: MapperSummary) -> int:
 
 
 def _rewrite_chunk(job: _Job) -> tuple[int, int, float]:
-    """Rewrite rows of one chunk and add them to its file."""
+    """Map rows of one chunk and add them to its file."""
     work, start, numbers, rank = job
     began = time.perf_counter()
     results = work.results(start)
@@ -252,8 +252,8 @@ def _rewrite(work: Rewriting, number: int, row: Row, scratch: Path, rank: int) -
             _seed([work.data.fields.text and row.get(work.data.fields.text), number, str(mapper)])
             asked, images = _mapped(work, mapper, asked, images, scratch, rank)
     except OpError:
-        raise  # no row can be rewritten
-    except Exception as error:  # a border: OPs raise whatever their libraries raise; the row is counted
+        raise  # no row can be mapped
+    except Exception as error:  # a border: OPs may raise any exception; the row is counted
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return {"text": None, "images": None, "kept": reason}
     if not asked.strip():

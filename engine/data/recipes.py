@@ -78,7 +78,7 @@ class Recipe:
 
     @property
     def mappers(self) -> tuple[Entry, ...]:
-        """What rewrites the rows that stay; always after the filters."""
+        """The mappers, always after the filters."""
         return tuple(entry for entry in self.process if entry[0] in MAPPERS)
 
     @property
@@ -89,7 +89,7 @@ class Recipe:
     def yaml(self, header: Sequence[str] = ()) -> str:
         """The recipe as Data-Juicer YAML, under comment lines.
 
-        header: each becomes one comment line, whatever it holds.
+        header: each becomes one comment line, line breaks included.
         """
         content: dict[str, Any] = {
             "project_name": None if self.project_name is None else one_line(self.project_name),
@@ -242,7 +242,7 @@ def _written(value: _Number, number: Number) -> Any:
 
 
 def read_recipe(text: str, where: str, root: Path) -> Recipe:
-    """Parse and check a recipe, which nobody need have meant well.
+    """Parse and check a recipe from an untrusted source.
 
     where: names it in errors. root: folder that relative model paths start from. Its dataset_path
     and export_path are ignored (`Recipe.ignored`): what is read and written is the caller's choice.

@@ -97,7 +97,7 @@ def pool_entropies(texts: Words, pools: Mapping[str, NDArray[np.int64]]) -> dict
     return entropies
 
 
-PRIOR = 10.0  # rows that a word's share in all rows counts for, in bucket and rest
+PRIOR = 10.0  # pseudo-rows: weight of a word's overall share in bucket and rest
 LEVEL = 0.01  # chance that any word of a random bucket would be named
 LONGEST = 30  # characters of a word that is shown
 
@@ -107,8 +107,8 @@ def distinctive(
 ) -> dict[str, list[Term]]:
     """The words that tell each bucket from the other good rows, strongest first; at most `top` of each.
 
-    Log-odds ratios with an informative Dirichlet prior (Monroe, Colaresi and Quinn 2008) of the rows that hold a word,
-    however often: one row of spam is one row. Only words that stand out beyond all that are tried are named.
+    Log-odds ratios with an informative Dirichlet prior (Monroe, Colaresi and Quinn 2008). A row counts once for a word,
+    so one spam row is one row. The threshold is corrected for the number of words.
     good: (rows,). buckets: name → (rows,).
     """
     from scipy import stats

@@ -1,9 +1,8 @@
-"""Evidence: every number that a decision rests on.
+"""Effects: a pool's change against its control, with interval and verdict.
 
-Pools are compared with the control of the same size and samples. The control's seeds that a pool lacks
-count as far as the measured correlation of their scores over seeds says; at equal seeds this is the
-paired mean. The control's noise counts once for each pool, since all share it. Intervals are corrected
-for the number of pools, and hold whenever one looks.
+The control has the pool's size and samples. At equal seeds the change is the paired mean. Further seeds of the
+control count by the measured correlation over seeds. All pools share the control, so its noise counts once for each.
+Intervals are corrected for the number of pools and for repeated looks (anytime-valid).
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Effect:
     change: mean over seeds, percent. std: of one seed's change, percent; None below two seeds.
     ci_low, ci_high: simultaneous confidence interval, percent. metrics: metric → relative change, percent.
     skipped: what was left out and why. standard_error: of the change, percent; None below two seeds.
-    own_error: the part of it that is the pool's own, without the control's, percent; None where nothing is known.
+    own_error: the same without the control's noise, percent; None where unknown.
     """
 
     pool: str
@@ -173,7 +172,7 @@ def _judge(
     noise = np.array([own, shared, unpaired])
     error = np.sqrt(noise.sum(0))
     with np.errstate(divide="ignore", invalid="ignore"):
-        # joined after Satterthwaite; as both may rest on the same residuals, not beyond the larger
+        # Satterthwaite's degrees of freedom; both may share residuals, so at most the larger
         part = (noise / error**2) ** 2
         df = 1 / (part[0] / dfs[:-1] + part[1] / dfs[-1] + part[2] / max(1, fit.common_df))
         df = np.minimum(df, np.maximum(dfs[:-1], dfs[-1]))
@@ -246,10 +245,10 @@ def effects(
 def chances(effects: Sequence[Effect], k: int = 1, draws: int = 20_000, doubt: float = 0.0) -> dict[str, float]:
     """Pool → probability that its true change is among the k best, 0 … 1; of pools whose own error is known.
 
-    True changes are taken to be normal around a common mean; how far they spread is the spread of the measured
-    ones beyond their errors (empirical Bayes). The control's noise, which all share, does not matter.
-    draws: Monte Carlo samples, always the same ones. doubt: variance that what is meant may differ by from what is
-    measured (the end of a training from its beginning), as a multiple of the pools' own spread.
+    Empirical Bayes: true changes are normal around a common mean, and their variance is that of the measured changes
+    less their errors. The control's noise is common to all and cancels.
+    draws: Monte Carlo samples, of a fixed seed. doubt: further variance as a multiple of the pools' own spread, since the
+    end of a training may differ from its measured beginning.
     """
     known = sorted((e for e in effects if e.change is not None and e.own_error is not None), key=lambda e: e.pool)
     change = np.array([e.change for e in known], np.float64)

@@ -93,7 +93,7 @@ def against_first(view: OpenStudy, chain: Sequence[str], recipe: Recipe | None) 
 
 
 def conclusion(view: OpenStudy, pinned: bool) -> CycleEnd:
-    """What the cycle came to. pinned: a further cycle may start from its checkpoint."""
+    """The result of a cycle. pinned: a further cycle may start from its checkpoint."""
     store, chain = view.store, [c.context for c in cycles.chain(view.store, view.context)]
     order, best = standing(view), best_checkpoint(view)
     before = results.CYCLE.get(store, chain[-2]) if len(chain) > 1 else None
@@ -110,7 +110,7 @@ def conclusion(view: OpenStudy, pinned: bool) -> CycleEnd:
 
 @dataclass(frozen=True)
 class CycleSummary:
-    """A cycle from its start to what it came to; what only its end shows is None before.
+    """A cycle from start to result; fields that only its end shows are None before.
 
     path: of its checkpoint, where that is kept. trials: that were charged. seconds: device-seconds of those.
     """

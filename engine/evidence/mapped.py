@@ -1,4 +1,4 @@
-"""What mappers came to: mapped pools against the same rows as they are (Table 15)."""
+"""Mapped pools against the same rows without mapping (Table 15)."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def approved(view: OpenStudy) -> list[str]:
 
 @dataclass(frozen=True)
 class Column:
-    """A cycle's checkpoint that is asked. path: its folder, relative to the study's."""
+    """A cycle's checkpoint that captions. path: its folder, relative to the study's."""
 
     cycle: int
     context: str
@@ -38,7 +38,7 @@ class Column:
 
 
 def columns(view: OpenStudy) -> list[Column]:
-    """Each cycle's checkpoint that is asked; cycles of which none is kept are left out.
+    """The checkpoint of each cycle that captions; a cycle without a kept one is left out.
 
     The best of the cycle's confirmed recipe or, where that is not kept, the best that is.
     """
@@ -88,7 +88,7 @@ class PromptTable:
 
 
 def table(view: OpenStudy) -> PromptTable | None:
-    """The study's own prompt first, then the others as they did in the first cycle; None where none was asked."""
+    """The study's own prompt first, then the others by their result in the first cycle; None without prompts."""
     answers = {
         c: scores for c in columns(view)
         if (scores := (results.PROMPTS.get(view.store, c.context) or {}).get(c.trial))

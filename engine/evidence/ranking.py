@@ -78,7 +78,7 @@ def rank(
 
     names = {key: ":".join(map(str, key)) for key in trained}
     chosen = [k for k, p in trained.items() if p.kind in kinds and k[1:] in controls and k in table]
-    # a length that some pools still wait for counts only where there is no other: which came first is chance
+    # a length that some pools still miss is used only where there is no other: the order of trials must not matter
     unfinished = trials.unfinished_lengths(store, context)
     longest: dict[tuple[str, int], float] = {}
     for pool, samples, horizon in sorted(chosen):

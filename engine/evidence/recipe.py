@@ -37,7 +37,7 @@ class Answer:
 
 
 def answer(view: OpenStudy) -> Answer:
-    """The study's current answer: what the status, the report, the UI and a language model are told."""
+    """The study's current answer, for status, report, UI and language model."""
     store, context = view.store, view.context
     recipes = (
         CycleRecipe(**asdict(recipe), cycle=cycle.cycle)

@@ -31,7 +31,7 @@ def approved(view: OpenStudy) -> list[StoredProposal]:
 
 
 def trials_of(view: OpenStudy) -> list[TrialStatus]:
-    """All trials of those proposals, in whatever context."""
+    """All trials of those proposals, of any setup."""
     return trials.of_proposals(view.store, [p.id for p in approved(view)])
 
 
@@ -95,7 +95,7 @@ def _change(view: OpenStudy, runs: ProposalRuns, points: int) -> Change:
 
 @dataclass(frozen=True)
 class Expected:
-    """The line's change at so many FLOPs, with its interval. extrapolated: beyond what was measured."""
+    """The line's change at a number of FLOPs, with its interval. extrapolated: outside the measured range."""
 
     flops: float
     change: float
@@ -123,7 +123,7 @@ class Line:
     _quantile: float
 
     def at(self, flops: float) -> Expected:
-        """The expected change at so many FLOPs."""
+        """The expected change at a number of FLOPs."""
         x = float(np.log10(flops))
         change = self.intercept + self.slope * x
         half = None

@@ -1,4 +1,4 @@
-"""A checkpoint that something goes on from, made again where it was not kept."""
+"""A checkpoint to continue from; trained again if it was not kept."""
 
 from __future__ import annotations
 

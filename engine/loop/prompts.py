@@ -14,7 +14,7 @@ from engine.study.opened import OpenStudy
 
 
 def run_prompts(opened: OpenStudy, scheduler: Scheduler) -> str:
-    """Ask what was not asked yet; how it ended: `done`, `stopped` or `budget`."""
+    """Run the prompts that have no scores yet. Returns `done`, `stopped` or `budget`."""
     prompts = approved(opened)
     if not prompts:
         return "done"

@@ -114,7 +114,7 @@ def _failures(opened: OpenStudy) -> str:
 
 
 def _joined(ends: list[Ended], opened: OpenStudy, afterwards: str, scheduler: Scheduler) -> Ended:
-    """How all cycles together ended: as the last one, but the budget that ended an earlier one is told as well.
+    """How all cycles ended: as the last one, with a note where the budget ended an earlier one.
 
     afterwards: how transfers and prompts ended.
     """

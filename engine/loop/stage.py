@@ -1,4 +1,4 @@
-"""One stage: rounds of proposals through gate and policy, and their trials, until nobody has more to ask."""
+"""One stage: rounds of proposals, gate, policy and trials, until no proposer has more."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Policy:
 def run_stage(
     opened: OpenStudy, stage: str, policy: Policy, scheduler: Scheduler, adviser: Adviser | None
 ) -> tuple[str, str]:
-    """Rounds of one stage until nobody has more to ask: how it ended, and why before its end."""
+    """Run the rounds of a stage: how it ended, and why if it ended early."""
     asks = proposer(opened.study, stage)
     advised = adviser is None or stage == "confirm"
     while True:

@@ -16,7 +16,7 @@ PoolKind = Literal["control", "single", "combination", "repetition", "layers", "
 
 
 def trial_id(opened: OpenStudy, request: PoolRequest, seed: int) -> str:
-    """The trial's content hash: equal requests are one trial, whoever asks."""
+    """The trial's content hash. Equal arms are one trial, independent of who proposed them."""
     parts = [opened.context, request.to_pool().id, request.samples, seed, opened.init]
     return digest([*parts, request.horizon] if request.horizon else parts)
 

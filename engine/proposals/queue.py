@@ -1,4 +1,4 @@
-"""The queue of proposals: what is asked for, what the gate says, which trials it became once it was approved.
+"""The queue of proposals: what each asks for, the gate's answer, and its trials once it is approved.
 
 Nothing runs that is not in this queue and approved there.
 """
@@ -27,7 +27,7 @@ STAGE_CAP = {"probe": 0.6, "combine": 0.8, "scale": 0.85, "confirm": 1.0}
 
 
 def supersede(opened: OpenStudy, stage: str, origin: str, current: list[str]) -> None:
-    """Undecided proposals of an earlier round that their origin no longer asks for wait for nobody."""
+    """Supersede undecided proposals of an earlier round that their origin no longer asks for."""
     proposals.supersede(opened.store, opened.context, stage, origin, current)
 
 

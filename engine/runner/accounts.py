@@ -55,11 +55,11 @@ class Accounts:
 
     @property
     def calibration(self) -> Calibration | None:
-        """What the timing of a few steps came to, once per study."""
+        """The calibration: seconds of a few timed steps, once per study."""
         return results.CALIBRATION.get(self.store, self.opened.context)
 
     def estimate(self, samples: int) -> float | None:
-        """Device-seconds of training on so many samples and evaluating.
+        """Device-seconds of training on a number of samples and of the evaluation.
 
         From finished trials of this study, else from the calibration.
         """

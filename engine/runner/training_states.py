@@ -1,4 +1,4 @@
-"""Training states: what a trial that ended before its schedule leaves, so that a longer one goes on from there.
+"""Training states: a trial that ends before its schedule saves one, and a longer trial resumes from it.
 
 Nothing but time hangs on these files: without one, the longer trial starts anew and ends the same.
 """

@@ -39,7 +39,7 @@ class _Channel:
 def main() -> None:
     """Serve jobs until standard input closes."""
     channel = _Channel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
-    os.dup2(2, 1)  # whatever a library prints goes to the log
+    os.dup2(2, 1)  # prints of libraries go to the log
     jobs: list[dict[str, Any]] = []
     dropped: set[str] = set()
     arrived = threading.Condition()

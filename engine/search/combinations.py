@@ -1,4 +1,4 @@
-"""Recipes by search: the paper's lattice to start from, then what Optuna asks for (Section 3.2.2)."""
+"""Recipes by search: first the paper's lattice, then combinations that Optuna samples (Section 3.2.2)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BATCH = 4  # combinations that are asked for at once
 
 
 def arms(opened: OpenStudy) -> tuple[int, list[PoolRequest]]:
-    """(rows of every pool, combinations asked for so far): the next batch too once all earlier ones have results."""
+    """(rows of every pool, combinations so far). The next batch is added once all earlier ones have results."""
     top, diverse = chosen_slices(opened)
     slices = [*top, *(d for d in diverse if d not in top)]
     rows: dict[str, int] = {}
@@ -34,7 +34,7 @@ def arms(opened: OpenStudy) -> tuple[int, list[PoolRequest]]:
     singles, several = [c for c in start if len(c) == 1], [c for c in start if len(c) > 1][: opened.study.combine.max]
     if not several:
         return opened.pool_size, []
-    # one size for whatever may still be asked for
+    # the size must fit every combination that may follow
     size = min(opened.pool_size, max(fewest_rows(opened), min(rows[label(c)] for c in start)))
     tried = [*singles, *several[: max(BATCH, opened.study.combine.max // 2)]]
     space = {s.label: (False, True) for s in slices}

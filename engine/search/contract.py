@@ -1,4 +1,4 @@
-"""Whoever asks for trials, and whoever is asked for advice."""
+"""Proposers ask for trials; advisers comment on a stage too."""
 
 from __future__ import annotations
 

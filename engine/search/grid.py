@@ -155,7 +155,7 @@ def scale(opened: OpenStudy) -> list[Proposal]:
 
 
 def confirm(opened: OpenStudy) -> list[Proposal]:
-    """The best recipes and the control on fresh seeds, which took no part in choosing them; one proposal a seed."""
+    """The best recipes and the control on fresh seeds, unused so far; one proposal a seed."""
     section = opened.study.confirm
     chosen = candidates(opened)
     if not chosen:

@@ -1,9 +1,8 @@
-"""The race: the beginning of a training for every pool, more only for those that may be among the best.
+"""The race (successive halving): every pool trains a little; only those that may be among the best go on.
 
-Arms start at a small rung (the first part of one seed's training); those that can hardly be among
-the best are dropped, and the rest go on, from where they are, to more steps and more seeds. All
-that is compared ran with the same seeds to the same step. A drop is recorded with its reason; a
-person may undo it. The same judgement serves pools, recipes and replays.
+An arm starts at a small rung: the first part of one seed's training. Arms that are unlikely to be among the best
+are dropped. The others continue to more steps and more seeds. Compared arms ran with the same seeds to the same step.
+A drop is recorded with its reason; a person may undo it. Pools, recipes and replays are judged alike.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from engine.records.proposal import Origin, PoolRequest, Proposal
 from engine.search import combinations, repetitions
 from engine.study.opened import OpenStudy
 
-CONTROL_SEEDS = 4  # at least: one reference serves all comparisons, and its spread stands for that of single seeds
+CONTROL_SEEDS = 4  # at least: all comparisons share the control, and its spread is used for arms with one seed
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,14 @@ def judge(
     least: float,
     aggregate: Aggregate = "mean-of-changes",
 ) -> list[Drop]:
-    """Arms that end at a rung: those whose chance to be among the `top` best is below `least`, and those beyond `keep`.
+    """Arms that end at a rung: the chance to be among the `top` best is below `least`, or better arms fill `keep`.
 
     table: scores of the rung, at matched seeds; the reference may have more. keep: share of the arms that may go on.
-    At least `top` arms stay. A chance allows for what the rest of the steps may change: the variance that
-    1 / sqrt(share) - 1 of the arms' own spread adds.
+    At least `top` arms stay. The remaining steps may change an arm: a chance adds 1 / sqrt(share) - 1 times the
+    arms' own spread to the variance.
     """
     changes = standing(table, arms, reference, metrics, aggregate)
-    if all(e.own_error is None for e in changes):  # one seed each: the reference's spread stands for theirs
+    if all(e.own_error is None for e in changes):  # one seed each: use the reference's spread
         spread = _spread(table.get(reference, {}), metrics, aggregate)
         changes = [replace(e, own_error=spread) for e in changes]
     chance = chances(changes, top, doubt=rung.share**-0.5 - 1)

@@ -1,4 +1,4 @@
-"""Repetition rates by search: the lowest rate of the best recipe first, on while it helps (Section 3.2.3)."""
+"""Repetition rates by search: from the lowest rate of the best recipe up, while it helps (Section 3.2.3)."""
 
 from __future__ import annotations
 

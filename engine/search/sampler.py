@@ -38,7 +38,7 @@ def ask(
         study.add_trial(create_trial(state=state, params=choice, distributions=options, value=value))
     before = [choice for choice, _ in tried]
     for tries in range(2 * ASKS):
-        if tries == ASKS:  # what is left are corners that TPE sees no reason for
+        if tries == ASKS:  # TPE avoids the choices that are left: sample at random
             study.sampler = optuna.samplers.RandomSampler(seed=seed + len(tried))
         trial = study.ask(options)
         if trial.params not in before and possible(trial.params):

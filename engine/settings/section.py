@@ -18,7 +18,7 @@ class Section(BaseModel):
 
 
 def later(default: Any, **options: Any) -> Any:
-    """A field that came after the first version: at its default it is no part of a trial's id, so old trials count."""
+    """A field added after the first version. Trial ids leave out its default, so older trials keep their ids."""
     return Field(default, json_schema_extra={"later": True}, **options)
 
 

@@ -82,7 +82,7 @@ class Job:
 
 @dataclass
 class Report:
-    """What running trials tell and are told: curve points, and which trials are wanted no more.
+    """Messages of running trials: curve points out; ids of trials to stop in.
 
     dropped: ids of such trials; asked for at every curve point.
     """
@@ -129,7 +129,7 @@ class Task(Protocol):
         ...
 
     def can_shorten(self, study: Study) -> bool:
-        """True when a trial may be the beginning of a longer one, so that the race's rungs apply."""
+        """True when a longer trial can resume a shorter one, as the race's rungs need."""
         ...
 
     def can_pause(self, study: Study) -> bool:

@@ -1,4 +1,4 @@
-"""Kind `prompt`: the cycles' checkpoints asked with other prompts; nothing is trained."""
+"""Kind `prompt`: the cycles' checkpoints caption with other prompts. Nothing is trained."""
 
 from __future__ import annotations
 

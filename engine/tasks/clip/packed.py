@@ -253,7 +253,7 @@ def calibrate(study: Study, prepared: Path, candidates: Sequence[int] | None = N
 
 
 def _step_seconds(model: Any, size: int, study: Study, prepared: Path, rows: NDArray[np.int64], samples: int) -> float:
-    """Seconds of a step with so many members, each as `model`: the median of those after the warm-up."""
+    """Median seconds of a step after the warm-up, with a number of members, each as `model`."""
     ends: dict[int, float] = {}
 
     def emit(_kind: str, content: dict[str, Any]) -> None:

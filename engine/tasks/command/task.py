@@ -35,7 +35,7 @@ from engine.tasks.contract import BARE, Job, Progress, Report, Rows
 from engine.tasks.shared import program_guard as guard
 
 POLL = 0.1  # seconds between two looks at a running command
-TAIL = 4000  # bytes of its standard error, of which the last lines are told
+TAIL = 4000  # bytes of its standard error that are kept for an error message
 LINES = 6
 OURS = (
     *OFFLINE,
@@ -74,7 +74,7 @@ class CommandTask:
         return [study.command.model_dump(mode="json", include={"run", "format", "metrics"})]
 
     def can_shorten(self, study: Study) -> bool:
-        """Only if it is told how much to train."""
+        """True when the command takes the number of samples."""
         return study.command.can_shorten
 
     def can_pause(self, _study: Study) -> bool:

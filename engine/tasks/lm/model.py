@@ -93,7 +93,7 @@ def pack_rows(prepared: Path, rows: NDArray[np.int64], length: int, seed: int) -
 
 
 def sequences(meta: dict[str, Any], samples: int) -> int:
-    """Sequences that so many rows are worth: of rows of the average length, so that all pools train on equal tokens."""
+    """Sequences for a number of rows of average length, so that all pools train on equal tokens."""
     return max(1, round(samples * float(meta["tokens_per_row"]) / int(meta["length"])))
 
 

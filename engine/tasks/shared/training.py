@@ -22,7 +22,7 @@ from engine.tasks.shared.training_state import pause, resume
 if TYPE_CHECKING:
     import torch
 
-POINTS = 40  # about so many points has a curve
+POINTS = 40  # about as many points in a curve
 T = TypeVar("T")
 
 

@@ -93,7 +93,7 @@ def cache_clips(
     seed: of where each row's window begins. Raises: DataError that names file and row.
     """
     if file.exists():
-        return 0  # shared: it was told of once
+        return 0  # shared: it was reported once
     scratch = file.with_suffix(".tmp")
     cache = new_array(scratch, np.uint8, (len(rows.data), window.frames, window.side, window.side, 3))
     cache.flush()

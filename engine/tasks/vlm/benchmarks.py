@@ -29,7 +29,7 @@ CHOOSE = "\nAnswer with the option's letter from the given choices directly."
 
 @dataclass(frozen=True)
 class Question:
-    """One thing that is asked about an image.
+    """One question about an image.
 
     place: where it stands, for messages. image: a file, or its bytes. answers: what is right; TextVQA has ten.
     options: the answers to choose from, empty when any text may be given. group: MME's subtask or MMBench's

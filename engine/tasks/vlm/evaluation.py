@@ -44,7 +44,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Judge:
-    """A model with what it needs to be asked."""
+    """A model with its tokenizer and image processor."""
 
     model: Any
     encoder: Encoder

@@ -123,7 +123,7 @@ def tokenizer_files(study: Study, prepared: Path) -> list[Path]:
 
 
 def judge_of(model: Any, study: Study, prepared: Path) -> Judge:
-    """The model, to be asked."""
+    """The model, for evaluation."""
     source = source_of(study, prepared)
     meta = json.loads((prepared / "meta.json").read_text())
     encoder = Encoder.of(source, read_config(source, "model.checkpoint", KINDS))
