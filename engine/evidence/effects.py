@@ -247,7 +247,7 @@ def chances(effects: Sequence[Effect], k: int = 1, draws: int = 20_000, doubt: f
 
     Empirical Bayes: true changes are normal around a common mean, and their variance is that of the measured changes
     less their errors. The control's noise is common to all and cancels.
-    draws: Monte Carlo samples, of a fixed seed. doubt: further variance as a multiple of the pools' own spread, since the
+    draws: Monte Carlo samples, of a fixed seed. doubt: further variance in units of the pools' own spread, since the
     end of a training may differ from its measured beginning.
     """
     known = sorted((e for e in effects if e.change is not None and e.own_error is not None), key=lambda e: e.pool)
