@@ -43,9 +43,6 @@ OWED_SQL = {
     "app/tui/reading/form_answers",
     "app/tui/reading/memory",
     "app/tui/reading/snapshot",
-    "engine/data/dedup",
-    "engine/data/scan",
-    "engine/data/statistics",
     "engine/evidence/lineage",
     "engine/evidence/prompts",
     "engine/evidence/ranking",
@@ -68,15 +65,7 @@ OWED_SQL = {
     "engine/review/decisions",
     "engine/review/desk",
     "engine/review/guard",
-    "engine/runner/accounts",
-    "engine/runner/inbox",
-    "engine/runner/mapped_rows",
-    "engine/runner/scheduler",
-    "engine/runner/trial_book",
     "engine/search/race",
-    "engine/study/model_scores",
-    "engine/study/opened",
-    "engine/study/variants",
 }
 OWED_DOCSTRINGS = True
 

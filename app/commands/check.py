@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from app.text.printable import say
@@ -40,7 +41,7 @@ def _check_rows(opened: OpenStudy, found: Row, name: str) -> None:
         return
     found["findings"].append(f"{name}: {len(result.good)} rows, {result.bad} of them bad")
     if name == "data" and result.duplicates:
-        found["duplicates"] = opened.duplicates()
+        found["duplicates"] = [asdict(row) for row in opened.duplicates()]
         found["findings"].append(f"data: {result.duplicates} rows are like earlier ones and left out (dedup)")
     bad = opened.store.query(
         "SELECT row, id, reason FROM quarantine WHERE dataset = ? ORDER BY row LIMIT 100", (quarantine_id(data),)

@@ -21,6 +21,8 @@ from engine.base.parallel import run_chunks
 from engine.data import datajuicer
 from engine.data.dataset import Dataset, as_list, utf8
 from engine.data.media import files_of, locate, media_root
+from engine.journal import caches
+from engine.journal.caches import Duplicate
 from engine.journal.store import Store
 from engine.settings.data import DedupSection
 
@@ -99,9 +101,7 @@ def without_duplicates(
     file = state / "cache" / f"dedup-{name}.npy"
     if not file.exists():
         removed = _find(deduplicators, data, good, state, workers, progress)
-        with store.transaction():
-            store.execute("DELETE FROM duplicates WHERE dataset = ?", (name,))
-            store.put("duplicates", [{"dataset": name, "row": r, "original": of, "op": by} for r, of, by in removed])
+        caches.replace_duplicates(store, name, (Duplicate(*row) for row in removed))
         kept = good.copy()
         kept[[row for row, _, _ in removed]] = False
         file.parent.mkdir(parents=True, exist_ok=True)

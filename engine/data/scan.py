@@ -21,6 +21,8 @@ from engine.base.errors import DataError
 from engine.base.parallel import run_chunks, warm_up
 from engine.data.dataset import BROKEN, Dataset, as_list
 from engine.data.media import check_video, locate, media_root, open_image
+from engine.journal import caches
+from engine.journal.caches import BadRow
 from engine.journal.store import Store
 
 CHUNK = 5_000
@@ -172,9 +174,7 @@ def _write_scan(
     good[[row for row, _, _ in bad]] = False
     bad += _duplicates(data, keys, good)
     good[[row for row, _, _ in bad]] = False
-    with store.transaction():
-        store.execute("DELETE FROM quarantine WHERE dataset=?", (name,))
-        store.put("quarantine", [{"dataset": name, "row": r, "id": i, "reason": why} for r, i, why in sorted(bad)])
+    caches.quarantine(store, name, (BadRow(*row) for row in sorted(bad)))
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_suffix(".tmp.npz")
     np.savez(scratch, keys=keys, good=good)
@@ -202,12 +202,7 @@ def _refuse_if_bad(data: Dataset, store: Store, name: str, found: Scan) -> None:
     share = found.bad / len(found.good)
     if share <= data.fields.max_bad and found.bad < len(found.good):
         return
-    worst = store.query(
-        "SELECT reason, COUNT(*) AS n, MIN(row) AS row FROM quarantine WHERE dataset=? GROUP BY "
-        "substr(reason, 1, 14) ORDER BY n DESC LIMIT 3",
-        (name,),
-    )
-    reasons = "; ".join(f"{w['n']} × {w['reason']} (row {w['row']})" for w in worst)
+    reasons = "; ".join(f"{w.n} × {w.reason} (row {w.row})" for w in caches.worst_reasons(store, name))
     raise DataError(
         f"{found.bad} of {len(found.good)} rows of {data.path} are bad ({share:.0%}, dataset.max_bad is "
         f"{data.fields.max_bad:.0%}): {reasons}; mend the data, or raise dataset.max_bad"

@@ -25,7 +25,9 @@ from engine.data.catalogue import IMAGE_TOKEN, VIDEO_TOKEN, check_params, get_op
 from engine.data.cuts import Column, StatisticColumn
 from engine.data.dataset import Dataset, as_list
 from engine.data.media import files_of, locate, media_root
-from engine.journal.store import Store, now
+from engine.journal import caches
+from engine.journal.caches import StatisticRun
+from engine.journal.store import Store
 
 BATCH = 1_000
 CHUNK = 10_000
@@ -141,29 +143,19 @@ def _compute_group(
     missing: dict[tuple[int, int], list[OpRun]] = {c: [] for c in data.chunks(_chunk_size(runs))}
     for run in runs:
         files[run.key] = _open_column(run, data, store, state)
-        have = {r["start"] for r in store.query("SELECT start FROM statistic_chunks WHERE statistic=?", (run.key,))}
-        for chunk, wanted in missing.items():
-            if chunk[0] not in have:
-                wanted.append(run)
-    advance(sum(b - a for (a, b), wanted in missing.items() if not wanted))
+        starts = caches.chunk_starts(store, run.key)
+        for chunk, ops in missing.items():
+            if chunk[0] not in starts:
+                ops.append(run)
+    advance(sum(b - a for (a, b), ops in missing.items() if not ops))
     root = media_root(data.path, state) if data.fields.images or data.fields.videos else data.path.parent
     jobs = [
-        (data, root, tuple(wanted), chunk, np.flatnonzero(~good[slice(*chunk)]))
-        for chunk, wanted in missing.items()
-        if wanted
+        (data, root, tuple(ops), chunk, np.flatnonzero(~good[slice(*chunk)])) for chunk, ops in missing.items() if ops
     ]
     for start, stop, values, unreadable, seconds in run_chunks(_compute_chunk, jobs, workers):
         for key, block in values.items():
             files[key][:, start:stop] = block
-        with store.transaction():
-            store.put("statistic_chunks", [{"statistic": k, "start": start, "stop": stop} for k in values])
-            for key, found in unreadable.items():
-                store.put("unreadable", [{"statistic": key, "row": r, "reason": why} for r, why in found])
-            for key, spent in seconds.items():
-                store.execute(
-                    "UPDATE statistics SET seconds = seconds + ?, unreadable = unreadable + ? WHERE id = ?",
-                    (spent, len(unreadable.get(key, ())), key),
-                )
+        caches.add_chunk(store, start, stop, seconds, unreadable)
         advance(stop - start)
     for file in files.values():
         file.flush()
@@ -180,15 +172,10 @@ def _open_column(run: OpRun, data: Dataset, store: Store, state: Path) -> np.mem
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_suffix(".tmp")
     column = new_array(scratch, np.float64, shape)
-    row = {
-        "id": run.key, "dataset": data.fingerprint, "op": run.name, "statistic": ",".join(run.statistics),
-        "params": repr(dict(run.params)), "version": datajuicer.version(), "rows": len(data), "unreadable": 0,
-        "seconds": 0.0, "at": now(),
-    }  # fmt: skip
-    with store.transaction():
-        store.execute("DELETE FROM statistic_chunks WHERE statistic=?", (run.key,))
-        store.execute("DELETE FROM unreadable WHERE statistic=?", (run.key,))
-        store.put("statistics", row)
+    caches.begin_statistic(store, StatisticRun(
+        run.key, data.fingerprint, run.name, ",".join(run.statistics), repr(dict(run.params)), datajuicer.version(),
+        len(data),
+    ))  # fmt: skip
     scratch.replace(file)
     return column
 

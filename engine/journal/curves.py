@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,9 +18,15 @@ class CurvePoint:
     value: float | None
 
 
-def add(store: Store, trial: str, step: int, values: Mapping[str, float | None]) -> None:
+def add(store: Store, trial: str, step: int, values: Mapping[str, float]) -> None:
     """Write the values of one step."""
-    store.put("curve_points", [{"trial": trial, "name": n, "step": step, "value": v} for n, v in values.items()])
+    store.put(
+        "curve_points",
+        [
+            {"trial": trial, "name": n, "step": step, "value": v if math.isfinite(v) else None}
+            for n, v in values.items()
+        ],
+    )
 
 
 def of_trial(store: Store, trial: str) -> list[CurvePoint]:

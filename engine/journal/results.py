@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import TypeAdapter
 
+from engine.journal.caches import Duplicate
 from engine.journal.store import Store, now
 from engine.records.cycle import CycleEnd
 from engine.records.leaderboard import Recipe, ScaleArm
@@ -118,15 +119,6 @@ class Term:
     here: float
     elsewhere: float
     z: float
-
-
-@dataclass(frozen=True)
-class Duplicate:
-    """A row that was left out as it is like an earlier one, the original. op: what says so."""
-
-    row: int
-    original: int
-    op: str
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from engine.evidence.ranking import metric_series
 from engine.evidence.recipe import best_recipe, confirmed, repetitions
 from engine.evidence.sentences import sentences
 from engine.journal import pools, results
-from engine.journal.results import Duplicate, Duplicates
+from engine.journal.results import Duplicates
 from engine.search.contract import Adviser
 from engine.search.grid import candidates
 from engine.study.opened import OpenStudy
@@ -64,7 +64,7 @@ def _unconfirmed(opened: OpenStudy) -> str | None:
 
 
 def _duplicates(opened: OpenStudy) -> Duplicates:
-    return Duplicates(opened.scan.duplicates, [Duplicate(**row) for row in opened.duplicates()[:SHOWN]])
+    return Duplicates(opened.scan.duplicates, opened.duplicates()[:SHOWN])
 
 
 def _correlations(opened: OpenStudy) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from engine.journal import cycles, results
+from engine.journal import costs, cycles, results, trials
 from engine.journal.results import Calibration
-from engine.journal.store import Row, now
+from engine.journal.trials import QueuedTrial
 from engine.study.opened import OpenStudy
 
 
@@ -44,13 +44,11 @@ class Accounts:
 
     def spent(self) -> float:
         """Device-seconds charged so far."""
-        row = self.store.one("SELECT coalesce(sum(seconds), 0) AS spent FROM costs")
-        assert row is not None
-        return float(row["spent"])
+        return costs.total(self.store)
 
-    def ledger(self, running: Iterable[Row] = ()) -> Ledger:
+    def ledger(self, running: Iterable[QueuedTrial] = ()) -> Ledger:
         """What is spent, what the running trials will still take, what is left."""
-        reserved = sum(max(0.0, (t["estimate"] or 0.0) - t["charged"]) for t in running)
+        reserved = sum(max(0.0, (t.estimate or 0.0) - t.charged) for t in running)
         return Ledger(self.cap, self.spent(), reserved)
 
     @property
@@ -63,15 +61,10 @@ class Accounts:
 
         From finished trials of this study, else from the calibration.
         """
-        rows = self.store.query(
-            "SELECT samples - resumed AS samples, avg(seconds) AS seconds, count(*) AS n FROM trials "
-            "WHERE context = ? AND state = 'COMPLETE' GROUP BY samples - resumed",
-            (self.opened.context,),
-        )
-        if rows:
-            return estimate_cost(samples, [(r["samples"], r["seconds"]) for r in rows for _ in range(r["n"])])
-        found = self.calibration
-        return found.fixed + found.per_sample * samples if found else None
+        if measured := trials.durations(self.store, self.opened.context):
+            return estimate_cost(samples, measured)
+        calibration = self.calibration
+        return calibration.fixed + calibration.per_sample * samples if calibration else None
 
     def allowance(self, share: float) -> float:
         """Device-seconds that may be spent in all once a stage of this cycle has taken its share, 0 … 1.
@@ -89,27 +82,18 @@ class Accounts:
             each = seconds / (rows * self.opened.study.train.epochs)
             results.CALIBRATION.put(self.store, self.opened.context, Calibration(each, 0.0, {1: each}, 1, "expected"))
 
-    def charge(self, trial: Row, device: str, seconds: float) -> None:
-        """What this attempt has used so far, in place of what it had used before."""
-        trial["charged"] = seconds
-        self.store.put(
-            "costs",
-            {
-                "id": f"{trial['id']}:{trial['attempts']}", "kind": "trial", "trial": trial["id"],
-                "stage": trial["stage"], "device": device, "samples": trial["samples"],
-                "seconds": seconds, "at": now(),
-            },
+    def charge(self, trial: QueuedTrial, device: str, seconds: float) -> QueuedTrial:
+        """The trial, charged with what this attempt has used so far in place of what it had used before."""
+        costs.charge(
+            self.store, f"{trial.id}:{trial.attempts}", "trial", seconds, trial=trial.id, stage=trial.stage,
+            device=device, samples=trial.samples,
         )  # fmt: skip
+        return replace(trial, charged=seconds)
 
     def charge_once(self, kind: str, device: str, seconds: float, again: bool = False) -> None:
         """What the calibration, or scoring the rows, took. again: the second calibration, which counted FLOPs."""
-        self.store.put(
-            "costs",
-            {
-                "id": f"{kind}:{self.opened.context}{':flops' * again}", "kind": kind, "trial": None,
-                "stage": None, "device": device, "samples": None, "seconds": seconds, "at": now(),
-            },
-        )  # fmt: skip
+        key = f"{kind}:{self.opened.context}{':flops' * again}"
+        costs.charge(self.store, key, kind, seconds, device=device)
 
 
 def estimate_cost(samples: int, measured: Iterable[tuple[int, float]]) -> float | None:

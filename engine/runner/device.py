@@ -6,7 +6,7 @@ import queue
 from pathlib import Path
 from typing import Any, Protocol
 
-from engine.journal.store import Row
+from engine.journal.trials import QueuedTrial
 
 Events = queue.Queue[tuple["Slot", dict[str, Any] | None]]
 
@@ -25,7 +25,7 @@ class Slot(Protocol):
     ready: bool
     heard: float
     lost: bool
-    trials: dict[str, Row]
+    trials: dict[str, QueuedTrial]
     seconds: float
 
     @property

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from engine.base.paths import ENTRY
 from engine.base.secrets import without_secrets
-from engine.journal.store import Row
+from engine.journal.trials import QueuedTrial
 from engine.runner.device import Events, worker_env
 
 
@@ -49,7 +49,7 @@ class LocalSlot:
         """extra: what the worker's environment holds besides."""
         self.device, self.log, self.events, self.extra = device, log, events, extra or {}
         self.ready, self.heard, self.lost = False, 0.0, False
-        self.trials: dict[str, Row] = {}
+        self.trials: dict[str, QueuedTrial] = {}
         self.seconds = 0.0
         self._process: subprocess.Popen[str] | None = None
         self._stderr: IO[bytes] | None = None

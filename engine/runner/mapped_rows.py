@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +15,8 @@ from engine.data import datajuicer
 from engine.data.catalogue import mapper_model
 from engine.data.mappers import Mappers, Numbers, Rewriting, failures, key_of, weights_of
 from engine.data.media import media_root
-from engine.journal import results
-from engine.journal.store import Row, now
-from engine.records.pool import Pool, pool_from_json
+from engine.journal import costs, results, trials
+from engine.journal.trials import QueuedTrial
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy
 from engine.tasks.contract import Rows
@@ -32,18 +30,17 @@ class Rewritten:
     accounts: Accounts
     _prepared: dict[Mappers, Path] = field(default_factory=dict)
 
-    def prepared(self, trial: Row) -> Path:
+    def prepared(self, trial: QueuedTrial) -> Path:
         """The folder of the caches that a trial trains on. Its rows must have been rewritten."""
-        mappers = pool_from_json(json.loads(trial["content"])).mappers
+        mappers = trial.rows.mappers
         return self._prepared[mappers] if mappers else self.opened.prepared
 
-    def ensure(self, trials: Iterable[Row], stopped: Callable[[], bool]) -> str:
+    def ensure(self, queue: Iterable[QueuedTrial], stopped: Callable[[], bool]) -> str:
         """Rewrite the rows of these trials and make their caches; why it ended before that, or nothing.
 
         Every part is charged as it is done. Raises: OpError, DataError when a mapper cannot run.
         """
-        wanted = dict.fromkeys(pool_from_json(json.loads(t["content"])).mappers for t in trials)
-        for mappers in filter(None, wanted):
+        for mappers in filter(None, dict.fromkeys(t.rows.mappers for t in queue)):
             rows = self._rows(mappers)
             work = self._work(mappers)
             note = self._rewrite(work, rows, stopped)
@@ -55,12 +52,7 @@ class Rewritten:
 
     def _rows(self, mappers: Mappers) -> Numbers:
         """The rows that all trials of the cycle with these mappers draw."""
-        trials = self.opened.store.query(
-            "SELECT DISTINCT p.content, t.seed FROM trials t JOIN pools p ON p.id = t.pool WHERE t.context = ? "
-            "AND json_extract(p.content, '$.mappers') IS NOT NULL ORDER BY p.id, t.seed",
-            (self.opened.context,),
-        )
-        pools: list[tuple[Pool, int]] = [(pool_from_json(json.loads(t["content"])), t["seed"]) for t in trials]
+        pools = trials.mapped_pools(self.opened.store, self.opened.context)
         drawn = [self.opened.realise(pool, seed) for pool, seed in pools if pool.mappers == mappers]
         return np.unique(np.concatenate(drawn))
 
@@ -101,12 +93,7 @@ class Rewritten:
     def _charge(self, work: Rewriting, start: int, seconds: float) -> None:
         """What a part took, on top of what was charged for it before."""
         key = f"rewrite:{work.folder.name}:{start}"
-        before = self.opened.store.one("SELECT seconds FROM costs WHERE id = ?", (key,))
-        self.opened.store.put(
-            "costs",
-            {"id": key, "kind": "rewrite", "trial": None, "stage": None, "device": None, "samples": None,
-             "seconds": seconds + (before["seconds"] if before else 0.0), "at": now()},
-        )  # fmt: skip
+        costs.charge(self.opened.store, key, "rewrite", seconds + costs.get(self.opened.store, key))
 
     def _tell(self, work: Rewriting, rows: Numbers) -> None:
         """Store what the mappers did. Raises: DataError when they fail on more rows than may be bad."""

@@ -33,7 +33,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from engine.base.errors import StudyError, TrialError
 from engine.base.paths import ENTRY
 from engine.data.datajuicer import OFFLINE
-from engine.journal.store import Row
+from engine.journal.trials import QueuedTrial
 from engine.runner.device import Events, worker_env
 
 os.environ.update(OFFLINE)  # Ray reads its settings when it is imported
@@ -116,7 +116,7 @@ class RaySlot:
         self.device, self.events = f"node-{node[:8]}/{name}", events
         self.log = logs / f"worker-{self.device.replace('/', '-')}.log"
         self.ready, self.heard, self.lost = False, 0.0, False
-        self.trials: dict[str, Row] = {}
+        self.trials: dict[str, QueuedTrial] = {}
         self.seconds = 0.0
         self._node, self._name = node, name
         self._actor: Any = None

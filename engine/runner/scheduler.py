@@ -7,7 +7,6 @@ packed: trained together by one worker, each charged its share.
 
 from __future__ import annotations
 
-import json
 import math
 import queue
 import shutil
@@ -23,11 +22,10 @@ import numpy as np
 
 from engine.base.amounts import format_seconds, parse_budget
 from engine.base.errors import BudgetError, TrialError
-from engine.journal import results
+from engine.journal import curves, results
 from engine.journal.requests import Request
 from engine.journal.results import Calibration
-from engine.journal.store import Row
-from engine.records.pool import pool_from_json
+from engine.journal.trials import QueuedTrial
 from engine.runner.accounts import Accounts, Ledger
 from engine.runner.device import Events, Slot
 from engine.runner.devices import open_slots
@@ -63,7 +61,7 @@ class Scheduler:
     note: str = ""
     stage: str = ""
     finished: int = 0
-    _waiting: deque[Row] = field(default_factory=deque)
+    _waiting: deque[QueuedTrial] = field(default_factory=deque)
     _micro: int | None = None
     _pack: int | None = None  # most trials that one worker trains at once, once memory has run out
     _failures: Counter[str] = field(default_factory=Counter)  # of this run: a later one tries again
@@ -205,7 +203,7 @@ class Scheduler:
 
     def cancel(self, trial: str) -> str:
         """Take a trial out for good, whether it waits or runs; what came of it. What it used stays charged."""
-        if row := next((t for t in self._waiting if t["id"] == trial), None):
+        if row := next((t for t in self._waiting if t.id == trial), None):
             self._waiting.remove(row)
             self.book.cancel(trial)
             return "taken out of the queue"
@@ -250,7 +248,7 @@ class Scheduler:
                 slot.start()
             if not slot.ready:
                 continue
-            estimate = self.accounts.estimate(self._waiting[0]["samples"] - self.states.had(self._waiting[0]))
+            estimate = self.accounts.estimate(self._waiting[0].samples - self.states.had(self._waiting[0]))
             pack = self._next_pack(estimate)
             if not pack:
                 if not self._running():
@@ -270,7 +268,7 @@ class Scheduler:
         fastest = calibration.fastest_pack if calibration else 1
         return max(1, min(fastest, self._pack or fastest))
 
-    def _next_pack(self, estimate: float | None) -> list[Row]:
+    def _next_pack(self, estimate: float | None) -> list[QueuedTrial]:
         """The trials to start next on one device: equally long, few enough for the budget and to leave others some."""
         first = self._waiting[0]
         kind = self._length(first)
@@ -278,10 +276,10 @@ class Scheduler:
         idle = sum(not s.lost and not s.trials for s in self.slots)
         rounds = math.ceil(len(alike) / (idle * self._pack_size()))
         size = math.ceil(len(alike) / (idle * rounds))  # so that all devices end together
-        if self._failures[first["id"]]:
+        if self._failures[first.id]:
             alike, size = [first], 1  # one that failed is tried alone
         else:
-            alike = [t for t in alike if not self._failures[t["id"]]]
+            alike = [t for t in alike if not self._failures[t.id]]
         if estimate:
             size = min(size, int(self.ledger().left / estimate))
         chosen = alike[:size]
@@ -289,34 +287,34 @@ class Scheduler:
             self._waiting.remove(trial)
         return chosen
 
-    def _length(self, trial: Row) -> tuple[Any, ...]:
+    def _length(self, trial: QueuedTrial) -> tuple[Any, ...]:
         """What trials of one pack have in common."""
         prepared = self.rewritten.prepared(trial)
-        return trial["samples"], trial["horizon"], trial["init"], self.states.had(trial), prepared
+        return trial.samples, trial.horizon, trial.init, self.states.had(trial), prepared
 
-    def _launch(self, slot: Slot, pack: list[Row], estimate: float | None) -> None:
+    def _launch(self, slot: Slot, pack: list[QueuedTrial], estimate: float | None) -> None:
         with self.store.transaction():
             for trial in pack:
                 resumed = self.states.had(trial)
-                slot.trials[trial["id"]] = self.book.launch(trial, slot.device, estimate, resumed)
+                slot.trials[trial.id] = self.book.launch(trial, slot.device, estimate, resumed)
         slot.seconds = 0.0
         jobs = [asdict(self._job(t)) for t in pack]
         slot.send(self._message("trials", self.rewritten.prepared(pack[0]), jobs=jobs))
 
-    def _job(self, trial: Row) -> Job:
+    def _job(self, trial: QueuedTrial) -> Job:
         """The trial as its worker gets it; writes its rows."""
-        rows = self.opened.realise(pool_from_json(json.loads(trial["content"])), trial["seed"])
-        file = self.opened.state / "rows" / f"{trial['id']}.npy"
+        rows = self.opened.realise(trial.rows, trial.seed)
+        file = self.opened.state / "rows" / f"{trial.id}.npy"
         file.parent.mkdir(exist_ok=True)
         np.save(file, rows)
-        output = self.opened.state / "checkpoints" / trial["id"]
+        output = self.opened.state / "checkpoints" / trial.id
         output.parent.mkdir(exist_ok=True)
         shutil.rmtree(output, ignore_errors=True)
-        init = str(output.with_name(trial["init"])) if trial["init"] else None
+        init = str(output.with_name(trial.init)) if trial.init else None
         keep = self.book.wants_checkpoint(trial)
         return Job(
-            trial["id"], str(file), trial["samples"], trial["seed"], init, str(output) if keep else "", self._micro,
-            trial["horizon"], self.states.before(trial), self.states.after(trial),
+            trial.id, str(file), trial.samples, trial.seed, init, str(output) if keep else "", self._micro,
+            trial.horizon, self.states.before(trial), self.states.after(trial),
         )  # fmt: skip
 
     def _message(self, do: str, prepared: Path | None = None, **content: Any) -> dict[str, Any]:
@@ -360,26 +358,22 @@ class Scheduler:
                 self._lost(slot, f"no sign of life for {quiet:.0f} s")
 
     def _curve(self, slot: Slot, event: dict[str, Any]) -> None:
-        trial = slot.trials.get(event["trial"])
-        if trial is None:
+        if event["trial"] not in slot.trials:
             return
-        points = [
-            {"trial": trial["id"], "name": n, "step": event["step"], "value": v if np.isfinite(v) else None}
-            for n, v in event["values"].items()
-        ]
         with self.store.transaction():
-            self.store.put("curve_points", points)
+            curves.add(self.store, event["trial"], event["step"], event["values"])
 
     def _charge(self, slot: Slot, seconds: float) -> None:
         """Share what the job has used since the last time among its trials that still run."""
         spent, slot.seconds = seconds - slot.seconds, seconds
-        for trial in slot.trials.values():
-            self.accounts.charge(trial, slot.device, trial["charged"] + max(0.0, spent) / len(slot.trials))
+        for key, trial in slot.trials.items():
+            used = trial.charged + max(0.0, spent) / len(slot.trials)
+            slot.trials[key] = self.accounts.charge(trial, slot.device, used)
 
     def _beat(self, slot: Slot, seconds: float) -> None:
         with self.store.transaction():
             self._charge(slot, seconds)
-        estimate = sum(t["estimate"] or SILENCE for t in slot.trials.values())
+        estimate = sum(t.estimate or SILENCE for t in slot.trials.values())
         if seconds > max(SILENCE, HUNG * estimate) and not isinstance(self.opened.task, Outside):
             self._lost(slot, f"the trial hangs: {seconds:.0f} s, estimated {estimate:.0f} s")
         elif self.accounts.spent() > self.limit:
@@ -392,13 +386,13 @@ class Scheduler:
             self._charge(slot, event["seconds"])
             for key, trial in slot.trials.items():
                 if key in results:
-                    self.book.complete(trial, results[key], trial["charged"])
+                    self.book.complete(key, results[key], trial.charged)
                 else:
                     self.book.cancel(key)
-        done = [t for t in self._free(slot) if t["id"] in results]
+        done = [t for t in self._free(slot) if t.id in results]
         self.finished += len(done)
         for trial in done:
-            self.book.keep_best(trial["id"])
+            self.book.keep_best(trial.id)
             self.states.supersede(trial)
 
     # -- failures ------------------------------------------------------------------------------
@@ -449,19 +443,19 @@ class Scheduler:
         trials = self._free(slot)
         with self.store.transaction():
             for trial in trials:
-                self.store.event("crash", f"{error}; see {slot.log}", trial["id"], "error")
+                self.store.event("crash", f"{error}; see {slot.log}", trial.id, "error")
                 if slot.lost:
                     continue
-                self._failures[trial["id"]] += 1
+                self._failures[trial.id] += 1
                 self.states.forget(trial)  # should its state be to blame
-                if alone and self._failures[trial["id"]] > self._retries:
-                    self.book.fail(trial["id"], error)
+                if alone and self._failures[trial.id] > self._retries:
+                    self.book.fail(trial.id, error)
         for trial in reversed(trials):
-            if not alone or self._failures[trial["id"]] <= self._retries:
+            if not alone or self._failures[trial.id] <= self._retries:
                 self._again(trial)
 
-    def _again(self, trial: Row) -> None:
-        self.book.wait_again(trial["id"])
+    def _again(self, trial: QueuedTrial) -> None:
+        self.book.wait_again(trial.id)
         self._waiting.appendleft(trial)
 
     def _rescind(self, slot: Slot, why: str) -> None:
@@ -469,14 +463,14 @@ class Scheduler:
         slot.kill()
         with self.store.transaction():
             for trial in self._free(slot):
-                self.book.wait_again(trial["id"])
-                self.store.event("stop", why, trial["id"])
+                self.book.wait_again(trial.id)
+                self.store.event("stop", why, trial.id)
 
-    def _free(self, slot: Slot) -> list[Row]:
+    def _free(self, slot: Slot) -> list[QueuedTrial]:
         """The slot's trials, which it no longer runs."""
         trials = list(slot.trials.values())
         for trial in trials:
-            (self.opened.state / "rows" / f"{trial['id']}.npy").unlink(missing_ok=True)
+            (self.opened.state / "rows" / f"{trial.id}.npy").unlink(missing_ok=True)
         slot.trials, slot.seconds = {}, 0.0
         return trials
 

@@ -8,53 +8,53 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.base.ids import digest
-from engine.journal.store import Row
+from engine.records.trial import Trial
 from engine.study.opened import OpenStudy
 
 
 class TrainingStates:
-    """The folder of paused states of a study, kept below `search.pause_gb`."""
+    """The folder of training states of a study, kept below `search.pause_gb`."""
 
     def __init__(self, opened: OpenStudy) -> None:
         self.folder = opened.state / "paused"
         self.context = opened.context
         self.limit = opened.study.search.pause_gb * 1e9 if opened.can_pause else 0.0
 
-    def _key(self, trial: Row) -> str:
+    def _key(self, trial: Trial) -> str:
         """What all parts of one training have in common."""
-        return digest([self.context, trial["pool"], trial["seed"], trial["horizon"], trial["init"]], 12)
+        return digest([self.context, trial.pool, trial.seed, trial.horizon, trial.init], 12)
 
-    def _files(self, trial: Row) -> dict[int, Path]:
+    def _files(self, trial: Trial) -> dict[int, Path]:
         """Samples → state, of the training that the trial is a part of."""
         return {int(f.stem.split("-")[1]): f for f in self.folder.glob(f"{self._key(trial)}-*.safetensors")}
 
-    def had(self, trial: Row) -> int:
+    def had(self, trial: Trial) -> int:
         """Samples of the trial that are trained already."""
-        return max((n for n in self._files(trial) if n < trial["samples"]), default=0)
+        return max((n for n in self._files(trial) if n < trial.samples), default=0)
 
-    def before(self, trial: Row) -> str | None:
+    def before(self, trial: Trial) -> str | None:
         """The state to go on from, or None."""
         had = self.had(trial)
         return str(self._files(trial)[had]) if had else None
 
-    def after(self, trial: Row) -> str | None:
+    def after(self, trial: Trial) -> str | None:
         """Where to leave the state; None when the schedule ends with the trial, or the disk's share is used up."""
-        if trial["samples"] >= trial["horizon"] or self.limit <= 0:
+        if trial.samples >= trial.horizon or self.limit <= 0:
             return None
         self.folder.mkdir(exist_ok=True)
         used = [f.stat().st_size for f in self.folder.glob("*.safetensors")]
         if sum(used) + max(used, default=0) > self.limit:
             return None
-        return str(self.folder / f"{self._key(trial)}-{trial['samples']}.safetensors")
+        return str(self.folder / f"{self._key(trial)}-{trial.samples}.safetensors")
 
-    def supersede(self, trial: Row) -> None:
+    def supersede(self, trial: Trial) -> None:
         """A finished trial's own state replaces the shorter ones."""
         files = self._files(trial)
         for samples, file in files.items():
-            if samples < trial["samples"] and (trial["samples"] in files or trial["samples"] == trial["horizon"]):
+            if samples < trial.samples and (trial.samples in files or trial.whole):
                 file.unlink(missing_ok=True)
 
-    def forget(self, trial: Row) -> None:
+    def forget(self, trial: Trial) -> None:
         """Delete all states of the training."""
         for file in self._files(trial).values():
             file.unlink(missing_ok=True)

@@ -24,8 +24,10 @@ from engine.data.cuts import Column, Cut, StatisticColumn
 from engine.data.dataset import Dataset, content_hash
 from engine.data.media import media_root
 from engine.data.scan import Scan, scan
-from engine.journal import cycles, results
-from engine.journal.store import Row, Store, now
+from engine.journal import caches, cycles, results, setups
+from engine.journal.caches import Duplicate
+from engine.journal.setups import Setup
+from engine.journal.store import Store, now
 from engine.records.metric import Metric
 from engine.records.pool import FEEDBACK, Pool
 from engine.settings.data import DatasetSection
@@ -143,14 +145,14 @@ class OpenStudy:
         good = without_duplicates(section, self.data, found.good, self.store, self.state, self.workers, notice)
         return replace(found, good=good, duplicates=int((found.good & ~good).sum()))
 
-    def duplicates(self) -> list[Row]:
-        """Rows that were left out as duplicates, each with the `original` that it is like and the `op` that says so."""
+    def duplicates(self) -> list[Duplicate]:
+        """Rows that were left out as duplicates."""
         from engine.data.dedup import removal_id
 
         if not self.scan.duplicates:
             return []
         name = removal_id(self.study.dedup, self.data, self.scanned.good)
-        return self.store.query("SELECT row, original, op FROM duplicates WHERE dataset = ? ORDER BY row", (name,))
+        return caches.duplicates(self.store, name)
 
     @cached_property
     def evaluation_scan(self) -> Scan:
@@ -296,17 +298,12 @@ class OpenStudy:
 
     def record(self, measured: bool = True) -> None:
         """Write the study into the store and, once the evaluation is prepared, how its metrics are scaled."""
-        row = {
-            "context": self.context,
-            "name": self.study.name,
-            "dataset": self.data.fingerprint,
-            "evaluation": self.evaluation_fingerprint,
-            "config": self.study.model_dump_json(),
-            "version": version("djsb"),
-            "at": now(),
-        }
+        setup = Setup(
+            self.context, self.study.name, self.data.fingerprint, self.evaluation_fingerprint,
+            self.study.model_dump_json(), version("djsb"), now(),
+        )  # fmt: skip
         with self.store.transaction():
-            self.store.put("studies", row)
+            setups.put(self.store, setup)
             scales = tuple(self.metrics) if self.study.task and measured else ()
             results.METRIC_SCALES.put(self.store, self.context, scales)
 
@@ -369,12 +366,12 @@ def view_study(folder: Path) -> OpenStudy:
     """
     folder = folder.resolve()
     store = Store(folder / STATE_FOLDER / DATABASE, readonly=True)
-    last = store.one("SELECT * FROM studies ORDER BY at DESC LIMIT 1")
+    last = setups.last(store)
     if last is None:
         store.close()
         raise NotStarted(f"nothing was run yet in {folder}; start with: djsb auto {folder}")
-    opened = OpenStudy(folder, Study.model_validate_json(last["config"]), store)
-    opened.context = opened.root = last["context"]
+    opened = OpenStudy(folder, Study.model_validate_json(last.config), store)
+    opened.context = opened.root = last.context
     start = cycles.get(store, opened.context)
     opened.root, opened.init, opened.cycle = start.root, start.init, start.cycle
     opened.metrics = list(results.METRIC_SCALES.get(store, opened.context) or ())

@@ -33,7 +33,7 @@ def text_study(tiny: Tiny, texts: list[str], dedup: dict[str, Any] | None) -> Op
 
 def told(opened: OpenStudy) -> dict[int, int]:
     """Row → the row that it is like."""
-    return {r["row"]: r["original"] for r in opened.duplicates()}
+    return {r.row: r.original for r in opened.duplicates()}
 
 
 def test_minhash_finds_the_near_copies_and_spares_short_texts(tiny: Tiny) -> None:
@@ -93,7 +93,7 @@ def test_image_hashes_see_through_size_and_light_compression(tiny: Tiny) -> None
     tiny.set({"task": None, "ops": {"text_length_filter": {}}, "dedup": {"images": "dhash"}})
     with (opened := open_study(tiny.study, 1)).store:
         assert told(opened) == {5: 1, 6: 3}
-        assert {r["op"] for r in opened.duplicates()} == {"image_deduplicator"}
+        assert {r.op for r in opened.duplicates()} == {"image_deduplicator"}
 
 
 def test_hashes_are_those_of_imagededup() -> None:
