@@ -78,7 +78,7 @@ class Question(Generic[Reply]):
         """The message that answers an invalid reply. Raises: ModelError after the last try."""
         self.invalid.append(told(error))
         if len(self.invalid) >= self.settings.tries:
-            raise ModelError(f"no valid reply in {len(self.invalid)} tries, at last: {self.invalid[-1]}")
+            raise ModelError(f"no valid reply in {len(self.invalid)} tries; the last error: {self.invalid[-1]}")
         return f"The reply is not valid: {self.invalid[-1]} Mend it and reply again."
 
 

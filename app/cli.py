@@ -265,7 +265,7 @@ def show(
     folder: Folder = HERE,
     json: Json = False,
 ) -> None:
-    """Show a pool, trial, proposal, the recipe, the cycles, the recipe at other scales, rewritten pools, or prompts."""
+    """Show a pool, trial, proposal, the recipe, the cycles, the recipe at other scales, mapped pools, or prompts."""
     from app.commands.show import show as one
     from app.commands.show import show_one
 
@@ -344,7 +344,7 @@ def review(
         found = replace(folder, proposal, source, approve, why)
     else:
         if len(verdicts) > 1 or source is not None or (verdicts and not (every or proposal)):
-            raise typer.BadParameter("give one of --approve, --reject, --hold, --edit, with an ID or --all")
+            raise typer.BadParameter("give one of --approve, --reject, --hold or --edit, and an ID or --all")
         found = review(folder, proposal, every, verdicts[0] if verdicts else None, why)
     _print(found, json, show_review)
     if not verdicts and not edit and found["waiting"]:

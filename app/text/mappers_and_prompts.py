@@ -12,9 +12,9 @@ WIDTH = 160  # characters of a text
 
 
 def show_mappers(found: Sequence[Row]) -> None:
-    """A rewritten pool a line against the same rows as they are (Table 15), then rows before and after."""
+    """A mapped pool a line against the same rows as they are (Table 15), then rows before and after."""
     if not found:
-        say("no rewritten pool has results yet; propose one with: djsb propose --by person, kind mapper")
+        say("no mapped pool has results yet; propose one with: djsb propose --by person, kind mapper")
         return
     rows = []
     for r in found:

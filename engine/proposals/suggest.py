@@ -87,7 +87,7 @@ def draft(opened: OpenStudy, suggestion: Suggestion, origin: Origin, parent: str
     elif isinstance(wanted, Prompt):
         stage, pools, seeds = draft_prompt(opened, wanted)
     else:
-        raise Refused(f"no way is known to run {wanted.kind}")
+        raise Refused(f"kind {wanted.kind} cannot be run")
     found = Proposal(
         origin=origin, kind=wanted.kind, stage=stage, pools=tuple(pools), seeds=tuple(seeds), reason=suggestion.reason,
         evidence=suggestion.evidence, expected=suggestion.expected, fallback=suggestion.fallback,

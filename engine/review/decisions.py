@@ -47,7 +47,7 @@ def undo(opened: OpenStudy, proposal: str, who: str) -> None:
             (proposal,),
         )
         if not changed:
-            raise StudyError(f"proposal {proposal} was not decided on, or its trials are in the queue already")
+            raise StudyError(f"proposal {proposal} has no decision, or its trials are in the queue already")
         opened.store.put("decisions", {"proposal": proposal, "verdict": "undo", "who": who, "why": "", "at": now()})
         opened.store.event("decision", f"undo by {who}", proposal)
 

@@ -69,7 +69,7 @@ class Rewritten:
             return ""
         for m in work.mappers:
             if weights_of(m.op, dict(m.params), opened.folder) != m.weights:
-                raise OpError(f"{m.op}: its model is another one than when it was proposed; propose it anew")
+                raise OpError(f"{m.op}: its model has changed since it was proposed; propose it again")
         workers = opened.workers
         if any(mapper_model(m.op) for m in work.mappers):
             from engine.runner.local import gpus

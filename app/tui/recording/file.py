@@ -128,7 +128,7 @@ class Recorder:
         try:
             shape.validate_json(raw)
         except ValidationError as error:
-            raise RecordingError(f"{self.path}: cannot be recorded: {_first(error)}; please report it") from error
+            raise RecordingError(f"{self.path}: cannot be recorded: {_first(error)}; report it as a defect") from error
         if self._packer is None:
             self._packer = zlib.compressobj(6, zlib.DEFLATED, 31)
         self._out.write(self._packer.compress(raw + b"\n") + self._packer.flush(zlib.Z_SYNC_FLUSH))

@@ -246,7 +246,7 @@ def _content(content: dict[str, Any]) -> dict[str, Any]:
     content = _bounded(content)
     gate, limit = content.get("gate", ""), content.get("limit")
     if not (isinstance(gate, str) and isinstance(limit, int | float | None)):
-        raise ValueError("notes of the gate that are none")  # noqa: TRY004 (pydantic takes a ValueError)
+        raise ValueError("invalid notes of the gate")  # noqa: TRY004 (pydantic takes a ValueError)
     try:
         known = Proposal.model_validate({k: v for k, v in content.items() if k in Proposal.model_fields})
     except DjsbError as error:

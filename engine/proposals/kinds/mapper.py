@@ -26,7 +26,7 @@ def draft_mapper(opened: OpenStudy, wanted: Mapper) -> Drafted:
             "SELECT * FROM pools WHERE id = ? AND kind IN ('single', 'combination', 'mapper')", (wanted.pool,)
         )
         if row is None:
-            raise Refused(f"pool {wanted.pool} is no bucket, combination or rewritten pool here; djsb rank names them")
+            raise Refused(f"pool {wanted.pool} is no bucket, combination or mapped pool here; djsb rank names them")
         base, name = pool_from_json(json.loads(row["content"])), row["label"]
     if len(base.mappers) >= MAPPERS_MOST:
         raise Refused(f"pool {base.id} has {len(base.mappers)} mappers; a pool may have {MAPPERS_MOST}")

@@ -22,7 +22,7 @@ def draft_transfer(opened: OpenStudy, wanted: Scale) -> Drafted:
         raise Refused(f"pool {wanted.pool} is no bucket or combination of this study; djsb rank names them")
     pool, other = pool_from_json(json.loads(row["content"])), elsewhere(opened, wanted)
     if any(s.op == FEEDBACK for s in pool.slices):
-        raise Refused(f"{row['label']} is cut by a model's feedback, which is known of this model's own study only")
+        raise Refused(f"{row['label']} is cut by a model's scores, which only the study of that model has")
     if wanted.dataset is not None:
         pool = replace(pool, size=min(other.pool_size, other.kept(pool)))
     if pool.size < (batch := opened.study.train.batch_size):

@@ -115,7 +115,7 @@ def test_what_cannot_run_is_refused_with_the_reason(opened: OpenStudy) -> None:
     for experiment, said in (
         ({"kind": "mapper", "op": "image_captioning_mapper"}, "needs local weights"),
         ({"kind": "mapper", "op": "image_captioning_mapper", "params": {"hf_img2seq": "empty"}}, "no config.json"),
-        ({**TAGS, "pool": "abcdef"}, "no bucket, combination or rewritten pool"),
+        ({**TAGS, "pool": "abcdef"}, "no bucket, combination or mapped pool"),
     ):
         _, status, reason = asked(opened, **experiment)
         assert status == "refused" and said in reason
