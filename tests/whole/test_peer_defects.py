@@ -425,7 +425,7 @@ def test_11_newcomers_install_nothing_at_run_time() -> None:
     """In a process of its own, since it changes the process for good."""
     code = """
 import os, subprocess, sys
-from engine import datajuicer
+from engine.data import datajuicer
 from engine.base.errors import OpError
 datajuicer.prepare()
 for key in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "PIP_NO_INDEX"):

@@ -185,7 +185,7 @@ def test_every_op_gets_through_data_juicers_own_parser_unchanged(tmp_path: Path)
     recipe = recipe_yaml(slices, FIELDS, name="all")
     (tmp_path / "r.yaml").write_text(recipe)
     script = (
-        "import json, sys; from engine.datajuicer import prepare; prepare();"
+        "import json, sys; from engine.data.datajuicer import prepare; prepare();"
         "from data_juicer.config import init_configs;"
         "from data_juicer.core.preflight import pre_instantiation_check;"
         "cfg = init_configs(['--config', 'r.yaml', '--export_path', 'o.jsonl'], load_configs_only=True);"

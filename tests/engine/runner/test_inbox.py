@@ -86,7 +86,7 @@ def test_a_cancelled_trial_is_never_run(tiny: Tiny, pack: bool) -> None:
         if not gone:
             gone.extend(t for slot in s.slots for t in list(slot.trials)[-1:])
             if s._waiting:
-                gone.append(s._waiting[-1]["id"])
+                gone.append(s._waiting[-1].id)
             for trial in [*gone, "nothing"] if gone else []:
                 ask(store, "cancel", "test", trial)
         return bool(gone)
