@@ -7,6 +7,7 @@ on fresh seeds are shown nowhere.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,9 +17,8 @@ from engine.data.cuts import keeps, overlap
 from engine.evidence import prompts as prompting
 from engine.evidence.ranking import Ranked, rank
 from engine.evidence.sentences import effect_text
-from engine.journal import results
+from engine.journal import decisions, proposals, results, trials
 from engine.proposals.suggest import runnable
-from engine.records.trial import FRESH
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy, last_rung
 
@@ -27,7 +27,7 @@ SHOWN = 12  # pools of the leaderboard, best first
 LAST = 4  # and the worst
 
 
-def digest_text(opened: OpenStudy, limit: float) -> str:
+def write_briefing(opened: OpenStudy, limit: float) -> str:
     """The study as it stands. limit: device-seconds of its whole budget."""
     ranked = [r for r in rank(opened) if r.effect.change is not None]
     parts = [
@@ -41,11 +41,10 @@ def digest_text(opened: OpenStudy, limit: float) -> str:
 def _study(opened: OpenStudy) -> str:
     study = opened.study
     share, seeds = last_rung(opened)
-    done = opened.store.query(
-        "SELECT stage, count(*) AS n FROM trials WHERE context = ? AND state = 'COMPLETE' AND seed < ? GROUP BY stage",
-        (opened.context, FRESH),
+    stages = Counter(
+        t.stage for t in trials.of_setup(opened.store, opened.context) if t.state == "COMPLETE" and not t.fresh
     )
-    finished = ", ".join(f"{r['stage']} {r['n']}" for r in done) or "none"
+    finished = ", ".join(f"{stage} {n}" for stage, n in sorted(stages.items())) or "none"
     return "\n".join(
         [
             "## Study",
@@ -160,18 +159,19 @@ def _prompts(opened: OpenStudy) -> str:
 
 def _asked(opened: OpenStudy) -> str:
     """What was proposed and refused, rejected or decided on, by anyone but the loop itself."""
-    rows = opened.store.query(
-        "SELECT id, origin, kind, status, content FROM proposals WHERE context = ? AND stage != 'confirm' AND "
-        "(origin IN ('person', 'model') OR status IN ('refused', 'rejected', 'edited')) ORDER BY at DESC LIMIT 12",
-        (opened.context,),
-    )
-    if not rows:
+    earlier = [
+        p for p in proposals.of_context(opened.store, opened.context)
+        if p.stage != "confirm"
+        and (p.origin in ("person", "model") or p.status in ("refused", "rejected", "edited"))
+    ]  # fmt: skip
+    if not earlier:
         return ""
     lines = ["## Proposed before (do not ask for these again)"]
-    for r in rows:
-        content = json.loads(r["content"])
-        asked = json.dumps((content.get("suggestion") or {}).get("experiment") or content["reason"])[:300]
-        why = opened.store.one("SELECT why FROM decisions WHERE proposal = ? ORDER BY id DESC LIMIT 1", (r["id"],))
-        told = f" ({why['why'][:200]})" if why else f" ({content['gate'][:200]})" if r["status"] == "refused" else ""
-        lines.append(f"{r['id']} by {r['origin']}: {r['kind']} {asked}: {r['status']}{told}")
+    for p in sorted(earlier, key=lambda p: p.at, reverse=True)[:12]:
+        experiment = json.dumps((p.content.get("suggestion") or {}).get("experiment") or p.reason)[:300]
+        last = decisions.of_proposal(opened.store, p.id)[-1:]
+        why = last[0].why if last else p.gate if p.status == "refused" else ""
+        lines.append(
+            f"{p.id} by {p.origin}: {p.kind} {experiment}: {p.status}{f' ({why[:200]})' if why or last else ''}"
+        )
     return "\n".join(lines)

@@ -14,13 +14,14 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import ModelCallLimitMiddleware
 from langchain_core.messages import AIMessageChunk, AnyMessage, HumanMessage
 
-from agent.briefing import digest_text
+from agent.briefing import write_briefing
 from agent.connection import ModelError, connect, told
 from agent.prompts import prompt
-from agent.spending import Ledger, Metered
+from agent.spending import Metered, Spending
 from agent.tools import Tools, safely
 from engine.base.secrets import redact, redacted
-from engine.journal.store import Row, Store
+from engine.journal import pools, proposals, trials
+from engine.journal.store import Store
 from engine.proposals.suggest import suggest
 from engine.records.experiment import Suggestion
 from engine.runner.accounts import Accounts
@@ -58,11 +59,11 @@ class Chat:
         """
         settings = self.opened.study.agent
         model = connect(settings)
-        ledger = Ledger(self.opened.store.file, self.opened.context, settings)
+        spending = Spending(self.opened.store.file, self.opened.context, settings)
         agent: Any = create_agent(
             model, [safely(tool) for tool in [*Tools(self.opened).all(), self.suggest]],
-            system_prompt=prompt("chat", digest=digest_text(self.opened, self.limit)),
-            middleware=[ModelCallLimitMiddleware(run_limit=CALLS, exit_behavior="error"), Metered(ledger, "chat")],
+            system_prompt=prompt("chat", briefing=write_briefing(self.opened, self.limit)),
+            middleware=[ModelCallLimitMiddleware(run_limit=CALLS, exit_behavior="error"), Metered(spending, "chat")],
         )  # fmt: skip
         messages = [*self.messages[-KEPT:], HumanMessage(question)]
         said: list[str] = []
@@ -105,24 +106,30 @@ class Chat:
             yield piece
 
 
-def citations(opened: OpenStudy, answer: str) -> Row:
+def citations(opened: OpenStudy, answer: str) -> dict[str, Any]:
     """Ids that an answer names: `known` ones with what they are, and `unknown` ones, which the study does not have."""
     from agent.literature import all_papers
 
     papers = {p["id"]: p["title"] for p in all_papers()}
     known: dict[str, str] = {}
     unknown = []
-    for found in dict.fromkeys(_CITED.findall(answer)):
-        row = opened.store.one(
-            "SELECT label FROM pools WHERE id = ? UNION SELECT 'trial' FROM trials WHERE id = ? "
-            "UNION SELECT kind FROM proposals WHERE id = ?",
-            (found, found, found),
-        )
-        if found in papers or row:
-            known[found] = papers[found] if found in papers else str(row["label"] if row else "")
+    for id in dict.fromkeys(_CITED.findall(answer)):
+        name = papers.get(id) or _name(opened.store, id)
+        if name is None:
+            unknown.append(id)
         else:
-            unknown.append(found)
+            known[id] = name
     return {"known": known, "unknown": unknown}
+
+
+def _name(store: Store, id: str) -> str | None:
+    """What an id stands for: a pool's label, `trial`, or a proposal's kind."""
+    if pool := pools.get(store, id):
+        return pool.label
+    if trials.get(store, id):
+        return "trial"
+    proposal = proposals.get(store, id)
+    return proposal.kind if proposal else None
 
 
 def _with_store(opened: OpenStudy, store: Store) -> OpenStudy:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent import connection
-from agent.briefing import digest_text
+from agent.briefing import write_briefing
 from agent.literature import all_papers
 from agent.prompts import prompt
 from engine.base.errors import DjsbError
+from engine.journal import proposals
 from engine.proposals.suggest import suggest
 from engine.records.experiment import Id, Suggestion
-from engine.records.proposal import Origin, Proposal, stored_proposal
+from engine.records.proposal import Origin, Proposal
 from engine.records.sentence import Sentence
 from engine.runner.accounts import Accounts
 from engine.settings.running import AgentSection
@@ -92,7 +92,7 @@ class ModelProposer:
 
         question = Question(opened, self.settings, "propose", prompt("propose"), Proposals, self.stop)
         accounts, passed = Accounts(opened, self.limit), dict[str, Proposal]()
-        text = prompt("digest", n=n, digest=digest_text(opened, self.limit))
+        text = prompt("briefing", n=n, briefing=write_briefing(opened, self.limit))
         for _ in range(self.settings.tries):
             told = len(question.invalid)
             try:
@@ -105,7 +105,7 @@ class ModelProposer:
                 key, status, reason = self._queue(opened, suggestion, accounts)
                 self.asked.append(key)
                 if status == "queued":
-                    passed[key] = _stored(opened, key)
+                    passed[key] = proposals.by_ids(opened.store, [key])[0].proposal
                 else:
                     refused.append(f"{suggestion.experiment.model_dump_json()[:300]}: {status}: {reason}")
             if not refused or len(passed) >= n:
@@ -122,41 +122,36 @@ class ModelProposer:
         return suggest(opened, suggestion, "model", accounts)
 
     def summarise(self, study: OpenStudy, stage: str) -> Sequence[Sentence]:
-        """A stage in at most five sentences; those whose ids or numbers the digest does not have are left out."""
+        """A stage in at most five sentences; those whose ids or numbers the briefing does not have are left out."""
         from agent.question import Question
 
-        digest = digest_text(study, self.limit)
+        briefing = write_briefing(study, self.limit)
         question = Question(
-            study, self.settings, "summarise", prompt("summarise", stage=stage, digest=digest), Summary, self.stop
+            study, self.settings, "summarise", prompt("summarise", stage=stage, briefing=briefing), Summary, self.stop
         )
         try:
             reply = question.ask("Write the summary.")
         except DjsbError as error:
             study.store.event("model", f"no summary: {connection.told(error)}; the template's stays", level="warning")
             return []
-        kept = [s for s in reply.sentences if grounded(s, digest)]
+        kept = [s for s in reply.sentences if grounded(s, briefing)]
         if len(kept) < len(reply.sentences):
             left = len(reply.sentences) - len(kept)
-            study.store.event("model", f"{left} sentence(s) of its summary rest on nothing in the digest", stage)
+            study.store.event("model", f"{left} sentence(s) of its summary rest on nothing in the briefing", stage)
         return [Sentence(" ".join(s.text.split()), tuple(s.evidence), f"model {self.settings.model}") for s in kept]
 
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
-def grounded(statement: Statement, digest: str) -> bool:
-    """True when the digest has every id that a statement cites, and every number in it at the precision given."""
-    if not all(i in digest for i in statement.evidence):
+def grounded(statement: Statement, briefing: str) -> bool:
+    """True when the briefing has every id that a statement cites, and every number in it at the precision given."""
+    if not all(i in briefing for i in statement.evidence):
         return False
     ids = re.compile("|".join(map(re.escape, statement.evidence)))
-    known = [float(x) for x in _NUMBER.findall(digest)]
+    known = [float(x) for x in _NUMBER.findall(briefing)]
     for token in _NUMBER.findall(ids.sub("", statement.text)):
         places = len(token.partition(".")[2])
         if not any(round(x, places) == float(token) for x in known):
             return False
     return True
-
-
-def _stored(opened: OpenStudy, key: str) -> Proposal:
-    row: Any = opened.store.one("SELECT * FROM proposals WHERE id = ?", (key,))
-    return stored_proposal(row)

@@ -13,7 +13,7 @@ from langchain_core.messages import AnyMessage, HumanMessage
 from pydantic import BaseModel
 
 from agent.connection import ModelError, connect, told, within
-from agent.spending import Ledger, Metered
+from agent.spending import Metered, Spending
 from agent.tools import Tools, safely
 from engine.base.secrets import redact
 from engine.settings.running import AgentSection
@@ -46,13 +46,13 @@ class Question(Generic[Reply]):
         """
         self.messages.append(HumanMessage(text))
         model = connect(self.settings)
-        ledger = Ledger(self.opened.store.file, self.opened.context, self.settings)
+        spending = Spending(self.opened.store.file, self.opened.context, self.settings)
         agent: Any = create_agent(
             model, [safely(tool) for tool in Tools(self.opened).all()], system_prompt=self.system,
             response_format=ToolStrategy(self.form, handle_errors=self._invalid),
             middleware=[
                 ModelCallLimitMiddleware(run_limit=LOOKS + self.settings.tries, exit_behavior="error"),
-                Metered(ledger, self.purpose),
+                Metered(spending, self.purpose),
             ],
         )  # fmt: skip
         try:

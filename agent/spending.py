@@ -11,41 +11,35 @@ from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResp
 from langchain_core.messages import AIMessage
 
 from agent.connection import ModelError, told
-from engine.journal.store import Row, Store, now
+from engine.journal import model_calls
+from engine.journal.model_calls import ModelCall
+from engine.journal.store import Store
 from engine.settings.running import AgentSection
 
 CHARACTERS = 3  # of a token, at least: for servers that count nothing, and to keep the cap before a call
 
 
-class Ledger:
+class Spending:
     """The model's account in one study. Every method opens the database anew: LangChain calls from its own threads."""
 
     def __init__(self, database: Path, context: str, settings: AgentSection) -> None:
         self.database, self.context, self.settings = database, context, settings
 
-    def spent(self) -> Row:
-        """Calls, tokens read and written, and dollars so far (None where no price is set)."""
-        with Store(self.database, readonly=True) as store:
-            row = store.one(
-                "SELECT count(*) AS calls, coalesce(sum(read), 0) AS read, coalesce(sum(written), 0) AS written, "
-                "sum(cost) AS cost FROM model_calls"
-            )
-        assert row is not None
-        return row
-
     def check(self, characters: int) -> None:
         """Raises: ModelError when a call of that many characters would pass the study's cap."""
-        had, ahead = self.spent(), characters // CHARACTERS
-        used = had["read"] + had["written"]
+        with Store(self.database, readonly=True) as store:
+            use = model_calls.total(store)
+        ahead = characters // CHARACTERS
+        used = use.read + use.written
         if used + ahead > self.settings.tokens:
             raise ModelError(
                 f"the study has used {used} of {self.settings.tokens} tokens and this call takes about {ahead}; "
                 "raise agent.tokens to go on"
             )
-        dollars = (had["cost"] or 0.0) + (self.cost(ahead, 0) or 0.0)
+        dollars = (use.cost or 0.0) + (self.cost(ahead, 0) or 0.0)
         if self.settings.max_cost is not None and dollars > self.settings.max_cost:
             raise ModelError(
-                f"the study has spent {had['cost'] or 0:.4f} of {self.settings.max_cost:g} dollars on the model; "
+                f"the study has spent {use.cost or 0:.4f} of {self.settings.max_cost:g} dollars on the model; "
                 "raise agent.max_cost to go on"
             )
 
@@ -56,21 +50,19 @@ class Ledger:
 
     def record(self, purpose: str, read: int, written: int, estimated: bool, seconds: float, outcome: str) -> None:
         """Write one call down."""
+        cost, model = self.cost(read, written), self.settings.model
         with Store(self.database, readonly=True) as store:
-            store.put(
-                "model_calls",
-                {"context": self.context, "purpose": purpose, "model": self.settings.model, "read": read,
-                 "written": written, "estimated": estimated, "seconds": round(seconds, 3),
-                 "cost": self.cost(read, written), "outcome": outcome, "at": now()},
-            )  # fmt: skip
+            model_calls.add(store, ModelCall(
+                self.context, purpose, model, read, written, estimated, round(seconds, 3), cost, outcome
+            ))  # fmt: skip
 
 
 class Metered(AgentMiddleware[Any, Any, Any]):
     """Counts every call of an agent's model."""
 
-    def __init__(self, ledger: Ledger, purpose: str) -> None:
+    def __init__(self, spending: Spending, purpose: str) -> None:
         super().__init__()
-        self.ledger, self.purpose = ledger, purpose
+        self.spending, self.purpose = spending, purpose
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
@@ -78,12 +70,12 @@ class Metered(AgentMiddleware[Any, Any, Any]):
         """Check the cap, call, record what it took."""
         asked = sum(len(str(m.content)) + len(str(getattr(m, "tool_calls", ""))) for m in request.messages)
         asked += len(str(request.system_message.content)) if request.system_message else 0
-        self.ledger.check(asked)
+        self.spending.check(asked)
         began = time.monotonic()
         try:
             response = handler(request)
         except Exception as error:
-            self.ledger.record(self.purpose, 0, 0, True, time.monotonic() - began, told(error))
+            self.spending.record(self.purpose, 0, 0, True, time.monotonic() - began, told(error))
             raise
         reply = next((m for m in response.result if isinstance(m, AIMessage)), None)
         usage = reply.usage_metadata if reply is not None else None
@@ -92,7 +84,7 @@ class Metered(AgentMiddleware[Any, Any, Any]):
         # a server that reports less than its own text can hold is not believed
         read, written = max(counts[0], 0), max(counts[1], 0)
         estimated = not (read and written)
-        self.ledger.record(
+        self.spending.record(
             self.purpose, read or asked // CHARACTERS, written or answered // CHARACTERS, estimated,
             time.monotonic() - began, "answered",
         )  # fmt: skip

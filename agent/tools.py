@@ -16,8 +16,8 @@ import numpy as np
 from agent.literature import search
 from engine.base.errors import DjsbError
 from engine.evidence.ranking import rank
+from engine.journal import decisions, metrics, pools, trials
 from engine.records.pool import BUCKETS
-from engine.records.trial import FRESH
 from engine.study.opened import OpenStudy, view_study
 
 if TYPE_CHECKING:
@@ -42,10 +42,12 @@ class Tools:
         """One pool by its id: its slices, size, change against the control with its interval, trials and seeds."""
         with _view(self.opened) as view:
             entry = next((r for r in rank(view) if r.pool.id == id), None)
-            row = view.store.one("SELECT id, label, kind, content FROM pools WHERE id = ?", (id,))
-            if row is None:
+            pool = pools.get(view.store, id)
+            if pool is None:
                 return _answer({"error": f"no pool {id[:40]!r}"})
-            return _answer({**row, "content": json.loads(row["content"]), "result": entry and entry.entry().to_json()})
+            result = entry and entry.entry().to_json()
+            content = pool.pool.to_json()
+            return _answer({"id": id, "label": pool.label, "kind": pool.kind, "content": content, "result": result})
 
     def distribution(self, statistic: str) -> str:
         """One statistic's distribution over the dataset: quantiles, histogram, buckets with the rows they keep."""
@@ -89,25 +91,22 @@ class Tools:
     def trials(self, pool: str) -> str:
         """The trials of one pool: seed, steps, state, cost in device-seconds, metrics."""
         with _view(self.opened) as view:
-            rows = view.store.query(
-                "SELECT id, seed, samples, horizon, stage, state, seconds FROM trials "
-                "WHERE context = ? AND pool = ? AND seed < ? ORDER BY samples, seed LIMIT 40",
-                (view.context, pool, FRESH),
-            )
-            for row in rows:
-                found = view.store.query("SELECT name, value FROM metrics WHERE trial = ?", (row["id"],))
-                row["metrics"] = {m["name"]: m["value"] for m in found}
-            return _answer(rows or {"error": f"pool {pool[:40]!r} has no trials"})
+            shown = [t for t in trials.of_pool(view.store, pool) if t.context == view.context and not t.fresh]
+            shown.sort(key=lambda t: (t.samples, t.seed))
+            fields = ("id", "seed", "samples", "horizon", "stage", "state", "seconds")
+            answer = [
+                {**{name: getattr(t, name) for name in fields}, "metrics": metrics.of_trial(view.store, t.id)}
+                for t in shown[:40]
+            ]
+            return _answer(answer or {"error": f"pool {pool[:40]!r} has no trials"})
 
     def decisions(self, last: int = 10) -> str:
         """The last decisions on proposals: verdict, who, why."""
         with _view(self.opened) as view:
-            rows = view.store.query(
-                "SELECT d.proposal, d.verdict, d.who, d.why, d.at FROM decisions d LEFT JOIN proposals p "
-                "ON p.id = d.proposal WHERE coalesce(p.stage, '') != 'confirm' ORDER BY d.id DESC LIMIT ?",
-                (max(1, min(int(last), 30)),),
+            recent = decisions.last(view.store, max(1, min(int(last), 30)), without="confirm")
+            return _answer(
+                [{"proposal": d.proposal, "verdict": d.verdict, "who": d.who, "why": d.why, "at": d.at} for d in recent]
             )
-            return _answer(rows)
 
     def literature(self, query: str, tag: str = "") -> str:
         """Works on data-model co-development by words of the title, with the ids to cite them by."""

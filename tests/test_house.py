@@ -24,11 +24,6 @@ OWED_CIRCLES = (
 )
 OWED_UPWARDS = {"engine.settings.study._task_has_what_it_needs imports engine.tasks.registry"}
 OWED_SQL = {
-    "agent/briefing",
-    "agent/chat",
-    "agent/proposer",
-    "agent/spending",
-    "agent/tools",
     "app/commands/check",
     "app/commands/export",
     "app/commands/log",

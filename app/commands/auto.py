@@ -60,8 +60,8 @@ def _attach(scheduler: Scheduler, display: Display, adviser: ModelProposer | Non
         adviser.stop = lambda: scheduler.stopping
 
     def watch(s: Scheduler) -> None:
-        ledger = s.ledger()
-        detail = f"{format_seconds(ledger.spent)} of {format_seconds(s.limit)} spent"
+        balance = s.balance()
+        detail = f"{format_seconds(balance.spent)} of {format_seconds(s.limit)} spent"
         cycle = f", cycle {s.opened.cycle}" if s.opened.cycle > 1 else ""
         display.notice(f"trials of {s.stage}{cycle}", s.finished, s.finished + s.unfinished, detail)
 

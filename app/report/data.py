@@ -202,7 +202,7 @@ class Spent:
 
 
 def spent(opened: OpenStudy) -> Spent | None:
-    """The whole ledger, of every context, as the budget counts it; None when nothing was charged."""
+    """The costs of every setup, as the budget counts it; None when nothing was charged."""
     rows = opened.store.query("SELECT kind, stage, seconds, at FROM costs ORDER BY at, id")
     if not rows:
         return None

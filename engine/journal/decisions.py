@@ -15,3 +15,13 @@ def of_proposal(store: Store, proposal: str) -> list[Decision]:
     """The decisions on a proposal, the oldest first."""
     sql = "SELECT id, proposal, verdict, who, why, at FROM decisions WHERE proposal = ? ORDER BY id"
     return [Decision(**row) for row in store.query(sql, (proposal,))]
+
+
+def last(store: Store, count: int, without: str) -> list[Decision]:
+    """The last decisions, latest first. without: the stage whose proposals are left out."""
+    rows = store.query(
+        "SELECT d.id, d.proposal, d.verdict, d.who, d.why, d.at FROM decisions d LEFT JOIN proposals p "
+        "ON p.id = d.proposal WHERE coalesce(p.stage, '') != ? ORDER BY d.id DESC LIMIT ?",
+        (without, count),
+    )
+    return [Decision(**row) for row in rows]

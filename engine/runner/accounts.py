@@ -12,7 +12,7 @@ from engine.study.opened import OpenStudy
 
 
 @dataclass(frozen=True)
-class Ledger:
+class Balance:
     """What is spent and what may be spent, in device-seconds.
 
     limit: the whole budget. spent: charged so far. reserved: estimates of the trials that run now.
@@ -46,10 +46,10 @@ class Accounts:
         """Device-seconds charged so far."""
         return costs.total(self.store)
 
-    def ledger(self, running: Iterable[QueuedTrial] = ()) -> Ledger:
+    def balance(self, running: Iterable[QueuedTrial] = ()) -> Balance:
         """What is spent, what the running trials will still take, what is left."""
         reserved = sum(max(0.0, (t.estimate or 0.0) - t.charged) for t in running)
-        return Ledger(self.cap, self.spent(), reserved)
+        return Balance(self.cap, self.spent(), reserved)
 
     @property
     def calibration(self) -> Calibration | None:

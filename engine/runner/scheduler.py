@@ -26,7 +26,7 @@ from engine.journal import curves, results
 from engine.journal.requests import Request
 from engine.journal.results import Calibration
 from engine.journal.trials import QueuedTrial
-from engine.runner.accounts import Accounts, Ledger
+from engine.runner.accounts import Accounts, Balance
 from engine.runner.device import Events, Slot
 from engine.runner.devices import open_slots
 from engine.runner.inbox import Inbox
@@ -80,9 +80,9 @@ class Scheduler:
         self.states = TrainingStates(opened)
         self.rewritten = Rewritten(opened, self.accounts)
 
-    def ledger(self) -> Ledger:
+    def balance(self) -> Balance:
         """What is spent, what runs, what is left."""
-        return self.accounts.ledger(t for s in self.slots for t in s.trials.values())
+        return self.accounts.balance(t for s in self.slots for t in s.trials.values())
 
     @property
     def unfinished(self) -> int:
@@ -252,7 +252,7 @@ class Scheduler:
             pack = self._next_pack(estimate)
             if not pack:
                 if not self._running():
-                    left = self.ledger().left
+                    left = self.balance().left
                     self.note = (
                         f"the budget ends here: a trial takes about {format_seconds(estimate or 0)} "
                         f"and {format_seconds(left)} of {format_seconds(self.limit)} are left"
@@ -281,7 +281,7 @@ class Scheduler:
         else:
             alike = [t for t in alike if not self._failures[t.id]]
         if estimate:
-            size = min(size, int(self.ledger().left / estimate))
+            size = min(size, int(self.balance().left / estimate))
         chosen = alike[:size]
         for trial in chosen:
             self._waiting.remove(trial)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.briefing import MAX, digest_text
+from agent.briefing import MAX, write_briefing
 from agent.proposer import Statement, grounded
 from engine.evidence.ranking import rank
 from engine.journal.results import Result
@@ -140,7 +140,7 @@ def test_a_server_that_counts_nothing_is_counted_by_characters(
         proposer(opened, server.url, monkeypatch).propose(opened, 1)
     (counted,) = opened.store.query("SELECT * FROM model_calls")
     assert counted["estimated"]
-    assert counted["read"] > len(digest_text(opened, 3600.0)) // 3
+    assert counted["read"] > len(write_briefing(opened, 3600.0)) // 3
 
 
 def test_a_busy_server_is_asked_again_after_growing_pauses(opened: OpenStudy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,8 +159,8 @@ def test_a_busy_server_is_asked_again_after_growing_pauses(opened: OpenStudy, mo
     assert 0.1 < first < second
 
 
-def test_the_digest_fits_and_names_what_a_proposal_needs(opened: OpenStudy) -> None:
-    told = digest_text(opened, 3600.0)
+def test_the_briefing_fits_and_names_what_a_proposal_needs(opened: OpenStudy) -> None:
+    told = write_briefing(opened, 3600.0)
     assert len(told) <= MAX + 100
     for part in (
         "text_len",
@@ -214,7 +214,7 @@ def test_rows_are_not_shown_where_the_study_says_so(opened: OpenStudy, monkeypat
     assert "shows no rows" in json.dumps(server.requests[1])
 
 
-def test_a_summary_is_taken_where_the_digest_bears_it_out(opened: OpenStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_summary_is_taken_where_the_briefing_bears_it_out(opened: OpenStudy, monkeypatch: pytest.MonkeyPatch) -> None:
     from engine.evidence.sentences import insights
     from engine.loop import outcome
 
@@ -242,9 +242,9 @@ def test_a_summary_is_taken_where_the_digest_bears_it_out(opened: OpenStudy, mon
     ("said", "good"),
     [("+3.1 % over 2 seeds", True), ("3 %", True), ("about 3.14 %", True), ("3.2 %", False), ("4 seeds", False)],
 )
-def test_numbers_are_those_of_the_digest_at_their_precision(said: str, good: bool) -> None:
-    digest = "aabbccddeeff x: +3.14 % over 2 seeds"
-    assert grounded(Statement(text=said, evidence=["aabbccddeeff"]), digest) is good
+def test_numbers_are_those_of_the_briefing_at_their_precision(said: str, good: bool) -> None:
+    briefing = "aabbccddeeff x: +3.14 % over 2 seeds"
+    assert grounded(Statement(text=said, evidence=["aabbccddeeff"]), briefing) is good
 
 
 def test_nothing_of_a_model_runs_without_a_decision(opened: OpenStudy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def test_the_ranking_does_not_read_the_confirming_seeds(whole: Tiny) -> None:
     assert {e.seeds for e in leaderboard(view_study(whole.study)) if e.verdict != "degenerate"} == {2}
 
 
-def test_the_ledger_is_the_sum_of_the_trials(whole: Tiny) -> None:
+def test_the_costs_are_the_sum_of_the_trials(whole: Tiny) -> None:
     (spent,) = rows(whole, "SELECT SUM(seconds) AS s FROM costs WHERE kind = 'trial'")
     (own,) = rows(whole, "SELECT SUM(seconds) AS s FROM trials")
     assert spent["s"] == pytest.approx(own["s"])

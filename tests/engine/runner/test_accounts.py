@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.base.amounts import format_seconds, parse_budget
 from engine.base.errors import BudgetError
-from engine.runner.accounts import Ledger, estimate_cost
+from engine.runner.accounts import Balance, estimate_cost
 
 HOUR, DAY = 3600, 86400
 
@@ -47,12 +47,12 @@ def test_seconds_are_printed_in_the_unit_of_their_size(seconds: float, text: str
 
 
 def test_a_ledger_counts_what_runs_as_taken() -> None:
-    ledger = Ledger(100, 40, 25)
-    assert ledger.left == 35
-    assert ledger.fits(35)
-    assert not ledger.fits(35.001)
-    assert Ledger(100, 120).left == 0
-    assert not Ledger(100, 120).fits(0.001)
+    balance = Balance(100, 40, 25)
+    assert balance.left == 35
+    assert balance.fits(35)
+    assert not balance.fits(35.001)
+    assert Balance(100, 120).left == 0
+    assert not Balance(100, 120).fits(0.001)
 
 
 def test_an_estimate_knows_the_fixed_part_of_a_trial() -> None:
