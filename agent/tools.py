@@ -18,7 +18,8 @@ from engine.base.errors import DjsbError
 from engine.evidence.ranking import rank
 from engine.journal import decisions, metrics, pools, trials
 from engine.records.pool import BUCKETS
-from engine.study.opened import OpenStudy, view_study
+from engine.study.opened import OpenStudy
+from engine.study.view import StudyView, view_study
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +115,7 @@ class Tools:
 
 
 @contextmanager
-def _view(opened: OpenStudy) -> Iterator[OpenStudy]:
+def _view(opened: OpenStudy) -> Iterator[StudyView]:
     """The study as last recorded, on a connection of this thread's own."""
     view = view_study(opened.folder)
     try:

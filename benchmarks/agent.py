@@ -156,7 +156,7 @@ def run(name: str, scratch: Path) -> tuple[list[str], Path]:
 
 def row(name: str, study: Path) -> list[str]:
     """What a run came to."""
-    from engine.study.opened import view_study
+    from engine.study.view import view_study
 
     status = json.loads(djsb("status", study, "--json"))
     best = status["recipe"]

@@ -30,7 +30,8 @@ from engine.runner.accounts import Accounts
 from engine.runner.trial_book import TrialBook
 from engine.settings.study import STAGES, Study
 from engine.study.lock import EngineLock
-from engine.study.opened import OpenStudy, view_study
+from engine.study.opened import OpenStudy
+from engine.study.view import view_study
 
 CONTEXT = "bench0000000"
 POOLS, SEEDS, POINTS = 1_000, 10, 50  # trials = pools × seeds, curve points = trials × points

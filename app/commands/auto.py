@@ -17,7 +17,8 @@ from engine.base.amounts import format_seconds, parse_budget
 from engine.journal.store import Row
 from engine.loop.run import Ended, run_loop
 from engine.runner.scheduler import Scheduler
-from engine.study.opened import OpenStudy, open_study, view_study
+from engine.study.opened import OpenStudy, open_study
+from engine.study.view import view_study
 
 
 def run(folder: Path, budget: str | None, until: str, approve: str | None, workers: int | None) -> Ended:

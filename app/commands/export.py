@@ -13,7 +13,8 @@ from engine.base.errors import StudyError
 from engine.evidence.recipe_file import find_pool
 from engine.journal.store import Row
 from engine.study.lock import EngineLock
-from engine.study.opened import Notice, open_study, view_study
+from engine.study.opened import Notice, open_study
+from engine.study.view import view_study
 
 
 def pool(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from app.text.printable import say
 from engine.journal.store import Row
-from engine.study.opened import view_study
+from engine.study.view import view_study
 
 
 def log(folder: Path, last: int) -> list[Row]:

@@ -8,7 +8,7 @@ from app.text.printable import say_table
 from engine.base.amounts import format_seconds
 from engine.journal.store import Row
 from engine.proposals.queue import proposal_rows
-from engine.study.opened import view_study
+from engine.study.view import view_study
 
 
 def proposals(folder: Path, status: str | None) -> list[Row]:

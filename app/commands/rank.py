@@ -13,9 +13,9 @@ from engine.journal.store import Row
 def rank(folder: Path, cycle: int | None = None) -> list[Row]:
     """The leaderboard of a cycle; None: of the one that the engine was in last."""
     from engine.evidence.ranking import leaderboard
-    from engine.study.variants import view_cycle
+    from engine.study.view import view_study
 
-    opened = view_cycle(folder, cycle)
+    opened = view_study(folder, cycle)
     found = [e.to_json() for e in leaderboard(opened)]
     if not found:
         raise StudyError(f"no pool was cut yet in {folder}; start with: djsb auto {folder}")

@@ -9,7 +9,7 @@ from app.person import person
 from app.text.printable import say
 from engine.base.errors import StudyError
 from engine.journal.store import Row
-from engine.study.opened import view_study
+from engine.study.view import view_study
 
 
 def readmit(folder: Path, pool: str, why: str) -> Row:

@@ -16,7 +16,7 @@ from engine.base.errors import StudyError
 from engine.journal.store import Row
 from engine.proposals.queue import proposal_rows
 from engine.review.desk import replace_by
-from engine.study.opened import view_study
+from engine.study.view import view_study
 
 
 def review(folder: Path, proposal: str | None, every: bool, verdict: str | None, why: str) -> Row:

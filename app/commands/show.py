@@ -11,7 +11,7 @@ from app.text.mappers_and_prompts import show_mappers, show_prompts
 from app.text.printable import say
 from engine.base.errors import StudyError
 from engine.journal.store import Row
-from engine.study.opened import view_study
+from engine.study.view import view_study
 
 
 def show(folder: Path, wanted: str) -> Row:

@@ -15,7 +15,7 @@ from engine.journal import results
 from engine.journal.store import Row
 from engine.settings.study import STAGES
 from engine.study.lock import engine_pid
-from engine.study.opened import view_study
+from engine.study.view import view_study
 
 
 def status(folder: Path) -> Row:

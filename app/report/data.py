@@ -20,7 +20,7 @@ from engine.journal.store import Row
 from engine.records.pool import BUCKETS, Slice
 from engine.records.trial import FRESH
 from engine.settings.study import STAGES
-from engine.study.opened import OpenStudy
+from engine.study.view import StudyView as OpenStudy
 
 BINS = 240  # points of a drawn curve
 

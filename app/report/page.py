@@ -28,7 +28,8 @@ from engine.evidence.sentences import insights
 from engine.evidence.transfer import scaling_law
 from engine.journal import results
 from engine.journal.store import Row
-from engine.study.opened import OpenStudy, view_study
+from engine.study.view import StudyView as OpenStudy
+from engine.study.view import view_study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -40,7 +40,7 @@ from engine.base.paths import DATABASE, ENTRY, STATE_FOLDER, STUDY_FILE
 from engine.journal.store import Store
 
 if TYPE_CHECKING:
-    from engine.study.opened import OpenStudy
+    from engine.study.view import StudyView
 
 KEYS: dict[str, tuple[str, type[Pane]]] = {
     "overview": ("1", Overview), "ops": ("2", Ops), "correlations": ("3", Correlations), "proposals": ("4", Proposals),
@@ -352,9 +352,9 @@ class DjsbApp(App[None]):
 
         self._each(proposals, "undo", lambda view, one: undo(view, one, person()))
 
-    def _each(self, proposals: list[str], what: str, work: Callable[[OpenStudy, str], None]) -> None:
+    def _each(self, proposals: list[str], what: str, work: Callable[[StudyView, str], None]) -> None:
         """Do something to each proposal, and say for how many it went well; one that fails keeps none of the others."""
-        from engine.study.opened import view_study
+        from engine.study.view import view_study
 
         done = 0
         try:

@@ -42,7 +42,7 @@ def run_tui(folder: Path, bell: bool, record: Path | None = None, replay: Path |
     if folder.exists() and not folder.is_dir():
         raise StudyError(f"{folder} is a file; name the folder of a study, or one that is to hold it")
     if record:
-        from engine.study.opened import view_study
+        from engine.study.view import view_study
 
         view_study(folder).store.close()  # a recording needs a study; it says what is missing
         _new_file(record)

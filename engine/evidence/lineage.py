@@ -14,12 +14,12 @@ from engine.journal import checkpoints, costs, cycles, metrics, results, trials
 from engine.records.cycle import CycleEnd, CycleStart, Moves, Place
 from engine.records.leaderboard import Change, Recipe
 from engine.records.metric import Metric
-from engine.study.opened import OpenStudy
+from engine.study.view import StudyView
 
 TOP = 10  # places that Table 14 compares
 
 
-def best_checkpoint(view: OpenStudy) -> str | None:
+def best_checkpoint(view: StudyView) -> str | None:
     """The trial of the confirmed recipe that scored best in the main metrics; None while no recipe is confirmed."""
     recipe = results.RECIPE.get(view.store, view.context)
     if recipe is None:
@@ -51,7 +51,7 @@ def moves(first: Sequence[str], second: Sequence[str], top: int = TOP) -> Moves:
     )
 
 
-def standing(view: OpenStudy) -> tuple[Place, ...]:
+def standing(view: StudyView) -> tuple[Place, ...]:
     """Statistics in the order of their best bucket in the probe, each with it and its change."""
     best: dict[str, Place] = {}
     for r in rank(view, ("single",), ("probe",)):
@@ -60,13 +60,13 @@ def standing(view: OpenStudy) -> tuple[Place, ...]:
     return tuple(best.values())
 
 
-def _confirming(view: OpenStudy, context: str, recipe: Recipe) -> Runs:
+def _confirming(view: StudyView, context: str, recipe: Recipe) -> Runs:
     """Seed → metric → value of a recipe on its fresh seeds."""
     table = metrics.by_pool(view.store, context, True, ("confirm",))
     return table.get((recipe.pool, recipe.samples, recipe.samples), {})
 
 
-def mean_scores(view: OpenStudy, recipe: Recipe | None) -> dict[str, float]:
+def mean_scores(view: StudyView, recipe: Recipe | None) -> dict[str, float]:
     """Metric → mean of the recipe's checkpoints over its fresh seeds."""
     runs = _confirming(view, view.context, recipe) if recipe else {}
     names = dict.fromkeys(n for r in runs.values() for n in r)
@@ -74,7 +74,7 @@ def mean_scores(view: OpenStudy, recipe: Recipe | None) -> dict[str, float]:
     return {n: float(np.mean(v)) for n, v in values.items() if v}
 
 
-def against_first(view: OpenStudy, chain: Sequence[str], recipe: Recipe | None) -> Change | None:
+def against_first(view: StudyView, chain: Sequence[str], recipe: Recipe | None) -> Change | None:
     """The recipe's checkpoints against those of the first cycle's recipe, at the same fresh seeds; None in the first.
 
     The interval is corrected for the cycles that are compared so far, and holds for the checkpoints that the cycles
@@ -92,7 +92,7 @@ def against_first(view: OpenStudy, chain: Sequence[str], recipe: Recipe | None) 
     return Change(effect.change, effect.ci_low, effect.ci_high, effect.seeds, effect.verdict)
 
 
-def conclusion(view: OpenStudy, pinned: bool) -> CycleEnd:
+def conclusion(view: StudyView, pinned: bool) -> CycleEnd:
     """The result of a cycle. pinned: a further cycle may start from its checkpoint."""
     store, chain = view.store, [c.context for c in cycles.chain(view.store, view.context)]
     order, best = standing(view), best_checkpoint(view)
@@ -135,12 +135,12 @@ class CycleSummary:
         return {**asdict(self), "moves": self.moves and self.moves.to_json()}
 
 
-def lineage(view: OpenStudy) -> list[CycleSummary]:
+def lineage(view: StudyView) -> list[CycleSummary]:
     """Every cycle from the first to this one."""
     return [_summary(view, start) for start in cycles.chain(view.store, view.context)]
 
 
-def _summary(view: OpenStudy, start: CycleStart) -> CycleSummary:
+def _summary(view: StudyView, start: CycleStart) -> CycleSummary:
     store, context = view.store, start.context
     end = results.CYCLE.get(store, context) or CycleEnd(None, None, None, None, None, None)
     kept = checkpoints.kept(store, end.checkpoint) if end.checkpoint else None

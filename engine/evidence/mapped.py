@@ -9,7 +9,7 @@ from engine.evidence.ranking import rank
 from engine.journal import results
 from engine.journal.results import MapperSummary
 from engine.records.leaderboard import Entry
-from engine.study.opened import OpenStudy
+from engine.study.view import StudyView
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class MappedEntry(Entry):
     rewritten: MapperSummary | None
 
 
-def judged(view: OpenStudy) -> list[MappedEntry]:
+def judged(view: StudyView) -> list[MappedEntry]:
     """Mapped pools with results, best first, on the probing seeds and on fresh ones."""
     fresh = {r.pool.id: r.entry() for r in rank(view, ("mapper",), fresh=True)}
     return [

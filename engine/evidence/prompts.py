@@ -10,7 +10,7 @@ from engine.journal import checkpoints, cycles, metrics, proposals, results
 from engine.journal.metrics import Scores
 from engine.records.experiment import Prompt
 from engine.records.proposal import Proposal
-from engine.study.opened import OpenStudy
+from engine.study.view import StudyView
 
 STAGE = "prompts"
 
@@ -21,7 +21,7 @@ def prompts_of(proposal: Proposal) -> tuple[str, ...]:
     return experiment.prompts if isinstance(experiment, Prompt) else ()
 
 
-def approved(view: OpenStudy) -> list[str]:
+def approved(view: StudyView) -> list[str]:
     """The prompts of all approved proposals of the study's cycles, each once, oldest first."""
     rows = proposals.approved_of_kind(view.store, view.root, "prompt")
     return list(dict.fromkeys(p for row in rows for p in prompts_of(row.proposal)))
@@ -37,7 +37,7 @@ class Column:
     path: str
 
 
-def columns(view: OpenStudy) -> list[Column]:
+def columns(view: StudyView) -> list[Column]:
     """The checkpoint of each cycle that captions; a cycle without a kept one is left out.
 
     The best of the cycle's confirmed recipe or, where that is not kept, the best that is.
@@ -87,7 +87,7 @@ class PromptTable:
         return {**asdict(self), "columns": columns}
 
 
-def table(view: OpenStudy) -> PromptTable | None:
+def table(view: StudyView) -> PromptTable | None:
     """The study's own prompt first, then the others by their result in the first cycle; None without prompts."""
     answers = {
         c: scores for c in columns(view)
@@ -104,7 +104,7 @@ def table(view: OpenStudy) -> PromptTable | None:
     return PromptTable(list(answers), rows, [m.name for m in view.main_metrics])
 
 
-def _cell(view: OpenStudy, column: Column, scores: Scores | None) -> Cell:
+def _cell(view: StudyView, column: Column, scores: Scores | None) -> Cell:
     control = metrics.of_control(view.store, column.trial)
     if not scores or not control:
         return Cell(scores, None)

@@ -12,7 +12,7 @@ from engine.journal import drops, metrics, pools, trials
 from engine.journal.pools import StoredPool
 from engine.records.leaderboard import Entry
 from engine.records.pool import Pool
-from engine.study.opened import OpenStudy
+from engine.study.view import StudyView
 
 RECIPES = ("single", "combination")  # kinds of pools on the leaderboard
 
@@ -49,7 +49,7 @@ class Ranked:
 
 
 def rank(
-    view: OpenStudy,
+    view: StudyView,
     kinds: Sequence[str] = (*RECIPES, "repetition", "layers"),
     stages: Sequence[str] = ("probe", "combine", "scale"),
     fresh: bool = False,
@@ -112,7 +112,7 @@ def _ranked(pool: StoredPool, effect: Effect) -> Ranked:
     return Ranked(pool.pool, pool.label, pool.kind, pool.op, pool.statistic, pool.bucket, 0, 0.0, effect)
 
 
-def degenerate(view: OpenStudy) -> list[Ranked]:
+def degenerate(view: StudyView) -> list[Ranked]:
     """Buckets that were left out; what their effects skip is the reason."""
     return [
         Ranked(
@@ -123,7 +123,7 @@ def degenerate(view: OpenStudy) -> list[Ranked]:
     ]  # fmt: skip
 
 
-def leaderboard(view: OpenStudy) -> list[Entry]:
+def leaderboard(view: StudyView) -> list[Entry]:
     """Pools of one slice and combinations, best first, degenerate buckets last."""
     return [r.entry() for r in [*rank(view, RECIPES), *degenerate(view)]]
 
@@ -137,7 +137,7 @@ def best_per_op(ranked: Sequence[Ranked]) -> list[Ranked]:
     return list(best.values())
 
 
-def metric_series(view: OpenStudy) -> dict[str, np.ndarray]:
+def metric_series(view: StudyView) -> dict[str, np.ndarray]:
     """Metric → its value in every finished probing trial of the most common length; NaN where it is missing."""
     probed = metrics.of_probe(view.store, view.context)
     names = dict.fromkeys(name for scores in probed for name in scores)

@@ -10,6 +10,7 @@ from engine.journal import cycles, results
 from engine.records.leaderboard import Recipe, ScaleArm
 from engine.records.pool import Slice
 from engine.study.opened import OpenStudy
+from engine.study.view import StudyView
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Answer:
         return {"recipe": self.recipe and self.recipe.to_json(), "unconfirmed": self.unconfirmed}
 
 
-def answer(view: OpenStudy) -> Answer:
+def answer(view: StudyView) -> Answer:
     """The study's current answer, for status, report, UI and language model."""
     store, context = view.store, view.context
     recipes = (
@@ -48,11 +49,11 @@ def answer(view: OpenStudy) -> Answer:
     return Answer(next(recipes, None), results.UNCONFIRMED.get(store, context), concluded)
 
 
-def _arms(view: OpenStudy) -> list[Ranked]:
+def _arms(view: StudyView) -> list[Ranked]:
     return rank(view, ("repetition", "layers"), ("scale",))
 
 
-def repetitions(view: OpenStudy) -> list[ScaleArm]:
+def repetitions(view: StudyView) -> list[ScaleArm]:
     """Repetition against lower layers, each against the control of equal samples."""
     return [
         ScaleArm(**asdict(r.entry()), samples=r.samples, repetition=r.pool.repetition)
@@ -60,7 +61,7 @@ def repetitions(view: OpenStudy) -> list[ScaleArm]:
     ]
 
 
-def _repetition(view: OpenStudy, slices: tuple[Slice, ...]) -> int:
+def _repetition(view: StudyView, slices: tuple[Slice, ...]) -> int:
     """The highest rate at which repeating the recipe did, on average, as well as adding lower layers; 1 if none."""
     best, arms = 1, _arms(view)
     for arm in arms:
@@ -73,7 +74,7 @@ def _repetition(view: OpenStudy, slices: tuple[Slice, ...]) -> int:
     return best
 
 
-def confirmed(view: OpenStudy) -> list[Ranked]:
+def confirmed(view: StudyView) -> list[Ranked]:
     """The candidates on fresh seeds against the control, best first."""
     return rank(view, (*RECIPES, "mapper"), fresh=True, against_control=True)
 

@@ -8,12 +8,12 @@ from engine.base.errors import OpError, StudyError
 from engine.evidence.recipe import answer
 from engine.journal import pools
 from engine.journal.pools import StoredPool
-from engine.study.opened import OpenStudy, view_study
+from engine.study.view import StudyView, view_study
 
 OURS = "# djsb study "  # how every recipe that is written here begins
 
 
-def find_pool(view: OpenStudy, start: str) -> StoredPool:
+def find_pool(view: StudyView, start: str) -> StoredPool:
     """The stored pool whose id begins so. Raises: StudyError when there is none, or several."""
     matches = pools.beginning(view.store, start)
     if len(matches) != 1:

@@ -10,15 +10,15 @@ from engine.journal import results
 from engine.journal.results import Correlation
 from engine.records.sentence import Sentence
 from engine.settings.study import STAGES
-from engine.study.opened import OpenStudy
+from engine.study.view import StudyView
 
 
-def sentences(view: OpenStudy, stage: str) -> list[Sentence]:
+def sentences(view: StudyView, stage: str) -> list[Sentence]:
     """The stage's summary from templates; nothing where the stage has no results."""
     return {"probe": _probe, "combine": _combine, "scale": _scale, "confirm": _confirm}[stage](view)
 
 
-def insights(view: OpenStudy) -> dict[str, list[Sentence]]:
+def insights(view: StudyView) -> dict[str, list[Sentence]]:
     """Stage → its stored sentences; stages without any are left out."""
     stored = {stage: results.insight(stage).get(view.store, view.context) for stage in STAGES}
     return {stage: lines for stage, lines in stored.items() if lines}
@@ -37,7 +37,7 @@ def _ids(entries: Sequence[Ranked]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(r.pool.id for r in entries))
 
 
-def _probe(view: OpenStudy) -> list[Sentence]:
+def _probe(view: StudyView) -> list[Sentence]:
     ranked = [r for r in rank(view, ("single",), ("probe",)) if r.effect.change is not None]
     if not ranked:
         return []
@@ -68,7 +68,7 @@ def _redundant(table: Correlation, ranked: Sequence[Ranked]) -> list[Sentence]:
     return [Sentence(f"{a} and {b} say much the same of a row (Pearson's r = {r:.2f}).", _ids(pools))]
 
 
-def _combine(view: OpenStudy) -> list[Sentence]:
+def _combine(view: StudyView) -> list[Sentence]:
     ranked = rank(view, RECIPES, ("probe", "combine"))
     several = [r for r in ranked if r.kind == "combination" and r.effect.change is not None]
     single = next((r for r in ranked if r.kind == "single" and r.effect.change is not None), None)
@@ -84,7 +84,7 @@ def _combine(view: OpenStudy) -> list[Sentence]:
     return [Sentence(leads, (best.pool.id,)), Sentence(f"{text}.", (best.pool.id, single.pool.id))]
 
 
-def _scale(view: OpenStudy) -> list[Sentence]:
+def _scale(view: StudyView) -> list[Sentence]:
     arms = rank(view, ("repetition", "layers"), ("scale",))
     lines = []
     for arm in sorted((a for a in arms if a.kind == "repetition"), key=lambda a: a.samples):
@@ -96,6 +96,6 @@ def _scale(view: OpenStudy) -> list[Sentence]:
     return lines
 
 
-def _confirm(view: OpenStudy) -> list[Sentence]:
+def _confirm(view: StudyView) -> list[Sentence]:
     ranked = [r for r in confirmed(view) if r.effect.change is not None]
     return [Sentence(f"On fresh seeds {r.label}: {effect_text(r)}, {r.effect.verdict}.", (r.pool.id,)) for r in ranked]

@@ -19,18 +19,18 @@ from engine.journal.trials import TrialStatus
 from engine.records.experiment import Scale
 from engine.records.leaderboard import Change
 from engine.records.proposal import StoredProposal
-from engine.study.opened import OpenStudy
+from engine.study.view import StudyView
 
 STAGE = "transfer"
 AHEAD = 10.0  # times the most FLOPs that were measured: how far the line is drawn on
 
 
-def approved(view: OpenStudy) -> list[StoredProposal]:
+def approved(view: StudyView) -> list[StoredProposal]:
     """The approved proposals of kind `scale` of the study's cycles, oldest first."""
     return proposals.approved_of_kind(view.store, view.root, "scale")
 
 
-def trials_of(view: OpenStudy) -> list[TrialStatus]:
+def trials_of(view: StudyView) -> list[TrialStatus]:
     """All trials of those proposals, of any setup."""
     return trials.of_proposals(view.store, [p.id for p in approved(view)])
 
@@ -60,13 +60,13 @@ class Point:
     verdict: str
 
 
-def points(view: OpenStudy) -> list[Point]:
+def points(view: StudyView) -> list[Point]:
     """One point for each approved proposal; intervals are corrected for their number."""
     found = approved(view)
     return [_point(view, row, len(found)) for row in found]
 
 
-def _point(view: OpenStudy, row: StoredProposal, points: int) -> Point:
+def _point(view: StudyView, row: StoredProposal, points: int) -> Point:
     asked = row.proposal
     assert asked.suggestion is not None and isinstance(asked.suggestion.experiment, Scale)
     experiment, samples = asked.suggestion.experiment, asked.pools[0].samples
@@ -82,7 +82,7 @@ def _point(view: OpenStudy, row: StoredProposal, points: int) -> Point:
     )  # fmt: skip
 
 
-def _change(view: OpenStudy, runs: ProposalRuns, points: int) -> Change:
+def _change(view: StudyView, runs: ProposalRuns, points: int) -> Change:
     """The recipe against the control at one point."""
     if not (runs.others and runs.control):
         return Change(None, None, None, 0, "unclear")
@@ -179,7 +179,7 @@ class ScalingLaw:
         return asdict(self)
 
 
-def scaling_law(view: OpenStudy) -> ScalingLaw | None:
+def scaling_law(view: StudyView) -> ScalingLaw | None:
     """Points and, for each recipe on the study's own data, the line with its continuation; None without points."""
     found = points(view)
     if not found:

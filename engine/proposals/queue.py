@@ -21,6 +21,7 @@ from engine.records.proposal import PoolRequest, Proposal, Status
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy
 from engine.study.variants import where
+from engine.study.view import StudyView
 
 # share of the budget that may be spent when a stage ends, so that later stages are not starved
 STAGE_CAP = {"probe": 0.6, "combine": 0.8, "scale": 0.85, "confirm": 1.0}
@@ -185,7 +186,7 @@ def record_cuts(opened: OpenStudy) -> None:
         opened.store.put("pool_cuts", rows)
 
 
-def proposal_rows(opened: OpenStudy, ids: list[str]) -> list[Row]:
+def proposal_rows(opened: StudyView, ids: list[str]) -> list[Row]:
     """Proposals as they are listed; reason: why it is asked for, gate: what the gate said."""
     rows = []
     for stored in proposals.by_ids(opened.store, ids):

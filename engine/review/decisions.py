@@ -10,7 +10,7 @@ from typing import Literal
 
 from engine.base.errors import StudyError
 from engine.journal.store import now
-from engine.study.opened import OpenStudy
+from engine.study.view import StudyView
 
 Verdict = Literal["approve", "reject", "hold", "edit"]
 BECOMES = {"approve": "approved", "reject": "rejected", "hold": "held", "edit": "edited"}
@@ -18,7 +18,7 @@ OPEN = ("queued", "held")
 AUTO = "policy auto"
 
 
-def decide(opened: OpenStudy, proposal: str, verdict: Verdict, who: str, why: str) -> None:
+def decide(opened: StudyView, proposal: str, verdict: Verdict, who: str, why: str) -> None:
     """Record a decision and what it makes of the proposal. `edit`: an edited version takes its place.
 
     Raises: StudyError when it was decided on before, or is gone.
@@ -35,7 +35,7 @@ def decide(opened: OpenStudy, proposal: str, verdict: Verdict, who: str, why: st
         opened.store.event("decision", f"{verdict} by {who}: {why}", proposal)
 
 
-def undo(opened: OpenStudy, proposal: str, who: str) -> None:
+def undo(opened: StudyView, proposal: str, who: str) -> None:
     """Take the last decision on a proposal back: it waits again.
 
     Raises: StudyError once the engine has made trials of it, or when there is nothing to take back.
@@ -52,13 +52,13 @@ def undo(opened: OpenStudy, proposal: str, who: str) -> None:
         opened.store.event("decision", f"undo by {who}", proposal)
 
 
-def undone(opened: OpenStudy, proposal: str) -> bool:
+def undone(opened: StudyView, proposal: str) -> bool:
     """True when a person has taken a decision on it back: no policy decides on it any more."""
     sql = "SELECT 1 FROM decisions WHERE proposal = ? AND verdict = 'undo' LIMIT 1"
     return opened.store.one(sql, (proposal,)) is not None
 
 
-def waiting_proposals(opened: OpenStudy, statuses: Sequence[str] = OPEN) -> list[str]:
+def waiting_proposals(opened: StudyView, statuses: Sequence[str] = OPEN) -> list[str]:
     """Ids of the proposals that wait for a person."""
     marks = ", ".join("?" * len(statuses))
     rows = opened.store.query(

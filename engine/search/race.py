@@ -21,6 +21,7 @@ from engine.records.metric import Metric
 from engine.records.proposal import Origin, PoolRequest, Proposal
 from engine.search import combinations, repetitions
 from engine.study.opened import OpenStudy
+from engine.study.view import StudyView
 
 CONTROL_SEEDS = 4  # at least: all comparisons share the control, and its spread is used for arms with one seed
 
@@ -216,7 +217,7 @@ def _record(opened: OpenStudy, stage: str, rung: Rung, new: list[Drop]) -> set[s
     return failed | {d.pool for d in drops.standing(store, context, (stage,)) if (d.share, d.seeds) <= at}
 
 
-def readmit(opened: OpenStudy, pool: str, who: str, why: str) -> None:
+def readmit(opened: StudyView, pool: str, who: str, why: str) -> None:
     """Undo a pool's drop: it stays in the race to the end."""
     with opened.store.transaction():
         drops.undo(opened.store, opened.context, pool)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 from collections.abc import Callable, Mapping
@@ -24,7 +23,7 @@ from engine.data.cuts import Column, Cut, StatisticColumn
 from engine.data.dataset import Dataset, content_hash
 from engine.data.media import media_root
 from engine.data.scan import Scan, scan
-from engine.journal import caches, cycles, results, setups
+from engine.journal import caches, results, setups
 from engine.journal.caches import Duplicate
 from engine.journal.setups import Setup
 from engine.journal.store import Store, now
@@ -32,11 +31,10 @@ from engine.records.metric import Metric
 from engine.records.pool import FEEDBACK, Pool
 from engine.settings.data import DatasetSection
 from engine.settings.section import shared
-from engine.settings.study import Study
 from engine.study import model_scores
 from engine.study.file import read_study
-from engine.tasks.contract import Rows, Task
-from engine.tasks.registry import get_task
+from engine.study.view import StudyView, view_study
+from engine.tasks.contract import Rows
 
 # (what is done, rows done, rows in all)
 Notice = Callable[[str, int, int], None]
@@ -47,52 +45,22 @@ def silent(_what: str, _done: int, _total: int) -> None:
 
 
 @dataclass
-class OpenStudy:
-    """Everything is computed when first asked for, and cached on disk by content."""
+class OpenStudy(StudyView):
+    """A study with its data. Everything is computed when first asked for, and cached on disk by content."""
 
-    folder: Path
-    study: Study
-    store: Store
     workers: int = 1
     notice: Notice = field(default=silent)
-    cycle: int = 1
-    init: str | None = None  # trial whose checkpoint this cycle's trials go on from
-
-    @property
-    def state(self) -> Path:
-        """The folder of database, caches, checkpoints and logs."""
-        return self.folder / STATE_FOLDER
 
     @cached_property
     def data(self) -> Dataset:
         """The training rows."""
         return Dataset(resolve(self.folder, self.study.dataset.path), self.study.dataset)
 
-    @cached_property
-    def task(self) -> Task:
-        """The study's task.
-
-        Raises: StudyError when it has none.
-        """
-        return get_task(self.study)
-
     @property
     def has_evaluation_rows(self) -> bool:
         """True when the task reads evaluation.path as rows, and it is set."""
         named = self.study.task is not None and self.study.evaluation.path is not None
         return named and self.task.reads_evaluation is not None
-
-    @property
-    def rungs(self) -> tuple[tuple[float, int], ...]:
-        """The race's rungs; a task that always trains whole has those of their seeds only."""
-        if self.study.task is None or self.task.can_shorten(self.study):
-            return self.study.search.rungs
-        return tuple((1.0, seeds) for seeds in dict.fromkeys(seeds for _, seeds in self.study.search.rungs))
-
-    @cached_property
-    def can_pause(self) -> bool:
-        """True when a longer trial may go on from a shorter one."""
-        return self.study.search.pause_gb > 0 and self.task.can_pause(self.study)
 
     @property
     def fewest_rows(self) -> int:
@@ -237,20 +205,13 @@ class OpenStudy:
             mask |= pool_cuts.eligible(layer, self._columns_of(pool), self.scan.good)
         return int(mask.sum())
 
-    @cached_property
-    def context(self) -> str:
-        """What all trials of the cycle share, as a hash; trials of another context are not compared."""
-        return self.root
-
     def following(self, init: str) -> OpenStudy:
         """The cycle after this one, on the same data and pools, from the checkpoint of trial `init`."""
         return self.at(digest([self.root, init], 12), init, self.cycle + 1)
 
     def at(self, context: str, init: str | None, cycle: int) -> OpenStudy:
         """The study in another cycle; what was computed is shared."""
-        _ = self.root
-        other = copy.copy(self)
-        other.context, other.init, other.cycle = context, init, cycle
+        other = super().at(context, init, cycle)
         if self.study.pools.feedback:
             other.forget_columns()
         return other
@@ -326,17 +287,6 @@ class OpenStudy:
         """All metrics that the task measures on this evaluation."""
         return self.task.metrics(self.study, self.prepared)
 
-    @cached_property
-    def main_metrics(self) -> list[Metric]:
-        """The metrics that count in the ranking."""
-        wanted = self.study.evaluation.metrics
-        if wanted is None:
-            return [m for m in self.metrics if m.main]
-        by_name = {m.name: m for m in self.metrics}
-        if unknown := [w for w in wanted if w not in by_name]:
-            raise StudyError(f"evaluation.metrics: {', '.join(unknown)} not measured; choose from {', '.join(by_name)}")
-        return [by_name[w] for w in wanted]
-
 
 def open_study(folder: Path, workers: int | None = None, notice: Notice = silent) -> OpenStudy:
     """Open the study in a folder, to work on it.
@@ -352,33 +302,21 @@ def open_study(folder: Path, workers: int | None = None, notice: Notice = silent
         raise StudyError(
             f"{state} cannot be made ({error.strerror}); make {folder} writable, or copy the study elsewhere"
         ) from error
-    return OpenStudy(folder, study, Store(state / DATABASE), workers or os.cpu_count() or 1, notice)
+    return OpenStudy(folder, study, Store(state / DATABASE), workers=workers or os.cpu_count() or 1, notice=notice)
 
 
-class NotStarted(StudyError):
-    """There is a database, and no engine has recorded the study in it yet."""
-
-
-def view_study(folder: Path) -> OpenStudy:
-    """Open the study as the engine last recorded it, to look at it; no data is read and nothing is written.
+def open_recorded(folder: Path) -> OpenStudy:
+    """The study as the engine last recorded it, to look at it and at its data; nothing is written.
 
     Raises: NotStarted, StoreError when nothing was recorded yet.
     """
-    folder = folder.resolve()
-    store = Store(folder / STATE_FOLDER / DATABASE, readonly=True)
-    last = setups.last(store)
-    if last is None:
-        store.close()
-        raise NotStarted(f"nothing was run yet in {folder}; start with: djsb auto {folder}")
-    opened = OpenStudy(folder, Study.model_validate_json(last.config), store)
-    opened.context = opened.root = last.context
-    start = cycles.get(store, opened.context)
-    opened.root, opened.init, opened.cycle = start.root, start.init, start.cycle
-    opened.metrics = list(results.METRIC_SCALES.get(store, opened.context) or ())
-    return opened
+    view = view_study(folder)
+    opened = OpenStudy(view.folder, view.study, view.store)
+    opened.root, opened.metrics = view.root, view.metrics
+    return opened.at(view.context, view.init, view.cycle)
 
 
-def last_rung(opened: OpenStudy) -> tuple[float, int]:
+def last_rung(opened: StudyView) -> tuple[float, int]:
     """(share of a training's steps, seeds) that pools have at the end of the search."""
     search = opened.study.search
     return opened.rungs[-1] if search.strategy == "race" else (1.0, search.seeds)

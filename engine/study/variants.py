@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from engine.base.errors import StudyError
 from engine.journal import cycles
 from engine.records.experiment import Scale
 from engine.records.proposal import Proposal
-from engine.study.opened import OpenStudy, view_study
+from engine.study.opened import OpenStudy
+from engine.study.view import StudyView
 from engine.tasks.registry import fitting_study
 
 
@@ -18,19 +17,7 @@ def current(opened: OpenStudy) -> OpenStudy:
     return opened.at(last.context, last.init, last.cycle) if last and last.parent else opened
 
 
-def view_cycle(folder: Path, cycle: int | None) -> OpenStudy:
-    """The study to look at, in one of its cycles; None: the one that the engine was in last. Raises: StudyError."""
-    view = view_study(folder)
-    if cycle is None:
-        return view
-    chain = cycles.chain(view.store, view.context)
-    if not 1 <= cycle <= len(chain):
-        raise StudyError(f"there is no cycle {cycle}; the study has {len(chain)}")
-    link = chain[cycle - 1]
-    return view.at(link.context, link.init, link.cycle)
-
-
-def in_cycles(opened: OpenStudy) -> bool:
+def in_cycles(opened: StudyView) -> bool:
     """True where a recipe's best checkpoint is kept, as a further cycle may start from it."""
     return opened.study.cycles.max > 1 or opened.cycle > 1
 
@@ -57,4 +44,4 @@ def elsewhere(opened: OpenStudy, wanted: Scale) -> OpenStudy:
         study = fitting_study(content)
     except StudyError as error:
         raise StudyError(f"scale: {error}") from None
-    return OpenStudy(opened.folder, study, opened.store, opened.workers, opened.notice)
+    return OpenStudy(opened.folder, study, opened.store, workers=opened.workers, notice=opened.notice)

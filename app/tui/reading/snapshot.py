@@ -176,9 +176,9 @@ def results_so_far(view: OpenStudy) -> Any:
 
 def opened(folder: Path) -> OpenStudy:
     """The study to look at. Raises: DjsbError."""
-    from engine.study.opened import view_study
+    from engine.study.opened import open_recorded
 
-    return view_study(folder)
+    return open_recorded(folder)
 
 
 def unreadable(folder: Path, error: DjsbError) -> Snapshot:
@@ -186,7 +186,7 @@ def unreadable(folder: Path, error: DjsbError) -> Snapshot:
     from engine.settings.study import STAGES
     from engine.study.file import read_study
     from engine.study.lock import engine_pid
-    from engine.study.opened import NotStarted
+    from engine.study.view import NotStarted
 
     state = folder / STATE_FOLDER
     if not (folder / STUDY_FILE).exists() or ((state / DATABASE).exists() and not isinstance(error, NotStarted)):

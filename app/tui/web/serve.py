@@ -16,7 +16,7 @@ from pathlib import Path
 
 from engine.base.errors import DjsbError, StudyError
 from engine.base.paths import ENTRY
-from engine.study.opened import view_study
+from engine.study.view import view_study
 
 HOST, PORT = "127.0.0.1", 8321
 PATIENCE = 2.0  # seconds that connections have to end in

@@ -16,7 +16,7 @@ from engine.base.errors import DataError
 from engine.evidence.effects import effects
 from engine.evidence.ranking import leaderboard
 from engine.records.metric import Metric
-from engine.study.opened import view_study
+from engine.study.view import view_study
 from tests.app.report.test_page import Fake
 from tests.conftest import run_djsb, the_error
 

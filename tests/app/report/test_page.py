@@ -34,7 +34,7 @@ from engine.records.pool import Layer, Pool, Slice
 from engine.records.proposal import PoolRequest, Proposal
 from engine.records.trial import FRESH
 from engine.settings.study import Study
-from engine.study.opened import view_study
+from engine.study.view import view_study
 
 OPS = {
     "text_length_filter": "text_len", "words_num_filter": "num_words", "alphanumeric_filter": "alnum_ratio",

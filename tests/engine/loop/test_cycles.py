@@ -24,7 +24,8 @@ from engine.journal.store import Store
 from engine.loop import cycles
 from engine.loop import run as loop
 from engine.proposals.arms import control, request, trial_id
-from engine.study.opened import open_study, view_study
+from engine.study.opened import open_study
+from engine.study.view import view_study
 from tests.app.tui.driving import shown, until
 from tests.conftest import DJSB, Row, Tiny, run_djsb
 from tests.engine.conftest import CYCLES, planted

@@ -18,7 +18,8 @@ from engine.records.proposal import PoolRequest, Proposal
 from engine.review import decisions
 from engine.runner.local import LocalSlot
 from engine.runner.scheduler import Scheduler
-from engine.study.opened import OpenStudy, open_study, view_study
+from engine.study.opened import OpenStudy, open_study
+from engine.study.view import view_study
 from tests.conftest import Tiny, make_tiny, run_djsb
 
 WHOLE = {

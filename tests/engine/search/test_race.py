@@ -18,7 +18,8 @@ from engine.records.proposal import PoolRequest
 from engine.search.race import CONTROL_SEEDS, Rung, bound, judge
 from engine.search.sampler import ask
 from engine.study.file import parse_study
-from engine.study.opened import open_study, view_study
+from engine.study.opened import open_study
+from engine.study.view import view_study
 from tests.conftest import Tiny, make_tiny, run_djsb, the_error
 
 ACCURACY = Metric("accuracy", True, 0, 1)

@@ -20,7 +20,7 @@ from app.tui.screens.proposals import Proposals, problem_with_edit
 from app.tui.widgets.dialogs import AskLine, EditText
 from engine.review.decisions import decide
 from engine.review.desk import suggest
-from engine.study.opened import view_study
+from engine.study.view import view_study
 from tests.app.tui.driving import cells, query, shown, told, until, words
 from tests.conftest import Tiny
 

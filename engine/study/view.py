@@ -1,0 +1,115 @@
+"""A study as the engine last recorded it: its folder, settings, database and setup. Reads no data."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from engine.base.errors import StudyError
+from engine.base.paths import DATABASE, STATE_FOLDER
+from engine.journal import cycles, results, setups
+from engine.journal.store import Store
+from engine.records.metric import Metric
+from engine.settings.study import Study
+from engine.tasks.contract import Task
+from engine.tasks.registry import get_task
+
+Viewed = TypeVar("Viewed", bound="StudyView")
+
+
+class NotStarted(StudyError):
+    """There is a database, and no engine has recorded the study in it yet."""
+
+
+@dataclass
+class StudyView:
+    """What can be said of a study without its data."""
+
+    folder: Path
+    study: Study
+    store: Store
+    cycle: int = 1
+    init: str | None = None  # trial whose checkpoint this cycle's trials go on from
+
+    @property
+    def state(self) -> Path:
+        """The folder of database, caches, checkpoints and logs."""
+        return self.folder / STATE_FOLDER
+
+    @cached_property
+    def context(self) -> str:
+        """What all trials of the cycle share, as a hash; trials of another context are not compared."""
+        return self.root
+
+    @cached_property
+    def root(self) -> str:
+        """The context of the first cycle."""
+        last = setups.last(self.store)
+        if last is None:
+            raise NotStarted(f"nothing was run yet in {self.folder}; start with: djsb auto {self.folder}")
+        return cycles.get(self.store, last.context).root
+
+    def at(self: Viewed, context: str, init: str | None, cycle: int) -> Viewed:
+        """The study in another cycle; what was computed is shared."""
+        _ = self.root
+        other = copy.copy(self)
+        other.context, other.init, other.cycle = context, init, cycle
+        return other
+
+    @cached_property
+    def task(self) -> Task:
+        """The study's task.
+
+        Raises: StudyError when it has none.
+        """
+        return get_task(self.study)
+
+    @property
+    def rungs(self) -> tuple[tuple[float, int], ...]:
+        """The race's rungs; a task that always trains whole has those of their seeds only."""
+        if self.study.task is None or self.task.can_shorten(self.study):
+            return self.study.search.rungs
+        return tuple((1.0, seeds) for seeds in dict.fromkeys(seeds for _, seeds in self.study.search.rungs))
+
+    @cached_property
+    def can_pause(self) -> bool:
+        """True when a longer trial may go on from a shorter one."""
+        return self.study.search.pause_gb > 0 and self.task.can_pause(self.study)
+
+    @cached_property
+    def metrics(self) -> list[Metric]:
+        """All metrics that the task measures, as they were recorded."""
+        return list(results.METRIC_SCALES.get(self.store, self.context) or ())
+
+    @cached_property
+    def main_metrics(self) -> list[Metric]:
+        """The metrics that count in the ranking."""
+        names = self.study.evaluation.metrics
+        if names is None:
+            return [m for m in self.metrics if m.main]
+        by_name = {m.name: m for m in self.metrics}
+        if unknown := [n for n in names if n not in by_name]:
+            raise StudyError(f"evaluation.metrics: {', '.join(unknown)} not measured; choose from {', '.join(by_name)}")
+        return [by_name[n] for n in names]
+
+
+def view_study(folder: Path, cycle: int | None = None) -> StudyView:
+    """The study to look at, in one of its cycles; None: the one that the engine was in last. Nothing is written.
+
+    Raises: NotStarted when nothing was recorded yet, StudyError for a cycle that is not there, StoreError.
+    """
+    folder = folder.resolve()
+    store = Store(folder / STATE_FOLDER / DATABASE, readonly=True)
+    last = setups.last(store)
+    if last is None:
+        store.close()
+        raise NotStarted(f"nothing was run yet in {folder}; start with: djsb auto {folder}")
+    chain = cycles.chain(store, last.context)
+    if cycle is not None and not 1 <= cycle <= len(chain):
+        store.close()
+        raise StudyError(f"there is no cycle {cycle}; the study has {len(chain)}")
+    link = chain[cycle - 1 if cycle else -1]
+    return StudyView(folder, Study.model_validate_json(last.config), store).at(link.context, link.init, link.cycle)
