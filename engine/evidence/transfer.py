@@ -15,10 +15,10 @@ import numpy as np
 from engine.evidence.effects import effects
 from engine.journal import metrics, proposals, results, trials
 from engine.journal.metrics import ProposalRuns
-from engine.journal.trials import TrialStatus
 from engine.records.experiment import Scale
 from engine.records.leaderboard import Change
 from engine.records.proposal import StoredProposal
+from engine.records.trial import Trial
 from engine.study.view import StudyView
 
 STAGE = "transfer"
@@ -30,7 +30,7 @@ def approved(view: StudyView) -> list[StoredProposal]:
     return proposals.approved_of_kind(view.store, view.root, "scale")
 
 
-def trials_of(view: StudyView) -> list[TrialStatus]:
+def trials_of(view: StudyView) -> list[Trial]:
     """All trials of those proposals, of any setup."""
     return trials.of_proposals(view.store, [p.id for p in approved(view)])
 

@@ -25,3 +25,13 @@ def last(store: Store, count: int, without: str) -> list[Decision]:
         (without, count),
     )
     return [Decision(**row) for row in rows]
+
+
+def cost_approved(store: Store, origin: str, who: str, since: str) -> float:
+    """Device-seconds of an origin's proposals that somebody approved since a time (UTC, ISO 8601)."""
+    (row,) = store.query(
+        "SELECT coalesce(sum(cost), 0) AS cost FROM proposals WHERE origin = ? AND id IN "
+        "(SELECT proposal FROM decisions WHERE who = ? AND verdict = 'approve' AND at >= ?)",
+        (origin, who, since),
+    )
+    return float(row["cost"])

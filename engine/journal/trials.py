@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from engine.journal.pools import stored_pool
 from engine.journal.store import Store, now
 from engine.records.pool import Pool
-from engine.records.trial import Trial, TrialState
+from engine.records.trial import FRESH, Trial, TrialState
 
 TRIALS = "SELECT t.*, p.label, p.kind FROM trials t JOIN pools p ON p.id = t.pool "
-
-
-@dataclass(frozen=True)
-class TrialStatus:
-    """A trial and its state."""
-
-    id: str
-    state: TrialState
 
 
 @dataclass(frozen=True)
@@ -208,14 +200,74 @@ def asked_by(store: Store, trial: str) -> list[str]:
     ]  # fmt: skip
 
 
-def of_proposals(store: Store, proposals: Sequence[str]) -> list[TrialStatus]:
-    """All trials that these proposals ask for."""
-    rows = store.query(
-        "SELECT DISTINCT t.id, t.state FROM proposal_trials x JOIN trials t ON t.id = x.trial "
-        f"WHERE x.proposal IN ({', '.join('?' * len(proposals))}) ORDER BY t.id",
-        proposals,
+def of_proposals(store: Store, proposals: Sequence[str]) -> list[Trial]:
+    """All trials that these proposals ask for, by id."""
+    marks = ", ".join("?" * len(proposals))
+    ids = f"WHERE t.id IN (SELECT trial FROM proposal_trials WHERE proposal IN ({marks})) ORDER BY t.id"
+    return _trials(store, ids, proposals)
+
+
+def states(store: Store, ids: Collection[str]) -> dict[str, TrialState]:
+    """Trial → state, of those of these ids that were ever asked for."""
+    rows = store.query(f"SELECT id, state FROM trials WHERE id IN ({', '.join('?' * len(ids))})", tuple(ids))
+    return {row["id"]: row["state"] for row in rows}
+
+
+def add(store: Store, trial: Trial) -> None:
+    """Write a trial that waits, and that its proposal asks for it; one that is there stays as it is."""
+    store.execute(
+        "INSERT OR IGNORE INTO trials(id, context, pool, seed, init, samples, horizon, stage, proposal, state) "
+        "VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (trial.id, trial.context, trial.pool, trial.seed, trial.init, trial.samples, trial.horizon, trial.stage,
+         trial.proposal, trial.state),
+    )  # fmt: skip
+    store.put("proposal_trials", {"proposal": trial.proposal, "trial": trial.id})
+
+
+def has_others(store: Store, context: str, proposals: Sequence[str]) -> bool:
+    """True when a trial of a setup has a result that other proposals than these asked for first."""
+    marks = ", ".join("?" * len(proposals))
+    sql = f"SELECT 1 FROM trials WHERE context = ? AND state = 'COMPLETE' AND proposal NOT IN ({marks}) LIMIT 1"
+    return store.one(sql, (context, *proposals)) is not None
+
+
+def longest_part(store: Store, context: str, key: tuple[str, int, int], seed: int) -> int:
+    """Samples of the longest finished trial that is the beginning of another. key: (pool, samples, horizon) of that."""
+    pool, samples, horizon = key
+    row = store.one(
+        "SELECT max(samples) AS n FROM trials WHERE context = ? AND pool = ? AND horizon = ? AND seed = ? "
+        "AND samples < ? AND state = 'COMPLETE'",
+        (context, pool, horizon, seed, samples),
     )
-    return [TrialStatus(**r) for r in rows]
+    return int(row["n"] or 0) if row else 0
+
+
+def finished(store: Store, context: str, pool: str) -> list[Trial]:
+    """Finished trials on a pool in a setup, the longest first; those of fresh seeds aside."""
+    rest = (
+        "WHERE t.context = ? AND t.pool = ? AND t.seed < ? AND t.state = 'COMPLETE' ORDER BY t.samples DESC, t.horizon"
+    )
+    return _trials(store, rest, (context, pool, FRESH))
+
+
+def control_of(store: Store, trial: Trial) -> str | None:
+    """The pool of the control that trained as long as a trial."""
+    row = store.one(
+        "SELECT p.id FROM trials t JOIN pools p ON p.id = t.pool "
+        "WHERE t.context = ? AND p.kind = 'control' AND t.samples = ? AND t.horizon = ?",
+        (trial.context, trial.samples, trial.horizon),
+    )
+    return row["id"] if row else None
+
+
+def main_pool(store: Store, context: str, stage: str) -> Pool | None:
+    """The pool, no control, that most trials of a stage train on."""
+    row = store.one(
+        "SELECT p.content FROM trials t JOIN pools p ON p.id = t.pool WHERE t.context = ? AND t.stage = ? "
+        "AND p.kind != 'control' GROUP BY p.id ORDER BY count(*) DESC LIMIT 1",
+        (context, stage),
+    )
+    return stored_pool(row["content"]) if row else None
 
 
 def failures(store: Store, context: str) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from engine.base.ids import digest
 from engine.evidence.ranking import Ranked
+from engine.journal import trials
 from engine.records.pool import Layer, Pool, Slice
 from engine.records.proposal import PoolRequest
 from engine.study.opened import OpenStudy
@@ -24,11 +25,8 @@ def trial_id(opened: OpenStudy, request: PoolRequest, seed: int) -> str:
 def ended(opened: OpenStudy, requests: Sequence[PoolRequest], seeds: Sequence[int]) -> bool:
     """True when every request's trial at every seed has a result, has failed, or was cancelled."""
     ids = {trial_id(opened, r, s) for r in requests for s in seeds}
-    marks = ", ".join("?" * len(ids))
-    done = opened.store.query(
-        f"SELECT id FROM trials WHERE id IN ({marks}) AND state IN ('COMPLETE', 'FAIL', 'CANCELLED')", list(ids)
-    )
-    return len(done) == len(ids)
+    states = trials.states(opened.store, ids)
+    return len(states) == len(ids) and not {"WAITING", "RUNNING"} & set(states.values())
 
 
 def kind_of(pool: Pool) -> PoolKind:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from engine.base.amounts import format_seconds
 from engine.base.errors import DjsbError
 from engine.data.catalogue import check_params
+from engine.journal import pools, proposals, trials
 from engine.proposals.kinds.mapper import mappers_problem
 from engine.records.pool import FEEDBACK, Pool
 from engine.records.proposal import Proposal
-from engine.records.trial import FRESH
 from engine.study.opened import OpenStudy
 
 MAX_REPETITION = 64
@@ -55,16 +55,14 @@ def check(proposal: Proposal, opened: OpenStudy, cost: float | None, available: 
 
 def _unknown(proposal: Proposal, opened: OpenStudy) -> list[str]:
     """Ids that the proposal cites and the study does not have; trials of fresh seeds are no evidence to choose by."""
-    return [
-        cited
-        for cited in proposal.evidence
-        if opened.store.one(
-            "SELECT 1 FROM pools WHERE id = ? UNION ALL SELECT 1 FROM trials WHERE id = ? AND seed < ? "
-            "UNION ALL SELECT 1 FROM proposals WHERE id = ?",
-            (cited, cited, FRESH, cited),
-        )
-        is None
-    ]
+
+    def has(cited: str) -> bool:
+        trial = trials.get(store, cited)
+        known = pools.get(store, cited) or proposals.get(store, cited) or (trial and not trial.fresh)
+        return bool(known)
+
+    store = opened.store
+    return [cited for cited in proposal.evidence if not has(cited)]
 
 
 def _pool_problem(pool: Pool, opened: OpenStudy) -> str | None:

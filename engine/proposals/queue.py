@@ -5,19 +5,19 @@ Nothing runs that is not in this queue and approved there.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 
 from engine.base.ids import digest
 from engine.evidence import prompts as prompting
-from engine.journal import decisions, proposals
-from engine.journal.store import Row, now
+from engine.journal import decisions, pools, proposals, trials
+from engine.journal.pools import PoolCut
+from engine.journal.store import Row
 from engine.proposals import gate
 from engine.proposals.arms import trial_id
 from engine.proposals.kinds.prompt import seconds, to_ask
-from engine.records.pool import Pool
 from engine.records.proposal import PoolRequest, Proposal, Status
+from engine.records.trial import Trial
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy
 from engine.study.variants import where
@@ -72,19 +72,13 @@ def examine(
         times, each = to_ask(opened, prompting.prompts_of(proposal)), seconds(accounts)
         free = max(0.0, accounts.allowance(_share(proposal)) - accounts.spent())
         return gate.check(proposal, at, None if each is None else each * times, free, times), times
-    new = [t for t in _trials(at, proposal) if not store.one("SELECT 1 FROM trials WHERE id = ?", (t[0],))]
+    every = _trials(at, proposal)
+    stored = trials.states(store, [trial for trial, _, _ in every])
+    new = [t for t in every if t[0] not in stored]
     estimate = cache(Accounts(at, limit).estimate)
     costs = [estimate(request.samples - _had(at, request, seed)) for _, request, seed in new]
     cost = sum(c for c in costs if c is not None) if all(c is not None for c in costs) else None
-    marks = ", ".join("?" * len(approved))
-    outstanding = sum(
-        estimate(r["samples"]) or 0.0
-        for r in store.query(
-            "SELECT DISTINCT t.id, t.samples FROM trials t JOIN proposal_trials x ON x.trial = t.id "
-            f"WHERE t.state = 'WAITING' AND x.proposal IN ({marks})",
-            approved,
-        )
-    )
+    outstanding = sum(estimate(t.samples) or 0.0 for t in trials.of_proposals(store, approved) if t.state == "WAITING")
     first = proposal.seeds[0] == 0 and is_first_round(opened, proposal.stage, [key])
     cap = limit if first else accounts.allowance(_share(proposal))
     available = max(0.0, cap - accounts.spent() - outstanding)
@@ -107,22 +101,12 @@ def asked_by_others(opened: OpenStudy, stages: Mapping[str, str]) -> list[str]:
 
 def is_first_round(opened: OpenStudy, stage: str, own: Sequence[str]) -> bool:
     """True in the probe until any other proposal than these has a result: one round may use the whole budget."""
-    marks = ", ".join("?" * len(own))
-    other = opened.store.one(
-        f"SELECT 1 FROM trials WHERE context = ? AND state = 'COMPLETE' AND proposal NOT IN ({marks}) LIMIT 1",
-        (opened.context, *own),
-    )
-    return stage == "probe" and other is None
+    return stage == "probe" and not trials.has_others(opened.store, opened.context, own)
 
 
 def _had(opened: OpenStudy, request: PoolRequest, seed: int) -> int:
     """Samples of the request that a shorter trial has trained, whose state is kept."""
-    row = opened.store.one(
-        "SELECT max(samples) AS n FROM trials WHERE context = ? AND pool = ? AND horizon = ? AND seed = ? "
-        "AND samples < ? AND state = 'COMPLETE'",
-        (opened.context, request.key[0], request.key[2], seed, request.samples),
-    )
-    return int(row["n"] or 0) if row and opened.can_pause else 0
+    return trials.longest_part(opened.store, opened.context, request.key, seed) if opened.can_pause else 0
 
 
 def _trials(opened: OpenStudy, proposal: Proposal) -> list[tuple[str, PoolRequest, int]]:
@@ -138,52 +122,19 @@ def ensure_trials(opened: OpenStudy, proposal: Proposal, key: str | None = None)
     store, key, at = opened.store, key or stored_id(opened, proposal), where(opened, proposal)
     with store.transaction():
         for trial, request, seed in _trials(at, proposal):
-            pool = request.to_pool()
-            put_pool(opened, pool, request.label, request.kind)
-            store.execute(
-                "INSERT OR IGNORE INTO trials(id, context, pool, seed, init, samples, horizon, stage, proposal, state) "
-                "VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, 'WAITING')",
-                (
-                    trial, at.context, pool.id, seed, at.init, request.samples, request.horizon or request.samples,
-                    proposal.stage, key,
-                ),
-            )  # fmt: skip
-            store.put("proposal_trials", {"proposal": key, "trial": trial})
-
-
-def put_pool(opened: OpenStudy, pool: Pool, label: str, kind: str) -> None:
-    """Write a pool's description once."""
-    one = pool.slices[0] if len(pool.slices) == 1 else None
-    bucket = label.rsplit(" ", 1)[-1] if one is not None and kind == "single" else None
-    opened.store.execute(
-        "INSERT OR IGNORE INTO pools(id, content, label, kind, op, statistic, bucket, at) "
-        "VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            pool.id,
-            json.dumps(pool.to_json()),
-            label,
-            kind,
-            one and one.op,
-            one and one.statistic,
-            bucket,
-            now(),
-        ),
-    )
+            pool, samples, horizon = request.key
+            pools.add(store, request.to_pool(), request.label, request.kind)
+            trials.add(store, Trial(
+                trial, at.context, pool, request.label, request.kind, seed, at.init, samples, horizon,
+                proposal.stage, key, "WAITING",
+            ))  # fmt: skip
 
 
 def record_cuts(opened: OpenStudy) -> None:
     """Write all single-OP pools, degenerate ones with their reason."""
-    rows = []
-    with opened.store.transaction():
-        opened.store.execute("DELETE FROM pool_cuts WHERE context = ?", (opened.context,))
-        for cut in opened.cuts:
-            put_pool(opened, cut.pool, cut.label, "single")
-            rows.append(
-                {"context": opened.context, "op": cut.slice.op, "statistic": cut.slice.statistic,
-                 "bucket": cut.bucket, "pool": cut.pool.id, "kept": cut.kept, "entropy": None,
-                 "verdict": "degenerate" if cut.reason else "ok", "reason": cut.reason}
-            )  # fmt: skip
-        opened.store.put("pool_cuts", rows)
+    pools.replace_cuts(opened.store, opened.context, [
+        PoolCut(c.slice.op, c.slice.statistic, c.bucket, c.pool, c.kept, reason=c.reason) for c in opened.cuts
+    ])  # fmt: skip
 
 
 def proposal_rows(opened: StudyView, ids: list[str]) -> list[Row]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from engine.base.errors import DjsbError
 from engine.base.ids import digest
 from engine.data import catalogue
-from engine.journal import proposals
+from engine.journal import proposals, trials
 from engine.proposals.arms import trial_id
 from engine.proposals.kinds.contract import Refused
 from engine.proposals.kinds.cycle import draft_cycle
@@ -106,7 +106,5 @@ def runnable(task: Task) -> frozenset[str]:
 def _refuse_repetition(opened: OpenStudy, pools: Sequence[PoolRequest], seeds: Sequence[int]) -> None:
     """Refuse what asks for no trial that is new, the control's aside."""
     ids = [trial_id(opened, r, seed) for r in pools if r.kind != "control" for seed in seeds]
-    marks = ", ".join("?" * len(ids))
-    asked = opened.store.query(f"SELECT id FROM trials WHERE id IN ({marks})", ids)
-    if len(asked) == len(ids):
+    if len(trials.states(opened.store, ids)) == len(ids):
         raise Refused(f"a repetition: {', '.join(r.label for r in pools if r.kind != 'control')} was asked for before")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -100,12 +99,6 @@ class Proposal(BaseModel):
         if self.kind == "prompt" and self.suggestion is not None:
             start.append(self.suggestion.experiment.model_dump_json())
         return digest([self.version, self.kind, self.stage, asked, list(self.seeds), *start], 12)
-
-
-def stored_proposal(row: Mapping[str, Any]) -> Proposal:
-    """The proposal of a row of the store; the gate's notes are left aside."""
-    content = json.loads(row["content"])
-    return Proposal.model_validate({k: v for k, v in content.items() if k in Proposal.model_fields})
 
 
 @dataclass(frozen=True)

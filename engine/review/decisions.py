@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 from engine.base.errors import StudyError
-from engine.journal.store import now
+from engine.journal import decisions, proposals
+from engine.records.proposal import Status
 from engine.study.view import StudyView
 
 Verdict = Literal["approve", "reject", "hold", "edit"]
-BECOMES = {"approve": "approved", "reject": "rejected", "hold": "held", "edit": "edited"}
-OPEN = ("queued", "held")
+BECOMES: dict[Verdict, Status] = {"approve": "approved", "reject": "rejected", "hold": "held", "edit": "edited"}
 AUTO = "policy auto"
 
 
@@ -24,14 +24,10 @@ def decide(opened: StudyView, proposal: str, verdict: Verdict, who: str, why: st
     Raises: StudyError when it was decided on before, or is gone.
     """
     with opened.store.transaction():
-        changed = opened.store.execute(
-            f"UPDATE proposals SET status = ? WHERE id = ? AND status IN ({', '.join('?' * len(OPEN))})",
-            (BECOMES[verdict], proposal, *OPEN),
-        )
-        if not changed:
-            row = opened.store.one("SELECT status FROM proposals WHERE id = ?", (proposal,))
-            raise StudyError(f"proposal {proposal} is {row['status'] if row else 'gone'}; nothing was decided")
-        opened.store.put("decisions", {"proposal": proposal, "verdict": verdict, "who": who, "why": why, "at": now()})
+        if not proposals.set_decided(opened.store, proposal, BECOMES[verdict]):
+            stored = proposals.get(opened.store, proposal)
+            raise StudyError(f"proposal {proposal} is {stored.status if stored else 'gone'}; nothing was decided")
+        decisions.put(opened.store, proposal, verdict, who, why)
         opened.store.event("decision", f"{verdict} by {who}: {why}", proposal)
 
 
@@ -41,28 +37,17 @@ def undo(opened: StudyView, proposal: str, who: str) -> None:
     Raises: StudyError once the engine has made trials of it, or when there is nothing to take back.
     """
     with opened.store.transaction():
-        changed = opened.store.execute(
-            "UPDATE proposals SET status = 'queued' WHERE id = ? AND status IN ('approved', 'rejected', 'held') "
-            "AND NOT EXISTS (SELECT 1 FROM proposal_trials x WHERE x.proposal = proposals.id)",
-            (proposal,),
-        )
-        if not changed:
+        if not proposals.reopen(opened.store, proposal):
             raise StudyError(f"proposal {proposal} has no decision, or its trials are in the queue already")
-        opened.store.put("decisions", {"proposal": proposal, "verdict": "undo", "who": who, "why": "", "at": now()})
+        decisions.put(opened.store, proposal, "undo", who, "")
         opened.store.event("decision", f"undo by {who}", proposal)
 
 
 def undone(opened: StudyView, proposal: str) -> bool:
     """True when a person has taken a decision on it back: no policy decides on it any more."""
-    sql = "SELECT 1 FROM decisions WHERE proposal = ? AND verdict = 'undo' LIMIT 1"
-    return opened.store.one(sql, (proposal,)) is not None
+    return any(d.verdict == "undo" for d in decisions.of_proposal(opened.store, proposal))
 
 
-def waiting_proposals(opened: StudyView, statuses: Sequence[str] = OPEN) -> list[str]:
+def waiting_proposals(opened: StudyView, statuses: Sequence[str] = proposals.OPEN) -> list[str]:
     """Ids of the proposals that wait for a person."""
-    marks = ", ".join("?" * len(statuses))
-    rows = opened.store.query(
-        f"SELECT id FROM proposals WHERE context = ? AND status IN ({marks}) ORDER BY at",
-        (opened.context, *statuses),
-    )
-    return [r["id"] for r in rows]
+    return [p.id for p in proposals.of_context(opened.store, opened.context, statuses)]

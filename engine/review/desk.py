@@ -9,8 +9,8 @@ from typing import Any
 from engine.base.amounts import parse_budget
 from engine.base.errors import DjsbError, StudyError
 from engine.base.problems import explain
-from engine.journal import pools, results
-from engine.proposals.queue import proposal_rows
+from engine.journal import pools, proposals, results
+from engine.records.proposal import StoredProposal
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy, open_study
 from engine.study.variants import current
@@ -44,8 +44,15 @@ def suggest(folder: Path, content: Any) -> str:
     """Queue a person's suggestion; its id and what the gate said. Raises: StudyError with what is wrong in it."""
     opened, accounts = opened_study(folder)
     with opened.store:
-        (row,) = proposal_rows(opened, [queue_suggestion(opened, accounts, content)])
-    return f"{row['id']} is {row['status']}: {row['gate']}"
+        stored = _stored(opened, queue_suggestion(opened, accounts, content))
+    return f"{stored.id} is {stored.status}: {stored.gate}"
+
+
+def _stored(opened: OpenStudy, key: str) -> StoredProposal:
+    stored = proposals.get(opened.store, key)
+    if stored is None:
+        raise StudyError(f"there is no proposal {key}")
+    return stored
 
 
 def replace_by(folder: Path, old: str, edited: Any, who: str, approve: bool, why: str) -> str:
@@ -58,16 +65,12 @@ def replace_by(folder: Path, old: str, edited: Any, who: str, approve: bool, why
 
     opened, accounts = opened_study(folder)
     with opened.store:
-        (row,) = proposal_rows(opened, [old])
-        suggested = row["content"].get("suggestion") is not None
-        new = (
-            queue_suggestion(opened, accounts, edited, old)
-            if suggested
-            else _submit_edited(opened, accounts, edited, old)
-        )
-        (now,) = proposal_rows(opened, [new])
-        if new == old or now["status"] not in ("queued", "held"):
-            what = "changes nothing" if new == old else f"is {now['status']}: {now['gate']}"
+        suggested = _stored(opened, old).content.get("suggestion") is not None
+        submit = queue_suggestion if suggested else _submit_edited
+        new = submit(opened, accounts, edited, old)
+        stored = _stored(opened, new)
+        if new == old or stored.status not in proposals.OPEN:
+            what = "changes nothing" if new == old else f"is {stored.status}: {stored.gate}"
             raise StudyError(f"the edited version {what}; {old} waits as before")
         decide(opened, old, "edit", who, f"{why or 'no reason given'}; in its place: {new}")
         if approve:
@@ -80,12 +83,11 @@ def _submit_edited(opened: OpenStudy, accounts: Accounts, edited: Any, old: str)
     from pydantic import ValidationError
 
     from engine.proposals.queue import stored_id, submit
-    from engine.records.proposal import Proposal, stored_proposal
+    from engine.records.proposal import Proposal
 
-    row = opened.store.one("SELECT * FROM proposals WHERE id = ?", (old,))
-    if row is None or not isinstance(edited, dict) or set(edited) - {"pools", "seeds", "reason"}:
+    if not isinstance(edited, dict) or set(edited) - {"pools", "seeds", "reason"}:
         raise StudyError("the edited version may have pools, seeds and reason only; djsb show ID prints them")
-    kept = stored_proposal(row).model_dump(mode="json")
+    kept = _stored(opened, old).proposal.model_dump(mode="json")
     try:
         proposal = Proposal.model_validate_json(json.dumps({**kept, **edited, "origin": "person", "parent": old}))
     except (ValidationError, DjsbError, TypeError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.journal import cycles
+from engine.journal import checkpoints, cycles, trials
 from engine.proposals.arms import control, request
 from engine.proposals.kinds.contract import Drafted, Refused
 from engine.records.experiment import Cycle
@@ -11,12 +11,12 @@ from engine.study.opened import OpenStudy
 
 def draft_cycle(opened: OpenStudy, wanted: Cycle) -> Drafted:
     """The first round of a next cycle: all buckets and the control, going on from a trial's checkpoint."""
-    held = opened.store.one(
-        "SELECT 1 FROM checkpoints c JOIN trials t ON t.id = c.trial WHERE c.trial = ? AND c.kept = 1 AND t.context IN "
-        "(SELECT ? UNION SELECT context FROM cycles WHERE root = ?)",
-        (wanted.checkpoint, opened.root, opened.root),
-    )
-    if held is None:
+    trial = trials.get(opened.store, wanted.checkpoint)
+    if (
+        trial is None
+        or cycles.get(opened.store, trial.context).root != opened.root
+        or checkpoints.kept(opened.store, trial.id) is None
+    ):
         raise Refused(f"no checkpoint of trial {wanted.checkpoint} is kept here; djsb show lineage names some")
     if opened.following(wanted.checkpoint).context in {c.context for c in cycles.chain(opened.store, opened.context)}:
         raise Refused(f"a repetition: a cycle started from the checkpoint of trial {wanted.checkpoint} before")

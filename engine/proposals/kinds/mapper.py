@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 from engine.base.errors import OpError
 from engine.data.catalogue import check_mapper, mapper_fields, mapper_needs
 from engine.data.mappers import Mappers, weights_of
+from engine.journal import pools
 from engine.proposals.arms import control, kind_of, request
 from engine.proposals.kinds.contract import Drafted, Refused
 from engine.records.experiment import Mapper
-from engine.records.pool import Rewrite, pool_from_json
+from engine.records.pool import Rewrite
 from engine.study.opened import OpenStudy, last_rung
 
 MAPPERS_MOST = 4
@@ -22,12 +22,10 @@ def draft_mapper(opened: OpenStudy, wanted: Mapper) -> Drafted:
     if wanted.pool is None:
         base, name = control(opened, opened.pool_size), "all rows"
     else:
-        row = opened.store.one(
-            "SELECT * FROM pools WHERE id = ? AND kind IN ('single', 'combination', 'mapper')", (wanted.pool,)
-        )
-        if row is None:
+        stored = pools.get(opened.store, wanted.pool)
+        if stored is None or stored.kind not in ("single", "combination", "mapper"):
             raise Refused(f"pool {wanted.pool} is no bucket, combination or mapped pool here; djsb rank names them")
-        base, name = pool_from_json(json.loads(row["content"])), row["label"]
+        base, name = stored.pool, stored.label
     if len(base.mappers) >= MAPPERS_MOST:
         raise Refused(f"pool {base.id} has {len(base.mappers)} mappers; a pool may have {MAPPERS_MOST}")
     step = Rewrite(wanted.op, tuple(sorted(wanted.params.items())))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 from engine.base.places import parse
 from engine.data.cuts import value_at
 from engine.evidence.ranking import rank
+from engine.journal import trials
 from engine.proposals.arms import PoolKind, control, fewest_rows, ordered, request
 from engine.proposals.kinds.contract import Drafted, Refused, effect_of
 from engine.records.experiment import Bucket, Combine, Interval
@@ -58,9 +58,5 @@ def _slice(opened: OpenStudy, part: Interval) -> tuple[Slice, str]:
 
 def _size_of_stage(opened: OpenStudy, stage: str) -> int | None:
     """Rows of the control that a stage ran against, so that one control serves all its pools."""
-    rows = opened.store.query(
-        "SELECT p.content FROM trials t JOIN pools p ON p.id = t.pool WHERE t.context = ? AND t.stage = ? "
-        "AND p.kind != 'control' GROUP BY p.id ORDER BY count(*) DESC LIMIT 1",
-        (opened.context, stage),
-    )
-    return int(json.loads(rows[0]["content"])["size"]) if rows else None
+    pool = trials.main_pool(opened.store, opened.context, stage)
+    return pool.size if pool else None

@@ -12,12 +12,12 @@ import torch
 from engine.base.errors import OpError, PoolError, StudyError
 from engine.data.recipes import slice_entries
 from engine.evidence.recipe_file import recipe, write_recipe
+from engine.journal import pools
 from engine.journal.results import MODEL_SCORES
 from engine.loop import model_scores as feedback
 from engine.loop.run import run_loop
 from engine.proposals.gate import _pool_problem
 from engine.proposals.kinds.contract import Refused
-from engine.proposals.queue import put_pool
 from engine.proposals.suggest import draft
 from engine.records.experiment import Suggestion
 from engine.records.pool import FEEDBACK, Layer, Pool
@@ -117,7 +117,7 @@ def test_a_study_learns_what_its_control_thinks_and_the_next_cycle_cuts_by_it(ti
             after.realise(lost)
         labels = {c.label for c in after.cuts}
         assert {f"model_similarity {b}" for b in ("low", "mid", "high")} <= labels
-        put_pool(opened, pool, "p", "single")
+        pools.add(opened.store, pool, "p", "single")
     with (again := open_study(tiny.study, 1)).store:  # it is read, not computed again
         assert np.array_equal(again.columns["model_similarity"].value, values, equal_nan=True)
     with pytest.raises(OpError, match="no OP of Data-Juicer computes"):

@@ -8,6 +8,7 @@ import pytest
 
 from engine.base.errors import StudyError
 from engine.evidence.ranking import rank
+from engine.journal import proposals
 from engine.loop.run import run_loop
 from engine.proposals.suggest import suggest
 from engine.records.experiment import Suggestion
@@ -102,7 +103,6 @@ def test_the_papers_procedure_may_have_to_agree(opened: OpenStudy) -> None:
 
 
 def test_bounds_agree_with_the_buckets_they_lie_in(opened: OpenStudy) -> None:
-    from engine.records.proposal import stored_proposal
     from engine.review.objection import objection
 
     by_label = {r.label: r.effect.change for r in rank(opened)}
@@ -110,9 +110,9 @@ def test_bounds_agree_with_the_buckets_they_lie_in(opened: OpenStudy) -> None:
     assert low is not None
     for bounds, sign in (({"high": low + 4}, by_label["text_len low"]), ({"low": low + 10}, by_label["text_len high"])):
         key = queue(opened, kind="bucket", slice={"statistic": "text_len", **bounds})
-        found = objection(
-            opened, stored_proposal(opened.store.query("SELECT * FROM proposals WHERE id = ?", (key,))[0])
-        )
+        stored = proposals.get(opened.store, key)
+        assert stored is not None
+        found = objection(opened, stored.proposal)
         assert sign is not None
         assert (found is None) == (sign > 0)
 
