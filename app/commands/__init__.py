@@ -1,1 +1,1 @@
-""""""
+"""The commands of `djsb`, one a file."""

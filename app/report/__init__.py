@@ -1,1 +1,1 @@
-""""""
+"""The report: one HTML page of a study that needs nothing else."""

@@ -1,1 +1,1 @@
-""""""
+"""How records read on a terminal."""

@@ -1,1 +1,1 @@
-""""""
+"""Rows and operators: reading, statistics, pools, mappers, recipes."""

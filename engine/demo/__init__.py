@@ -1,1 +1,1 @@
-""""""
+"""The demo worlds: data with planted defects, made anew on each machine."""

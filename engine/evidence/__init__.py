@@ -1,1 +1,1 @@
-""""""
+"""What results mean: effects, rankings, recipes. Runs nothing."""

@@ -1,1 +1,1 @@
-""""""
+"""The run, stage after stage: proposal, gate, decision, trials, evidence."""

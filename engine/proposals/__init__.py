@@ -1,1 +1,1 @@
-""""""
+"""What may be asked: arms, proposals, the gate, the queue."""

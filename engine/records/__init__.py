@@ -1,1 +1,1 @@
-""""""
+"""The words of the README as frozen values."""

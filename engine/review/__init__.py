@@ -1,1 +1,1 @@
-""""""
+"""Who decides: approve, reject, hold, edit, undo. The agent may not import it."""

@@ -1,1 +1,1 @@
-""""""
+"""What runs trials on devices. Knows nothing of rankings."""

@@ -1,1 +1,1 @@
-""""""
+"""Who asks: one strategy a file."""

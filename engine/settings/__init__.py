@@ -1,1 +1,1 @@
-""""""
+"""`study.yaml`: its fields and their ranges, and nothing that runs."""

@@ -1,1 +1,1 @@
-""""""
+"""A study, opened or only viewed."""

@@ -1,1 +1,1 @@
-""""""
+"""What a person sets for the UI: keys, themes, defaults."""

@@ -1,1 +1,1 @@
-""""""
+"""What the UI reads of a study, in a process of its own."""

@@ -1,1 +1,1 @@
-""""""
+"""Parts of screens: tables, plots, windows, dialogs."""

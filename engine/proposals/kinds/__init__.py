@@ -1,1 +1,1 @@
-""""""
+"""The kinds of experiment, one a file."""

@@ -1,1 +1,1 @@
-""""""
+"""Task `caption`: a model describes images."""

@@ -1,1 +1,1 @@
-""""""
+"""Task `clip`: image–text contrastive pre-training."""

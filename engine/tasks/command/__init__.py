@@ -1,1 +1,1 @@
-""""""
+"""Task `command`: a program of the user's own trains."""

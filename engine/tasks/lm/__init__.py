@@ -1,1 +1,1 @@
-""""""
+"""Task `lm`: a causal language model on text."""

@@ -1,1 +1,1 @@
-""""""
+"""What several tasks use: batches, images, videos, the training loop."""

@@ -1,1 +1,1 @@
-""""""
+"""Task `t2v`: text-to-video diffusion."""

@@ -1,1 +1,1 @@
-""""""
+"""Task `vlm`: a vision-language model in two stages."""
