@@ -172,7 +172,7 @@ def auto(
         bool, typer.Option("--demo", help="make a small demo study first (in djsb-demo or djsb-demo-TASK by default)")
     ] = False,
     task: Annotated[
-        str | None, typer.Option("--task", help="with --demo: clip, vlm, caption, t2v or lm; clip by default")
+        str | None, typer.Option("--task", help="with --demo: a task that has one, see docs/guides/tasks.md; or clip")
     ] = None,
     cycles: Annotated[int | None, typer.Option("--cycles", min=1, help="with --demo: cycles at most")] = None,
     budget: Annotated[str | None, typer.Option("--budget", help="8gpu-days, 6gpu-hours, 30min of device time")] = None,
@@ -191,11 +191,12 @@ def auto(
     if cycles is not None and not demo:
         raise typer.BadParameter("--cycles goes with --demo; a study has cycles: N in its study.yaml")
     if demo:
-        from app.commands.init import check_cycles, write_demo
+        from app.commands.init import DEMO, check_cycles, write_demo
 
-        usual = Path("djsb-demo" if task in (None, "clip") else f"djsb-demo-{task}")
+        task = task or DEMO
+        usual = Path("djsb-demo" if task == DEMO else f"djsb-demo-{task}")
         change = {} if cycles is None else {"cycles": cycles}
-        folder = write_demo(usual if folder == HERE else folder, task or "clip", change)
+        folder = write_demo(usual if folder == HERE else folder, task, change)
         if cycles is not None:
             check_cycles(folder, cycles)
     ended = run(folder, budget, until.value, approve.value if approve else None, workers)

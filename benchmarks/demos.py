@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.write import write_section
-from engine.demo.worlds import WORLDS
+from engine.demo.worlds import with_demo
 
 SHOWN = 3  # defects of a row of the table
 HEAD = [
@@ -82,11 +82,11 @@ def main() -> None:
     """Run the demos one after the other, print the table, write it on request."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("--task", action="append", choices=list(WORLDS))
+    parser.add_argument("--task", action="append", choices=with_demo())
     args = parser.parse_args()
     lines = [f"| {' | '.join(HEAD)} |", "|" + " --- |" * len(HEAD)]
     with tempfile.TemporaryDirectory() as scratch:
-        for task in args.task or WORLDS:
+        for task in args.task or with_demo():
             lines.append(f"| {' | '.join(one(task, Path(scratch) / task))} |")
             print(lines[-1], flush=True)
     if args.write:

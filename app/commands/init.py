@@ -17,7 +17,7 @@ from engine.data.catalogue import missing_needs, ops_for
 from engine.data.dataset import BROKEN, open_reader
 from engine.settings.study import Study, study_yaml
 from engine.study.file import read_study
-from engine.tasks.registry import TASKS, fitting_study
+from engine.tasks.registry import fitting_study, task_named, task_names
 
 LOOK = 200  # rows that are looked at
 TEXT_NAMES = ("text", "caption", "content", "TEXT", "prompt")
@@ -25,19 +25,15 @@ IMAGE_NAMES = ("images", "image", "image_path", "img", "jpg")
 VIDEO_NAMES = ("videos", "video", "video_path")
 ID_NAMES = ("id", "uid", "key", "__key__")
 LABEL_NAMES = ("label", "class", "class_name", "category")
-GUESS = {
-    frozenset({"text", "images"}): "clip",
-    frozenset({"text", "videos"}): "t2v",
-    frozenset({"text"}): "lm",
-}
+DEMO = "clip"  # the task whose demo is meant where none is named
 
 
 def template(name: str) -> dict[str, Any]:
-    """A study template of the `recipes/` folder."""
-    file = HOME / "recipes" / f"{name}.yaml"
-    if not file.exists():
+    """A study template: of the `recipes/` folder, or of a task's own."""
+    files = [file for folder in ("recipes", "engine/tasks/*") for file in HOME.glob(f"{folder}/{name}.yaml")]
+    if not files:
         raise StudyError(f"the template {name} is missing from the installation; install djsb again")
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    content = yaml.safe_load(files[0].read_text(encoding="utf-8"))
     assert isinstance(content, dict)
     return content
 
@@ -84,8 +80,8 @@ def write_study(
     Raises: StudyError, DataError.
     """
     file = _free(folder, force)
-    if task not in (None, *TASKS, "null", "none"):
-        raise StudyError(f"unknown task {task!r}; {', '.join(TASKS)} are known, or leave it out")
+    if task not in (None, *task_names(), "null", "none"):
+        raise StudyError(f"unknown task {task!r}; {', '.join(task_names())} are known, or leave it out")
     found = look_at(data, evaluation)
     chosen = found.task if task is None else None if task in ("null", "none") else task
     write_found(folder, found, chosen, found.ops, {}, force)
@@ -113,7 +109,7 @@ def write_found(
         **change,
     }
     if found.evaluation is not None:
-        label = found.label if task in (None, "clip") else None
+        label = found.label if task is None or "evaluation.prompts" in task_named(task).traits.uses else None
         path = _relative(found.evaluation, folder)
         raw["evaluation"] = {**raw.get("evaluation", {}), "path": path, "label": label}
     text = study_yaml(_valid(raw, task))
@@ -133,7 +129,7 @@ def _free(folder: Path, force: bool) -> Path:
 def _guess(fields: Mapping[str, str | None], evaluation: Path | None) -> str | None:
     """The task that suits the fields, when there is something to judge by."""
     there = frozenset(name for name in ("text", "images", "videos") if fields[name])
-    return GUESS.get(there) if evaluation else None
+    return next((name for name in task_names() if evaluation and task_named(name).traits.suits == there), None)
 
 
 def _valid(raw: dict[str, Any], task: str | None) -> Study:
@@ -227,7 +223,7 @@ def _params(op: str, rows: list[dict[str, Any]], text: str | None) -> dict[str, 
     return {}
 
 
-def write_demo(folder: Path, task: str = "clip", change: Mapping[str, Any] | None = None) -> Path:
+def write_demo(folder: Path, task: str = DEMO, change: Mapping[str, Any] | None = None) -> Path:
     """Make the demo's data and study, or find them; the study's folder. change: what differs from the template.
 
     The template recipes/demo-TASK.yaml is the study, and names OPs only if they are not to be those that fit the data.

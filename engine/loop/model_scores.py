@@ -57,7 +57,8 @@ def _measure(opened: OpenStudy, task: Feedback, scheduler: Scheduler) -> None:
     scores = results.MODEL_SCORES.get(store, context)
     assert scores is not None
     trial = scores.trial
-    name = f"feedback-{digest([opened.data.fingerprint, opened.data.fields.model_dump(), trial, task.version])}.npy"
+    key = [opened.data.fingerprint, opened.data.fields.model_dump(), trial, task.traits.version]
+    name = f"feedback-{digest(key)}.npy"
     file, checkpoint = opened.state / "cache" / name, opened.state / "checkpoints" / trial
     if file.exists() and scores.file == name:
         return
@@ -67,6 +68,6 @@ def _measure(opened: OpenStudy, task: Feedback, scheduler: Scheduler) -> None:
             store.event("feedback", "its trial has no result, so no row is scored", trial, "warning")
             return
         scheduler.score(checkpoint, file)
-    results.MODEL_SCORES.put(store, context, replace(scores, file=name, statistic=task.scores))
-    store.event("feedback", f"{task.scores} of every row, by the checkpoint of this trial", trial)
+    results.MODEL_SCORES.put(store, context, replace(scores, file=name, statistic=task.traits.scores))
+    store.event("feedback", f"{task.traits.scores} of every row, by the checkpoint of this trial", trial)
     opened.forget_columns()

@@ -100,7 +100,7 @@ def draft(opened: OpenStudy, suggestion: Suggestion, origin: Origin, parent: str
 
 def runnable(task: Task) -> frozenset[str]:
     """Kinds of proposals that can run: those of the task, and those that ask nothing of it but to train."""
-    return task.runs | {"cycle", "scale"}
+    return task.traits.runs | {"cycle", "scale"}
 
 
 def _refuse_repetition(opened: OpenStudy, pools: Sequence[PoolRequest], seeds: Sequence[int]) -> None:

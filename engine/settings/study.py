@@ -29,9 +29,8 @@ class Study(Section):
     seed: int = Field(0, ge=0, description="seed of every sample that is drawn")
     dataset: DatasetSection
     evaluation: EvaluationSection = EvaluationSection()
-    task: Literal["clip", "vlm", "caption", "t2v", "lm", "command"] | None = Field(
-        None,
-        description="what is trained, see docs/guides/tasks.md: clip, vlm, caption, t2v, lm or command; null: nothing",
+    task: str | None = Field(
+        None, pattern=r"^[a-z][a-z0-9_]*$", description="what is trained, see docs/guides/tasks.md; null: nothing"
     )
     model: ModelSection = ModelSection()
     lora: LoraSection = LoraSection()

@@ -60,12 +60,12 @@ class OpenStudy(StudyView):
     def has_evaluation_rows(self) -> bool:
         """True when the task reads evaluation.path as rows, and it is set."""
         named = self.study.task is not None and self.study.evaluation.path is not None
-        return named and self.task.reads_evaluation is not None
+        return named and self.task.traits.reads_evaluation is not None
 
     @property
     def fewest_rows(self) -> int:
         """Rows that a pool must have."""
-        return self.task.fewest_rows(self.study) if self.study.task else 2
+        return (self.task.traits.fewest_rows or self.study.train.batch_size) if self.study.task else 2
 
     @property
     def _evaluation_file(self) -> Path:
@@ -83,7 +83,7 @@ class OpenStudy(StudyView):
         path, file, fields = str(self.study.evaluation.path), self._evaluation_file, self.study.dataset
         head = Dataset(file, fields).reader.read(0, 100)
         present = {key for row in head for key in row}
-        wanted = self.task.reads_evaluation or frozenset()
+        wanted = self.task.traits.reads_evaluation or frozenset()
         names: dict[str, Any] = {
             name: value if value in present or name in wanted else None
             for name, value in (("text", fields.text), ("images", fields.images), ("videos", fields.videos))
@@ -232,7 +232,7 @@ class OpenStudy(StudyView):
         ]
         if s.task:
             shape = shared(s.evaluation, {"path", "metrics", "aggregate", "benchmarks"})
-            parts += [self.evaluation_fingerprint, shape, self.task.version]
+            parts += [self.evaluation_fingerprint, shape, self.task.traits.version]
             files = {n: content_hash(resolve(self.folder, p)) for n, p in s.evaluation.benchmarks.items()}
             lora = s.lora.model_dump() if s.lora.rank else None
             parts += [x for x in (files, lora, self.task.shares(s, self.folder)) if x]

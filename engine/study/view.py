@@ -77,7 +77,7 @@ class StudyView:
     @cached_property
     def can_pause(self) -> bool:
         """True when a longer trial may go on from a shorter one."""
-        return self.study.search.pause_gb > 0 and self.task.can_pause(self.study)
+        return self.study.search.pause_gb > 0 and self.task.traits.can_pause
 
     @cached_property
     def metrics(self) -> list[Metric]:

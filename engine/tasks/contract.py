@@ -1,4 +1,4 @@
-"""Tasks: what is trained and how it is judged. One file per task, one contract.
+"""Tasks: what is trained and how it is judged. One folder a task, `engine/tasks/NAME/task.py` with its `TASK`.
 
 `prepare` runs once per study in the engine's process; `run` runs in a worker, once per trial. A task's module imports
 torch inside its functions only, so that a study can be read without it.
@@ -101,44 +101,52 @@ def best_pack(seconds: Mapping[int, float]) -> int:
     return min(k for k, s in seconds.items() if s <= (1 + WORTH) * min(seconds.values()))
 
 
-class Task(Protocol):
-    """The contract. Its classes are made without arguments and hold no state.
+@dataclass(frozen=True)
+class Traits:
+    """What is the same for every study of a task.
 
-    version: part of every trial's id; raised when training or evaluation changes. runs: kinds of proposals that it
-    can run. presets: names of its reference models. needs: study fields that must be set. uses: those
-    of `SOME` that it reads. reads_evaluation: fields that the rows of evaluation.path must have, of text, images and
-    videos; None: evaluation.path is no rows to the task, and is neither opened nor scanned.
+    version: part of every trial's id; raised when training or evaluation changes. presets: names of its reference
+    models. needs: study fields that must be set. uses: those of `SOME` that it reads. reads_evaluation: fields that the
+    rows of evaluation.path must have, of text, images and videos; None: evaluation.path is no rows to the task, and is
+    neither opened nor scanned. runs: kinds of proposals that it can run. fewest_rows: that a pool must have for one
+    step; None: a batch. can_pause: a longer trial may go on from a shorter one's state (`Job.pause`, `Job.resume`).
+    suits: `djsb init` chooses the task for data with exactly these of text, images and videos. scores: name of the
+    statistic that `Feedback.score` gives. demo: module whose `make_demo` writes a small world for it; the study is
+    recipes/demo-TASK.yaml.
     """
 
     version: int
-    runs: frozenset[str]
-    presets: tuple[str, ...]
-    needs: tuple[str, ...]
-    uses: frozenset[str]
-    reads_evaluation: frozenset[str] | None
+    presets: tuple[str, ...] = ("tiny",)
+    needs: tuple[str, ...] = ()
+    uses: frozenset[str] = frozenset()
+    reads_evaluation: frozenset[str] | None = None
+    runs: frozenset[str] = frozenset({"combine", "bucket", "repeat", "seeds", "mapper"})
+    fewest_rows: int | None = 2
+    can_pause: bool = True
+    suits: frozenset[str] = frozenset()
+    scores: str | None = None
+    demo: str | None = None
+
+
+class Task(Protocol):
+    """The contract. A task holds no state; it inherits the answers that most tasks give."""
+
+    traits: Traits
 
     def lacks(self, study: Study) -> str | None:
         """What else the study must set, in one line, or None."""
-        ...
+        return None
 
     def shares(self, study: Study, folder: Path) -> list[Any]:
         """What else its results hang on, as JSON: part of every trial's id.
 
         Data, model, lora, train, evaluation and the content of checkpoint and benchmarks count anyway.
         """
-        ...
+        return []
 
     def can_shorten(self, study: Study) -> bool:
         """True when a longer trial can resume a shorter one, as the race's rungs need."""
-        ...
-
-    def can_pause(self, study: Study) -> bool:
-        """True when a longer trial may go on from a shorter one's state (`Job.pause`, `Job.resume`)."""
-        ...
-
-    def fewest_rows(self, study: Study) -> int:
-        """Rows that a pool must have for one step."""
-        ...
+        return True
 
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """What `run` returns, with directions and scales."""
@@ -226,13 +234,9 @@ class Remarks(Protocol):
 
 @runtime_checkable
 class Feedback(Protocol):
-    """A task whose model scores single rows, for a statistic of its own (`pools.feedback`).
+    """A task whose model scores single rows, for a statistic of its own (`pools.feedback`), named in its traits."""
 
-    scores: the statistic's name. version: as of Task.
-    """
-
-    version: int
-    scores: str
+    traits: Traits
 
     def score(self, study: Study, prepared: Path, checkpoint: str) -> NDArray[np.float64]:
         """(rows,) the score of every training row by a checkpoint's folder; NaN where there is nothing to score."""

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from engine import tasks
 from engine.base.errors import StudyError
 from engine.base.problems import explain
 from engine.settings.study import Study
 from engine.tasks.contract import Feedback, Task
-
-TASKS = {
-    "clip": "engine.tasks.clip.task:ClipTask",
-    "vlm": "engine.tasks.vlm.task:VlmTask",
-    "caption": "engine.tasks.caption.task:CaptionTask",
-    "t2v": "engine.tasks.t2v.task:T2vTask",
-    "lm": "engine.tasks.lm.task:LmTask",
-    "command": "engine.tasks.command.task:CommandTask",
-}
 
 # fields that some tasks use; one that the study's task does not use may not be set
 SOME = (
     "lora", "vlm", "video", "command", "evaluation.benchmarks", "evaluation.label", "evaluation.prompts",
     "model.checkpoint",
 )  # fmt: skip
+
+
+def task_names() -> list[str]:
+    """The folders below `engine/tasks/` that hold a task; no task is imported."""
+    return sorted(file.parent.name for folder in tasks.__path__ for file in Path(folder).glob("*/task.py"))
+
+
+def task_named(name: str) -> Task:
+    """The task of that name. Raises: StudyError when there is none."""
+    if name not in task_names():
+        raise StudyError(f"task: there is no task {name!r}; {', '.join(task_names())} are there (docs/guides/tasks.md)")
+    task: Task = import_module(f"engine.tasks.{name}.task").TASK
+    return task
 
 
 def get_task(study: Study) -> Task:
@@ -36,11 +42,9 @@ def get_task(study: Study) -> Task:
     if study.task is None:
         raise StudyError(
             "the study has no task, so nothing can be trained; set task to one of "
-            f"{', '.join(TASKS)} (docs/guides/tasks.md)"
+            f"{', '.join(task_names())} (docs/guides/tasks.md)"
         )
-    module, name = TASKS[study.task].split(":")
-    found: Task = getattr(import_module(module), name)()
-    return found
+    return task_named(study.task)
 
 
 def fitting_study(fields: object) -> Study:
@@ -59,15 +63,15 @@ def fitting_study(fields: object) -> Study:
 
 def misfit(study: Study, task: Task) -> str | None:
     """Why the study's fields do not suit its task, in one line, or None."""
-    for field in task.needs:
+    for field in task.traits.needs:
         if not _value(study, field):
             if field == "evaluation.path":
                 return f"task {study.task} needs evaluation.path: rows that are never trained on"
             return f"task {study.task} needs {field}; name the field, or set task: null"
-    if study.model.preset not in task.presets:
-        return f"model.preset: task {study.task} has {', '.join(task.presets)} (it is {study.model.preset!r})"
+    if study.model.preset not in task.traits.presets:
+        return f"model.preset: task {study.task} has {', '.join(task.traits.presets)} (it is {study.model.preset!r})"
     for field in SOME:
-        if field not in task.uses and _value(study, field) != _default(study, field):
+        if field not in task.traits.uses and _value(study, field) != _default(study, field):
             return f"task {study.task} does not use {field}; remove it"
     if study.pools.feedback and not isinstance(task, Feedback):
         return f"pools.feedback: task {study.task} scores no single rows; set it to false"

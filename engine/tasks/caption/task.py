@@ -15,7 +15,7 @@ import numpy as np
 from engine.records.metric import Metric
 from engine.settings.study import Study
 from engine.tasks.caption.scores import CIDER_MOST, caption_names, caption_scores, java_problem
-from engine.tasks.contract import Job, Progress, Report, Rows
+from engine.tasks.contract import Job, Progress, Report, Rows, Task, Traits
 from engine.tasks.shared.training import save
 from engine.tasks.vlm.data import prepare, shared_content
 from engine.tasks.vlm.evaluation import ROWS, Judge, read_questions
@@ -24,15 +24,18 @@ from engine.tasks.vlm.task import is_adapted, judge_of, lacking_parts, time_step
 from engine.tasks.vlm.training import Examples, train_rows
 
 
-class CaptionTask:
-    """See the module. `version` is part of every trial's id: raise it when training changes."""
+class CaptionTask(Task):
+    """See the module."""
 
-    version = 1
-    runs = frozenset({"combine", "bucket", "repeat", "seeds", "mapper", "prompt"})
-    presets = tuple(PRESETS)
-    needs = ("dataset.text", "dataset.images", "evaluation.path")
-    uses = frozenset({"lora", "vlm", "model.checkpoint"})
-    reads_evaluation = frozenset({"images", "text"})
+    traits = Traits(
+        version=1,
+        runs=frozenset({"combine", "bucket", "repeat", "seeds", "mapper", "prompt"}),
+        presets=tuple(PRESETS),
+        needs=("dataset.text", "dataset.images", "evaluation.path"),
+        uses=frozenset({"lora", "vlm", "model.checkpoint"}),
+        reads_evaluation=frozenset({"images", "text"}),
+        demo="engine.demo.questions",
+    )
 
     def lacks(self, study: Study) -> str | None:
         """See Task."""
@@ -41,18 +44,6 @@ class CaptionTask:
     def shares(self, study: Study, folder: Path) -> list[Any]:
         """See Task."""
         return shared_content(study, folder)
-
-    def can_shorten(self, _study: Study) -> bool:
-        """See Task."""
-        return True
-
-    def can_pause(self, _study: Study) -> bool:
-        """See Task."""
-        return True
-
-    def fewest_rows(self, _study: Study) -> int:
-        """See Task."""
-        return 2
 
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """The scores of what it says; the likelihood of what people said does not count unless the study names it."""
@@ -90,6 +81,9 @@ class CaptionTask:
         began = time.perf_counter()
         judged(judge_of(model, study, prepared), study, prepared, study.vlm.prompt)
         return per_sample, time.perf_counter() - began
+
+
+TASK = CaptionTask()
 
 
 def judged(judge: Judge, study: Study, prepared: Path, prompt: str) -> dict[str, float]:

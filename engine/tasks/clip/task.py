@@ -21,7 +21,7 @@ from engine.data.dataset import Dataset
 from engine.records.metric import Metric
 from engine.settings.study import Study
 from engine.tasks.clip.model import PRESETS, build_model, image_features, text_features, train
-from engine.tasks.contract import Job, Progress, Report, Rows
+from engine.tasks.contract import Job, Progress, Report, Rows, Task, Traits
 from engine.tasks.shared.batches import to_pixels
 from engine.tasks.shared.images import cache_images
 from engine.tasks.shared.tokens import cache_tokens, load_encoder, train_tokenizer
@@ -58,36 +58,20 @@ def _shape(study: Study, folder: Path) -> tuple[int, int, Path | None]:
     return int(image), int(length), checkpoint
 
 
-class ClipTask:
-    """See the module. `version` is part of every trial's id: raise it when training changes."""
+class ClipTask(Task):
+    """See the module."""
 
-    version = 2
-    runs = frozenset({"combine", "bucket", "repeat", "seeds", "mapper"})
-    presets = tuple(PRESETS)
-    needs = ("dataset.text", "dataset.images", "evaluation.path")
-    uses = frozenset({"evaluation.label", "evaluation.prompts", "model.checkpoint"})
-    reads_evaluation = frozenset({"images"})
-    scores = "model_similarity"
-
-    def lacks(self, _study: Study) -> str | None:
-        """See Task."""
-        return None
-
-    def shares(self, _study: Study, _folder: Path) -> list[Any]:
-        """See Task."""
-        return []
-
-    def can_shorten(self, _study: Study) -> bool:
-        """See Task."""
-        return True
-
-    def can_pause(self, _study: Study) -> bool:
-        """See Task."""
-        return True
-
-    def fewest_rows(self, study: Study) -> int:
-        """A batch, whose pairs are contrasted with each other."""
-        return study.train.batch_size
+    traits = Traits(
+        version=2,
+        presets=tuple(PRESETS),
+        needs=("dataset.text", "dataset.images", "evaluation.path"),
+        uses=frozenset({"evaluation.label", "evaluation.prompts", "model.checkpoint"}),
+        reads_evaluation=frozenset({"images"}),
+        fewest_rows=None,  # the pairs of a batch are contrasted with each other
+        suits=frozenset({"text", "images"}),
+        scores="model_similarity",
+        demo="engine.demo.images",
+    )
 
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """Accuracy and likelihood with a label field, recalls with captions that tell rows apart."""
@@ -223,6 +207,9 @@ class ClipTask:
         from engine.tasks.clip.packed import calibrate
 
         return calibrate(study, prepared, candidates)
+
+
+TASK = ClipTask()
 
 
 def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:

@@ -31,7 +31,7 @@ from engine.data.dataset import Dataset
 from engine.records.metric import Metric
 from engine.settings.study import Study
 from engine.tasks.command.pool_file import write_pool
-from engine.tasks.contract import BARE, Job, Progress, Report, Rows
+from engine.tasks.contract import BARE, Job, Progress, Report, Rows, Task, Traits
 from engine.tasks.shared import program_guard as guard
 
 POLL = 0.1  # seconds between two looks at a running command
@@ -45,15 +45,10 @@ OURS = (
 )  # not for the command
 
 
-class CommandTask:
+class CommandTask(Task):
     """See the module."""
 
-    version = 1
-    runs = frozenset({"combine", "bucket", "repeat", "seeds", "mapper"})
-    presets = ("tiny",)
-    needs = ()
-    uses = frozenset({"command", "model.checkpoint"})
-    reads_evaluation = None
+    traits = Traits(version=1, uses=frozenset({"command", "model.checkpoint"}), can_pause=False)
 
     def lacks(self, study: Study) -> str | None:
         """A program, what it measures, and places without which all trials would be the same."""
@@ -76,14 +71,6 @@ class CommandTask:
     def can_shorten(self, study: Study) -> bool:
         """True when the command takes the number of samples."""
         return study.command.can_shorten
-
-    def can_pause(self, _study: Study) -> bool:
-        """A longer run starts anew."""
-        return False
-
-    def fewest_rows(self, _study: Study) -> int:
-        """Its batches are its own business."""
-        return 2
 
     def expected(self, study: Study) -> float | None:
         """See Outside."""
@@ -145,6 +132,9 @@ class CommandTask:
     def calibrate(self, _study: Study, _prepared: Path) -> tuple[float, float]:
         """Never asked for: see Outside."""
         raise TrialError("a command cannot be timed beforehand; set command.expected")
+
+
+TASK = CommandTask()
 
 
 @contextmanager

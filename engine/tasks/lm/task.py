@@ -24,7 +24,7 @@ from engine.base.paths import resolve
 from engine.data.dataset import content_hash
 from engine.records.metric import Metric
 from engine.settings.study import Study
-from engine.tasks.contract import Job, Progress, Report, Rows
+from engine.tasks.contract import Job, Progress, Report, Rows, Task, Traits
 from engine.tasks.lm.choices import encode_questions, measure, read_questions
 from engine.tasks.lm.model import PRESETS, build_model, log_likelihoods, sequences, train
 from engine.tasks.shared.tokens import SPECIAL_TOKENS, captions, train_tokenizer
@@ -35,38 +35,25 @@ LONGEST = 1024  # tokens of a sequence for a checkpoint that takes more
 Encode = Callable[[list[str]], list[list[int]]]
 
 
-class LmTask:
-    """See the module. `version` is part of every trial's id: raise it when training or evaluation changes."""
+class LmTask(Task):
+    """See the module."""
 
-    version = 1
-    runs = frozenset({"combine", "bucket", "repeat", "seeds", "mapper"})
-    presets = tuple(PRESETS)
-    needs = ("dataset.text",)
-    uses = frozenset({"evaluation.benchmarks", "model.checkpoint"})
-    reads_evaluation = frozenset({"text"})
-    scores = "model_loss"
+    traits = Traits(
+        version=1,
+        presets=tuple(PRESETS),
+        needs=("dataset.text",),
+        uses=frozenset({"evaluation.benchmarks", "model.checkpoint"}),
+        reads_evaluation=frozenset({"text"}),
+        suits=frozenset({"text"}),
+        scores="model_loss",
+        demo="engine.demo.text",
+    )
 
     def lacks(self, study: Study) -> str | None:
         """Something to be judged by."""
         if study.evaluation.path is None and not study.evaluation.benchmarks:
             return "task lm needs evaluation.path, text that is never trained on, or evaluation.benchmarks"
         return None
-
-    def shares(self, _study: Study, _folder: Path) -> list[Any]:
-        """See Task."""
-        return []
-
-    def can_shorten(self, _study: Study) -> bool:
-        """See Task."""
-        return True
-
-    def can_pause(self, _study: Study) -> bool:
-        """See Task."""
-        return True
-
-    def fewest_rows(self, _study: Study) -> int:
-        """Rows are joined, so a few make a sequence; two, so that a pool is more than a row."""
-        return 2
 
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """Perplexity of held-out text; accuracy and likelihood of each multiple-choice file."""
@@ -166,6 +153,9 @@ class LmTask:
         began = time.perf_counter()
         evaluate(model, study, prepared, meta)
         return per_sample, time.perf_counter() - began
+
+
+TASK = LmTask()
 
 
 def _meta(prepared: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from engine.base.paths import resolve
 from engine.data.dataset import content_hash
 from engine.records.metric import Metric
 from engine.settings.study import Study
-from engine.tasks.contract import Job, Progress, Report, Rows
+from engine.tasks.contract import Job, Progress, Report, Rows, Task, Traits
 from engine.tasks.shared.tokens import captions, train_tokenizer
 from engine.tasks.shared.videos import cache_clips
 from engine.tasks.t2v.evaluation import evaluate, left_out, metrics_of, read_prompts
@@ -29,15 +29,19 @@ FOLDERS = ("clip", "detector", "vbench_prompts")
 SILENT = Report(lambda _kind, _content: None)
 
 
-class T2vTask:
-    """See the module. `version` is part of every trial's id: raise it when training or evaluation changes."""
+class T2vTask(Task):
+    """See the module."""
 
-    version = 1
-    runs = frozenset({"combine", "bucket", "repeat", "seeds", "mapper"})
-    presets = tuple(PRESETS)
-    needs = ("dataset.text", "dataset.videos", "evaluation.path")
-    uses = frozenset({"lora", "video", "evaluation.label", "model.checkpoint"})
-    reads_evaluation: frozenset[str] | None = frozenset({"text", "videos"})
+    traits = Traits(
+        version=1,
+        presets=tuple(PRESETS),
+        needs=("dataset.text", "dataset.videos", "evaluation.path"),
+        uses=frozenset({"lora", "video", "evaluation.label", "model.checkpoint"}),
+        reads_evaluation=frozenset({"text", "videos"}),
+        fewest_rows=1,
+        suits=frozenset({"text", "videos"}),
+        demo="engine.demo.video",
+    )
 
     def lacks(self, study: Study) -> str | None:
         """See Task."""
@@ -60,18 +64,6 @@ class T2vTask:
             {n: content_hash(resolve(folder, p)) for n, p in paths.items()},
             content_hash(checkpoint) if checkpoint else None,
         ]
-
-    def can_shorten(self, _study: Study) -> bool:
-        """See Task."""
-        return True
-
-    def can_pause(self, _study: Study) -> bool:
-        """See Task."""
-        return True
-
-    def fewest_rows(self, _study: Study) -> int:
-        """See Task."""
-        return 1
 
     def metrics(self, study: Study, _prepared: Path) -> list[Metric]:
         """See `t2v_evaluation.metrics_of`."""
@@ -145,6 +137,9 @@ class T2vTask:
         began = time.perf_counter()
         evaluate(parts, study, prepared)
         return seconds, time.perf_counter() - began
+
+
+TASK = T2vTask()
 
 
 def _shifted(progress: Progress, before: int, total: int) -> Progress:

@@ -15,7 +15,7 @@ import numpy as np
 
 from engine.records.metric import Metric
 from engine.settings.study import Study
-from engine.tasks.contract import Job, Progress, Report, Rows
+from engine.tasks.contract import Job, Progress, Report, Rows, Task, Traits
 from engine.tasks.shared.training import save
 from engine.tasks.vlm.benchmarks import READERS
 from engine.tasks.vlm.data import prepare, shared_content
@@ -28,15 +28,16 @@ from engine.tasks.vlm.training import Examples, instruct, train_rows
 SILENT = Report(lambda _kind, _content: None)
 
 
-class VlmTask:
-    """See the module. `version` is part of every trial's id: raise it when training changes."""
+class VlmTask(Task):
+    """See the module."""
 
-    version = 1
-    runs = frozenset({"combine", "bucket", "repeat", "seeds", "mapper"})
-    presets = tuple(PRESETS)
-    needs = ("dataset.text", "dataset.images", "evaluation.benchmarks")
-    uses = frozenset({"lora", "vlm", "evaluation.benchmarks", "model.checkpoint"})
-    reads_evaluation: frozenset[str] | None = None
+    traits = Traits(
+        version=1,
+        presets=tuple(PRESETS),
+        needs=("dataset.text", "dataset.images", "evaluation.benchmarks"),
+        uses=frozenset({"lora", "vlm", "evaluation.benchmarks", "model.checkpoint"}),
+        demo="engine.demo.questions",
+    )
 
     def lacks(self, study: Study) -> str | None:
         """See Task."""
@@ -49,18 +50,6 @@ class VlmTask:
     def shares(self, study: Study, folder: Path) -> list[Any]:
         """See Task."""
         return shared_content(study, folder)
-
-    def can_shorten(self, _study: Study) -> bool:
-        """See Task."""
-        return True
-
-    def can_pause(self, _study: Study) -> bool:
-        """See Task."""
-        return True
-
-    def fewest_rows(self, _study: Study) -> int:
-        """See Task."""
-        return 2
 
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """Those of the benchmarks that the study names; the likelihoods and the parts do not count in the ranking."""
@@ -100,6 +89,9 @@ class VlmTask:
         _second_stage(model, study, prepared, Job("calibration", "", 0, 0, None, ""), SILENT)
         _evaluate(model, study, prepared)
         return per_sample, time.perf_counter() - began
+
+
+TASK = VlmTask()
 
 
 def lacking_parts(study: Study) -> str | None:

@@ -40,7 +40,7 @@ def test_a_task_that_the_data_cannot_serve_is_refused_with_the_reason(tmp_path: 
         write_study(tmp_path / "study", train, held, "clip", force=False)
     with pytest.raises(StudyError, match="task lm needs --eval: rows that are never trained on"):
         write_study(tmp_path / "study", train, None, "lm", force=False)
-    with pytest.raises(StudyError, match=r"unknown task 'llm'; clip, vlm.* are known"):
+    with pytest.raises(StudyError, match=r"unknown task 'llm'; caption, clip.* are known"):
         write_study(tmp_path / "study", train, held, "llm", force=False)
     assert not (tmp_path / "study").exists()
 
@@ -79,7 +79,7 @@ def test_a_demo_of_cycles_says_so_in_its_study_and_keeps_to_it(tmp_path: Path) -
 
 
 def test_a_task_without_a_demo_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DjsbError, match="task command has no demo; clip, vlm"):
+    with pytest.raises(DjsbError, match="task command has no demo; caption, clip"):
         write_demo(tmp_path / "demo", "command")
 
 
