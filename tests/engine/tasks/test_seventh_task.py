@@ -19,6 +19,7 @@ import yaml
 from engine.tasks.registry import task_named, task_names
 from tests.conftest import Row, write_jsonl
 
+pytestmark = pytest.mark.slow  # but for its last two tests
 ROOT = Path(__file__).resolve().parents[3]
 TASK = '''
 """Task `letters`: a table of how likely each letter follows each, judged by held-out text."""
