@@ -497,7 +497,9 @@ def _print(result: Any, as_json: bool, show_result: Any) -> None:
     if as_json:
         import json
 
-        typer.echo(json.dumps(result, indent=2))
+        from engine.base.ids import plain
+
+        typer.echo(json.dumps(result, indent=2, default=plain))
     else:
         show_result(result)
 

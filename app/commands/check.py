@@ -7,6 +7,7 @@ from pathlib import Path
 
 from app.text.printable import say
 from engine.base.errors import DjsbError
+from engine.journal import caches
 from engine.journal.store import Row
 from engine.study.lock import EngineLock
 from engine.study.opened import Notice, OpenStudy, open_study
@@ -43,10 +44,8 @@ def _check_rows(opened: OpenStudy, found: Row, name: str) -> None:
     if name == "data" and result.duplicates:
         found["duplicates"] = [asdict(row) for row in opened.duplicates()]
         found["findings"].append(f"data: {result.duplicates} rows are like earlier ones and left out (dedup)")
-    bad = opened.store.query(
-        "SELECT row, id, reason FROM quarantine WHERE dataset = ? ORDER BY row LIMIT 100", (quarantine_id(data),)
-    )
-    found["bad_rows"] += [{"file": name, **row} for row in bad]
+    bad = caches.bad_rows(opened.store, quarantine_id(data), 100)
+    found["bad_rows"] += [{"file": name, **asdict(row)} for row in bad]
 
 
 def _check_ops_and_task(opened: OpenStudy, found: Row) -> None:

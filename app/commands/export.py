@@ -6,11 +6,13 @@ import csv
 import io
 import json
 from collections.abc import Iterable
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from engine.base.errors import StudyError
 from engine.evidence.recipe_file import find_pool
+from engine.journal.metrics import Measured, every
 from engine.journal.store import Row
 from engine.study.lock import EngineLock
 from engine.study.opened import Notice, open_study
@@ -57,18 +59,11 @@ def _write_parquet(rows: Iterable[Row], file: Path) -> None:
 def results(folder: Path, format_: str) -> str:
     """Every measured value: pool (the control is `control`), label, seed, stage, samples, metric, value."""
     opened = view_study(folder)
-    rows = opened.store.query(
-        "SELECT CASE p.kind WHEN 'control' THEN 'control' ELSE p.id END AS pool, p.label, t.seed, t.stage, t.samples, "
-        "t.horizon, m.name AS metric, m.value, t.seconds, t.device, t.id AS trial FROM trials t "
-        "JOIN pools p ON p.id = t.pool JOIN metrics m ON m.trial = t.id WHERE t.context = ? AND t.state = 'COMPLETE' "
-        "ORDER BY t.stage, p.id, t.seed, m.name",
-        (opened.context,),
-    )
+    rows = [asdict(measured) for measured in every(opened.store, opened.context)]
     if format_ == "json":
         return json.dumps(rows, indent=2) + "\n"
     text = io.StringIO()
-    names = ["pool", "label", "seed", "stage", "samples", "horizon", "metric", "value", "seconds", "device", "trial"]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer = csv.DictWriter(text, [f.name for f in fields(Measured)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

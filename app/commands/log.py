@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from app.text.printable import say
+from engine.base.ids import some
+from engine.journal import events
 from engine.journal.store import Row
 from engine.study.view import view_study
 
 
 def log(folder: Path, last: int) -> list[Row]:
     """The last events and decisions, oldest first."""
-    store = view_study(folder).store
-    rows = store.query("SELECT at, level, kind, subject, text FROM events ORDER BY id DESC LIMIT ?", (last,))
-    return rows[::-1]
+    newest_first = events.last(view_study(folder).store, last)
+    return [some(e, "at", "level", "kind", "subject", "text") for e in reversed(newest_first)]
 
 
 def show_log(found: list[Row]) -> None:

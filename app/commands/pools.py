@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from app.text.printable import say, say_table
+from engine.base.ids import some
 from engine.data.cuts import keeps
+from engine.journal import caches, setups
 from engine.journal.store import Row
 from engine.study.lock import EngineLock
 from engine.study.opened import Notice, open_study
@@ -19,13 +21,12 @@ def pools(folder: Path, workers: int | None, notice: Notice) -> Row:
     opened = open_study(folder, workers, notice)
     with opened.store, EngineLock(opened.state):
         cuts = opened.cuts
-        if opened.store.one("SELECT 1 FROM studies WHERE context = ?", (opened.context,)) is None:
+        if setups.get(opened.store, opened.context) is None:
             opened.record(measured=False)
         record_cuts(opened)
         good = opened.scan.good
         sound = [c for c in cuts if c.reason is None]
         table = overlap([keeps(c.slice, opened.columns[c.slice.statistic]) & good for c in sound])
-        errors = opened.store.query("SELECT op, statistic, unreadable, seconds FROM statistics WHERE unreadable > 0")
         return {
             "rows": int(good.sum()),
             "pool_size": opened.pool_size,
@@ -39,7 +40,9 @@ def pools(folder: Path, workers: int | None, notice: Notice) -> Row:
                 "jaccard": [[round(float(x), 4) for x in row] for row in table],
             },
             "left_out": [{"op": x.op, "reason": x.reason} for x in opened.op_plan[1]],
-            "unreadable": errors,
+            "unreadable": [
+                some(s, "op", "statistic", "unreadable", "seconds") for s in caches.unreadable_statistics(opened.store)
+            ],
         }  # fmt: skip
 
 

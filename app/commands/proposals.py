@@ -6,6 +6,7 @@ from pathlib import Path
 
 from app.text.printable import say_table
 from engine.base.amounts import format_seconds
+from engine.journal.proposals import of_context
 from engine.journal.store import Row
 from engine.proposals.queue import proposal_rows
 from engine.study.view import view_study
@@ -14,11 +15,8 @@ from engine.study.view import view_study
 def proposals(folder: Path, status: str | None) -> list[Row]:
     """Every proposal of the study, oldest first; of one status if asked."""
     opened = view_study(folder)
-    rows = opened.store.query(
-        "SELECT id FROM proposals WHERE context = ? AND (? IS NULL OR status = ?) ORDER BY at, id",
-        (opened.context, status, status),
-    )
-    return proposal_rows(opened, [r["id"] for r in rows])
+    listed = of_context(opened.store, opened.context, None if status is None else (status,))
+    return proposal_rows(opened, [p.id for p in listed])
 
 
 def show_proposals(found: list[Row]) -> None:

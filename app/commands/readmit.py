@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app.commands.show import like
 from app.person import person
 from app.text.printable import say
-from engine.base.errors import StudyError
+from engine.base.ids import by_beginning
+from engine.journal import drops
 from engine.journal.store import Row
 from engine.study.view import view_study
 
@@ -17,16 +17,11 @@ def readmit(folder: Path, pool: str, why: str) -> Row:
     from engine.search.race import readmit as undo
 
     opened = view_study(folder)
-    dropped = opened.store.query(
-        "SELECT pool, stage, reason FROM drops WHERE context = ? AND undone IS NULL AND pool LIKE ? ESCAPE '!'",
-        (opened.context, like(pool)),
-    )
-    if not dropped:
-        raise StudyError(f"the race has dropped no pool {pool!r}; djsb rank names those that it has")
-    if len({d["pool"] for d in dropped}) > 1:
-        raise StudyError(f"{pool!r} is the beginning of several: {', '.join(d['pool'] for d in dropped)}; give more")
-    undo(opened, dropped[0]["pool"], person(), why or "no reason given")
-    return {"readmitted": dropped[0]["pool"], "was": [d["reason"] for d in dropped]}
+    dropped = drops.standing(opened.store, opened.context)
+    missing = f"the race has dropped no pool {pool!r}; djsb rank names those that it has"
+    chosen = by_beginning((d.pool for d in dropped), pool, missing)
+    undo(opened, chosen, person(), why or "no reason given")
+    return {"readmitted": chosen, "was": [d.reason for d in dropped if d.pool == chosen]}
 
 
 def show_readmit(found: Row) -> None:

@@ -13,6 +13,7 @@ from app.person import person
 from app.text.printable import say
 from app.text.suggestion_file import read_suggestion
 from engine.base.errors import StudyError
+from engine.base.ids import by_beginning
 from engine.journal.store import Row
 from engine.proposals.queue import proposal_rows
 from engine.review.desk import replace_by
@@ -36,13 +37,8 @@ def review(folder: Path, proposal: str | None, every: bool, verdict: str | None,
     return {"decided": chosen, "verdict": verdict, "waiting": proposal_rows(opened, waiting_proposals(opened))}
 
 
-def _one_waiting(waiting: list[str], wanted: str) -> str:
-    chosen = [w for w in waiting if w.startswith(wanted)]
-    if not chosen:
-        raise StudyError(f"no proposal {wanted!r} that waits; djsb review lists them")
-    if len(chosen) > 1:
-        raise StudyError(f"{wanted!r} is the beginning of several: {', '.join(chosen)}; give more of it")
-    return chosen[0]
+def _one_waiting(waiting: list[str], start: str) -> str:
+    return by_beginning(waiting, start, f"no proposal {start!r} that waits; djsb review lists them")
 
 
 def edit(folder: Path, proposal: str, source: Path | None, approve: bool, why: str) -> Row:

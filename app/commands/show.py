@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from app.text.lineage import show_lineage, show_scaling
 from app.text.mappers_and_prompts import show_mappers, show_prompts
 from app.text.printable import say
 from engine.base.errors import StudyError
-from engine.journal.store import Row
+from engine.base.ids import by_beginning, plain, some
+from engine.journal import checkpoints, costs, curves, decisions, metrics, pools, proposals, trials
+from engine.journal.pools import StoredPool
+from engine.journal.store import Row, Store
+from engine.records.proposal import StoredProposal
+from engine.records.trial import Trial
 from engine.study.view import view_study
 
 
-def show(folder: Path, wanted: str) -> Row:
+def show(folder: Path, start: str) -> Row:
     """One pool, trial or proposal by the beginning of its id, or recipe, lineage, scaling, mappers, prompts."""
     from engine.evidence import prompts as prompting
     from engine.evidence.lineage import lineage
@@ -24,66 +31,55 @@ def show(folder: Path, wanted: str) -> Row:
 
     opened = view_study(folder)
     store = opened.store
-    if wanted == "scaling":
+    if start == "scaling":
         return {"what": "scaling", **(scaling_law(opened) or ScalingLaw([], {})).to_json()}
-    if wanted == "mappers":
+    if start == "mappers":
         return {"what": "mappers", "mappers": [m.to_json() for m in judged(opened)]}
-    if wanted == "prompts":
+    if start == "prompts":
         table = prompting.table(opened)
         return {"what": "prompts", "prompts": table and table.to_json()}
-    if wanted == "lineage":
+    if start == "lineage":
         return {"what": "lineage", "lineage": [c.to_json() for c in lineage(opened)]}
-    if wanted == "recipe":
+    if start == "recipe":
         best = answer(opened).recipe
         if best is None:
             raise StudyError("no recipe is confirmed yet; run djsb auto to its last stage")
         return {"what": "recipe", **best.to_json()}
-    found = [
-        (name, row)
-        for name in ("pools", "trials", "proposals")
-        for row in store.query(f"SELECT * FROM {name} WHERE id LIKE ? ESCAPE '!' LIMIT 3", (like(wanted),))
-    ]
-    if not found:
-        raise StudyError(f"no pool, trial or proposal begins with {wanted!r}; djsb rank and djsb log name them")
-    if len(found) > 1:
-        raise StudyError(
-            f"{wanted!r} is the beginning of several: {', '.join(r['id'] for _, r in found)}; give more of it"
-        )
-    name, row = found[0]
-    return {"what": name[:-1], **_details(store, name, row)}
+    matches: dict[str, Callable[[], Row]] = {
+        **{p.id: partial(_pool, store, p) for p in pools.beginning(store, start)},
+        **{t.id: partial(_trial, store, t) for t in trials.beginning(store, start)},
+        **{p.id: partial(_proposal, store, p) for p in proposals.beginning(store, start)},
+    }
+    missing = f"no pool, trial or proposal begins with {start!r}; djsb rank and djsb log name them"
+    return matches[by_beginning(matches, start, missing)]()
 
 
-def like(text: str) -> str:
-    for special in "!%_":
-        text = text.replace(special, "!" + special)
-    return text + "%"
+def _pool(store: Store, pool: StoredPool) -> Row:
+    cut, own = pools.cut(store, pool.id), trials.of_pool(store, pool.id)
+    return {
+        "what": "pool", **pool.to_json(),
+        "trials": [some(t, "id", "seed", "samples", "stage", "state", "seconds") for t in own],
+        "cut": cut and some(cut, "kept", "entropy", "verdict", "reason"),
+    }  # fmt: skip
 
 
-def _details(store: Any, table: str, row: Row) -> Row:
-    if "content" in row:
-        row = {**row, "content": json.loads(row["content"])}
-    if table == "pools":
-        row["trials"] = store.query(
-            "SELECT id, seed, samples, stage, state, seconds FROM trials WHERE pool = ?", (row["id"],)
-        )
-        row["cut"] = store.one("SELECT kept, entropy, verdict, reason FROM pool_cuts WHERE pool = ?", (row["id"],))
-    elif table == "trials":
-        row["metrics"] = {
-            m["name"]: m["value"] for m in store.query("SELECT name, value FROM metrics WHERE trial = ?", (row["id"],))
-        }
-        row["curve"] = store.query(
-            "SELECT name, step, value FROM curve_points WHERE trial = ? ORDER BY name, step", (row["id"],)
-        )
-        row["costs"] = store.query("SELECT id, device, seconds, at FROM costs WHERE trial = ?", (row["id"],))
-        row["checkpoint"] = store.one("SELECT path, bytes, kept FROM checkpoints WHERE trial = ?", (row["id"],))
-    else:
-        row["decisions"] = store.query("SELECT verdict, who, why, at FROM decisions WHERE proposal = ?", (row["id"],))
-        row["trials"] = store.query(
-            "SELECT t.id, t.state, t.seed, p.label FROM proposal_trials x JOIN trials t ON t.id = x.trial "
-            "JOIN pools p ON p.id = t.pool WHERE x.proposal = ?",
-            (row["id"],),
-        )
-    return row
+def _trial(store: Store, trial: Trial) -> Row:
+    checkpoint = checkpoints.get(store, trial.id)
+    return {
+        "what": "trial", **some(trial, *(f.name for f in fields(trial) if f.name not in ("label", "kind"))),
+        "metrics": metrics.of_trial(store, trial.id), "curve": curves.of_trial(store, trial.id),
+        "costs": [some(c, "id", "device", "seconds", "at") for c in costs.of_trial(store, trial.id)],
+        "checkpoint": checkpoint and some(checkpoint, "path", "bytes", "kept"),
+    }  # fmt: skip
+
+
+def _proposal(store: Store, proposal: StoredProposal) -> Row:
+    made = decisions.of_proposal(store, proposal.id)
+    return {
+        "what": "proposal", **asdict(proposal),
+        "decisions": [some(d, "verdict", "who", "why", "at") for d in made],
+        "trials": [some(t, "id", "state", "seed", "label") for t in trials.of_proposal(store, proposal.id)],
+    }  # fmt: skip
 
 
 def show_one(found: Row) -> None:
@@ -104,4 +100,4 @@ def show_fields(found: Row) -> None:
     """A field a line, nested ones as YAML."""
     import yaml
 
-    say(yaml.safe_dump(json.loads(json.dumps(found)), sort_keys=False, allow_unicode=True).rstrip())
+    say(yaml.safe_dump(json.loads(json.dumps(found, default=plain)), sort_keys=False, allow_unicode=True).rstrip())

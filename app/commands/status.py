@@ -9,9 +9,10 @@ from pathlib import Path
 from app.text.lineage import show_lineage
 from app.text.printable import say, say_table
 from app.text.recipe import recipe_line
-from engine.base.amounts import format_seconds, parse_budget
+from engine.base.amounts import format_seconds
+from engine.base.ids import some
 from engine.base.paths import STATE_FOLDER
-from engine.journal import results
+from engine.journal import costs, events, proposals, trials
 from engine.journal.store import Row
 from engine.settings.study import STAGES
 from engine.study.lock import engine_pid
@@ -27,35 +28,23 @@ def status(folder: Path) -> Row:
 
     opened = view_study(folder)
     store, context = opened.store, opened.context
-    stages = []
-    for stage in STAGES:
-        states = store.query(
-            "SELECT state, COUNT(*) AS n FROM trials WHERE context = ? AND stage = ? GROUP BY state", (context, stage)
-        )
-        stages.append({"stage": stage, "trials": {r["state"]: r["n"] for r in states}})
+    counts = trials.counts(store, context)
+    stages = [{"stage": stage, "trials": counts.get(stage) or {}} for stage in STAGES]
     elsewhere = scaling.trials_of(opened)  # in contexts of their own
     if elsewhere:
         stages.append({"stage": scaling.STAGE, "trials": dict(Counter(t.state for t in elsewhere))})
-    now = [t.id for t in elsewhere if t.state == "RUNNING"]
-    spent = store.one("SELECT coalesce(SUM(seconds), 0) AS s FROM costs")
-    limit = results.BUDGET.get(store, context) or parse_budget(opened.study.budget)
-    waiting = store.query(
-        "SELECT id, kind, stage FROM proposals WHERE context = ? AND status IN ('queued', 'held')", (context,)
-    )
-    running = store.query(
-        "SELECT t.id, t.device, t.seed, p.label, t.started, t.estimate, "
-        "(SELECT max(step) FROM curve_points c WHERE c.trial = t.id) AS step "
-        "FROM trials t JOIN pools p ON p.id = t.pool WHERE t.state = 'RUNNING' "
-        f"AND (t.context = ? OR t.id IN ({', '.join('?' * len(now))}))",
-        (context, *now),
-    )
+    running = trials.running(store, context, [t.id for t in elsewhere])
+    waiting = proposals.of_context(store, context, proposals.OPEN)
+    last = next(iter(events.last(store, 1)), None)
     return {
         "name": opened.study.name, "engine": engine_pid(folder.resolve() / STATE_FOLDER), "stages": stages,
-        "running": running, "spent": spent["s"] if spent else 0.0, "limit": limit, "awaiting": waiting,
+        "running": [some(t, "id", "device", "seed", "label", "started", "estimate", "step") for t in running],
+        "spent": costs.total(store), "limit": opened.limit,
+        "awaiting": [some(p, "id", "kind", "stage") for p in waiting],
         "recipe": answer(opened).to_json()["recipe"],
         "insights": {stage: [asdict(s) for s in lines] for stage, lines in insights(opened).items()},
         "cycle": opened.cycle, "cycles": opened.study.cycles.max, "lineage": [c.to_json() for c in lineage(opened)],
-        "last": store.one("SELECT at, kind, text FROM events ORDER BY id DESC LIMIT 1"),
+        "last": last and some(last, "at", "kind", "text"),
     }  # fmt: skip
 
 

@@ -1,13 +1,43 @@
-"""Content ids."""
+"""Content ids, and values as JSON."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
+from dataclasses import asdict, is_dataclass
 from typing import Any
+
+from engine.base.errors import StudyError
 
 
 def digest(value: Any, length: int = 16) -> str:
     """Content hash of a JSON value: stable across runs, machines and key order."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=length // 2).hexdigest()
+
+
+def by_beginning(ids: Iterable[str], start: str, missing: str) -> str:
+    """The one of these ids that begins so. missing: what the error says where none does. Raises: StudyError."""
+    matches = [one for one in dict.fromkeys(ids) if one.startswith(start)]
+    if not matches:
+        raise StudyError(missing)
+    if len(matches) > 1:
+        raise StudyError(f"{start!r} is the beginning of several: {', '.join(matches[:9])}; give more of it")
+    return matches[0]
+
+
+def some(record: Any, *names: str) -> dict[str, Any]:
+    """These attributes of a record, for JSON."""
+    return {name: getattr(record, name) for name in names}
+
+
+def plain(value: Any) -> Any:
+    """A record, or NumPy's number, for JSON (`default=` of `json.dumps`)."""
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if type(value).__module__ == "numpy" and hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no value of JSON")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.base.errors import OpError, StudyError
+from engine.base.ids import by_beginning
 from engine.evidence.recipe import answer
 from engine.journal import pools
 from engine.journal.pools import StoredPool
@@ -15,11 +16,8 @@ OURS = "# djsb study "  # how every recipe that is written here begins
 
 def find_pool(view: StudyView, start: str) -> StoredPool:
     """The stored pool whose id begins so. Raises: StudyError when there is none, or several."""
-    matches = pools.beginning(view.store, start)
-    if len(matches) != 1:
-        what = "no pool begins" if not matches else f"{len(matches)} pools begin"
-        raise StudyError(f"{what} with {start!r}; djsb rank names them")
-    return matches[0]
+    matches = {pool.id: pool for pool in pools.beginning(view.store, start)}
+    return matches[by_beginning(matches, start, f"no pool begins with {start!r}; djsb rank names them")]
 
 
 def recipe(folder: Path, start: str | None) -> str:

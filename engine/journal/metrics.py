@@ -62,6 +62,35 @@ def of_probe(store: Store, context: str) -> list[Scores]:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """One value of a finished trial. pool: `control`, or its id. seconds: device time of the trial."""
+
+    pool: str
+    label: str
+    seed: int
+    stage: str
+    samples: int
+    horizon: int
+    metric: str
+    value: float | None
+    seconds: float | None
+    device: str | None
+    trial: str
+
+
+def every(store: Store, context: str) -> list[Measured]:
+    """All values of a setup's finished trials."""
+    rows = store.query(
+        "SELECT CASE p.kind WHEN 'control' THEN 'control' ELSE p.id END AS pool, p.label, t.seed, t.stage, t.samples, "
+        "t.horizon, m.name AS metric, m.value, t.seconds, t.device, t.id AS trial FROM trials t "
+        "JOIN pools p ON p.id = t.pool JOIN metrics m ON m.trial = t.id WHERE t.context = ? AND t.state = 'COMPLETE' "
+        "ORDER BY t.stage, p.id, t.seed, m.name",
+        (context,),
+    )
+    return [Measured(**row) for row in rows]
+
+
+@dataclass(frozen=True)
 class ProposalRuns:
     """Runs of the finished trials of one proposal. context: theirs, None before the first has finished."""
 

@@ -36,7 +36,7 @@ class StoredPool:
     def to_json(self) -> dict[str, Any]:
         """As `djsb show --json` prints it."""
         return {
-            "id": self.id, "content": json.dumps(self.pool.to_json()), "label": self.label, "kind": self.kind,
+            "id": self.id, "content": self.pool.to_json(), "label": self.label, "kind": self.kind,
             "op": self.op, "statistic": self.statistic, "bucket": self.bucket, "at": self.at,
         }  # fmt: skip
 
@@ -125,15 +125,25 @@ def trained(store: Store, context: str) -> list[TrainedPool]:
 
 def cuts(store: Store, context: str) -> list[PoolCut]:
     """The buckets of a cycle, by statistic and bucket."""
+    return sorted(_cuts(store, "c.context = ?", context), key=lambda c: (c.statistic, c.bucket))
+
+
+def _cuts(store: Store, where: str, value: str) -> list[PoolCut]:
+    """Buckets in the order in which they were cut."""
     rows = store.query(
         "SELECT c.op, c.statistic, c.bucket, p.content, c.kept, c.entropy, c.reason FROM pool_cuts c "
-        "JOIN pools p ON p.id = c.pool WHERE c.context = ? ORDER BY c.statistic, c.bucket",
-        (context,),
+        f"JOIN pools p ON p.id = c.pool WHERE {where} ORDER BY c.rowid",
+        (value,),
     )
     return [
         PoolCut(r["op"], r["statistic"], r["bucket"], stored_pool(r["content"]), r["kept"], r["entropy"], r["reason"])
         for r in rows
     ]
+
+
+def cut(store: Store, pool: str) -> PoolCut | None:
+    """The bucket whose pool this is, of whatever cycle; None where it is of none."""
+    return next(iter(_cuts(store, "c.pool = ?", pool)), None)
 
 
 def are_cut(store: Store, context: str) -> bool:

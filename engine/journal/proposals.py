@@ -26,6 +26,11 @@ def get(store: Store, key: str) -> StoredProposal | None:
     return _read(row) if row else None
 
 
+def beginning(store: Store, start: str) -> list[StoredProposal]:
+    """Proposals whose ids begin so."""
+    return [_read(r) for r in store.query("SELECT * FROM proposals WHERE substr(id, 1, length(?)) = ?", (start, start))]
+
+
 def by_ids(store: Store, ids: Collection[str]) -> list[StoredProposal]:
     """These proposals, the oldest first."""
     rows = store.query(f"SELECT * FROM proposals WHERE id IN ({_marks(ids)}) ORDER BY at, id", tuple(ids))

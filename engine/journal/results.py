@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import TypeAdapter
 
+from engine.base.ids import plain
 from engine.journal.caches import Duplicate
 from engine.journal.store import Store, now
 from engine.records.cycle import CycleEnd
@@ -43,24 +44,13 @@ class Result(Generic[T]):
 
     def put(self, store: Store, context: str, value: T | None) -> None:
         """Store a value; None: that nothing came of it."""
-        content = json.dumps(value, allow_nan=False, default=_plain)
+        content = json.dumps(value, allow_nan=False, default=plain)
         store.put("results", {"context": context, "name": self.name, "content": content, "at": now()})
 
     def at(self, store: Store, context: str) -> str | None:
         """When it was stored, be it that nothing came of it; None where it was not."""
         row = store.one("SELECT at FROM results WHERE context = ? AND name = ?", (context, self.name))
         return row["at"] if row else None
-
-
-def _plain(value: Any) -> Any:
-    """A record, or NumPy's number, for JSON."""
-    if hasattr(value, "to_json"):
-        return value.to_json()
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if type(value).__module__ == "numpy" and hasattr(value, "item"):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} cannot be stored as a result")
 
 
 @dataclass(frozen=True)

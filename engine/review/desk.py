@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from engine.base.amounts import parse_budget
 from engine.base.errors import DjsbError, StudyError
 from engine.base.problems import explain
-from engine.journal import pools, proposals, results
+from engine.journal import pools, proposals
 from engine.records.proposal import StoredProposal
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy, open_study
@@ -21,8 +20,7 @@ def opened_study(folder: Path) -> tuple[OpenStudy, Accounts]:
     opened = current(open_study(folder))
     if not pools.are_cut(opened.store, opened.context):
         raise StudyError(f"no pool was cut yet in {folder}; run djsb pools {folder} or djsb auto {folder} first")
-    limit = results.BUDGET.get(opened.store, opened.context) or parse_budget(opened.study.budget)
-    return opened, Accounts(opened, limit)
+    return opened, Accounts(opened, opened.limit)
 
 
 def queue_suggestion(opened: OpenStudy, accounts: Accounts, content: Any, parent: str | None = None) -> str:

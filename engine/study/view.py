@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from engine.base.amounts import parse_budget
 from engine.base.errors import StudyError
 from engine.base.paths import DATABASE, STATE_FOLDER
 from engine.journal import cycles, results, setups
@@ -66,6 +67,11 @@ class StudyView:
         Raises: StudyError when it has none.
         """
         return get_task(self.study)
+
+    @property
+    def limit(self) -> float:
+        """Device-seconds that may be spent in all: as the engine was told last, else the study's."""
+        return results.BUDGET.get(self.store, self.context) or parse_budget(self.study.budget)
 
     @property
     def rungs(self) -> tuple[tuple[float, int], ...]:
