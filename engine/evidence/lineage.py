@@ -143,11 +143,11 @@ def lineage(view: StudyView) -> list[CycleSummary]:
 def _summary(view: StudyView, start: CycleStart) -> CycleSummary:
     store, context = view.store, start.context
     end = results.CYCLE.get(store, context) or CycleEnd(None, None, None, None, None, None)
-    kept = checkpoints.get(store, end.checkpoint) if end.checkpoint else None
+    kept = checkpoints.kept(store, end.checkpoint) if end.checkpoint else None
     charged = costs.of_cycle(store, context)
     return CycleSummary(
         start.cycle, context, start.init, start.proposal,
         results.RECIPE.get(store, context), results.UNCONFIRMED.get(store, context),
         end.checkpoint, end.standing, end.moves, end.scores, end.against_first,
-        kept.path if kept and kept.kept else None, charged.trials, charged.seconds,
+        kept.path if kept else None, charged.trials, charged.seconds,
     )  # fmt: skip

@@ -24,6 +24,12 @@ def get(store: Store, trial: str) -> Checkpoint | None:
     return Checkpoint(**row) if row else None
 
 
+def kept(store: Store, trial: str) -> Checkpoint | None:
+    """The checkpoint of a trial where it is kept."""
+    checkpoint = get(store, trial)
+    return checkpoint if checkpoint and checkpoint.kept else None
+
+
 def best_kept(store: Store, context: str, metric: Metric | None, first: str | None) -> Checkpoint | None:
     """The kept checkpoint of trial `first` or, where it is not kept, the best of its cycle, a control's last."""
     order = "DESC" if metric is None or metric.higher_is_better else "ASC"
