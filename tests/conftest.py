@@ -26,9 +26,11 @@ from hypothesis import settings
 from PIL import Image
 
 from engine.loop.run import run_loop
+from engine.runner import local
 from engine.runner.scheduler import Scheduler
 from engine.settings.data import DatasetSection
 from engine.study.opened import OpenStudy, open_study
+from tests.nursery import Nursery
 
 # one thread each: several tests and workers share the cores
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -43,19 +45,23 @@ DJSB = Path(sys.executable).with_name("djsb")
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220)}
 WORDS = ("photo", "small", "picture", "bright", "of", "the", "with", "dark", "nice", "old", "shiny", "corner")
 PROGRESS = re.compile(r".*: \d+/\d+")
+NURSERY = Nursery()
 Row = dict[str, Any]
 
 
 def run_djsb(
     *args: object, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 240, **popen: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user does, in a process of its own.
+    """Run the command line in a process of its own: forked from the nursery, or with `popen` started as a user does.
 
     env: on top of the test's environment.
     """
+    arguments, environment = list(map(str, args)), {**os.environ, **(env or {})}
+    if not popen:
+        return NURSERY.run(arguments, cwd, environment, timeout)
     return subprocess.run(
-        [str(DJSB), *map(str, args)],
-        cwd=cwd, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL,
+        [str(DJSB), *arguments],
+        cwd=cwd, env=environment, stdin=subprocess.DEVNULL,
         capture_output=True, text=True, encoding="utf-8", timeout=timeout, check=False, **popen,
     )  # fmt: skip
 
@@ -193,11 +199,24 @@ def run_until(tiny: Tiny, finished: int) -> None:
         run_loop(opened, until="probe", workers=1, started=attach)
 
 
+def shared(factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this run of the tests share."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Workers of schedulers in this process are forked from the nursery."""
+    NURSERY.folder = shared(tmp_path_factory)
+    local.launch = NURSERY.worker
+
+
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Tiny]) -> Tiny:
     """What `make` puts into a folder: made by the first process of the tests that needs it, copied by each."""
-    base = factory.getbasetemp()
-    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared" / name
-    root.parent.mkdir(exist_ok=True)
+    root = shared(factory) / name
     ready = root.with_suffix(".ready")
     with root.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -42,6 +42,14 @@ def devices(workers: int | None) -> list[str]:
     return found[:workers] if workers else found
 
 
+def launch(env: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[str]:
+    """Start a worker process. log: its standard error."""
+    return subprocess.Popen(
+        [sys.executable, str(ENTRY), "worker"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=dict(env), start_new_session=True,
+    )  # fmt: skip
+
+
 class LocalSlot:
     """A device of this machine and the worker process on it."""
 
@@ -63,11 +71,7 @@ class LocalSlot:
         """See Slot."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._stderr = self.log.open("ab")
-        self._process = subprocess.Popen(
-            [sys.executable, str(ENTRY), "worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True,
-            env={**without_secrets(), **self.extra, **worker_env(self.device)}, start_new_session=True,
-        )  # fmt: skip
+        self._process = launch({**without_secrets(), **self.extra, **worker_env(self.device)}, self._stderr)
         cores = sorted(os.sched_getaffinity(0))
         if self.device.startswith("cpu") and int(self.device[3:]) < len(cores):
             os.sched_setaffinity(self._process.pid, {cores[int(self.device[3:])]})

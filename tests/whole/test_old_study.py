@@ -37,9 +37,10 @@ def test_an_old_study_has_the_same_rankings_ids_and_proposals(old: Path) -> None
     assert answer("rank", old) == json.loads((OLD / "rank.json").read_text())
     assert answer("rank", old, "--cycle", 1) == json.loads((OLD / "rank-cycle1.json").read_text())
     points = {p["proposal"]: p for p in json.loads((OLD / "scaling.json").read_text())["points"]}
-    assert {p["proposal"]: p for p in answer("show", "scaling", old)["points"]} == points
+    for point in answer("show", "scaling", old)["points"]:  # the last digit of an interval hangs on the processor
+        assert point == pytest.approx(points.pop(point["proposal"]), rel=1e-12)
+    assert not points
     proposals = {p["id"]: p["status"] for p in answer("proposals", old) if p["origin"] == "person"}
-    assert proposals.keys() >= points.keys()
     assert sorted(proposals.values()) == ["approved"] * 5 + ["held", "queued", "refused", "rejected"]
 
 
