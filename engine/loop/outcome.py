@@ -12,6 +12,7 @@ from engine.journal.results import Duplicates
 from engine.search.contract import Adviser
 from engine.search.grid import candidates
 from engine.study.opened import OpenStudy
+from engine.tasks.contract import Rows
 from engine.tasks.shared.tokens import captions
 
 SHOWN = 20  # duplicates that the report names
@@ -80,7 +81,7 @@ def _texts(opened: OpenStudy) -> None:
     if opened.data.fields.text is None:
         return
     cuts = [c for c in opened.cuts if c.reason is None]
-    words, good = split(captions(opened.data, opened.scan.good)), opened.scan.good
+    words, good = split(captions(Rows(opened.data, opened.folder, opened.scan.good))), opened.scan.good
     entropies = pool_entropies(words, {c.pool.id: opened.realise(c.pool) for c in cuts})
     kept = {c.pool.id: keeps(c.slice, opened.columns[c.slice.statistic]) for c in cuts}
     with opened.store.transaction():

@@ -96,6 +96,9 @@ class Report:
         self.emit("curve", {"trial": trial, "step": step, "total": self.total, "values": values})
 
 
+SILENT = Report(lambda _kind, _content: None)
+
+
 def best_pack(seconds: Mapping[int, float]) -> int:
     """The smallest pack within 5 % of the fastest. seconds: per member's sample, by the members of a pack."""
     return min(k for k, s in seconds.items() if s <= (1 + WORTH) * min(seconds.values()))

@@ -19,7 +19,7 @@ def count_flops(task: Task, study: Study, prepared: Path) -> float:
 
     from torch.utils.flop_counter import FlopCounterMode
 
-    from engine.tasks.contract import Job, Report
+    from engine.tasks.contract import SILENT, Job
 
     batch, counted = study.train.batch_size, []
     with TemporaryDirectory() as scratch:
@@ -28,6 +28,6 @@ def count_flops(task: Task, study: Study, prepared: Path) -> float:
         for steps in (1, 2):
             job = Job("flops", str(rows), steps * batch, 0, None, "", horizon=2 * batch)
             with FlopCounterMode(display=False) as counter:
-                task.run(study, prepared, job, Report(lambda _kind, _content: None))
+                task.run(study, prepared, job, SILENT)
             counted.append(counter.get_total_flops())
     return float(counted[1] - counted[0]) / batch

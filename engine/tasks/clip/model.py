@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,34 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.base.paths import resolve
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
 from engine.tasks.shared.batches import feed
+from engine.tasks.shared.checkpoints import checkpoint_of
 from engine.tasks.shared.tokens import BOS, EOS, PAD
-from engine.tasks.shared.training import autocast, batches, extent, fit, the_device
+from engine.tasks.shared.towers import Preset
+from engine.tasks.shared.training import autocast, batches, course, fit, micro_batch, the_device
 
 if TYPE_CHECKING:
     import torch
 
 MAX_LOGIT_SCALE = math.log(100)  # as in CLIP, Section 2.5
-
-
-@dataclass(frozen=True)
-class Preset:
-    """One complexity dial. width, layers, heads: of the vision tower; text_*: of the text tower."""
-
-    image: int
-    patch: int
-    width: int
-    layers: int
-    heads: int
-    text_width: int
-    text_layers: int
-    text_heads: int
-    length: int
-    vocabulary: int
-    projection: int
 
 
 PRESETS = {
@@ -50,29 +33,12 @@ PRESETS = {
 
 def clip_config(preset: Preset) -> dict[str, Any]:
     """The keyword arguments of a CLIPConfig."""
+    size = {"projection_dim": preset.projection}
+    ids = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
     return {
-        "projection_dim": preset.projection,
-        "text_config": {
-            "vocab_size": preset.vocabulary,
-            "hidden_size": preset.text_width,
-            "intermediate_size": 4 * preset.text_width,
-            "num_hidden_layers": preset.text_layers,
-            "num_attention_heads": preset.text_heads,
-            "max_position_embeddings": preset.length,
-            "projection_dim": preset.projection,
-            "pad_token_id": PAD,
-            "bos_token_id": BOS,
-            "eos_token_id": EOS,
-        },
-        "vision_config": {
-            "hidden_size": preset.width,
-            "intermediate_size": 4 * preset.width,
-            "num_hidden_layers": preset.layers,
-            "num_attention_heads": preset.heads,
-            "image_size": preset.image,
-            "patch_size": preset.patch,
-            "projection_dim": preset.projection,
-        },
+        **size,
+        "text_config": {**size, **preset.text, **ids, "max_position_embeddings": preset.length},
+        "vision_config": {**size, **preset.vision},
     }
 
 
@@ -82,8 +48,7 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
     from transformers import CLIPConfig, CLIPModel
 
     torch.manual_seed(seed)
-    source = init or (str(resolve(prepared.parents[2], study.model.checkpoint)) if study.model.checkpoint else None)
-    if source:
+    if source := init or checkpoint_of(study, prepared.parents[2]):
         model = CLIPModel.from_pretrained(source, local_files_only=True, use_safetensors=True)
     else:
         model = CLIPModel(CLIPConfig(**clip_config(PRESETS[study.model.preset])))
@@ -132,17 +97,16 @@ def train(
     """Train on those rows; bf16 autocast on GPU. True, or False when the trial was dropped."""
     import torch
 
-    batch, steps = extent(study, len(rows), job.samples)
-    micro = job.micro_batch or study.train.micro_batch or batch
+    way = course(study, len(rows), job)
+    micro = micro_batch(study, job, way.batch)
 
     def clamp() -> None:
         with torch.no_grad():
             model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
     return fit(
-        model, study, job, report,
-        steps=steps, whole=extent(study, len(rows), job.horizon or job.samples)[1],
-        order=batches(rows, job.samples, batch, job.seed), inputs=partial(feed, prepared, device),
+        model, study, job, report, way,
+        order=batches(rows, job.samples, way.batch, job.seed), inputs=partial(feed, prepared, device),
         backward=lambda made: _backward(model, *made, micro), after=clamp,
     )  # fmt: skip
 
@@ -161,7 +125,7 @@ def _backward(model: Any, pixels: torch.Tensor, ids: torch.Tensor, micro: int) -
             loss = contrastive_loss(image_features(model, pixels), text_features(model, ids), model.logit_scale)
             loss.backward()  # type: ignore[no-untyped-call]
             return float(loss.detach())
-        parts = list(zip(_split(pixels, micro), _split(ids, micro), strict=True))
+        parts = list(zip(torch.split(pixels, micro), torch.split(ids, micro), strict=True))
         with torch.no_grad():
             made = [(image_features(model, p), text_features(model, i)) for p, i in parts]
         images = torch.cat([m[0] for m in made]).requires_grad_()
@@ -169,15 +133,7 @@ def _backward(model: Any, pixels: torch.Tensor, ids: torch.Tensor, micro: int) -
         loss = contrastive_loss(images, texts, model.logit_scale)
         loss.backward()  # type: ignore[no-untyped-call]
         assert images.grad is not None and texts.grad is not None
-        for (p, i), image_grad, text_grad in zip(
-            parts, _split(images.grad, micro), _split(texts.grad, micro), strict=True
-        ):
-            torch.autograd.backward([image_features(model, p), text_features(model, i)], [image_grad, text_grad])
+        gradients = zip(torch.split(images.grad, micro), torch.split(texts.grad, micro), strict=True)
+        for (p, i), gradient in zip(parts, gradients, strict=True):
+            torch.autograd.backward([image_features(model, p), text_features(model, i)], gradient)
         return float(loss.detach())
-
-
-def _split(rows: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
-    """Pieces of at most `size` rows."""
-    import torch
-
-    return torch.split(rows, size)

@@ -13,6 +13,7 @@ import os
 import resource
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from engine.settings.study import Study
 from engine.tasks.clip.model import MAX_LOGIT_SCALE, build_model, contrastive_loss, image_features, text_features, train
 from engine.tasks.contract import WORTH, Job, Report
 from engine.tasks.shared.batches import feed
-from engine.tasks.shared.training import POINTS, adamw, autocast, batches, extent, schedule
+from engine.tasks.shared.training import adamw, autocast, batches, course, micro_batch, rates
 from engine.tasks.shared.training_state import pause, resume
 
 WARM, TIMED = 2, 6  # steps of a calibration
@@ -145,25 +146,22 @@ def train_pack(
     rows: each job's row numbers.
     Raises: ValueError when the jobs differ in batch, steps or horizon, or have micro-batches.
     """
-    extents = {
-        (*extent(study, len(r), job.samples), extent(study, len(r), job.horizon or job.samples)[1])
-        for r, job in zip(rows, jobs, strict=True)
-    }
-    if len(extents) != 1:
-        raise ValueError(f"the trials of a pack need the same batch, steps and horizon, not {sorted(extents)}")
-    ((batch, steps, whole),) = extents
-    if any((job.micro_batch or study.train.micro_batch or batch) < batch for job in jobs):
+    ways = {course(study, len(r), job) for r, job in zip(rows, jobs, strict=True)}
+    if len(ways) != 1:
+        told = sorted(astuple(way) for way in ways)
+        raise ValueError(f"the trials of a pack need the same batch, steps and horizon, not {told}")
+    (way,) = ways
+    if any(micro_batch(study, job, way.batch) < way.batch for job in jobs):
         raise ValueError("trials with micro-batches cannot be packed")
     if len({job.trial for job in jobs}) != len(jobs):
         raise ValueError("a trial stands twice in the pack")
-    report.total = steps
-    every = max(1, steps // POINTS)
+    report.total = way.steps
     optimizer = torch.optim.AdamW(list(pack.parameters.values()), **adamw(study), fused=True)
     left = list(range(len(jobs)))
 
     def chosen(after: int) -> Iterator[NDArray[np.int64]]:
         """(members left, batch) row numbers of every step after that one."""
-        each = [batches(rows[i], jobs[i].samples, batch, jobs[i].seed) for i in left]
+        each = [batches(rows[i], jobs[i].samples, way.batch, jobs[i].seed) for i in left]
         return islice(map(np.stack, zip(*each, strict=True)), after, None)
 
     states = [job.resume for job in jobs if job.resume]
@@ -172,13 +170,9 @@ def train_pack(
     done = resume(states, pack.parameters, optimizer) if states else 0
     source = feed(prepared, pack.device, chosen(done))
     running: list[torch.Tensor] = []
-    for step in range(done + 1, steps + 1):
-        pixels, ids = next(source)
-        rate = study.train.learning_rate * schedule(step, whole, study.train.warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        running.append(_step(pack, optimizer, pixels, ids, study.train.clip_norm))
-        if step % every == 0 or step == steps:
+    for step, rate, is_point in rates(study, way, optimizer, done):
+        running.append(_step(pack, optimizer, *next(source), study.train.clip_norm))
+        if is_point:
             means = torch.stack(running).double().mean(0).tolist()
             running.clear()
             for i, loss in zip(left, means, strict=True):
@@ -193,7 +187,7 @@ def train_pack(
                 source = feed(prepared, pack.device, chosen(step))
     for place, i in enumerate(left):
         if file := jobs[i].pause:
-            pause(file, steps, pack.parameters, optimizer, place)
+            pause(file, way.steps, pack.parameters, optimizer, place)
     return [jobs[i] for i in left]
 
 
@@ -230,7 +224,7 @@ def calibrate(study: Study, prepared: Path, candidates: Sequence[int] | None = N
     memory runs out.
     """
     rows = np.arange(len(np.load(prepared / "train-images.npy", mmap_mode="r")), dtype=np.int64)
-    batch, _ = extent(study, len(rows), 1)
+    batch = min(study.train.batch_size, len(rows))
     model = build_model(study, prepared, 0, None)
     device = next(model.parameters()).device
     found: dict[int, float] = {}

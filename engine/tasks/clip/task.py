@@ -5,7 +5,6 @@ The model is a `transformers` CLIPModel from a preset's config, or a local check
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,18 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.base.errors import DataError, StudyError
+from engine.base.errors import DataError
 from engine.base.ids import digest
-from engine.base.paths import resolve
 from engine.data.dataset import Dataset
 from engine.records.metric import Metric
 from engine.settings.study import Study
 from engine.tasks.clip.model import PRESETS, build_model, image_features, text_features, train
-from engine.tasks.contract import Job, Progress, Report, Rows, Task, Traits
+from engine.tasks.contract import Job, Progress, Report, Rows, Traits
 from engine.tasks.shared.batches import to_pixels
+from engine.tasks.shared.caches import in_turn, make_caches, read_meta
+from engine.tasks.shared.checkpoints import checkpoint_of, read_config, save
 from engine.tasks.shared.images import cache_images
+from engine.tasks.shared.task import TrainingTask
 from engine.tasks.shared.tokens import cache_tokens, load_encoder, train_tokenizer
-from engine.tasks.shared.training import save
 
 if TYPE_CHECKING:
     import torch
@@ -39,26 +39,17 @@ PACK_ROWS = 64  # evaluated at once by every member; the same for all packs, as 
 
 def _shape(study: Study, folder: Path) -> tuple[int, int, Path | None]:
     """(image side, text length, checkpoint) of the study's model."""
-    if study.model.checkpoint is None:
+    checkpoint = checkpoint_of(study, folder)
+    if checkpoint is None:
         preset = PRESETS[study.model.preset]
         return preset.image, preset.length, None
-    checkpoint = resolve(folder, study.model.checkpoint)
-    try:
-        config = json.loads((checkpoint / "config.json").read_text())
-        image = config.get("vision_config", {}).get("image_size", 224)
-        length = config.get("text_config", {}).get("max_position_embeddings", 77)
-    except (OSError, ValueError) as error:
-        raise StudyError(
-            f"model.checkpoint: {checkpoint} is no transformers checkpoint ({error}); give the folder of one"
-        ) from error
-    if config.get("model_type") != "clip":
-        raise StudyError(
-            f"model.checkpoint: {checkpoint} is a {config.get('model_type')} model; task clip needs a clip one"
-        )
+    config = read_config(checkpoint, "model.checkpoint", ("clip",))
+    image = config.get("vision_config", {}).get("image_size", 224)
+    length = config.get("text_config", {}).get("max_position_embeddings", 77)
     return int(image), int(length), checkpoint
 
 
-class ClipTask(Task):
+class ClipTask(TrainingTask):
     """See the module."""
 
     traits = Traits(
@@ -75,7 +66,7 @@ class ClipTask(Task):
 
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """Accuracy and likelihood with a label field, recalls with captions that tell rows apart."""
-        meta = json.loads((prepared / "meta.json").read_text())
+        meta = read_meta(prepared)
         found = []
         if meta["classes"]:
             found += [Metric("accuracy", True, 0, 1), Metric("likelihood", True, 0, 1)]
@@ -98,40 +89,40 @@ class ClipTask(Task):
             [data.fingerprint, held.fingerprint, side, length, vocabulary, str(checkpoint or ""),
              study.evaluation.label, study.evaluation.prompts, data.fields.model_dump(), held.fields.model_dump()]
         )  # fmt: skip
-        target = folder / ".djsb" / "cache" / f"clip-{key}"
-        if (target / "meta.json").exists():
-            return target
-        target.mkdir(parents=True, exist_ok=True)
-        train.share(target, ["tokenizer.json", "eval-images.npy"], ["train-tokens.npy"], ["train-images.npy"])
-        total = len(data) + len(held)
-        for name, rows, before in (("train", train, 0), ("eval", evaluation, len(data))):
-            cache_images(
-                rows.data, rows.root, rows.good, side, target / f"{name}-images.npy", workers,
-                _shifted(progress, before, total),
-            )  # fmt: skip
-        if checkpoint is None and not (target / "tokenizer.json").exists():
-            train_tokenizer(data, train.good, vocabulary, target / "tokenizer.json")
-        encode = load_encoder(target, checkpoint, length)
-        cache_tokens(data, train.good, encode, length, target / "train-tokens.npy")
-        meta = _prepare_evaluation(study, held, evaluation.good, encode, target)
-        scratch = target / "meta.tmp"
-        scratch.write_text(json.dumps({**meta, "length": length, "side": side}))
-        scratch.replace(target / "meta.json")
-        return target
 
-    def run(self, study: Study, prepared: Path, job: Job, report: Report) -> dict[str, dict[str, float]]:
-        """Train on the job's rows, save the checkpoint, evaluate."""
+        def make(target: Path) -> dict[str, Any]:
+            train.share(target, ["tokenizer.json", "eval-images.npy"], ["train-tokens.npy"], ["train-images.npy"])
+            for name, rows, part in in_turn(train, evaluation, progress):
+                cache_images(rows, side, target / f"{name}-images.npy", workers, part)
+            if checkpoint is None:
+                train_tokenizer(train, vocabulary, target / "tokenizer.json")
+            encode = load_encoder(target, checkpoint, length)
+            cache_tokens(train, encode, length, target / "train-tokens.npy")
+            meta = _prepare_evaluation(study, held, evaluation.good, encode, target)
+            return {**meta, "length": length, "side": side}
+
+        return make_caches(folder, f"clip-{key}", make)
+
+    def build(self, study: Study, prepared: Path, seed: int, init: str | None) -> Any:
+        """A CLIPModel."""
+        return build_model(study, prepared, seed, init)
+
+    def train(
+        self, model: Any, study: Study, prepared: Path, rows: NDArray[np.int64], job: Job, report: Report
+    ) -> bool:
+        """See the module `model`."""
+        return train(model, model.device, study, prepared, rows, job, report)
+
+    def evaluate(self, model: Any, study: Study, prepared: Path) -> dict[str, float]:
+        """Zero-shot scores and recalls."""
         import torch
 
-        model = build_model(study, prepared, job.seed, job.init)
-        device = next(model.parameters()).device
-        if not train(model, device, study, prepared, np.load(job.rows), job, report):
-            return {}
         with torch.inference_mode():
-            scores = evaluate(model, device, study, prepared)
-        if job.output:
-            save(model, Path(job.output), [prepared / "tokenizer.json"])
-        return {job.trial: scores}
+            return evaluate(model, model.device, study, prepared)
+
+    def save(self, model: Any, study: Study, prepared: Path, folder: Path) -> None:
+        """The model, of a preset with its tokenizer."""
+        save(model, folder, [prepared / "tokenizer.json"])
 
     def score(self, study: Study, prepared: Path, checkpoint: str) -> NDArray[np.float64]:
         """Cosine of image and caption, -1 … 1, of every row."""
@@ -148,29 +139,6 @@ class ClipTask(Task):
                 seen = image_features(model, to_pixels(np.array(images[at]), device))
                 found.append((seen * text_features(model, ids)).sum(-1).double().cpu().numpy())
         return np.concatenate(found)
-
-    def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
-        """Time a few steps after a warm-up, and one evaluation."""
-        import time
-
-        import torch
-
-        images = np.load(prepared / "train-images.npy", mmap_mode="r")
-        batch = min(study.train.batch_size, len(images))
-        model = build_model(study, prepared, 0, None)
-        device = next(model.parameters()).device
-        ignore = Report(lambda _kind, _content: None)
-        times = []
-        for steps in (2, 8):
-            rows = np.arange(batch, dtype=np.int64)
-            began = time.perf_counter()
-            job = Job("calibration", "", steps * batch, 0, None, "")
-            train(model, device, study, prepared, rows, job, ignore)
-            times.append((time.perf_counter() - began) / (steps * batch))
-        began = time.perf_counter()
-        with torch.inference_mode():
-            evaluate(model, device, study, prepared)
-        return times[1], time.perf_counter() - began
 
     def can_pack(self, study: Study) -> str | None:
         """A rule and no measurement, as packed results differ from others in rounding.
@@ -199,7 +167,7 @@ class ClipTask(Task):
             scores = evaluate_pack(pack, study, prepared)
         for place, job in enumerate(left):
             if job.output:
-                save(pack.member(place), Path(job.output), [prepared / "tokenizer.json"])
+                self.save(pack.member(place), study, prepared, Path(job.output))
         return {job.trial: s for job, s in zip(left, scores, strict=True)}
 
     def calibrate_pack(self, study: Study, prepared: Path, candidates: Sequence[int] | None = None) -> dict[int, float]:
@@ -210,11 +178,6 @@ class ClipTask(Task):
 
 
 TASK = ClipTask()
-
-
-def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
-    """Progress of one part of several."""
-    return None if progress is None else lambda done, _: progress(before + done, total)
 
 
 def _prepare_evaluation(
@@ -283,7 +246,7 @@ def _features(
     """
     import torch
 
-    meta = json.loads((prepared / "meta.json").read_text())
+    meta = read_meta(prepared)
     good = np.flatnonzero(np.load(prepared / "eval-good.npy"))
     cache = np.load(prepared / "eval-images.npy", mmap_mode="r")
     parts = range(0, len(good), step)

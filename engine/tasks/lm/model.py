@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.base.paths import resolve
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
-from engine.tasks.shared.training import autocast, batches, fit, the_device
+from engine.tasks.shared.checkpoints import checkpoint_of
+from engine.tasks.shared.training import Course, accumulate, autocast, batches, fit, micro_batch, the_device
 
 if TYPE_CHECKING:
     import torch
@@ -66,16 +66,14 @@ def build_model(study: Study, prepared: Path, meta: dict[str, Any], seed: int, i
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    source = init or (str(resolve(prepared.parents[2], study.model.checkpoint)) if study.model.checkpoint else None)
-    device: Any = the_device()
-    if source:
+    if source := init or checkpoint_of(study, prepared.parents[2]):
         model: Any = AutoModelForCausalLM.from_pretrained(
             source, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
         )
     else:
         tokens = {name: meta[name] for name in ("vocabulary", "bos", "eos", "pad")}
         model = LlamaForCausalLM(LlamaConfig(**llama_config(PRESETS[study.model.preset], **tokens)))
-    return model.to(device)
+    return model.to(the_device())
 
 
 def pack_rows(prepared: Path, rows: NDArray[np.int64], length: int, seed: int) -> Tokens:
@@ -105,8 +103,7 @@ def train(
 
     table = pack_rows(prepared, rows, meta["length"], job.seed)
     batch = study.train.batch_size
-    count, whole = (sequences(meta, n) for n in (job.samples, job.horizon or job.samples))
-    micro = job.micro_batch or study.train.micro_batch or batch
+    count = partial(sequences, meta)
     device = next(model.parameters()).device
 
     def inputs(order: Iterator[NDArray[np.int64]]) -> Iterator[torch.Tensor]:
@@ -114,24 +111,21 @@ def train(
             yield torch.from_numpy(table[chosen].astype(np.int64)).to(device)
 
     return fit(
-        model, study, job, report,
-        steps=max(1, count // batch), whole=max(1, whole // batch),
-        order=batches(np.arange(len(table)), count, batch, job.seed), inputs=inputs,
-        backward=partial(_backward, model, micro),
+        model, study, job, report, Course.of(job, batch, count),
+        order=batches(np.arange(len(table)), count(job.samples), batch, job.seed), inputs=inputs,
+        backward=partial(_backward, model, micro_batch(study, job, batch)),
     )  # fmt: skip
 
 
 def _backward(model: Any, micro: int, ids: torch.Tensor) -> float:
     """Gradients of the mean loss of the next token over a batch (batch, length), `micro` sequences at once."""
-    import torch
 
-    total = 0.0
-    for part in torch.split(ids, micro):
-        with autocast(ids.device):
-            loss = model(input_ids=part, labels=part, use_cache=False).loss * (len(part) / len(ids))
-        loss.backward()
-        total += float(loss.detach())
-    return total
+    def loss(at: slice) -> torch.Tensor:
+        part = ids[at]
+        mean: torch.Tensor = model(input_ids=part, labels=part, use_cache=False).loss * (len(part) / len(ids))
+        return mean
+
+    return accumulate(ids.device, len(ids), micro, loss)
 
 
 def log_likelihoods(model: Any, texts: Sequence[Tokens], starts: Sequence[int]) -> NDArray[np.float64]:

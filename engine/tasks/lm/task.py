@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -24,18 +23,20 @@ from engine.base.paths import resolve
 from engine.data.dataset import content_hash
 from engine.records.metric import Metric
 from engine.settings.study import Study
-from engine.tasks.contract import Job, Progress, Report, Rows, Task, Traits
+from engine.tasks.contract import Job, Progress, Report, Rows, Traits
 from engine.tasks.lm.choices import encode_questions, measure, read_questions
 from engine.tasks.lm.model import PRESETS, build_model, log_likelihoods, sequences, train
+from engine.tasks.shared.caches import make_caches, read_meta
+from engine.tasks.shared.checkpoints import checkpoint_of, load_tokenizer, read_config, save
+from engine.tasks.shared.task import TrainingTask
 from engine.tasks.shared.tokens import SPECIAL_TOKENS, captions, train_tokenizer
-from engine.tasks.shared.training import save
 
 SCORED = 1024  # rows whose tokens are scored at once
 LONGEST = 1024  # tokens of a sequence for a checkpoint that takes more
 Encode = Callable[[list[str]], list[list[int]]]
 
 
-class LmTask(Task):
+class LmTask(TrainingTask):
     """See the module."""
 
     traits = Traits(
@@ -57,7 +58,7 @@ class LmTask(Task):
 
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """Perplexity of held-out text; accuracy and likelihood of each multiple-choice file."""
-        meta = _meta(prepared)
+        meta = read_meta(prepared)
         found = []
         if meta["held_out"]:
             found += [
@@ -84,42 +85,47 @@ class LmTask(Task):
             {name: content_hash(file) for name, file in files.items()}, length,
             content_hash(checkpoint) if checkpoint else study.model.preset,
         ])  # fmt: skip
-        target = folder / ".djsb" / "cache" / f"lm-{key}"
-        if (target / "meta.json").exists():
-            return target
-        target.mkdir(parents=True, exist_ok=True)
-        train.share(target, ["tokenizer.json"])
-        tokenizer = _tokenizer(study, checkpoint, train, target)
-        meta, encode = _tokens(tokenizer, checkpoint)
-        first, last = [meta["bos"]], [] if meta["eos"] == meta["bos"] else [meta["eos"]]
-        rows, tokens = _cache(train, encode, first, last, target, "train", progress)
-        if evaluation is not None:
-            held_rows, _ = _cache(evaluation, encode, first, last, target, "eval", None)
-            if not held_rows:
-                raise DataError(f"{evaluation.data.path} has no text to judge by; give rows with text")
-        for name, asked in questions.items():
-            arrays: dict[str, Any] = encode_questions(asked, encode, meta["bos"], length)
-            np.savez(target / f"choices-{name}.npz", **arrays)
-        meta |= {"length": length, "tokens_per_row": tokens / max(1, rows), "held_out": evaluation is not None}
-        scratch = target / "meta.tmp"
-        scratch.write_text(json.dumps(meta))
-        scratch.replace(target / "meta.json")
-        return target
 
-    def run(self, study: Study, prepared: Path, job: Job, report: Report) -> dict[str, dict[str, float]]:
-        """Train on the job's rows, save the checkpoint with its tokenizer, evaluate."""
-        meta = _meta(prepared)
-        model = build_model(study, prepared, meta, job.seed, job.init)
-        if not train(model, study, prepared, meta, np.load(job.rows), job, report):
-            return {}
-        scores = evaluate(model, study, prepared, meta)
-        if job.output:
-            save(model, Path(job.output), sorted((prepared / "tokenizer").iterdir()))
-        return {job.trial: scores}
+        def make(target: Path) -> dict[str, Any]:
+            train.share(target, ["tokenizer.json"])
+            tokenizer = _tokenizer(study, checkpoint, train, target)
+            meta, encode = _tokens(tokenizer, checkpoint)
+            first, last = [meta["bos"]], [] if meta["eos"] == meta["bos"] else [meta["eos"]]
+            rows, tokens = _cache(train, encode, first, last, target, "train", progress)
+            if evaluation is not None:
+                held_rows, _ = _cache(evaluation, encode, first, last, target, "eval", None)
+                if not held_rows:
+                    raise DataError(f"{evaluation.data.path} has no text to judge by; give rows with text")
+            for name, asked in questions.items():
+                arrays: dict[str, Any] = encode_questions(asked, encode, meta["bos"], length)
+                np.savez(target / f"choices-{name}.npz", **arrays)
+            return {
+                **meta, "length": length, "tokens_per_row": tokens / max(1, rows), "held_out": evaluation is not None,
+            }  # fmt: skip
+
+        return make_caches(folder, f"lm-{key}", make)
+
+    def build(self, study: Study, prepared: Path, seed: int, init: str | None) -> Any:
+        """A causal language model."""
+        return build_model(study, prepared, read_meta(prepared), seed, init)
+
+    def train(
+        self, model: Any, study: Study, prepared: Path, rows: NDArray[np.int64], job: Job, report: Report
+    ) -> bool:
+        """On the rows, packed to sequences."""
+        return train(model, study, prepared, read_meta(prepared), rows, job, report)
+
+    def evaluate(self, model: Any, study: Study, prepared: Path) -> dict[str, float]:
+        """Perplexity and multiple choice."""
+        return evaluate(model, study, prepared, read_meta(prepared))
+
+    def save(self, model: Any, study: Study, prepared: Path, folder: Path) -> None:
+        """The model with its tokenizer."""
+        save(model, folder, sorted((prepared / "tokenizer").iterdir()))
 
     def score(self, study: Study, prepared: Path, checkpoint: str) -> NDArray[np.float64]:
         """Nats per token of every row; a row that is longer than a sequence is scored piece by piece."""
-        meta = _meta(prepared)
+        meta = read_meta(prepared)
         model = build_model(study, prepared, meta, 0, checkpoint)
         offsets = np.load(prepared / "train-offsets.npy")
         stream = np.memmap(prepared / "train-tokens.bin", np.int32, "r")
@@ -138,29 +144,14 @@ class LmTask(Task):
         found: NDArray[np.float64] = np.divide(total, counted, out=np.full(len(total), np.nan), where=counted > 0)
         return found
 
-    def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
-        """Time a few steps after a warm-up, and one evaluation."""
-        meta = _meta(prepared)
-        model = build_model(study, prepared, meta, 0, None)
-        offsets = np.load(prepared / "train-offsets.npy")
-        rows = np.flatnonzero(np.diff(offsets) > 0)[: 64 * study.train.batch_size]
-        each = study.train.batch_size / sequences(meta, 1_000_000) * 1e6  # rows that a step is worth
-        for steps in (2, 8):
-            began = time.perf_counter()
-            job = Job("calibration", "", math.ceil(steps * each), 0, None, "")
-            train(model, study, prepared, meta, rows, job, Report(lambda _kind, _content: None))
-            per_sample = (time.perf_counter() - began) / (steps * each)
-        began = time.perf_counter()
-        evaluate(model, study, prepared, meta)
-        return per_sample, time.perf_counter() - began
+    def sample_rows(self, study: Study, prepared: Path) -> tuple[NDArray[np.int64], float]:
+        """Rows with text; a step is worth rows of average length."""
+        rows = np.flatnonzero(np.diff(np.load(prepared / "train-offsets.npy")) > 0)
+        batch = study.train.batch_size
+        return rows[: 64 * batch], batch / sequences(read_meta(prepared), 1_000_000) * 1e6
 
 
 TASK = LmTask()
-
-
-def _meta(prepared: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((prepared / "meta.json").read_text())
-    return found
 
 
 def _shape(study: Study, folder: Path) -> tuple[Path | None, int]:
@@ -168,20 +159,16 @@ def _shape(study: Study, folder: Path) -> tuple[Path | None, int]:
 
     Raises: StudyError when the checkpoint is no causal language model with safetensors weights.
     """
-    if study.model.checkpoint is None:
+    checkpoint = checkpoint_of(study, folder)
+    if checkpoint is None:
         return None, PRESETS[study.model.preset].length
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    checkpoint = resolve(folder, study.model.checkpoint)
-    try:
-        config = json.loads((checkpoint / "config.json").read_text())
-        kinds = config.get("architectures") or [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.get("model_type"), "none")]
-        length = int(config.get("max_position_embeddings") or config.get("n_positions") or LONGEST)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise StudyError(
-            f"model.checkpoint: {checkpoint} is no transformers checkpoint ({error}); give the folder of one"
-        ) from error
-    if not set(kinds) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
+    config = read_config(checkpoint, "model.checkpoint")
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    kinds = config.get("architectures") or [known.get(str(config.get("model_type")), "none")]
+    length = int(config.get("max_position_embeddings") or config.get("n_positions") or LONGEST)
+    if not set(kinds) & set(known.values()):
         raise StudyError(
             f"model.checkpoint: {checkpoint} is a {kinds[0]} ({config.get('model_type')}); task lm needs a causal "
             "language model, as LlamaForCausalLM or GPT2LMHeadModel"
@@ -196,26 +183,17 @@ def _tokenizer(study: Study, checkpoint: Path | None, train: Rows, target: Path)
 
     Raises: StudyError when the checkpoint has none.
     """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     if checkpoint is None:
         file = target / "tokenizer.json"
-        if not file.exists():
-            train_tokenizer(train.data, train.good, PRESETS[study.model.preset].vocabulary, file, lower=False)
+        train_tokenizer(train, PRESETS[study.model.preset].vocabulary, file, lower=False)
         names = dict(zip(("pad_token", "bos_token", "unk_token", "eos_token"), SPECIAL_TOKENS, strict=True))
         build: Any = PreTrainedTokenizerFast
         found = build(tokenizer_file=str(file), **names)
     else:
-        try:
-            found = AutoTokenizer.from_pretrained(str(checkpoint), local_files_only=True, trust_remote_code=False)
-            empty = set(found.get_vocab()) <= set(found.all_special_tokens)  # made up without its files
-        except Exception as error:  # a border: each kind of tokenizer fails in its own way when a file is missing
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            raise StudyError(
-                f"model.checkpoint: {checkpoint} has no tokenizer that can be read ({reason}); put tokenizer.json and "
-                "tokenizer_config.json beside its weights"
-            ) from error
-        if empty:
+        found = load_tokenizer(checkpoint)
+        if set(found.get_vocab()) <= set(found.all_special_tokens):  # made up without its files
             raise StudyError(
                 f"model.checkpoint: {checkpoint} has no tokenizer that can be read (no words in it); put "
                 "tokenizer.json and tokenizer_config.json beside its weights"
@@ -260,7 +238,7 @@ def _cache(
 ) -> tuple[int, int]:
     """Write `name-tokens.bin` (int32) and `name-offsets.npy`; (rows with text, their tokens)."""
     sizes = np.zeros(len(rows.data), np.int64)
-    texts = captions(rows.data, rows.good)
+    texts = captions(rows)
     with (target / f"{name}-tokens.tmp").open("wb") as out:
         for start, stop in rows.data.chunks(4096):
             chunk = [next(texts) for _ in range(start, stop)]

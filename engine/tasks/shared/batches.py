@@ -19,20 +19,23 @@ if TYPE_CHECKING:
     import torch
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+Normal = tuple[tuple[float, ...], tuple[float, ...]]
 SHARE = 0.5  # of the GPU's free memory that images and tokens may take
 Mode = Literal["host", "ahead", "resident"]
 T = TypeVar("T")
 _resident: dict[tuple[Path, str], tuple[torch.Tensor, torch.Tensor]] = {}  # of the last study only
 
 
-def to_pixels(images: NDArray[np.uint8] | torch.Tensor, device: torch.device) -> torch.Tensor:
-    """(…, side, side, 3) bytes as (…, 3, side, side), normalised as CLIP's."""
+def to_pixels(
+    images: NDArray[np.uint8] | torch.Tensor, device: torch.device, normal: Normal = (CLIP_MEAN, CLIP_STD)
+) -> torch.Tensor:
+    """(…, side, side, 3) bytes as (…, 3, side, side). normal: mean and standard deviation of each colour."""
     import torch
 
     source = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
     pixels = source.to(device, non_blocking=True).movedim(-1, -3).float().div_(255)
-    mean, std = torch.tensor(CLIP_MEAN, device=device), torch.tensor(CLIP_STD, device=device)
-    return pixels.sub_(mean[:, None, None]).div_(std[:, None, None])
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in normal)
+    return pixels.sub_(mean).div_(std)
 
 
 def feed(

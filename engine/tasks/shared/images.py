@@ -1,23 +1,28 @@
-"""The shared image cache: every image decoded and resized once per study, then memory-mapped by all trials."""
+"""The shared media cache: every image or clip decoded and resized once per study, then memory-mapped by all trials."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.arrays import new_array
 from engine.base.parallel import run_chunks
-from engine.data.dataset import Dataset, as_list
+from engine.data.dataset import as_list
 from engine.data.media import locate, open_image
+from engine.tasks.contract import Progress, Rows
 
 if TYPE_CHECKING:
     from PIL import Image
 
-CHUNK = 500
+CHUNK = 500  # images of a job
+# rows, row number, name of the media file or its bytes → pixels, whether they are short of something
+Decode = Callable[[Rows, int, Any], tuple[NDArray[np.uint8], bool]]
 
 
 def fit_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
@@ -31,40 +36,54 @@ def fit_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
     return np.asarray(resized.crop((left, top, left + size, top + size)), np.uint8)
 
 
-def _decode(job: tuple[Dataset, Path, Path, int, int, int, NDArray[np.int64]]) -> tuple[int, int]:
+def place_of(rows: Rows, name: Any) -> Path | bytes:
+    """The media file of that name, or the bytes that stand in its place. Raises: OSError."""
+    data = rows.data
+    return locate(name, rows.root, data.path if data.path.is_dir() else data.path.parent)
+
+
+def _decode_image(rows: Rows, _number: int, name: Any, size: int) -> tuple[NDArray[np.uint8], bool]:
+    return fit_square(open_image(place_of(rows, name)), size), False
+
+
+def _decode(job: tuple[Rows, str, Decode, Path, int, int]) -> tuple[int, int, int]:
     """Decode the good rows of one chunk straight into the cache file; runs in a worker process."""
-    data, root, file, size, start, stop, bad = job
-    folder = data.path if data.path.is_dir() else data.path.parent
+    rows, field, decode, file, start, stop = job
     cache = np.lib.format.open_memmap(file, mode="r+")
-    skip = set(bad.tolist())
-    field = data.fields.images or ""
-    for offset, row in enumerate(data.reader.read(start, stop)):
-        if offset not in skip:
-            source = locate(as_list(row[field])[0], root, folder)
-            cache[start + offset] = fit_square(open_image(source), size)
+    short = 0
+    for number, row in enumerate(rows.data.reader.read(start, stop), start):
+        if rows.good[number - start]:
+            cache[number], is_short = decode(rows, number, as_list(row[field])[0])
+            short += is_short
     cache.flush()
-    return start, stop
+    return start, stop, short
 
 
-def cache_images(
-    data: Dataset,
-    root: Path,
-    good: NDArray[np.bool_],
-    size: int,
-    file: Path,
-    workers: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Write `file`: (rows, size, size, 3) uint8, the first image of every good row, zero for the others."""
+def cache_media(
+    rows: Rows, field: str | None, decode: Decode, shape: tuple[int, ...], file: Path, workers: int,
+    progress: Progress | None, chunk: int,
+) -> int:  # fmt: skip
+    """Write `file`: (rows, *shape) uint8, the first medium of every good row, zero for the others; how many are short.
+
+    decode: can be pickled. chunk: rows of a job.
+    """
     if file.exists():
-        return
+        return 0  # shared: it was reported once
     scratch = file.with_suffix(".tmp")
-    cache = new_array(scratch, np.uint8, (len(data), size, size, 3))
-    cache.flush()
-    jobs = [(data, root, scratch, size, a, b, np.flatnonzero(~good[a:b])) for a, b in data.chunks(CHUNK)]
-    done = 0
-    for start, stop in run_chunks(_decode, jobs, workers):
-        done += stop - start
+    count, done, short = len(rows.data), 0, 0
+    new_array(scratch, np.uint8, (count, *shape)).flush()
+    jobs = [
+        (replace(rows, good=rows.good[a:b]), field or "", decode, scratch, a, b) for a, b in rows.data.chunks(chunk)
+    ]
+    for start, stop, found in run_chunks(_decode, jobs, workers):
+        done, short = done + stop - start, short + found
         if progress:
-            progress(done, len(data))
+            progress(done, count)
     scratch.replace(file)
+    return short
+
+
+def cache_images(rows: Rows, size: int, file: Path, workers: int, progress: Progress | None = None) -> None:
+    """Write `file`: (rows, size, size, 3) uint8, the first image of every good row, zero for the others."""
+    decode = partial(_decode_image, size=size)
+    cache_media(rows, rows.data.fields.images, decode, (size, size, 3), file, workers, progress, CHUNK)

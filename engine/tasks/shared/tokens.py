@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +10,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.arrays import new_array
-from engine.data.dataset import Dataset, utf8
+from engine.data.dataset import utf8
+from engine.tasks.contract import Rows
 
 # 2 is no end of text: for that id transformers pools at the largest token instead (its legacy CLIP tokenizers)
 PAD, BOS, EOS = 0, 1, 3
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<unk>", "<eos>")
 TRAINING_TEXTS = 200_000
+Encode = Callable[[list[str]], NDArray[np.int32]]  # (texts, length) ids
 
 
-def captions(data: Dataset, good: NDArray[np.bool_]) -> Iterator[str]:
+def captions(rows: Rows) -> Iterator[str]:
     """The text of every row; empty where the row is quarantined."""
-    field = data.fields.text or ""
+    data, field = rows.data, rows.data.fields.text or ""
     for start, stop in data.chunks(4096):
-        for row, ok in zip(data.reader.read(start, stop), good[start:stop], strict=True):
+        for row, ok in zip(data.reader.read(start, stop), rows.good[start:stop], strict=True):
             yield utf8(row[field]) if ok else ""
 
 
-def train_tokenizer(data: Dataset, good: NDArray[np.bool_], vocabulary: int, file: Path, lower: bool = True) -> None:
-    """A byte-level BPE of at most `vocabulary` tokens from the first good texts. lower: it takes capitals for small."""
-    scratch = file.with_suffix(".tmp")
-    byte_level_bpe(captions(data, good), vocabulary, lower=lower).save(str(scratch))
-    scratch.replace(file)
+def train_tokenizer(rows: Rows, vocabulary: int, file: Path, lower: bool = True) -> None:
+    """Write `file`, unless it is there: a byte-level BPE of at most `vocabulary` tokens from the first good texts.
+
+    lower: it takes capitals for small.
+    """
+    if not file.exists():
+        scratch = file.with_suffix(".tmp")
+        byte_level_bpe(captions(rows), vocabulary, lower=lower).save(str(scratch))
+        scratch.replace(file)
 
 
 def byte_level_bpe(
@@ -55,7 +61,7 @@ def byte_level_bpe(
     return tokenizer
 
 
-def load_encoder(prepared: Path, checkpoint: Path | None, length: int) -> Any:
+def load_encoder(prepared: Path, checkpoint: Path | None, length: int) -> Encode:
     """A function from a list of texts to (texts, length) int32 ids, padded and cut to `length`."""
     if checkpoint is not None:
         from transformers import AutoTokenizer
@@ -81,14 +87,14 @@ def load_encoder(prepared: Path, checkpoint: Path | None, length: int) -> Any:
     return encode
 
 
-def cache_tokens(data: Dataset, good: NDArray[np.bool_], encode: Any, length: int, file: Path) -> None:
+def cache_tokens(rows: Rows, encode: Encode, length: int, file: Path) -> None:
     """Write `file`: (rows, length) int32 token ids of every row's caption."""
     if file.exists():
         return
     scratch = file.with_suffix(".tmp")
-    cache = new_array(scratch, np.int32, (len(data), length))
-    texts = captions(data, good)
-    for start, stop in data.chunks(4096):
+    cache = new_array(scratch, np.int32, (len(rows.data), length))
+    texts = captions(rows)
+    for start, stop in rows.data.chunks(4096):
         cache[start:stop] = encode([next(texts) for _ in range(start, stop)])
     cache.flush()
     scratch.replace(file)

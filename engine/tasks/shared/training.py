@@ -6,10 +6,9 @@ A task gives `fit` its model, its batches and a function that leaves a batch's g
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -40,10 +39,40 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
-def extent(study: Study, rows: int, samples: int) -> tuple[int, int]:
-    """(rows of a batch, steps) of a training on so many rows for so many samples."""
-    batch = min(study.train.batch_size, rows)
-    return batch, max(1, samples // batch)
+@dataclass(frozen=True)
+class Course:
+    """How far a training goes. batch: rows of a step; steps: of this trial; whole: of the schedule that it begins."""
+
+    batch: int
+    steps: int
+    whole: int
+
+    @classmethod
+    def of(cls, job: Job, batch: int, samples: Callable[[int], int] = lambda samples: samples) -> Course:
+        """That of a job. samples: from those of the job to what batches are made of."""
+        steps, whole = (max(1, samples(n) // batch) for n in (job.samples, job.horizon or job.samples))
+        return cls(batch, steps, whole)
+
+
+def course(study: Study, rows: int, job: Job) -> Course:
+    """The course of a job on so many rows."""
+    return Course.of(job, min(study.train.batch_size, rows))
+
+
+def micro_batch(study: Study, job: Job, batch: int) -> int:
+    """Rows of a batch that go through the model at once."""
+    return job.micro_batch or study.train.micro_batch or batch
+
+
+def accumulate(device: torch.device, rows: int, micro: int, loss: Callable[[slice], torch.Tensor]) -> float:
+    """Leave the gradients of a batch's loss, which is the sum of its parts' of `micro` rows; the loss."""
+    total = 0.0
+    for at in range(0, rows, micro):
+        with autocast(device):
+            part = loss(slice(at, at + micro))
+        part.backward()  # type: ignore[no-untyped-call]
+        total += float(part.detach())
+    return total
 
 
 def batches(rows: NDArray[np.int64], samples: int, batch: int, seed: int) -> Iterator[NDArray[np.int64]]:
@@ -71,14 +100,25 @@ def adamw(study: Study) -> dict[str, Any]:
     return {"lr": train.learning_rate, "betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": train.weight_decay}
 
 
+def rates(
+    study: Study, course: Course, optimizer: torch.optim.Optimizer, done: int
+) -> Iterator[tuple[int, float, bool]]:
+    """(step, its learning rate, which the optimizer has, whether the curve has a point there) of the steps to do."""
+    every = max(1, course.steps // POINTS)
+    for step in range(done + 1, course.steps + 1):
+        rate = study.train.learning_rate * schedule(step, course.whole, study.train.warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        yield step, rate, step % every == 0 or step == course.steps
+
+
 def fit(
     model: Any,
     study: Study,
     job: Job,
     report: Report,
+    course: Course,
     *,
-    steps: int,
-    whole: int,
     order: Iterator[NDArray[np.int64]],
     inputs: Callable[[Iterator[NDArray[np.int64]]], Iterator[T]],
     backward: Callable[[T], float],
@@ -87,48 +127,33 @@ def fit(
 ) -> bool:
     """Train the model's parameters that require gradients: AdamW, `schedule`, clipped gradients.
 
-    steps: of this trial; whole: of the schedule that it begins. order: row numbers of every step from the first on.
-    inputs: from those to what `backward` takes. backward: leaves the gradients of a batch, its loss comes back.
-    after: called after each step. optimizer_options: in place of those of `adamw`.
+    order: row numbers of every step from the first on. inputs: from those to what `backward` takes. backward: leaves
+    the gradients of a batch, its loss comes back. after: called after each step. optimizer_options: in place of those
+    of `adamw`.
     True, or False when the trial was dropped.
     """
     import torch
 
-    train = study.train
-    report.total = steps
-    every = max(1, steps // POINTS)
+    report.total = course.steps
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(parameters.values(), **adamw(study) | optimizer_options)
     model.train()
     running: list[float] = []
     done = resume([job.resume], parameters, optimizer) if job.resume else 0
-    for step, batch in enumerate(inputs(islice(order, done, None)), done + 1):
-        rate = train.learning_rate * schedule(step, whole, train.warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+    source = inputs(islice(order, done, None))
+    for step, rate, is_point in rates(study, course, optimizer, done):
+        batch = next(source)
         optimizer.zero_grad(set_to_none=True)
         loss = backward(batch)
-        torch.nn.utils.clip_grad_norm_(parameters.values(), train.clip_norm)
+        torch.nn.utils.clip_grad_norm_(parameters.values(), study.train.clip_norm)
         optimizer.step()
         after()
         running.append(loss)
-        if step % every == 0 or step == steps:
+        if is_point:
             report.curve(job.trial, step, loss=sum(running) / len(running), learning_rate=rate)
             running.clear()
             if job.trial in report.dropped():
                 return False
     if job.pause:
-        pause(job.pause, steps, parameters, optimizer)
+        pause(job.pause, course.steps, parameters, optimizer)
     return True
-
-
-def save(model: Any, folder: Path, beside: Iterable[Path] = ()) -> None:
-    """A checkpoint (safetensors) as `save_pretrained` writes it, with files beside it, complete or absent."""
-    scratch = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.rmtree(scratch, ignore_errors=True)
-    model.save_pretrained(scratch)
-    for file in beside:
-        if file.exists():
-            shutil.copyfile(file, scratch / file.name)
-    scratch.replace(folder)

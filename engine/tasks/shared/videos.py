@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.base.arrays import new_array
 from engine.base.errors import DataError
-from engine.base.parallel import run_chunks
-from engine.data.dataset import as_list
-from engine.data.media import locate
-from engine.tasks.contract import Rows
-from engine.tasks.shared.images import fit_square
+from engine.tasks.contract import Progress, Rows
+from engine.tasks.shared.images import cache_media, fit_square, place_of
 
-CHUNK = 100
+CHUNK = 100  # clips of a job
 
 
 @dataclass(frozen=True)
@@ -63,48 +59,25 @@ def read_clip(file: Path, window: Window, draw: float) -> tuple[NDArray[np.uint8
     return np.stack([*found, *[found[-1]] * (window.frames - len(found))]), held
 
 
-def _decode(job: tuple[Rows, Path, Window, int, int, int]) -> tuple[int, int, int]:
-    """Decode the good rows of one chunk straight into the cache file; runs in a worker process."""
-    rows, file, window, seed, start, stop = job
-    data = rows.data
-    folder = data.path if data.path.is_dir() else data.path.parent
-    cache = np.lib.format.open_memmap(file, mode="r+")
-    held = 0
-    for number, row in enumerate(data.reader.read(start, stop), start):
-        if not rows.good[number]:
-            continue
-        name = as_list(row[data.fields.videos or ""])[0]
-        try:
-            source = locate(name, rows.root, folder)
-            assert isinstance(source, Path)  # the scan lets no bytes through
-            cache[number], short = read_clip(source, window, np.random.default_rng((seed, number)).random())
-        except (OSError, ValueError) as error:
-            raise DataError(f"{data.path}, row {number}: {name}: {error}; mend it, or take the row out") from error
-        held += short
-    cache.flush()
-    return start, stop, held
+def _decode_clip(rows: Rows, number: int, name: Any, window: Window, seed: int) -> tuple[NDArray[np.uint8], bool]:
+    """The clip of a row. Raises: DataError that names file and row."""
+    try:
+        file = place_of(rows, name)
+        assert isinstance(file, Path)  # the scan lets no bytes through
+        return read_clip(file, window, np.random.default_rng((seed, number)).random())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{rows.data.path}, row {number}: {name}: {error}; mend it, or take the row out") from error
 
 
 def cache_clips(
-    rows: Rows, window: Window, seed: int, file: Path, workers: int, progress: Callable[[int, int], None] | None = None
+    rows: Rows, window: Window, seed: int, file: Path, workers: int, progress: Progress | None = None
 ) -> int:
     """Write `file`: (rows, frames, side, side, 3) uint8, zero for bad rows; how many videos ended too early.
 
     seed: of where each row's window begins. Raises: DataError that names file and row.
     """
-    if file.exists():
-        return 0  # shared: it was reported once
-    scratch = file.with_suffix(".tmp")
-    cache = new_array(scratch, np.uint8, (len(rows.data), window.frames, window.side, window.side, 3))
-    cache.flush()
-    jobs = [(rows, scratch, window, seed, a, b) for a, b in rows.data.chunks(CHUNK)]
-    done = held = 0
-    for start, stop, short in run_chunks(_decode, jobs, workers):
-        done, held = done + stop - start, held + short
-        if progress:
-            progress(done, len(rows.data))
-    scratch.replace(file)
-    return held
+    decode, shape = partial(_decode_clip, window=window, seed=seed), (window.frames, window.side, window.side, 3)
+    return cache_media(rows, rows.data.fields.videos, decode, shape, file, workers, progress, CHUNK)
 
 
 def write_clip(clip: NDArray[np.uint8], file: Path, rate: int) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.base.errors import StudyError
-from engine.base.paths import resolve
 from engine.settings.study import Study
+from engine.tasks.shared.checkpoints import adapter_of, checkpoint_of, is_adapted, with_lora, written_whole
 from engine.tasks.shared.tokens import BOS, EOS, PAD
 from engine.tasks.shared.training import the_device
 from engine.tasks.shared.videos import Window
@@ -85,11 +85,6 @@ def latte_config(window: Window, network: Network) -> dict[str, Any]:
         "caption_channels": network.text,
         "video_length": window.frames,
     }
-
-
-def checkpoint_of(study: Study, folder: Path) -> Path | None:
-    """The folder that `model.checkpoint` names."""
-    return None if study.model.checkpoint is None else resolve(folder, study.model.checkpoint)
 
 
 def _component(folder: Path, name: str) -> dict[str, Any]:
@@ -161,16 +156,16 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> Pa
 
     torch.manual_seed(seed)
     checkpoint = checkpoint_of(study, prepared.parents[2])
-    adapted = init is not None and (Path(init) / "adapter_config.json").exists()
-    whole = Path(init) / "transformer" if init is not None and not adapted else None
+    adapter = adapter_of(init)
+    whole = Path(init) / "transformer" if init is not None and not adapter else None
     device = the_device()
     if checkpoint is None:
         parts = _from_preset(study, prepared, whole, device)
     else:
         parts = _from_checkpoint(checkpoint, whole, device, PRESETS[study.model.preset][0].frames)
     transformer = parts.transformer
-    if study.lora.rank or adapted:
-        transformer = _with_lora(transformer, study, init if adapted else None)
+    if study.lora.rank or adapter:
+        transformer = with_lora(transformer, study, adapter, study.lora.targets or LORA_TARGETS, "transformer")
     return replace(parts, transformer=transformer.to(device))
 
 
@@ -239,24 +234,6 @@ def _from_checkpoint(folder: Path, whole: Path | None, device: torch.device, fra
     return Parts(transformer, scheduler, words, autoencoder, frames)
 
 
-def _with_lora(transformer: Any, study: Study, init: str | None) -> Any:
-    """The transformer with low-rank weights on its attention, new or those of `init`."""
-    from peft import LoraConfig, PeftModel, get_peft_model
-
-    if init is not None:
-        return PeftModel.from_pretrained(transformer, init, is_trainable=True, local_files_only=True)
-    lora = study.lora
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a float does as well
-        target_modules=list(lora.targets or LORA_TARGETS),
-    )
-    try:
-        return get_peft_model(transformer, config)
-    except ValueError as error:
-        raise StudyError(f"lora.targets {lora.targets} name no layer of the transformer ({error})") from error
-
-
 def to_latents(parts: Parts, pixels: torch.Tensor) -> torch.Tensor:
     """(clips, channels, frames, height, width) of (clips, 3, frames, side, side) from -1 to 1.
 
@@ -299,15 +276,12 @@ def save_model(parts: Parts, prepared: Path, folder: Path) -> None:
 
     Complete or absent.
     """
-    scratch = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.rmtree(scratch, ignore_errors=True)
-    if hasattr(parts.transformer, "peft_config"):
-        parts.transformer.save_pretrained(scratch)
-    else:
+    with written_whole(folder) as scratch:
+        if is_adapted(parts.transformer):
+            parts.transformer.save_pretrained(scratch)
+            return
         parts.transformer.save_pretrained(scratch / "transformer")
         parts.scheduler.save_pretrained(scratch / "scheduler")
         if (prepared / "text_encoder").exists():
             shutil.copytree(prepared / "text_encoder", scratch / "text_encoder")
             shutil.copyfile(prepared / "tokenizer.json", scratch / "tokenizer.json")
-    scratch.replace(folder)

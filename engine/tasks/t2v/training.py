@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
-from engine.tasks.shared.training import autocast, batches, extent, fit
+from engine.tasks.shared.training import accumulate, autocast, batches, course, fit, micro_batch
 from engine.tasks.t2v.model import FLOW, Parts, to_latents, to_video
 
 if TYPE_CHECKING:
@@ -69,40 +68,28 @@ def train(parts: Parts, study: Study, clips: Clips, rows: NDArray[np.int64], job
     import torch
     from torch.nn import functional
 
-    batch, steps = extent(study, len(rows), job.samples)
-    _, whole = extent(study, len(rows), job.horizon or job.samples)
-    seed = seed_of(study, job)
-    micro = job.micro_batch or study.train.micro_batch or batch
+    way, seed = course(study, len(rows), job), seed_of(study, job)
     device = next(parts.transformer.parameters()).device
-    order = (np.concatenate([[step], rows_]) for step, rows_ in enumerate(batches(rows, job.samples, batch, seed), 1))
+    each = batches(rows, job.samples, way.batch, seed)
+    order = (np.concatenate([[step], chosen]) for step, chosen in enumerate(each, 1))
 
     def backward(numbered: NDArray[np.int64]) -> float:
         step, chosen = int(numbered[0]), numbered[1:]
         draws = torch.Generator().manual_seed(seed * 1_000_003 + step)
         levels, dropped = torch.rand(len(chosen), generator=draws), torch.rand(len(chosen), generator=draws)
-        total = 0.0
-        for at in range(0, len(chosen), micro):
-            part = chosen[at : at + micro]
-            level, drop = levels[at : at + micro].to(device), dropped[at : at + micro] < study.video.drop_text
+
+        def loss(at: slice) -> torch.Tensor:
+            part, level, drop = chosen[at], levels[at].to(device), dropped[at] < study.video.drop_text
             said = ["" if d else clips.captions[r] for r, d in zip(part.tolist(), drop.tolist(), strict=True)]
-            with autocast(device):
-                clean = to_latents(parts, clips.pixels(part, device))
-                noise = torch.randn(clean.shape, generator=draws).to(device)
-                noisy, timesteps, target = noised(parts.scheduler, clean, noise, level)
-                guess = predict(parts, noisy, timesteps, parts.words(said))
-                loss = functional.mse_loss(guess.float(), target) * (len(part) / len(chosen))
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-        return total
+            clean = to_latents(parts, clips.pixels(part, device))
+            noise = torch.randn(clean.shape, generator=draws).to(device)
+            noisy, timesteps, target = noised(parts.scheduler, clean, noise, level)
+            guess = predict(parts, noisy, timesteps, parts.words(said))
+            return functional.mse_loss(guess.float(), target) * (len(part) / len(chosen))
 
-    return fit(
-        parts.transformer, study, job, report,
-        steps=steps, whole=whole, order=order, inputs=_as_they_are, backward=backward, **OPTIMIZER,
-    )  # fmt: skip
+        return accumulate(device, len(chosen), micro_batch(study, job, way.batch), loss)
 
-
-def _as_they_are(order: Iterator[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
-    return order
+    return fit(parts.transformer, study, job, report, way, order=order, inputs=iter, backward=backward, **OPTIMIZER)
 
 
 def seed_of(study: Study, job: Job) -> int:

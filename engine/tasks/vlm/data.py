@@ -5,25 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from engine.base.arrays import new_array
-from engine.base.errors import DataError, StudyError
+from engine.base.errors import DataError
 from engine.base.ids import digest
 from engine.base.paths import resolve
 from engine.data.dataset import content_hash
 from engine.data.media import open_image
 from engine.settings.study import Study
 from engine.tasks.contract import Progress, Rows
+from engine.tasks.shared.caches import make_caches
+from engine.tasks.shared.checkpoints import checkpoint_of, need_packages, read_config
 from engine.tasks.shared.images import cache_images, fit_square
 from engine.tasks.shared.tokens import cache_tokens, captions
 from engine.tasks.vlm.benchmarks import Question, read_benchmark, read_instructions
 from engine.tasks.vlm.evaluation import Asked
-from engine.tasks.vlm.model import BASE, KINDS, LENGTH, PRESETS, image_mean_std, image_shape, make_base, read_config
+from engine.tasks.vlm.model import BASE, KINDS, LENGTH, PRESETS, image_mean_std, image_shape, make_base
 from engine.tasks.vlm.text import NONE, Encoder, train_base_tokenizer
 
 VERSION = 2  # of what lies in the caches
@@ -41,17 +42,12 @@ def check_model(study: Study, folder: Path) -> None:
 
     Raises: StudyError.
     """
-    needed = {"pycocoevalcap": study.task == "caption", "peft": study.lora.rank > 0}
-    if missing := [name for name, wanted in needed.items() if wanted and find_spec(name) is None]:
-        raise StudyError(f"task {study.task} needs {' and '.join(missing)}; install with: pip install 'djsb[vlm]'")
-    if study.model.checkpoint is not None:
-        read_config(resolve(folder, study.model.checkpoint), "model.checkpoint", KINDS)
+    need_packages(study, {"pycocoevalcap": study.task == "caption", "peft": study.lora.rank > 0}, "vlm")
+    if checkpoint := checkpoint_of(study, folder):
+        read_config(checkpoint, "model.checkpoint", KINDS)
     if study.vlm.vision is not None and study.vlm.language is not None:
         read_config(resolve(folder, study.vlm.vision), "vlm.vision", ("clip", "clip_vision_model"))
-        if not (resolve(folder, study.vlm.language) / "config.json").exists():
-            raise StudyError(
-                f"vlm.language: {study.vlm.language} is no transformers checkpoint; give the folder of one"
-            )
+        read_config(resolve(folder, study.vlm.language), "vlm.language")
 
 
 def prepare(
@@ -65,10 +61,18 @@ def prepare(
     key = digest(
         [VERSION, rows, study.task, study.seed, study.model.model_dump(), files, shared_content(study, folder)]
     )
-    target = folder / ".djsb" / "cache" / f"{study.task}-{key}"
-    if (target / "meta.json").exists():
-        return target
-    target.mkdir(parents=True, exist_ok=True)
+
+    def make(target: Path) -> dict[str, Any]:
+        return _make(study, folder, target, train, evaluation, workers, progress)
+
+    return make_caches(folder, f"{study.task}-{key}", make)
+
+
+def _make(
+    study: Study, folder: Path, target: Path, train: Rows, evaluation: Rows | None, workers: int,
+    progress: Progress | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Fill the folder of the caches; what is to be known of them."""
     train.share(target, [BASE, "tokenizer"], ["train-tokens.npy"], ["train-images.npy"])
     questions = {n: read_benchmark(n, resolve(folder, p)) for n, p in study.evaluation.benchmarks.items()}
     told, blind = read_instructions(resolve(folder, study.vlm.instructions)) if study.vlm.instructions else ([], 0)
@@ -76,13 +80,13 @@ def prepare(
     config = read_config(source, "model.checkpoint", KINDS)
     encoder = Encoder.of(source, config)
     side, length = image_shape(config)[0], _length(study)
-    cache_images(train.data, train.root, train.good, side, target / "train-images.npy", workers, progress)
+    cache_images(train, side, target / "train-images.npy", workers, progress)
     prompt = study.vlm.prompt if study.task == "caption" else None
 
     def encode(texts: list[str]) -> Any:
         return encoder.captions(texts, length, prompt)
 
-    cache_tokens(train.data, train.good, encode, length, target / "train-tokens.npy")
+    cache_tokens(train, encode, length, target / "train-tokens.npy")
     head = encoder.caption_head if prompt is None else encoder.head
     examples: dict[str, Any] = {"train": {"head": head, "start": len(encoder.question(prompt)) if prompt else 0}}
     if told:
@@ -94,14 +98,10 @@ def prepare(
     if evaluation is not None:
         _cache_captions(evaluation, study.vlm.prompt, side, target, workers)
     mean, std = image_mean_std(source)
-    meta = {
+    return {
         "examples": examples, "groups": groups, "pad": encoder.pad, "mean": mean, "std": std, "blind": blind,
         "source": str(source),
     }  # fmt: skip
-    scratch = target / "meta.tmp"
-    scratch.write_text(json.dumps(meta))
-    scratch.replace(target / "meta.json")
-    return target
 
 
 def _length(study: Study) -> int:
@@ -112,12 +112,12 @@ def _length(study: Study) -> int:
 
 def _source(study: Study, folder: Path, target: Path, train: Rows, told: list[Question]) -> Path:
     """Folder of the model that trials start from; a preset's, or a joined one, is made in `target`."""
-    if study.model.checkpoint is not None:
-        return resolve(folder, study.model.checkpoint)
+    if checkpoint := checkpoint_of(study, folder):
+        return checkpoint
     base = target / BASE
     if study.vlm.vision is None and not (base / "config.json").exists():
         texts = [part for question in told for part in (question.text, *question.answers)] + [study.vlm.prompt]
-        known = (text for source in (texts, captions(train.data, train.good)) for text in source)
+        known = (text for source in (texts, captions(train)) for text in source)
         train_base_tokenizer(known, PRESETS[study.model.preset].vocabulary, target / "tokenizer")
     make_base(study, folder, base, study.seed)
     return base
@@ -182,11 +182,11 @@ def _cache_instructions(told: list[Question], encoder: Encoder, length: int, sid
 def _cache_captions(evaluation: Rows, prompt: str, side: int, target: Path, workers: int) -> None:
     """Write the evaluation rows as one question an image, whose answers are the captions of all its rows."""
     scratch = target / "eval-images.npy"
-    cache_images(evaluation.data, evaluation.root, evaluation.good, side, scratch, workers)
+    cache_images(evaluation, side, scratch, workers)
     images = np.load(scratch, mmap_mode="r")
     said: dict[bytes, list[str]] = {}
     first: dict[bytes, int] = {}
-    for at, (text, good) in enumerate(zip(captions(evaluation.data, evaluation.good), evaluation.good, strict=True)):
+    for at, (text, good) in enumerate(zip(captions(evaluation), evaluation.good, strict=True)):
         if good and text.strip():
             pixels = images[at].tobytes()
             said.setdefault(pixels, []).append(text.strip())

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.errors import StudyError
+from engine.tasks.shared.batches import Normal, to_pixels
 from engine.tasks.shared.training import autocast
 from engine.tasks.vlm.model import NO_LABEL, answer_losses
 from engine.tasks.vlm.scores import circular_accuracy, mme_totals, pair_scores, soft_accuracy
 from engine.tasks.vlm.text import NONE, Encoder, collate
-from engine.tasks.vlm.training import normalised
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,7 @@ class Judge:
 
     model: Any
     encoder: Encoder
-    normal: tuple[tuple[float, ...], tuple[float, ...]]
+    normal: Normal
 
     @property
     def device(self) -> torch.device:
@@ -71,7 +71,7 @@ class Judge:
     def generate(self, texts: list[str], images: NDArray[np.uint8], tokens: int) -> list[str]:
         """The most likely answer, token by token, of at most so many."""
         ids, mask = self._asked(texts)
-        pixels = normalised(images, self.device, self.normal)
+        pixels = to_pixels(images, self.device, self.normal)
         with autocast(self.device):
             out = self.model.generate(
                 input_ids=ids, attention_mask=mask, pixel_values=pixels, max_new_tokens=tokens, do_sample=False,
@@ -92,7 +92,7 @@ class Judge:
         if len(set(first)) < len(first):
             raise StudyError(f"the tokenizer begins two of the answers {', '.join(options)} alike; give another model")
         ids, mask = self._asked(texts, begun)
-        pixels = normalised(images, self.device, self.normal)
+        pixels = to_pixels(images, self.device, self.normal)
         with autocast(self.device):
             logits = self.model(
                 input_ids=ids, attention_mask=mask, pixel_values=pixels, logits_to_keep=1, use_cache=False
@@ -114,7 +114,7 @@ class Judge:
             tokens[at, : len(row)] = row
         made = collate(tokens, np.asarray(starts), np.asarray(self.encoder.head), self.encoder.pad)
         ids, mask, labels = (torch.from_numpy(part).to(self.device) for part in made)
-        pixels = normalised(images, self.device, self.normal)
+        pixels = to_pixels(images, self.device, self.normal)
         with autocast(self.device):
             losses = answer_losses(self.model, ids, mask, labels, pixels)
         found: NDArray[np.float64] = (-losses.sum(1) / (labels != NO_LABEL).sum(1)).double().exp().cpu().numpy()

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.base.errors import StudyError
 from engine.base.paths import resolve
 from engine.settings.study import Study
+from engine.tasks.shared.batches import CLIP_MEAN, CLIP_STD, Normal
+from engine.tasks.shared.checkpoints import adapter_of, checkpoint_of, read_config, save, with_lora
 from engine.tasks.shared.tokens import BOS, EOS, PAD
-from engine.tasks.shared.training import save, the_device
+from engine.tasks.shared.towers import Preset
+from engine.tasks.shared.training import the_device
 
 if TYPE_CHECKING:
     import torch
@@ -27,22 +28,6 @@ IMAGE_ID, IMAGE_TOKEN = 4, "<image>"
 NO_LABEL = -100
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 BASE = "base"
-
-
-@dataclass(frozen=True)
-class Preset:
-    """One complexity dial. width, layers, heads: of the vision tower; text_*: of the language model."""
-
-    image: int
-    patch: int
-    width: int
-    layers: int
-    heads: int
-    text_width: int
-    text_layers: int
-    text_heads: int
-    length: int
-    vocabulary: int
 
 
 PRESETS = {
@@ -55,23 +40,10 @@ LENGTH = 256  # text tokens of a checkpoint's rows
 def llava_config(preset: Preset) -> dict[str, Any]:
     """The keyword arguments of a LlavaConfig."""
     return {
-        "vision_config": {
-            "model_type": "clip_vision_model",
-            "hidden_size": preset.width,
-            "intermediate_size": 4 * preset.width,
-            "num_hidden_layers": preset.layers,
-            "num_attention_heads": preset.heads,
-            "image_size": preset.image,
-            "patch_size": preset.patch,
-            "projection_dim": preset.width,
-        },
+        "vision_config": {"model_type": "clip_vision_model", **preset.vision, "projection_dim": preset.width},
         "text_config": {
             "model_type": "llama",
-            "vocab_size": preset.vocabulary,
-            "hidden_size": preset.text_width,
-            "intermediate_size": 4 * preset.text_width,
-            "num_hidden_layers": preset.text_layers,
-            "num_attention_heads": preset.text_heads,
+            **preset.text,
             "num_key_value_heads": preset.text_heads,
             "max_position_embeddings": 2048,
             "pad_token_id": PAD,
@@ -83,24 +55,6 @@ def llava_config(preset: Preset) -> dict[str, Any]:
         "image_seq_length": (preset.image // preset.patch) ** 2,
         "vision_feature_layer": -1,  # CLIP's last but one is meant for towers of many layers
     }
-
-
-def read_config(folder: Path, field: str, kinds: tuple[str, ...]) -> dict[str, Any]:
-    """The config of a checkpoint that the study names in `field`.
-
-    Raises: StudyError when the folder is none, or of another architecture.
-    """
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise StudyError(
-            f"{field}: {folder} is no transformers checkpoint ({error}); give the folder of one"
-        ) from error
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind not in kinds:
-        raise StudyError(f"{field}: {folder} is a {kind} model; this needs one of {', '.join(kinds)}")
-    found: dict[str, Any] = config
-    return found
 
 
 def make_base(study: Study, folder: Path, target: Path, seed: int) -> None:
@@ -154,9 +108,7 @@ def _joined(study: Study, folder: Path, words: Path) -> Any:
 
 def source_of(study: Study, prepared: Path) -> Path:
     """Folder of the whole model that trials start from: the study's checkpoint, or the base made of a preset."""
-    if study.model.checkpoint is not None:
-        return resolve(prepared.parents[2], study.model.checkpoint)
-    return prepared / BASE
+    return checkpoint_of(study, prepared.parents[2]) or prepared / BASE
 
 
 def load_model(source: Path) -> Any:
@@ -180,10 +132,12 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
 
     torch.manual_seed(seed)
     source = source_of(study, prepared)
-    adapted = init is not None and (Path(init) / "adapter_config.json").exists()
-    model = load_model(source if adapted or init is None else Path(init))
-    if study.lora.rank or adapted:
-        model = _with_lora(model, study, init if adapted else None)
+    adapter = adapter_of(init)
+    model = load_model(source if adapter or init is None else Path(init))
+    if study.lora.rank or adapter:
+        # inside the language model only: the vision tower has layers of the same names
+        targets = r".*language_model.*\.(" + "|".join(map(re.escape, study.lora.targets or LORA_TARGETS)) + ")"
+        model = with_lora(model, study, adapter, targets, "language model")
     elif init is None and study.task == "vlm" and study.vlm.trains == "projector":
         for module in model.model.multi_modal_projector.modules():
             if isinstance(module, torch.nn.Linear):
@@ -193,46 +147,20 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
     return model.to(the_device())
 
 
-def _with_lora(model: Any, study: Study, init: str | None) -> Any:
-    """The model with low-rank weights on the language model's linear layers, new or those of `init`."""
-    from peft import LoraConfig, PeftModel, get_peft_model
-
-    if init is not None:
-        return PeftModel.from_pretrained(model, init, is_trainable=True, local_files_only=True)
-    lora = study.lora
-    # inside the language model only: the vision tower has layers of the same names
-    targets = r".*language_model.*\.(" + "|".join(map(re.escape, lora.targets or LORA_TARGETS)) + ")"
-    try:
-        return get_peft_model(
-            model,
-            LoraConfig(
-                r=lora.rank,
-                lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a float does as well
-                target_modules=targets,
-            ),
-        )
-    except ValueError as error:
-        raise StudyError(f"lora.targets {lora.targets} name no layer of the language model ({error})") from error
-
-
 def set_trained(model: Any, part: str) -> None:
     """Freeze all but a part: `projector`, `language` (projector and language model), `all`, or `lora`."""
+    parts = {
+        "all": ("",),
+        "projector": ("multi_modal_projector",),
+        "language": ("multi_modal_projector", "language_model", "lm_head"),
+        "lora": ("lora_",),
+    }
     for name, parameter in model.named_parameters():
-        projector = "multi_modal_projector" in name
-        parameter.requires_grad_(
-            {
-                "all": True,
-                "projector": projector,
-                "language": projector or "language_model" in name or "lm_head" in name,
-                "lora": "lora_" in name,
-            }[part]
-        )
+        parameter.requires_grad_(any(word in name for word in parts[part]))
 
 
-def image_mean_std(source: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def image_mean_std(source: Path) -> Normal:
     """How the model's images are normalised: its preprocessor's, or CLIP's."""
-    from engine.tasks.shared.batches import CLIP_MEAN, CLIP_STD
-
     try:
         told = json.loads((source / "preprocessor_config.json").read_text())
         return tuple(told["image_mean"]), tuple(told["image_std"])

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.errors import StudyError
+from engine.tasks.shared.checkpoints import load_tokenizer
 from engine.tasks.shared.tokens import BOS, EOS, PAD, byte_level_bpe
 from engine.tasks.vlm.model import IMAGE_TOKEN, NO_LABEL, image_shape
 
@@ -46,22 +47,6 @@ def train_base_tokenizer(texts: Iterator[str], vocabulary: int, folder: Path) ->
     )  # fmt: skip
     assert (fast.pad_token_id, fast.bos_token_id, fast.eos_token_id) == (PAD, BOS, EOS)
     fast.save_pretrained(folder)
-
-
-def load_tokenizer(source: Path) -> Any:
-    """The tokenizer of a checkpoint's folder.
-
-    Raises: StudyError when it is missing or not readable.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(str(source), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers raises what it happens to meet: OSError, ValueError, TypeError, …
-        told = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise StudyError(
-            f"{source} has no tokenizer that can be read ({told}); copy its tokenizer files there"
-        ) from error
 
 
 def plain(text: str) -> str:

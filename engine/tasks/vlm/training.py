@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,9 @@ from numpy.typing import NDArray
 
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
-from engine.tasks.shared.training import autocast, batches, extent, fit
+from engine.tasks.shared.batches import Normal, to_pixels
+from engine.tasks.shared.caches import read_meta
+from engine.tasks.shared.training import accumulate, batches, course, fit, micro_batch
 from engine.tasks.vlm.model import NO_LABEL, answer_losses, set_trained
 from engine.tasks.vlm.text import collate
 
@@ -37,12 +38,12 @@ class Examples:
     starts: NDArray[np.int64]
     head: NDArray[np.int64]
     pad: int
-    normal: tuple[tuple[float, ...], tuple[float, ...]]
+    normal: Normal
 
     @classmethod
     def of(cls, prepared: Path, name: str) -> Examples:
         """Those that `prepare` wrote under the name."""
-        meta = json.loads((prepared / "meta.json").read_text())
+        meta = read_meta(prepared)
         images, tokens = (np.load(prepared / f"{name}-{kind}.npy", mmap_mode="r") for kind in ("images", "tokens"))
         told = meta["examples"][name]
         starts = np.full(len(tokens), told["start"], np.int64) if "start" in told else np.asarray(told["starts"])
@@ -55,18 +56,7 @@ class Examples:
 
         made = collate(self.tokens[rows].astype(np.int64), self.starts[rows], self.head, self.pad)
         ids, mask, labels = (torch.from_numpy(part).to(device) for part in made)
-        return ids, mask, labels, normalised(self.images[rows], device, self.normal)
-
-
-def normalised(
-    images: NDArray[np.uint8], device: torch.device, normal: tuple[tuple[float, ...], tuple[float, ...]]
-) -> torch.Tensor:
-    """(rows, side, side, 3) bytes as (rows, 3, side, side); normal: mean and standard deviation of each colour."""
-    import torch
-
-    pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(255)
-    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in normal)
-    return pixels.sub_(mean).div_(std)
+        return ids, mask, labels, to_pixels(self.images[rows], device, self.normal)
 
 
 def backward(model: Any, micro: int) -> Callable[[Batch], float]:
@@ -74,15 +64,12 @@ def backward(model: Any, micro: int) -> Callable[[Batch], float]:
 
     def run(batch: Batch) -> float:
         ids, mask, labels, pixels = batch
-        words = int((labels != NO_LABEL).sum())
-        total = 0.0
-        for at in range(0, len(ids), micro):
-            part = slice(at, at + micro)
-            with autocast(ids.device):
-                loss = answer_losses(model, ids[part], mask[part], labels[part], pixels[part]).sum() / max(1, words)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-        return total
+        words = max(1, int((labels != NO_LABEL).sum()))
+
+        def loss(at: slice) -> torch.Tensor:
+            return answer_losses(model, ids[at], mask[at], labels[at], pixels[at]).sum() / words
+
+        return accumulate(ids.device, len(ids), micro, loss)
 
     return run
 
@@ -92,16 +79,15 @@ def train_rows(
 ) -> bool:
     """Train a part of the model on the job's rows. True, or False when the trial was dropped."""
     set_trained(model, part)
-    batch, steps = extent(study, len(rows), job.samples)
-    _, whole = extent(study, len(rows), job.horizon or job.samples)
+    way = course(study, len(rows), job)
     device = next(model.parameters()).device
 
     def inputs(order: Iterator[NDArray[np.int64]]) -> Iterator[Batch]:
         return (examples.batch(chosen, device) for chosen in order)
 
     return fit(
-        model, study, job, report, steps=steps, whole=whole, order=batches(rows, job.samples, batch, job.seed),
-        inputs=inputs, backward=backward(model, job.micro_batch or study.train.micro_batch or batch), **OPTIMIZER,
+        model, study, job, report, way, order=batches(rows, job.samples, way.batch, job.seed),
+        inputs=inputs, backward=backward(model, micro_batch(study, job, way.batch)), **OPTIMIZER,
     )  # fmt: skip
 
 

@@ -24,74 +24,77 @@ ROOT = Path(__file__).resolve().parents[3]
 TASK = '''
 """Task `letters`: a table of how likely each letter follows each, judged by held-out text."""
 
-from pathlib import Path
-
 import numpy as np
 
 from engine.records.metric import Metric
-from engine.tasks.contract import Job, Report, Task, Traits
+from engine.tasks.contract import Traits
+from engine.tasks.shared.caches import make_caches
+from engine.tasks.shared.task import TrainingTask
 from engine.tasks.shared.tokens import captions
-from engine.tasks.shared.training import batches, extent, fit
+from engine.tasks.shared.training import batches, course, fit
 
 
 def pairs(rows):
     """(rows, 2, 24) letters and those that follow them."""
     table = np.full((len(rows.data), 25), 32, np.uint8)
-    for row, text in zip(table, captions(rows.data, rows.good)):
+    for row, text in zip(table, captions(rows)):
         letters = text.encode("ascii", "replace")[:25]
         row[: len(letters)] = np.frombuffer(letters, np.uint8)
     return np.stack([table[:, :-1], table[:, 1:]], 1) % 128
 
 
-class Letters(Task):
+def loss_of(model, file, chosen=...):
+    import torch
+    from torch.nn import functional
+
+    part = torch.from_numpy(np.load(file)[chosen]).long()
+    return functional.cross_entropy(model(part[:, 0]).flatten(0, 1), part[:, 1].flatten())
+
+
+class Letters(TrainingTask):
     """The table is (letter, next letter) of logits."""
 
     traits = Traits(
         version=1, needs=("dataset.text", "evaluation.path"), reads_evaluation=frozenset({"text"}),
         suits=frozenset({"text"}), runs=frozenset({"combine", "seeds"}),
     )
+    training_rows = "train.npy"
 
     def metrics(self, study, prepared):
         return [Metric("nats", False, 0, 5)]
 
     def prepare(self, study, folder, train, evaluation, workers, progress):
-        target = folder / ".djsb" / "cache" / "letters"
-        target.mkdir(parents=True, exist_ok=True)
-        for name, rows in (("train", train), ("eval", evaluation)):
-            np.save(target / f"{name}.npy", pairs(rows))
-        return target
-
-    def run(self, study, prepared, job, report):
-        import torch
-        from torch.nn import functional
-
-        torch.manual_seed(job.seed)
-        model = torch.nn.Embedding(128, 128)
-        rows = np.load(job.rows) if job.rows else np.arange(50)
-        held, train = (torch.from_numpy(np.load(prepared / f"{n}.npy")).long() for n in ("eval", "train"))
-
-        def loss_of(part):
-            return functional.cross_entropy(model(part[:, 0]).flatten(0, 1), part[:, 1].flatten())
-
-        def backward(chosen):
-            loss = loss_of(train[torch.from_numpy(chosen)])
-            loss.backward()
-            return float(loss)
-
-        batch, steps = extent(study, len(rows), job.samples)
-        if not fit(
-            model, study, job, report, steps=steps, whole=extent(study, len(rows), job.horizon or job.samples)[1],
-            order=batches(rows, job.samples, batch, job.seed), inputs=lambda order: order, backward=backward,
-        ):
+        def make(target):
+            for name, rows in (("train", train), ("eval", evaluation)):
+                np.save(target / f"{name}.npy", pairs(rows))
             return {}
-        if job.output:
-            Path(job.output).mkdir()
-            torch.save(model.state_dict(), Path(job.output) / "table.pt")
-        return {job.trial: {"nats": float(loss_of(held))}}
 
-    def calibrate(self, study, prepared):
-        self.run(study, prepared, Job("calibration", "", 64, 0, None, ""), Report(lambda kind, content: None))
-        return 1e-4, 0.01
+        return make_caches(folder, "letters", make)
+
+    def build(self, study, prepared, seed, init):
+        import torch
+
+        torch.manual_seed(seed)
+        return torch.nn.Embedding(128, 128)
+
+    def train(self, model, study, prepared, rows, job, report):
+        def backward(chosen):
+            loss = loss_of(model, prepared / "train.npy", chosen)
+            loss.backward()
+            return float(loss.detach())
+
+        way = course(study, len(rows), job)
+        order = batches(rows, job.samples, way.batch, job.seed)
+        return fit(model, study, job, report, way, order=order, inputs=iter, backward=backward)
+
+    def evaluate(self, model, study, prepared):
+        return {"nats": float(loss_of(model, prepared / "eval.npy").detach())}
+
+    def save(self, model, study, prepared, folder):
+        import torch
+
+        folder.mkdir()
+        torch.save(model.state_dict(), folder / "table.pt")
 
 
 TASK = Letters()

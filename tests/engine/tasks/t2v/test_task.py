@@ -434,7 +434,7 @@ def test_what_a_study_lacks_is_said(change: Row, told: str) -> None:
     [
         ({"model": {"preset": "easyanimate"}}, "no weights of its own; set model.checkpoint"),
         ({"lora": {"rank": 4}}, "lora needs model.checkpoint"),
-        ({"video": {"samples": 4, "clip": "../data"}}, r"video\.clip: .*config\.json cannot be read"),
+        ({"video": {"samples": 4, "clip": "../data"}}, r"video\.clip: .* is no transformers checkpoint"),
         ({"video": {"vbench_prompts": "../nowhere.txt"}}, r"video\.vbench_prompts: .* cannot be read"),
     ],
 )

@@ -1,0 +1,38 @@
+"""A task's caches of a study: a folder that is complete once its meta.json is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from engine.tasks.contract import Progress, Rows
+
+
+def make_caches(folder: Path, name: str, make: Callable[[Path], dict[str, Any]]) -> Path:
+    """`FOLDER/.djsb/cache/NAME`, which `make` fills unless it is complete; what `make` returns is its meta.json."""
+    target = folder / ".djsb" / "cache" / name
+    if not (target / "meta.json").exists():
+        target.mkdir(parents=True, exist_ok=True)
+        scratch = target / "meta.tmp"
+        scratch.write_text(json.dumps(make(target)))
+        scratch.replace(target / "meta.json")
+    return target
+
+
+def read_meta(prepared: Path) -> dict[str, Any]:
+    """The meta.json of caches."""
+    meta: dict[str, Any] = json.loads((prepared / "meta.json").read_text())
+    return meta
+
+
+def in_turn(train: Rows, evaluation: Rows, progress: Progress | None) -> Iterator[tuple[str, Rows, Progress | None]]:
+    """(`train` or `eval`, its rows, their part of the progress) of both."""
+    counts = len(train.data), len(evaluation.data)
+
+    def after(before: int) -> Progress | None:
+        return None if progress is None else lambda done, _: progress(before + done, sum(counts))
+
+    yield "train", train, after(0)
+    yield "eval", evaluation, after(counts[0])
