@@ -404,7 +404,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(
 
 
 def test_a_package_that_is_missing_is_named_with_its_remedy(moving: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.tasks.t2v.task.find_spec", lambda _: None)
+    monkeypatch.setattr("engine.tasks.shared.checkpoints.find_spec", lambda _: None)
     with (study := open_study(moving.study, 1)).store, pytest.raises(StudyError) as caught:
         _ = study.prepared
     assert "needs diffusers and av and cv2; install with: pip install 'djsb[t2v]'" in str(caught.value)

@@ -273,7 +273,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(
 
 
 def test_a_package_that_is_missing_is_named_with_its_remedy(shown: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.tasks.vlm.data.find_spec", lambda _: None)
+    monkeypatch.setattr("engine.tasks.shared.checkpoints.find_spec", lambda _: None)
     shown.set({**CAPTION, "lora": {"rank": 4}})
     with (study := open_study(shown.study, 1)).store, pytest.raises(StudyError) as caught:
         _ = study.prepared
