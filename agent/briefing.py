@@ -42,7 +42,7 @@ def _study(opened: OpenStudy) -> str:
     study = opened.study
     share, seeds = last_rung(opened)
     stages = Counter(
-        t.stage for t in trials.of_setup(opened.store, opened.context) if t.state == "COMPLETE" and not t.fresh
+        t.stage for t in trials.of_setup(opened.store, opened.setup) if t.state == "COMPLETE" and not t.fresh
     )
     finished = ", ".join(f"{stage} {n}" for stage, n in sorted(stages.items())) or "none"
     return "\n".join(
@@ -99,7 +99,7 @@ def _statistics(opened: OpenStudy) -> str:
 
 
 def _clusters(opened: OpenStudy) -> str:
-    table = results.STATISTICS.get(opened.store, opened.context)
+    table = results.STATISTICS.get(opened.store, opened.setup)
     if table is None:
         return ""
     groups: dict[int, list[str]] = {}
@@ -160,7 +160,7 @@ def _prompts(opened: OpenStudy) -> str:
 def _asked(opened: OpenStudy) -> str:
     """What was proposed and refused, rejected or decided on, by anyone but the loop itself."""
     earlier = [
-        p for p in proposals.of_context(opened.store, opened.context)
+        p for p in proposals.of_setup(opened.store, opened.setup)
         if p.stage != "confirm"
         and (p.origin in ("person", "model") or p.status in ("refused", "rejected", "edited"))
     ]  # fmt: skip

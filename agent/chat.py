@@ -59,7 +59,7 @@ class Chat:
         """
         settings = self.opened.study.agent
         model = connect(settings)
-        spending = Spending(self.opened.store.file, self.opened.context, settings)
+        spending = Spending(self.opened.store.file, self.opened.setup, settings)
         agent: Any = create_agent(
             model, [safely(tool) for tool in [*Tools(self.opened).all(), self.suggest]],
             system_prompt=prompt("chat", briefing=write_briefing(self.opened, self.limit)),
@@ -137,6 +137,6 @@ def _with_store(opened: OpenStudy, store: Store) -> OpenStudy:
     from dataclasses import replace
 
     copy = replace(opened, store=store)
-    for name in ("data", "scan", "op_plan", "statistic_columns", "pool_size", "cuts", "context", "metrics"):
+    for name in ("data", "scan", "op_plan", "statistic_columns", "pool_size", "cuts", "setup", "metrics"):
         copy.__dict__[name] = getattr(opened, name)
     return copy

@@ -46,7 +46,7 @@ class Question(Generic[Reply]):
         """
         self.messages.append(HumanMessage(text))
         model = connect(self.settings)
-        spending = Spending(self.opened.store.file, self.opened.context, self.settings)
+        spending = Spending(self.opened.store.file, self.opened.setup, self.settings)
         agent: Any = create_agent(
             model, [safely(tool) for tool in Tools(self.opened).all()], system_prompt=self.system,
             response_format=ToolStrategy(self.form, handle_errors=self._invalid),

@@ -22,8 +22,8 @@ CHARACTERS = 3  # of a token, at least: for servers that count nothing, and to k
 class Spending:
     """The model's account in one study. Every method opens the database anew: LangChain calls from its own threads."""
 
-    def __init__(self, database: Path, context: str, settings: AgentSection) -> None:
-        self.database, self.context, self.settings = database, context, settings
+    def __init__(self, database: Path, setup: str, settings: AgentSection) -> None:
+        self.database, self.setup, self.settings = database, setup, settings
 
     def check(self, characters: int) -> None:
         """Raises: ModelError when a call of that many characters would pass the study's cap."""
@@ -53,7 +53,7 @@ class Spending:
         cost, model = self.cost(read, written), self.settings.model
         with Store(self.database, readonly=True) as store:
             model_calls.add(store, ModelCall(
-                self.context, purpose, model, read, written, estimated, round(seconds, 3), cost, outcome
+                self.setup, purpose, model, read, written, estimated, round(seconds, 3), cost, outcome
             ))  # fmt: skip
 
 

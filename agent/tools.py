@@ -92,7 +92,7 @@ class Tools:
     def trials(self, pool: str) -> str:
         """The trials of one pool: seed, steps, state, cost in device-seconds, metrics."""
         with _view(self.opened) as view:
-            shown = [t for t in trials.of_pool(view.store, pool) if t.context == view.context and not t.fresh]
+            shown = [t for t in trials.of_pool(view.store, pool) if t.setup == view.setup and not t.fresh]
             shown.sort(key=lambda t: (t.samples, t.seed))
             fields = ("id", "seed", "samples", "horizon", "stage", "state", "seconds")
             answer = [

@@ -123,7 +123,7 @@ def compared(folder: Path, lineage: list[Row]) -> Iterator[tuple[str, Row]]:
         stored = [opened.store.one("SELECT content FROM pools WHERE id = ?", (c["recipe"]["pool"],)) for c in cycles]
         pools = [pool_from_json(json.loads(row["content"])) for row in stored if row]
         runs = [
-            metrics.by_pool(opened.store, c["context"], True, ("confirm",))[r["pool"], r["samples"], r["samples"]]
+            metrics.by_pool(opened.store, c["setup"], True, ("confirm",))[r["pool"], r["samples"], r["samples"]]
             for c in cycles
             for r in [c["recipe"]]
         ]

@@ -25,7 +25,7 @@ from engine.journal.results import Result
 from engine.journal.store import Row, Store
 from engine.records.metric import Metric
 from engine.records.pool import Layer, Pool, Slice
-from engine.records.proposal import PoolRequest, Proposal
+from engine.records.proposal import Arm, Proposal
 from engine.runner.accounts import Accounts
 from engine.runner.trial_book import TrialBook
 from engine.settings.study import STAGES, Study
@@ -75,8 +75,8 @@ def write_study(folder: Path) -> None:
     made = pools()
     with Store(folder / STATE_FOLDER / DATABASE) as store, store.transaction():
         store.put(
-            "studies",
-            {"context": CONTEXT, "name": "bench", "dataset": "d", "evaluation": "e",
+            "setups",
+            {"setup": CONTEXT, "name": "bench", "dataset": "d", "evaluation": "e",
              "config": study.model_dump_json(), "version": "0", "at": stamp(0)},
         )  # fmt: skip
         Result[Any]("metric_scales", Any).put(store, CONTEXT, [asdict(Metric(m, True, 0.0, 1.0)) for m in METRICS])
@@ -114,7 +114,7 @@ def _trials(made: list[tuple[Pool, str, str, Slice | None]], rng: random.Random)
         state = "WAITING" if left <= WAITING else "RUNNING" if left <= WAITING + RUNNING else "COMPLETE"
         began = place * 3.0
         yield {
-            "id": f"{rng.getrandbits(48):012x}", "context": CONTEXT, "pool": pool.id, "seed": seed, "init": None,
+            "id": f"{rng.getrandbits(48):012x}", "setup": CONTEXT, "pool": pool.id, "seed": seed, "init": None,
             "samples": SAMPLES, "horizon": SAMPLES, "stage": STAGES[0] if seed < 5 else STAGES[1],
             "proposal": f"proposal{seed}", "state": state, "attempts": int(state != "WAITING"), "estimate": 3.0,
             "seconds": rng.uniform(2, 4) if state == "COMPLETE" else None, "resumed": 0, "error": None,
@@ -152,7 +152,7 @@ def _proposals(store: Store, made: list[tuple[Pool, str, str, Slice | None]], tr
     """One proposal for every ten pools; the last of them wait for a person."""
     for start in range(0, len(made), 10):
         asked = [
-            PoolRequest(pool=asdict(p), label=label, kind=kind, samples=SAMPLES)  # type: ignore[arg-type]
+            Arm(pool=asdict(p), label=label, kind=kind, samples=SAMPLES)  # type: ignore[arg-type]
             for p, label, kind, _ in made[start : start + 10]
         ]
         proposal = Proposal(
@@ -162,7 +162,7 @@ def _proposals(store: Store, made: list[tuple[Pool, str, str, Slice | None]], tr
         content = {**proposal.model_dump(mode="json"), "gate": "allowed"}
         store.put(
             "proposals",
-            {"id": proposal.id, "context": CONTEXT, "origin": proposal.origin, "kind": proposal.kind,
+            {"id": proposal.id, "setup": CONTEXT, "origin": proposal.origin, "kind": proposal.kind,
              "stage": proposal.stage, "content": json.dumps(content), "cost": 30.0,
              "status": "queued" if start + 30 > len(made) else "approved", "at": stamp(start)},
         )  # fmt: skip

@@ -59,7 +59,7 @@ def _write_parquet(rows: Iterable[Row], file: Path) -> None:
 def results(folder: Path, format_: str) -> str:
     """Every measured value: pool (the control is `control`), label, seed, stage, samples, metric, value."""
     opened = view_study(folder)
-    rows = [asdict(measured) for measured in every(opened.store, opened.context)]
+    rows = [asdict(measured) for measured in every(opened.store, opened.setup)]
     if format_ == "json":
         return json.dumps(rows, indent=2) + "\n"
     text = io.StringIO()

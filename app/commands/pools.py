@@ -21,7 +21,7 @@ def pools(folder: Path, workers: int | None, notice: Notice) -> Row:
     opened = open_study(folder, workers, notice)
     with opened.store, EngineLock(opened.state):
         cuts = opened.cuts
-        if setups.get(opened.store, opened.context) is None:
+        if setups.get(opened.store, opened.setup) is None:
             opened.record(measured=False)
         record_cuts(opened)
         good = opened.scan.good

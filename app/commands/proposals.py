@@ -6,7 +6,7 @@ from pathlib import Path
 
 from app.text.printable import say_table
 from engine.base.amounts import format_seconds
-from engine.journal.proposals import of_context
+from engine.journal.proposals import of_setup
 from engine.journal.store import Row
 from engine.proposals.queue import proposal_rows
 from engine.study.view import view_study
@@ -15,7 +15,7 @@ from engine.study.view import view_study
 def proposals(folder: Path, status: str | None) -> list[Row]:
     """Every proposal of the study, oldest first; of one status if asked."""
     opened = view_study(folder)
-    listed = of_context(opened.store, opened.context, None if status is None else (status,))
+    listed = of_setup(opened.store, opened.setup, None if status is None else (status,))
     return proposal_rows(opened, [p.id for p in listed])
 
 

@@ -17,7 +17,7 @@ def readmit(folder: Path, pool: str, why: str) -> Row:
     from engine.search.race import readmit as undo
 
     opened = view_study(folder)
-    dropped = drops.standing(opened.store, opened.context)
+    dropped = drops.standing(opened.store, opened.setup)
     missing = f"the race has dropped no pool {pool!r}; djsb rank names those that it has"
     chosen = by_beginning((d.pool for d in dropped), pool, missing)
     undo(opened, chosen, person(), why or "no reason given")

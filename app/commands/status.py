@@ -27,14 +27,14 @@ def status(folder: Path) -> Row:
     from engine.evidence.sentences import insights
 
     opened = view_study(folder)
-    store, context = opened.store, opened.context
-    counts = trials.counts(store, context)
+    store, setup = opened.store, opened.setup
+    counts = trials.counts(store, setup)
     stages = [{"stage": stage, "trials": counts.get(stage) or {}} for stage in STAGES]
     elsewhere = scaling.trials_of(opened)  # in contexts of their own
     if elsewhere:
         stages.append({"stage": scaling.STAGE, "trials": dict(Counter(t.state for t in elsewhere))})
-    running = trials.running(store, context, [t.id for t in elsewhere])
-    waiting = proposals.of_context(store, context, proposals.OPEN)
+    running = trials.running(store, setup, [t.id for t in elsewhere])
+    waiting = proposals.of_setup(store, setup, proposals.OPEN)
     last = next(iter(events.last(store, 1)), None)
     return {
         "name": opened.study.name, "engine": engine_pid(folder.resolve() / STATE_FOLDER), "stages": stages,

@@ -41,19 +41,19 @@ def probed(opened: OpenStudy, ranked: Sequence[Ranked], left_out: Sequence[Row])
     samples = {
         r["samples"]
         for r in opened.store.query(
-            "SELECT DISTINCT samples FROM trials WHERE context = ? AND stage = 'probe'", (opened.context,)
+            "SELECT DISTINCT samples FROM trials WHERE setup = ? AND stage = 'probe'", (opened.setup,)
         )
     }
     entries = {r.pool.id: r.entry().to_json() for r in ranked if r.kind == "single" and r.samples in samples}
     out = {(r["statistic"], r["bucket"]): r for r in left_out}
-    terms = results.TERMS.get(opened.store, opened.context) or {}
+    terms = results.TERMS.get(opened.store, opened.setup) or {}
     nothing = {"change": None, "verdict": "unclear"}
     rows: list[Row] = [
         {"pool": c.pool.id, "op": c.op, "statistic": c.statistic, "bucket": c.bucket, "kept": c.kept,
          "entropy": c.entropy, "slice": str(c.pool.slices[0]) if c.pool.slices else "all rows",
          "terms": [asdict(t) for t in terms.get(c.pool.id, ())],
          "entry": out.get((c.statistic, c.bucket)) or entries.get(c.pool.id) or nothing}
-        for c in pools.cuts(opened.store, opened.context)
+        for c in pools.cuts(opened.store, opened.setup)
     ]  # fmt: skip
     cells = {(r["statistic"], r["bucket"]): r["entry"] for r in rows}
     best: dict[str, float] = {}
@@ -69,7 +69,7 @@ def probed(opened: OpenStudy, ranked: Sequence[Ranked], left_out: Sequence[Row])
 
 def unprobed(opened: OpenStudy) -> list[str]:
     """OPs of the study that no pool was cut for."""
-    used = {cut.op for cut in pools.cuts(opened.store, opened.context)}
+    used = {cut.op for cut in pools.cuts(opened.store, opened.setup)}
     return [op for op in opened.study.ops if op not in used] if used else []
 
 
@@ -163,7 +163,7 @@ class Candidate:
 
 def confirmed(opened: OpenStudy) -> list[Candidate]:
     """The candidates on fresh seeds, best first, metric by metric (of all measured metrics, main ones first)."""
-    table = measured.by_pool(opened.store, opened.context, True, ("confirm",))
+    table = measured.by_pool(opened.store, opened.setup, True, ("confirm",))
     found = []
     main = list(opened.main_metrics)
     metrics = [*main, *(m for m in opened.metrics if m not in main)]
@@ -185,8 +185,8 @@ def confirmed(opened: OpenStudy) -> list[Candidate]:
 def _control(opened: OpenStudy, samples: int) -> str | None:
     row = opened.store.one(
         "SELECT p.id FROM pools p JOIN trials t ON t.pool = p.id "
-        "WHERE t.context = ? AND p.kind = 'control' AND t.samples = ? ORDER BY p.id LIMIT 1",
-        (opened.context, samples),
+        "WHERE t.setup = ? AND p.kind = 'control' AND t.samples = ? ORDER BY p.id LIMIT 1",
+        (opened.setup, samples),
     )
     return row["id"] if row else None
 
@@ -219,7 +219,7 @@ def spent(opened: OpenStudy) -> Spent | None:
             series.append(total)
         stages[name] = tuple(series)
     hours = (0.0, *((t - began) / 3600 for t in times))
-    limit = results.BUDGET.get(opened.store, opened.context)
+    limit = results.BUDGET.get(opened.store, opened.setup)
     return Spent(hours, stages, sum(r["seconds"] for r in rows), limit)
 
 
@@ -228,13 +228,13 @@ def progress(opened: OpenStudy) -> list[Row]:
     rows = []
     for stage in STAGES:
         states = opened.store.query(
-            "SELECT state, COUNT(*) AS n FROM trials WHERE context = ? AND stage = ? GROUP BY state",
-            (opened.context, stage),
+            "SELECT state, COUNT(*) AS n FROM trials WHERE setup = ? AND stage = ? GROUP BY state",
+            (opened.setup, stage),
         )
         cost = opened.store.one(
             "SELECT coalesce(SUM(c.seconds), 0) AS s FROM costs c JOIN trials t ON t.id = c.trial "
-            "WHERE t.context = ? AND t.stage = ?",
-            (opened.context, stage),
+            "WHERE t.setup = ? AND t.stage = ?",
+            (opened.setup, stage),
         )
         rows.append(
             {"stage": stage, "trials": {r["state"]: r["n"] for r in states}, "seconds": cost["s"] if cost else 0.0}
@@ -258,17 +258,17 @@ def trained(opened: OpenStudy, pool: str, samples: int, label: str) -> tuple[str
     """(quantity, curves of the control and of a pool) over the seeds that both were trained on; fresh ones if any."""
     control = _control(opened, samples)
     name = opened.store.one(
-        "SELECT c.name FROM curve_points c JOIN trials t ON t.id = c.trial WHERE t.context = ? "
+        "SELECT c.name FROM curve_points c JOIN trials t ON t.id = c.trial WHERE t.setup = ? "
         "ORDER BY c.name != 'loss', c.name LIMIT 1",
-        (opened.context,),
+        (opened.setup,),
     )
     if control is None or name is None:
         return "", []
     rows = opened.store.query(
         "SELECT t.pool, t.seed, c.step, c.value FROM curve_points c JOIN trials t ON t.id = c.trial "
-        "WHERE t.context = ? AND t.state = 'COMPLETE' AND t.samples = ? AND c.name = ? AND t.pool IN (?, ?) "
+        "WHERE t.setup = ? AND t.state = 'COMPLETE' AND t.samples = ? AND c.name = ? AND t.pool IN (?, ?) "
         "AND c.value IS NOT NULL ORDER BY t.seed, c.step",
-        (opened.context, samples, name["name"], control, pool),
+        (opened.setup, samples, name["name"], control, pool),
     )
     seeds = {p: {r["seed"] for r in rows if r["pool"] == p} for p in (control, pool)}
     shared = seeds[control] & seeds[pool]
@@ -301,15 +301,15 @@ def decided(opened: OpenStudy) -> list[Row]:
     """Decisions, oldest first, each with what was decided on."""
     return _proposals(opened.store.query(
         "SELECT d.at, d.who, d.verdict, d.why, p.* FROM decisions d JOIN proposals p ON p.id = d.proposal "
-        "WHERE p.context = ? ORDER BY d.id", (opened.context,)
+        "WHERE p.setup = ? ORDER BY d.id", (opened.setup,)
     ))  # fmt: skip
 
 
 def undecided(opened: OpenStudy) -> list[Row]:
     """Proposals that wait for a person, and those that the gate refused."""
     return _proposals(opened.store.query(
-        "SELECT * FROM proposals WHERE context = ? AND status IN ('queued', 'held', 'refused') ORDER BY at, id",
-        (opened.context,)
+        "SELECT * FROM proposals WHERE setup = ? AND status IN ('queued', 'held', 'refused') ORDER BY at, id",
+        (opened.setup,)
     ))  # fmt: skip
 
 
@@ -333,8 +333,8 @@ def failed(opened: OpenStudy) -> list[Row]:
     """Trials that were given up."""
     return opened.store.query(
         "SELECT t.id, p.label, t.seed, t.stage, t.error FROM trials t JOIN pools p ON p.id = t.pool "
-        "WHERE t.context = ? AND t.state = 'FAIL' ORDER BY t.id",
-        (opened.context,),
+        "WHERE t.setup = ? AND t.state = 'FAIL' ORDER BY t.id",
+        (opened.setup,),
     )
 
 

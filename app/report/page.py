@@ -125,25 +125,25 @@ def number(value: float | None, digits: int = 4) -> str:
 
 def gather(opened: OpenStudy) -> Row:
     """Everything that the template names, but the figures."""
-    store, context, study = opened.store, opened.context, opened.study
+    store, setup, study = opened.store, opened.setup, opened.study
     ranked = rank(opened, ("single", "combination"))
     left_out = [r.entry().to_json() for r in degenerate(opened)]
     content: Row = {
         "study": study,
-        "context": context,
-        "recorded": store.one("SELECT * FROM studies WHERE context = ?", (context,)),
+        "setup": setup,
+        "recorded": store.one("SELECT * FROM setups WHERE setup = ?", (setup,)),
         "tested": [r.entry().to_json() for r in ranked],
         "left_out": left_out,
         "unprobed": report_data.unprobed(opened),
-        "duplicates": _json(results.DUPLICATES.get(store, context)),
+        "duplicates": _json(results.DUPLICATES.get(store, setup)),
         "metric_names": [m.name for m in opened.main_metrics],
         "buckets": report_data.probed(opened, ranked, left_out),
-        "statistics": _json(results.STATISTICS.get(store, context)),
-        "metrics": _json(results.METRICS.get(store, context)),
+        "statistics": _json(results.STATISTICS.get(store, setup)),
+        "metrics": _json(results.METRICS.get(store, setup)),
         "lattice": report_data.combined(ranked),
-        "scale": report_data.scaled([a.to_json() for a in results.SCALE.get(store, context) or ()]),
+        "scale": report_data.scaled([a.to_json() for a in results.SCALE.get(store, setup) or ()]),
         "candidates": report_data.confirmed(opened),
-        "recipe": _json(results.RECIPE.get(store, context)),
+        "recipe": _json(results.RECIPE.get(store, setup)),
         "lineage": [c.to_json() for c in lineage(opened)],
         "scaling": _json(scaling_law(opened)),
         "mapped": [m.to_json() for m in judged(opened)],

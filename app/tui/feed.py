@@ -279,7 +279,7 @@ class _Reader:
         return True
 
     def _last_recorded(self) -> str:
-        row = self.view.store.one("SELECT max(at) AS at FROM studies")
+        row = self.view.store.one("SELECT max(at) AS at FROM setups")
         return str(row["at"])
 
     def _send(self, found: Snapshot) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from engine.base.errors import StudyError
 
 
-def digest(value: Any, length: int = 16) -> str:
+def content_id(value: Any, length: int = 16) -> str:
     """Content hash of a JSON value: stable across runs, machines and key order."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=length // 2).hexdigest()

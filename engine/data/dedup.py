@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.errors import DataError
-from engine.base.ids import digest
+from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
 from engine.data import datajuicer
 from engine.data.dataset import Dataset, as_list, utf8
@@ -78,7 +78,7 @@ def planned(section: DedupSection, data: Dataset) -> list[Deduplicator]:
 def removal_id(section: DedupSection, data: Dataset, good: NDArray[np.bool_]) -> str:
     """The name under which removed rows are stored."""
     mask = hashlib.blake2b(np.packbits(good).tobytes(), digest_size=8).hexdigest()
-    return digest([data.fingerprint, data.fields.model_dump(), section.model_dump(), mask, datajuicer.version()])
+    return content_id([data.fingerprint, data.fields.model_dump(), section.model_dump(), mask, datajuicer.version()])
 
 
 def without_duplicates(

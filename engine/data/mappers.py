@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.errors import OpError
-from engine.base.ids import digest
+from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
 from engine.data import datajuicer
 from engine.data.catalogue import IMAGE_TOKEN, MAPPERS_FIXED, check_mapper, mapper_fields, mapper_model
@@ -146,7 +146,7 @@ class Rewriting:
     def dataset(self, rows: Numbers) -> Dataset:
         """All rows of the dataset in their places, these rewritten and the others empty; made unless it is there."""
         suffix = ".jsonl" if isinstance(self.data.reader, JsonlReader) else ".parquet"
-        target = self.folder / f"rows-{digest(rows.tolist(), 12)}{suffix}"
+        target = self.folder / f"rows-{content_id(rows.tolist(), 12)}{suffix}"
         if not target.exists():
             scratch = target.with_name(f".{target.name}")
             change = self.changed(rows, True, (self.folder / "media").absolute())
@@ -192,7 +192,7 @@ def weights_of(name: str, params: dict[str, Any], root: Path) -> str:
 
 def key_of(mappers: Sequence[Rewrite]) -> str:
     """What a chain of mappers is stored under."""
-    return digest([asdict(m) for m in mappers], 12)
+    return content_id([asdict(m) for m in mappers], 12)
 
 
 def _at(value: Any, source: bytes | Path) -> Any:
@@ -305,7 +305,7 @@ def _seed(parts: list[Any]) -> None:
 
     import torch
 
-    number = int(digest(parts, 8), 16)
+    number = int(content_id(parts, 8), 16)
     random.seed(number)
     np.random.seed(number % 2**32)
     torch.manual_seed(number)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from engine.base.arrays import new_array
 from engine.base.errors import OpError
-from engine.base.ids import digest
+from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
 from engine.data import datajuicer
 from engine.data.catalogue import IMAGE_TOKEN, VIDEO_TOKEN, check_params, get_op, missing_needs
@@ -74,7 +74,7 @@ def plan_ops(ops: Mapping[str, Mapping[str, Any]], data: Dataset, root: Path) ->
             left.append(LeftOut(name, reason))
             continue
         items = tuple(sorted(params.items()))
-        key = digest([data.fingerprint, data.fields.model_dump(), name, items, datajuicer.version()])
+        key = content_id([data.fingerprint, data.fields.model_dump(), name, items, datajuicer.version()])
         runs.append(OpRun(name, items, key))
     return runs, left
 

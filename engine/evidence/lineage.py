@@ -21,11 +21,11 @@ TOP = 10  # places that Table 14 compares
 
 def best_checkpoint(view: StudyView) -> str | None:
     """The trial of the confirmed recipe that scored best in the main metrics; None while no recipe is confirmed."""
-    recipe = results.RECIPE.get(view.store, view.context)
+    recipe = results.RECIPE.get(view.store, view.setup)
     if recipe is None:
         return None
-    seed = best_seed(_confirming(view, view.context, recipe), view.main_metrics, view.study.evaluation.aggregate)
-    return trials.whole(view.store, view.context, recipe.pool, recipe.samples, seed)
+    seed = best_seed(_confirming(view, view.setup, recipe), view.main_metrics, view.study.evaluation.aggregate)
+    return trials.whole(view.store, view.setup, recipe.pool, recipe.samples, seed)
 
 
 def best_seed(runs: Runs, metrics: Sequence[Metric], aggregate: Aggregate) -> int:
@@ -60,15 +60,15 @@ def standing(view: StudyView) -> tuple[Place, ...]:
     return tuple(best.values())
 
 
-def _confirming(view: StudyView, context: str, recipe: Recipe) -> Runs:
+def _confirming(view: StudyView, setup: str, recipe: Recipe) -> Runs:
     """Seed → metric → value of a recipe on its fresh seeds."""
-    table = metrics.by_pool(view.store, context, True, ("confirm",))
+    table = metrics.by_pool(view.store, setup, True, ("confirm",))
     return table.get((recipe.pool, recipe.samples, recipe.samples), {})
 
 
 def mean_scores(view: StudyView, recipe: Recipe | None) -> dict[str, float]:
     """Metric → mean of the recipe's checkpoints over its fresh seeds."""
-    runs = _confirming(view, view.context, recipe) if recipe else {}
+    runs = _confirming(view, view.setup, recipe) if recipe else {}
     names = dict.fromkeys(n for r in runs.values() for n in r)
     values = {n: [v for r in runs.values() if (v := r.get(n)) is not None] for n in names}
     return {n: float(np.mean(v)) for n, v in values.items() if v}
@@ -84,7 +84,7 @@ def against_first(view: StudyView, chain: Sequence[str], recipe: Recipe | None) 
     first = results.RECIPE.get(view.store, chain[0])
     if first is None or recipe is None or len(chain) < 2:
         return None
-    table = {"this": _confirming(view, view.context, recipe), "first": _confirming(view, chain[0], first)}
+    table = {"this": _confirming(view, view.setup, recipe), "first": _confirming(view, chain[0], first)}
     (effect,) = effects(
         table, {"this": "first"}, view.main_metrics, aggregate=view.study.evaluation.aggregate,
         confidence=view.study.search.confidence, arms=len(chain) - 1, anytime=False,
@@ -94,10 +94,10 @@ def against_first(view: StudyView, chain: Sequence[str], recipe: Recipe | None) 
 
 def conclusion(view: StudyView, pinned: bool) -> CycleEnd:
     """The result of a cycle. pinned: a further cycle may start from its checkpoint."""
-    store, chain = view.store, [c.context for c in cycles.chain(view.store, view.context)]
+    store, chain = view.store, [c.setup for c in cycles.chain(view.store, view.setup)]
     order, best = standing(view), best_checkpoint(view)
     before = results.CYCLE.get(store, chain[-2]) if len(chain) > 1 else None
-    recipe = results.RECIPE.get(store, view.context)
+    recipe = results.RECIPE.get(store, view.setup)
     return CycleEnd(
         checkpoint=best,
         pinned=best if pinned else None,
@@ -116,7 +116,7 @@ class CycleSummary:
     """
 
     cycle: int
-    context: str
+    setup: str
     init: str | None
     proposal: str | None
     recipe: Recipe | None
@@ -137,17 +137,17 @@ class CycleSummary:
 
 def lineage(view: StudyView) -> list[CycleSummary]:
     """Every cycle from the first to this one."""
-    return [_summary(view, start) for start in cycles.chain(view.store, view.context)]
+    return [_summary(view, start) for start in cycles.chain(view.store, view.setup)]
 
 
 def _summary(view: StudyView, start: CycleStart) -> CycleSummary:
-    store, context = view.store, start.context
-    end = results.CYCLE.get(store, context) or CycleEnd(None, None, None, None, None, None)
+    store, setup = view.store, start.setup
+    end = results.CYCLE.get(store, setup) or CycleEnd(None, None, None, None, None, None)
     kept = checkpoints.kept(store, end.checkpoint) if end.checkpoint else None
-    charged = costs.of_cycle(store, context)
+    charged = costs.of_cycle(store, setup)
     return CycleSummary(
-        start.cycle, context, start.init, start.proposal,
-        results.RECIPE.get(store, context), results.UNCONFIRMED.get(store, context),
+        start.cycle, setup, start.init, start.proposal,
+        results.RECIPE.get(store, setup), results.UNCONFIRMED.get(store, setup),
         end.checkpoint, end.standing, end.moves, end.scores, end.against_first,
         kept.path if kept else None, charged.trials, charged.seconds,
     )  # fmt: skip

@@ -30,7 +30,7 @@ def judged(view: StudyView) -> list[MappedEntry]:
     return [
         MappedEntry(
             **asdict(r.entry()), against=r.label.split(" → ", maxsplit=1)[0], fresh=fresh.get(r.pool.id),
-            rewritten=results.mapped(key_of(r.pool.mappers)).get(view.store, view.context),
+            rewritten=results.mapped(key_of(r.pool.mappers)).get(view.store, view.setup),
         )
         for r in rank(view, ("mapper",))
     ]  # fmt: skip

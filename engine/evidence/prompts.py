@@ -32,7 +32,7 @@ class Column:
     """A cycle's checkpoint that captions. path: its folder, relative to the study's."""
 
     cycle: int
-    context: str
+    setup: str
     trial: str
     path: str
 
@@ -44,11 +44,11 @@ def columns(view: StudyView) -> list[Column]:
     """
     metric = view.main_metrics[0] if view.metrics else None
     asked = []
-    for cycle in cycles.chain(view.store, view.context):
-        end = results.CYCLE.get(view.store, cycle.context)
-        kept = checkpoints.best_kept(view.store, cycle.context, metric, end.checkpoint if end else None)
+    for cycle in cycles.chain(view.store, view.setup):
+        end = results.CYCLE.get(view.store, cycle.setup)
+        kept = checkpoints.best_kept(view.store, cycle.setup, metric, end.checkpoint if end else None)
         if kept is not None:
-            asked.append(Column(cycle.cycle, cycle.context, kept.trial, kept.path))
+            asked.append(Column(cycle.cycle, cycle.setup, kept.trial, kept.path))
     return asked
 
 
@@ -83,7 +83,7 @@ class PromptTable:
 
     def to_json(self) -> dict[str, Any]:
         """As `djsb show prompts --json` prints it."""
-        columns = [{"cycle": c.cycle, "context": c.context, "trial": c.trial} for c in self.columns]
+        columns = [{"cycle": c.cycle, "setup": c.setup, "trial": c.trial} for c in self.columns]
         return {**asdict(self), "columns": columns}
 
 
@@ -91,7 +91,7 @@ def table(view: StudyView) -> PromptTable | None:
     """The study's own prompt first, then the others by their result in the first cycle; None without prompts."""
     answers = {
         c: scores for c in columns(view)
-        if (scores := (results.PROMPTS.get(view.store, c.context) or {}).get(c.trial))
+        if (scores := (results.PROMPTS.get(view.store, c.setup) or {}).get(c.trial))
     }  # fmt: skip
     if not answers:
         return None

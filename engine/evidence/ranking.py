@@ -64,9 +64,9 @@ def rank(
     run decides the same. fresh: judge by the confirming seeds instead of the probing ones. Mapped pools (kind
     `mapper`) are judged against the same rows as they are, or `against_control` against the control like all others.
     """
-    store, context, study = view.store, view.context, view.study
-    table = metrics.by_pool(store, context, fresh, ("confirm",) if fresh else stages)
-    trained = {p.key: p for p in pools.trained(store, context)}
+    store, setup, study = view.store, view.setup, view.study
+    table = metrics.by_pool(store, setup, fresh, ("confirm",) if fresh else stages)
+    trained = {p.key: p for p in pools.trained(store, setup)}
     controls = {key[1:]: key for key, p in trained.items() if p.kind == "control"}
 
     def reference(key: tuple[str, int, int]) -> tuple[str, int, int]:
@@ -79,7 +79,7 @@ def rank(
     names = {key: ":".join(map(str, key)) for key in trained}
     chosen = [k for k, p in trained.items() if p.kind in kinds and k[1:] in controls and k in table]
     # a length that some pools still miss is used only where there is no other: the order of trials must not matter
-    unfinished = trials.unfinished_lengths(store, context)
+    unfinished = trials.unfinished_lengths(store, setup)
     longest: dict[tuple[str, int], float] = {}
     for pool, samples, horizon in sorted(chosen):
         if (samples, horizon) not in unfinished or (pool, horizon) not in longest:
@@ -96,7 +96,7 @@ def rank(
     share = {e.pool: by_name[e.pool].samples / by_name[e.pool].horizon for e in changes}
     furthest = max(share.values(), default=1.0)
     best = chances([e for e in changes if share[e.pool] == furthest])
-    dropped = {} if fresh else {d.pool: d.reason for d in drops.standing(store, context, stages)}
+    dropped = {} if fresh else {d.pool: d.reason for d in drops.standing(store, setup, stages)}
     ranked = [
         replace(
             _ranked(pool, e), samples=pool.samples, share=share[e.pool], best=best.get(e.pool),
@@ -119,7 +119,7 @@ def degenerate(view: StudyView) -> list[Ranked]:
             cut.pool, f"{cut.statistic} {cut.bucket}", "single", cut.op, cut.statistic, cut.bucket, 0, 0.0,
             Effect(cut.pool.id, None, None, None, None, 0, "degenerate", skipped=(cut.reason,)),
         )
-        for cut in pools.cuts(view.store, view.context) if cut.reason
+        for cut in pools.cuts(view.store, view.setup) if cut.reason
     ]  # fmt: skip
 
 
@@ -139,6 +139,6 @@ def best_per_op(ranked: Sequence[Ranked]) -> list[Ranked]:
 
 def metric_series(view: StudyView) -> dict[str, np.ndarray]:
     """Metric → its value in every finished probing trial of the most common length; NaN where it is missing."""
-    probed = metrics.of_probe(view.store, view.context)
+    probed = metrics.of_probe(view.store, view.setup)
     names = dict.fromkeys(name for scores in probed for name in scores)
     return {name: np.array([scores.get(name) for scores in probed], np.float64) for name in names}

@@ -39,14 +39,14 @@ class Answer:
 
 def answer(view: StudyView) -> Answer:
     """The study's current answer, for status, report, UI and language model."""
-    store, context = view.store, view.context
+    store, setup = view.store, view.setup
     recipes = (
         CycleRecipe(**asdict(recipe), cycle=cycle.cycle)
-        for cycle in reversed(cycles.chain(store, context))
-        if (recipe := results.RECIPE.get(store, cycle.context))
+        for cycle in reversed(cycles.chain(store, setup))
+        if (recipe := results.RECIPE.get(store, cycle.setup))
     )
-    concluded = results.RECIPE.at(store, context) is not None
-    return Answer(next(recipes, None), results.UNCONFIRMED.get(store, context), concluded)
+    concluded = results.RECIPE.at(store, setup) is not None
+    return Answer(next(recipes, None), results.UNCONFIRMED.get(store, setup), concluded)
 
 
 def _arms(view: StudyView) -> list[Ranked]:

@@ -20,7 +20,7 @@ def sentences(view: StudyView, stage: str) -> list[Sentence]:
 
 def insights(view: StudyView) -> dict[str, list[Sentence]]:
     """Stage → its stored sentences; stages without any are left out."""
-    stored = {stage: results.insight(stage).get(view.store, view.context) for stage in STAGES}
+    stored = {stage: results.insight(stage).get(view.store, view.setup) for stage in STAGES}
     return {stage: lines for stage, lines in stored.items() if lines}
 
 
@@ -54,7 +54,7 @@ def _probe(view: StudyView) -> list[Sentence]:
     worst = min(ranked, key=lambda r: r.effect.change or 0.0)
     if worst is not ranked[0]:
         lines.append(Sentence(f"{worst.label} does worst: {effect_text(worst)}.", (worst.pool.id,)))
-    if table := results.STATISTICS.get(view.store, view.context):
+    if table := results.STATISTICS.get(view.store, view.setup):
         lines += _redundant(table, ranked)
     return lines
 

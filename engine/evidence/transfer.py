@@ -71,7 +71,7 @@ def _point(view: StudyView, row: StoredProposal, points: int) -> Point:
     assert asked.suggestion is not None and isinstance(asked.suggestion.experiment, Scale)
     experiment, samples = asked.suggestion.experiment, asked.pools[0].samples
     runs = metrics.of_proposal(view.store, row.id)
-    calibration = results.CALIBRATION.get(view.store, runs.context) if runs.context else None
+    calibration = results.CALIBRATION.get(view.store, runs.setup) if runs.setup else None
     per_sample = calibration.flops if calibration else None
     return Point(
         proposal=row.id, pool=experiment.pool, label=asked.pools[-1].label,

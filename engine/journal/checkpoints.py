@@ -30,15 +30,15 @@ def kept(store: Store, trial: str) -> Checkpoint | None:
     return checkpoint if checkpoint and checkpoint.kept else None
 
 
-def best_kept(store: Store, context: str, metric: Metric | None, first: str | None) -> Checkpoint | None:
+def best_kept(store: Store, setup: str, metric: Metric | None, first: str | None) -> Checkpoint | None:
     """The kept checkpoint of trial `first` or, where it is not kept, the best of its cycle, a control's last."""
     order = "DESC" if metric is None or metric.higher_is_better else "ASC"
     row = store.one(
         "SELECT c.trial, c.path, c.bytes, c.kept FROM checkpoints c JOIN trials t ON t.id = c.trial "
         "JOIN pools p ON p.id = t.pool LEFT JOIN metrics m ON m.trial = t.id AND m.name = ? "
-        "WHERE c.kept = 1 AND t.context = ? "
+        "WHERE c.kept = 1 AND t.setup = ? "
         f"ORDER BY c.trial = ? DESC, p.kind = 'control', m.value {order}, c.trial LIMIT 1",
-        (metric.name if metric else "", context, first),
+        (metric.name if metric else "", setup, first),
     )
     return Checkpoint(**row) if row else None
 
@@ -74,7 +74,7 @@ def deleted(store: Store, trial: str) -> None:
     store.execute("UPDATE checkpoints SET kept = 0 WHERE trial = ?", (trial,))
 
 
-def ranked(store: Store, context: str, metric: Metric, without_confirmed: bool) -> list[str]:
+def ranked(store: Store, setup: str, metric: Metric, without_confirmed: bool) -> list[str]:
     """Trials of a setup whose checkpoints are kept and that nothing needs, the best by a metric first.
 
     without_confirmed: leave those of the stage `confirm` out.
@@ -83,8 +83,8 @@ def ranked(store: Store, context: str, metric: Metric, without_confirmed: bool) 
     rows = store.query(
         "SELECT c.trial FROM checkpoints c JOIN trials t ON t.id = c.trial "
         "JOIN metrics m ON m.trial = c.trial AND m.name = ? "
-        f"WHERE c.kept = 1 AND t.context = ? AND NOT (? AND t.stage = 'confirm') AND c.trial NOT IN ({STARTS}) "
+        f"WHERE c.kept = 1 AND t.setup = ? AND NOT (? AND t.stage = 'confirm') AND c.trial NOT IN ({STARTS}) "
         f"ORDER BY m.value {order}, c.trial",
-        (metric.name, context, without_confirmed),
+        (metric.name, setup, without_confirmed),
     )
     return [row["trial"] for row in rows]

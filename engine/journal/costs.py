@@ -29,12 +29,12 @@ class CycleCost:
     seconds: float
 
 
-def of_cycle(store: Store, context: str) -> CycleCost:
+def of_cycle(store: Store, setup: str) -> CycleCost:
     """What the trials of a cycle took."""
     (row,) = store.query(
         "SELECT count(DISTINCT t.id) AS trials, coalesce(sum(c.seconds), 0) AS seconds FROM costs c JOIN trials t "
-        "ON t.id = c.trial WHERE t.context = ?",
-        (context,),
+        "ON t.id = c.trial WHERE t.setup = ?",
+        (setup,),
     )
     return CycleCost(**row)
 
@@ -72,11 +72,11 @@ def of_trial(store: Store, trial: str) -> list[Cost]:
     return [Cost(**row) for row in store.query("SELECT * FROM costs WHERE trial = ?", (trial,))]
 
 
-def by_stage(store: Store, context: str) -> dict[str, float]:
+def by_stage(store: Store, setup: str) -> dict[str, float]:
     """Stage → device-seconds of its trials in a setup."""
     rows = store.query(
         "SELECT t.stage, sum(c.seconds) AS seconds FROM costs c JOIN trials t ON t.id = c.trial "
-        "WHERE t.context = ? GROUP BY t.stage",
-        (context,),
+        "WHERE t.setup = ? GROUP BY t.stage",
+        (setup,),
     )
     return {row["stage"]: row["seconds"] for row in rows}

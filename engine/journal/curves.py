@@ -47,11 +47,11 @@ def names(store: Store, trial: str) -> list[str]:
     return [row["name"] for row in rows]
 
 
-def first_name(store: Store, context: str) -> str | None:
+def first_name(store: Store, setup: str) -> str | None:
     """The curve to draw of a setup's trials: the loss, where there is one."""
     row = store.one(
-        "SELECT c.name FROM curve_points c JOIN trials t ON t.id = c.trial WHERE t.context = ? "
+        "SELECT c.name FROM curve_points c JOIN trials t ON t.id = c.trial WHERE t.setup = ? "
         "ORDER BY c.name != 'loss', c.name LIMIT 1",
-        (context,),
+        (setup,),
     )
     return row["name"] if row else None

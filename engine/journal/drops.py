@@ -23,24 +23,24 @@ class Drop:
     reason: str
 
 
-def add(store: Store, context: str, drop: Drop) -> bool:
+def add(store: Store, setup: str, drop: Drop) -> bool:
     """Write a drop; False where the pool was dropped in this stage before. Call inside a transaction."""
     new = store.execute(
-        "INSERT OR IGNORE INTO drops(context, stage, pool, share, seeds, chance, reason, at) "
+        "INSERT OR IGNORE INTO drops(setup, stage, pool, share, seeds, chance, reason, at) "
         "VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
-        (context, drop.stage, drop.pool, drop.share, drop.seeds, drop.chance, drop.reason, now()),
+        (setup, drop.stage, drop.pool, drop.share, drop.seeds, drop.chance, drop.reason, now()),
     )
     return bool(new)
 
 
-def standing(store: Store, context: str, stages: Sequence[str] | None = None) -> list[Drop]:
+def standing(store: Store, setup: str, stages: Sequence[str] | None = None) -> list[Drop]:
     """Drops of a cycle that nobody has undone. stages: of these only."""
     rows = store.query(
-        "SELECT stage, pool, share, seeds, chance, reason FROM drops WHERE context = ? AND undone IS NULL", (context,)
+        "SELECT stage, pool, share, seeds, chance, reason FROM drops WHERE setup = ? AND undone IS NULL", (setup,)
     )
     return [Drop(**r) for r in rows if stages is None or r["stage"] in stages]
 
 
-def undo(store: Store, context: str, pool: str) -> None:
+def undo(store: Store, setup: str, pool: str) -> None:
     """Take a pool back into the race."""
-    store.execute("UPDATE drops SET undone = ? WHERE context = ? AND pool = ?", (now(), context, pool))
+    store.execute("UPDATE drops SET undone = ? WHERE setup = ? AND pool = ?", (now(), setup, pool))

@@ -11,7 +11,7 @@ from engine.journal.store import Store, now
 class ModelCall:
     """One call. read, written: tokens, `estimated` where the server counts none. cost: dollars, None without price."""
 
-    context: str
+    setup: str
     purpose: str
     model: str | None
     read: int

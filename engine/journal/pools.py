@@ -110,11 +110,11 @@ def beginning(store: Store, start: str) -> list[StoredPool]:
     return [p for p in every(store) if p.id.startswith(start)]
 
 
-def trained(store: Store, context: str) -> list[TrainedPool]:
+def trained(store: Store, setup: str) -> list[TrainedPool]:
     """Every pool that trials of a cycle ask for, once for each length of its trials."""
     rows = store.query(
-        "SELECT DISTINCT p.*, t.samples, t.horizon FROM pools p JOIN trials t ON t.pool = p.id WHERE t.context = ?",
-        (context,),
+        "SELECT DISTINCT p.*, t.samples, t.horizon FROM pools p JOIN trials t ON t.pool = p.id WHERE t.setup = ?",
+        (setup,),
     )
     return [
         TrainedPool(stored_pool(r["content"]), r["label"], r["kind"], r["op"], r["statistic"], r["bucket"], r["at"],
@@ -123,9 +123,9 @@ def trained(store: Store, context: str) -> list[TrainedPool]:
     ]  # fmt: skip
 
 
-def cuts(store: Store, context: str) -> list[PoolCut]:
+def cuts(store: Store, setup: str) -> list[PoolCut]:
     """The buckets of a cycle, by statistic and bucket."""
-    return sorted(_cuts(store, "c.context = ?", context), key=lambda c: (c.statistic, c.bucket))
+    return sorted(_cuts(store, "c.setup = ?", setup), key=lambda c: (c.statistic, c.bucket))
 
 
 def _cuts(store: Store, where: str, value: str) -> list[PoolCut]:
@@ -146,24 +146,24 @@ def cut(store: Store, pool: str) -> PoolCut | None:
     return next(iter(_cuts(store, "c.pool = ?", pool)), None)
 
 
-def are_cut(store: Store, context: str) -> bool:
+def are_cut(store: Store, setup: str) -> bool:
     """True once the buckets of a cycle are stored."""
-    return store.one("SELECT 1 FROM pool_cuts WHERE context = ?", (context,)) is not None
+    return store.one("SELECT 1 FROM pool_cuts WHERE setup = ?", (setup,)) is not None
 
 
-def replace_cuts(store: Store, context: str, buckets: Iterable[PoolCut]) -> None:
+def replace_cuts(store: Store, setup: str, buckets: Iterable[PoolCut]) -> None:
     """Store the buckets of a cycle with their pools, in place of what was there. One transaction."""
     with store.transaction():
-        store.execute("DELETE FROM pool_cuts WHERE context = ?", (context,))
+        store.execute("DELETE FROM pool_cuts WHERE setup = ?", (setup,))
         for cut in buckets:
             add(store, cut.pool, f"{cut.statistic} {cut.bucket}", "single")
             store.put("pool_cuts", {
-                "context": context, "op": cut.op, "statistic": cut.statistic, "bucket": cut.bucket,
+                "setup": setup, "op": cut.op, "statistic": cut.statistic, "bucket": cut.bucket,
                 "pool": cut.pool.id, "kept": cut.kept, "entropy": cut.entropy, "verdict": cut.verdict,
                 "reason": cut.reason,
             })  # fmt: skip
 
 
-def put_entropy(store: Store, context: str, pool: str, entropy: float) -> None:
+def put_entropy(store: Store, setup: str, pool: str, entropy: float) -> None:
     """The word entropy of a bucket's rows, in nats."""
-    store.execute("UPDATE pool_cuts SET entropy = ? WHERE context = ? AND pool = ?", (entropy, context, pool))
+    store.execute("UPDATE pool_cuts SET entropy = ? WHERE setup = ? AND pool = ?", (entropy, setup, pool))

@@ -37,20 +37,18 @@ def by_ids(store: Store, ids: Collection[str]) -> list[StoredProposal]:
     return [_read(r) for r in rows]
 
 
-def of_context(store: Store, context: str, statuses: Collection[str] | None = None) -> list[StoredProposal]:
-    """Proposals of a context, the oldest first; statuses: only these, None: all."""
+def of_setup(store: Store, setup: str, statuses: Collection[str] | None = None) -> list[StoredProposal]:
+    """Proposals of a setup, the oldest first; statuses: only these, None: all."""
     where = f" AND status IN ({_marks(statuses)})" if statuses is not None else ""
-    rows = store.query(
-        f"SELECT * FROM proposals WHERE context = ?{where} ORDER BY at, id", (context, *(statuses or ()))
-    )
+    rows = store.query(f"SELECT * FROM proposals WHERE setup = ?{where} ORDER BY at, id", (setup, *(statuses or ())))
     return [_read(r) for r in rows]
 
 
 def approved_of_kind(store: Store, root: str, kind: str) -> list[StoredProposal]:
-    """The approved proposals of one kind in all cycles that began with this context, the oldest first."""
+    """The approved proposals of one kind in all cycles that began with this setup, the oldest first."""
     rows = store.query(
-        "SELECT * FROM proposals WHERE kind = ? AND status = 'approved' AND (context = ? OR context IN "
-        "(SELECT context FROM cycles WHERE root = ?)) ORDER BY at, id",
+        "SELECT * FROM proposals WHERE kind = ? AND status = 'approved' AND (setup = ? OR setup IN "
+        "(SELECT setup FROM cycles WHERE root = ?)) ORDER BY at, id",
         (kind, root, root),
     )
     return [_read(r) for r in rows]
@@ -59,7 +57,7 @@ def approved_of_kind(store: Store, root: str, kind: str) -> list[StoredProposal]
 def put(
     store: Store,
     key: str,
-    context: str,
+    setup: str,
     proposal: Proposal,
     status: Status,
     cost: float | None,
@@ -67,36 +65,36 @@ def put(
 ) -> None:
     """Store a proposal, or put it in the place of an earlier one. notes: what the gate adds to its content."""
     content = {**proposal.model_dump(mode="json"), **notes}
-    put_content(store, key, context, proposal.origin, proposal.kind, proposal.stage, status, cost, content)
+    put_content(store, key, setup, proposal.origin, proposal.kind, proposal.stage, status, cost, content)
 
 
 def put_content(
-    store: Store, key: str, context: str, origin: str, kind: str, stage: str, status: Status, cost: float | None,
+    store: Store, key: str, setup: str, origin: str, kind: str, stage: str, status: Status, cost: float | None,
     content: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """Store content that may be no whole proposal: a suggestion that could not be drafted."""
     store.put(
         "proposals",
-        {"id": key, "context": context, "origin": origin, "kind": kind, "stage": stage,
+        {"id": key, "setup": setup, "origin": origin, "kind": kind, "stage": stage,
          "content": json.dumps(content), "status": status, "cost": cost, "at": now()},
     )  # fmt: skip
 
 
-def supersede(store: Store, context: str, stage: str, origin: str, current: Collection[str]) -> None:
+def supersede(store: Store, setup: str, stage: str, origin: str, current: Collection[str]) -> None:
     """Undecided proposals of a stage and origin become superseded, but for the current ones."""
     store.execute(
-        "UPDATE proposals SET status = 'superseded' WHERE context = ? AND stage = ? AND origin = ? "
+        "UPDATE proposals SET status = 'superseded' WHERE setup = ? AND stage = ? AND origin = ? "
         f"AND status IN ('queued', 'held', 'refused') AND id NOT IN ({_marks(current)})",
-        (context, stage, origin, *current),
+        (setup, stage, origin, *current),
     )
 
 
-def approved(store: Store, context: str) -> list[StoredProposal]:
-    """Approved proposals of a context, and the one that began it where it is a later cycle; the oldest first."""
+def approved(store: Store, setup: str) -> list[StoredProposal]:
+    """Approved proposals of a setup, and the one that began it where it is a later cycle; the oldest first."""
     rows = store.query(
-        "SELECT * FROM proposals WHERE status = 'approved' AND ((context = ? AND kind != 'cycle') "
-        "OR id = (SELECT proposal FROM cycles WHERE context = ?)) ORDER BY at, id",
-        (context, context),
+        "SELECT * FROM proposals WHERE status = 'approved' AND ((setup = ? AND kind != 'cycle') "
+        "OR id = (SELECT proposal FROM cycles WHERE setup = ?)) ORDER BY at, id",
+        (setup, setup),
     )
     return [_read(r) for r in rows]
 

@@ -33,23 +33,23 @@ class Result(Generic[T]):
     def _adapter(self) -> TypeAdapter[T]:
         return TypeAdapter(self._form)
 
-    def get(self, store: Store, context: str) -> T | None:
+    def get(self, store: Store, setup: str) -> T | None:
         """What is stored; None where nothing is, or nothing came of it."""
-        row = store.one("SELECT content FROM results WHERE context = ? AND name = ?", (context, self.name))
+        row = store.one("SELECT content FROM results WHERE setup = ? AND name = ?", (setup, self.name))
         return self.read(row["content"]) if row else None
 
     def read(self, content: str) -> T | None:
         """The value of a stored text."""
         return None if content == "null" else self._adapter.validate_json(content)
 
-    def put(self, store: Store, context: str, value: T | None) -> None:
+    def put(self, store: Store, setup: str, value: T | None) -> None:
         """Store a value; None: that nothing came of it."""
         content = json.dumps(value, allow_nan=False, default=plain)
-        store.put("results", {"context": context, "name": self.name, "content": content, "at": now()})
+        store.put("results", {"setup": setup, "name": self.name, "content": content, "at": now()})
 
-    def at(self, store: Store, context: str) -> str | None:
+    def at(self, store: Store, setup: str) -> str | None:
         """When it was stored, be it that nothing came of it; None where it was not."""
-        row = store.one("SELECT at FROM results WHERE context = ? AND name = ?", (context, self.name))
+        row = store.one("SELECT at FROM results WHERE setup = ? AND name = ?", (setup, self.name))
         return row["at"] if row else None
 
 
@@ -198,10 +198,10 @@ def mapped(key: str) -> Result[MapperSummary]:
     return Result(f"rewritten:{key}", MapperSummary)
 
 
-def every_mapped(store: Store, context: str) -> list[MapperSummary]:
+def every_mapped(store: Store, setup: str) -> list[MapperSummary]:
     """What all mappers of a cycle did, oldest first."""
-    sql = "SELECT content FROM results WHERE context = ? AND name LIKE 'rewritten:%' ORDER BY at"
-    summaries = (mapped("").read(row["content"]) for row in store.query(sql, (context,)))
+    sql = "SELECT content FROM results WHERE setup = ? AND name LIKE 'rewritten:%' ORDER BY at"
+    summaries = (mapped("").read(row["content"]) for row in store.query(sql, (setup,)))
     return [s for s in summaries if s is not None]
 
 

@@ -144,3 +144,19 @@ def m006_duplicates(db: Database) -> None:
     CREATE TABLE duplicates(dataset TEXT NOT NULL, row INTEGER NOT NULL, original INTEGER NOT NULL, op TEXT NOT NULL,
         PRIMARY KEY(dataset, row));
     """)
+
+
+@migrations()
+def m007_words(db: Database) -> None:
+    """One word for one thing: what makes trials comparable is their setup, as docs and code call it."""
+    db.executescript("""
+    ALTER TABLE studies RENAME TO setups;
+    ALTER TABLE setups RENAME COLUMN context TO setup;
+    ALTER TABLE pool_cuts RENAME COLUMN context TO setup;
+    ALTER TABLE proposals RENAME COLUMN context TO setup;
+    ALTER TABLE trials RENAME COLUMN context TO setup;
+    ALTER TABLE results RENAME COLUMN context TO setup;
+    ALTER TABLE drops RENAME COLUMN context TO setup;
+    ALTER TABLE model_calls RENAME COLUMN context TO setup;
+    ALTER TABLE cycles RENAME COLUMN context TO setup;
+    """)

@@ -1,4 +1,4 @@
-"""The table studies: the setups that the engine worked in; trials of one setup may be compared."""
+"""The table setups: those that the engine worked in; trials of one setup may be compared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.journal.store import Store
 class Setup:
     """dataset, evaluation: content hashes. config: the study's settings, JSON. version: djsb's. at: UTC, ISO 8601."""
 
-    context: str
+    setup: str
     name: str
     dataset: str
     evaluation: str | None
@@ -21,17 +21,17 @@ class Setup:
 
 
 def put(store: Store, setup: Setup) -> None:
-    """Write a setup, in place of what stands under its context. Call inside a transaction."""
-    store.put("studies", asdict(setup))
+    """Write a setup, in place of what stands under its setup. Call inside a transaction."""
+    store.put("setups", asdict(setup))
 
 
-def get(store: Store, context: str) -> Setup | None:
+def get(store: Store, setup: str) -> Setup | None:
     """A setup that the engine has worked in, or None."""
-    row = store.one("SELECT * FROM studies WHERE context = ?", (context,))
+    row = store.one("SELECT * FROM setups WHERE setup = ?", (setup,))
     return Setup(**row) if row else None
 
 
 def last(store: Store) -> Setup | None:
     """The setup that was recorded last, or None."""
-    row = store.one("SELECT * FROM studies ORDER BY at DESC LIMIT 1")
+    row = store.one("SELECT * FROM setups ORDER BY at DESC LIMIT 1")
     return Setup(**row) if row else None

@@ -51,6 +51,10 @@ def _readable_errors(file: Path) -> Iterator[None]:
         raise StoreError(f"{file}: {text}; {remedy}") from error
 
 
+class Outdated(StoreError):
+    """The database lacks steps of the schema, and a reader takes none."""
+
+
 class Store:
     """The database of one study, one connection. Not shared between threads.
 
@@ -75,8 +79,8 @@ class Store:
                 self.connection.execute("PRAGMA synchronous=NORMAL")
                 schema().apply(self.db)
             elif schema().pending(self.db):
-                raise StoreError(
-                    f"{file} is from an older djsb; run djsb auto or djsb pools once to bring it up to date"
+                raise Outdated(
+                    f"{file} is from an older djsb; end its engine, and the same command brings it up to date"
                 )
 
     def _refuse_newer(self) -> None:

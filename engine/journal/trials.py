@@ -44,20 +44,20 @@ def beginning(store: Store, start: str) -> list[Trial]:
     return _trials(store, "WHERE substr(t.id, 1, length(?)) = ? ORDER BY t.id", (start, start))
 
 
-def of_setup(store: Store, context: str) -> list[Trial]:
+def of_setup(store: Store, setup: str) -> list[Trial]:
     """All trials of a setup."""
-    return _trials(store, "WHERE t.context = ?", (context,))
+    return _trials(store, "WHERE t.setup = ?", (setup,))
 
 
-def unfinished(store: Store, context: str) -> list[Trial]:
+def unfinished(store: Store, setup: str) -> list[Trial]:
     """Trials of a setup that wait or run."""
-    return _trials(store, "WHERE t.context = ? AND t.state IN ('WAITING', 'RUNNING')", (context,))
+    return _trials(store, "WHERE t.setup = ? AND t.state IN ('WAITING', 'RUNNING')", (setup,))
 
 
-def changing(store: Store, context: str, since: str) -> list[Trial]:
+def changing(store: Store, setup: str, since: str) -> list[Trial]:
     """Trials of a setup that may change, and those that ended since a time (UTC, ISO 8601)."""
     return _trials(
-        store, "WHERE t.context = ? AND (t.state NOT IN ('COMPLETE', 'CANCELLED') OR t.finished >= ?)", (context, since)
+        store, "WHERE t.setup = ? AND (t.state NOT IN ('COMPLETE', 'CANCELLED') OR t.finished >= ?)", (setup, since)
     )
 
 
@@ -72,41 +72,41 @@ def of_proposal(store: Store, proposal: str) -> list[Trial]:
     return _trials(store, ids, (proposal,))
 
 
-def failed(store: Store, context: str) -> list[Trial]:
+def failed(store: Store, setup: str) -> list[Trial]:
     """Trials of a setup that were given up, by id."""
-    return _trials(store, "WHERE t.context = ? AND t.state = 'FAIL' ORDER BY t.id", (context,))
+    return _trials(store, "WHERE t.setup = ? AND t.state = 'FAIL' ORDER BY t.id", (setup,))
 
 
-def running(store: Store, context: str, others: Sequence[str] = ()) -> list[RunningTrial]:
+def running(store: Store, setup: str, others: Sequence[str] = ()) -> list[RunningTrial]:
     """Trials of a setup that run, by device. others: ids of trials of other setups to look for, too."""
     rows = store.query(
         "SELECT t.*, p.label, p.kind, c.seconds AS charged, "
         "(SELECT max(step) FROM curve_points x WHERE x.trial = t.id) AS step "
         "FROM trials t JOIN pools p ON p.id = t.pool LEFT JOIN costs c ON c.id = t.id || ':' || t.attempts "
-        f"WHERE t.state = 'RUNNING' AND (t.context = ? OR t.id IN ({', '.join('?' * len(others))})) "
+        f"WHERE t.state = 'RUNNING' AND (t.setup = ? OR t.id IN ({', '.join('?' * len(others))})) "
         "ORDER BY t.device, t.started, t.id",
-        (context, *others),
+        (setup, *others),
     )
     return [RunningTrial(**row) for row in rows]
 
 
-def waiting(store: Store, context: str, proposals: Sequence[str]) -> list[QueuedTrial]:
+def waiting(store: Store, setup: str, proposals: Sequence[str]) -> list[QueuedTrial]:
     """Waiting trials of the given proposals, longest first, then in rounds of seeds."""
     rows = store.query(
         "SELECT DISTINCT t.*, p.label, p.kind, p.content FROM trials t JOIN pools p ON p.id = t.pool "
         "JOIN proposal_trials x ON x.trial = t.id "
-        f"WHERE t.state = 'WAITING' AND t.context = ? AND x.proposal IN ({', '.join('?' * len(proposals))}) "
+        f"WHERE t.state = 'WAITING' AND t.setup = ? AND x.proposal IN ({', '.join('?' * len(proposals))}) "
         "ORDER BY t.samples DESC, t.seed, t.id",
-        (context, *proposals),
+        (setup, *proposals),
     )
     return [QueuedTrial(rows=stored_pool(row.pop("content")), **row) for row in rows]
 
 
-def counts(store: Store, context: str) -> dict[str, dict[TrialState, int]]:
+def counts(store: Store, setup: str) -> dict[str, dict[TrialState, int]]:
     """Stage → state → how many trials of a setup."""
     stages: dict[str, dict[TrialState, int]] = {}
     for row in store.query(
-        "SELECT stage, state, count(*) AS n FROM trials WHERE context = ? GROUP BY stage, state", (context,)
+        "SELECT stage, state, count(*) AS n FROM trials WHERE setup = ? GROUP BY stage, state", (setup,)
     ):
         stages.setdefault(row["stage"], {})[row["state"]] = row["n"]
     return stages
@@ -117,22 +117,22 @@ def in_state(store: Store, state: TrialState) -> list[str]:
     return [row["id"] for row in store.query("SELECT id FROM trials WHERE state = ?", (state,))]
 
 
-def mapped_pools(store: Store, context: str) -> list[tuple[Pool, int]]:
+def mapped_pools(store: Store, setup: str) -> list[tuple[Pool, int]]:
     """(pool, seed) of the trials of a setup whose rows mappers change, by pool and seed."""
     rows = store.query(
-        "SELECT DISTINCT p.content, t.seed FROM trials t JOIN pools p ON p.id = t.pool WHERE t.context = ? "
+        "SELECT DISTINCT p.content, t.seed FROM trials t JOIN pools p ON p.id = t.pool WHERE t.setup = ? "
         "AND json_extract(p.content, '$.mappers') IS NOT NULL ORDER BY p.id, t.seed",
-        (context,),
+        (setup,),
     )
     return [(stored_pool(row["content"]), row["seed"]) for row in rows]
 
 
-def durations(store: Store, context: str) -> list[tuple[int, float]]:
+def durations(store: Store, setup: str) -> list[tuple[int, float]]:
     """(samples that it trained itself, device-seconds) of every finished trial; one mean for each number of samples."""
     rows = store.query(
         "SELECT samples - resumed AS samples, avg(seconds) AS seconds, count(*) AS n FROM trials "
-        "WHERE context = ? AND state = 'COMPLETE' GROUP BY samples - resumed",
-        (context,),
+        "WHERE setup = ? AND state = 'COMPLETE' GROUP BY samples - resumed",
+        (setup,),
     )
     return [(row["samples"], row["seconds"]) for row in rows for _ in range(row["n"])]
 
@@ -169,21 +169,20 @@ def cancel(store: Store, trial: str) -> None:
     store.execute("UPDATE trials SET state = 'CANCELLED', finished = ? WHERE id = ?", (now(), trial))
 
 
-def unfinished_lengths(store: Store, context: str) -> set[tuple[int, int]]:
+def unfinished_lengths(store: Store, setup: str) -> set[tuple[int, int]]:
     """(samples, horizon) of trials of the first seed that wait or run."""
     rows = store.query(
-        "SELECT DISTINCT samples, horizon FROM trials WHERE context = ? AND seed = 0 AND state IN "
-        "('WAITING', 'RUNNING')",
-        (context,),
+        "SELECT DISTINCT samples, horizon FROM trials WHERE setup = ? AND seed = 0 AND state IN ('WAITING', 'RUNNING')",
+        (setup,),
     )
     return {(r["samples"], r["horizon"]) for r in rows}
 
 
-def whole(store: Store, context: str, pool: str, samples: int, seed: int) -> str | None:
+def whole(store: Store, setup: str, pool: str, samples: int, seed: int) -> str | None:
     """The id of a pool's whole training on so many samples at a seed."""
     row = store.one(
-        "SELECT id FROM trials WHERE context = ? AND pool = ? AND samples = ? AND horizon = samples AND seed = ?",
-        (context, pool, samples, seed),
+        "SELECT id FROM trials WHERE setup = ? AND pool = ? AND samples = ? AND horizon = samples AND seed = ?",
+        (setup, pool, samples, seed),
     )
     return row["id"] if row else None
 
@@ -216,61 +215,59 @@ def states(store: Store, ids: Collection[str]) -> dict[str, TrialState]:
 def add(store: Store, trial: Trial) -> None:
     """Write a trial that waits, and that its proposal asks for it; one that is there stays as it is."""
     store.execute(
-        "INSERT OR IGNORE INTO trials(id, context, pool, seed, init, samples, horizon, stage, proposal, state) "
+        "INSERT OR IGNORE INTO trials(id, setup, pool, seed, init, samples, horizon, stage, proposal, state) "
         "VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (trial.id, trial.context, trial.pool, trial.seed, trial.init, trial.samples, trial.horizon, trial.stage,
+        (trial.id, trial.setup, trial.pool, trial.seed, trial.init, trial.samples, trial.horizon, trial.stage,
          trial.proposal, trial.state),
     )  # fmt: skip
     store.put("proposal_trials", {"proposal": trial.proposal, "trial": trial.id})
 
 
-def has_others(store: Store, context: str, proposals: Sequence[str]) -> bool:
+def has_others(store: Store, setup: str, proposals: Sequence[str]) -> bool:
     """True when a trial of a setup has a result that other proposals than these asked for first."""
     marks = ", ".join("?" * len(proposals))
-    sql = f"SELECT 1 FROM trials WHERE context = ? AND state = 'COMPLETE' AND proposal NOT IN ({marks}) LIMIT 1"
-    return store.one(sql, (context, *proposals)) is not None
+    sql = f"SELECT 1 FROM trials WHERE setup = ? AND state = 'COMPLETE' AND proposal NOT IN ({marks}) LIMIT 1"
+    return store.one(sql, (setup, *proposals)) is not None
 
 
-def longest_part(store: Store, context: str, key: tuple[str, int, int], seed: int) -> int:
+def longest_part(store: Store, setup: str, key: tuple[str, int, int], seed: int) -> int:
     """Samples of the longest finished trial that is the beginning of another. key: (pool, samples, horizon) of that."""
     pool, samples, horizon = key
     row = store.one(
-        "SELECT max(samples) AS n FROM trials WHERE context = ? AND pool = ? AND horizon = ? AND seed = ? "
+        "SELECT max(samples) AS n FROM trials WHERE setup = ? AND pool = ? AND horizon = ? AND seed = ? "
         "AND samples < ? AND state = 'COMPLETE'",
-        (context, pool, horizon, seed, samples),
+        (setup, pool, horizon, seed, samples),
     )
     return int(row["n"] or 0) if row else 0
 
 
-def finished(store: Store, context: str, pool: str) -> list[Trial]:
+def finished(store: Store, setup: str, pool: str) -> list[Trial]:
     """Finished trials on a pool in a setup, the longest first; those of fresh seeds aside."""
-    rest = (
-        "WHERE t.context = ? AND t.pool = ? AND t.seed < ? AND t.state = 'COMPLETE' ORDER BY t.samples DESC, t.horizon"
-    )
-    return _trials(store, rest, (context, pool, FRESH))
+    rest = "WHERE t.setup = ? AND t.pool = ? AND t.seed < ? AND t.state = 'COMPLETE' ORDER BY t.samples DESC, t.horizon"
+    return _trials(store, rest, (setup, pool, FRESH))
 
 
 def control_of(store: Store, trial: Trial) -> str | None:
     """The pool of the control that trained as long as a trial."""
     row = store.one(
         "SELECT p.id FROM trials t JOIN pools p ON p.id = t.pool "
-        "WHERE t.context = ? AND p.kind = 'control' AND t.samples = ? AND t.horizon = ?",
-        (trial.context, trial.samples, trial.horizon),
+        "WHERE t.setup = ? AND p.kind = 'control' AND t.samples = ? AND t.horizon = ?",
+        (trial.setup, trial.samples, trial.horizon),
     )
     return row["id"] if row else None
 
 
-def main_pool(store: Store, context: str, stage: str) -> Pool | None:
+def main_pool(store: Store, setup: str, stage: str) -> Pool | None:
     """The pool, no control, that most trials of a stage train on."""
     row = store.one(
-        "SELECT p.content FROM trials t JOIN pools p ON p.id = t.pool WHERE t.context = ? AND t.stage = ? "
+        "SELECT p.content FROM trials t JOIN pools p ON p.id = t.pool WHERE t.setup = ? AND t.stage = ? "
         "AND p.kind != 'control' GROUP BY p.id ORDER BY count(*) DESC LIMIT 1",
-        (context, stage),
+        (setup, stage),
     )
     return stored_pool(row["content"]) if row else None
 
 
-def failures(store: Store, context: str) -> list[tuple[str, str]]:
+def failures(store: Store, setup: str) -> list[tuple[str, str]]:
     """(id, error) of the trials that failed for good, in the order of their ends."""
-    sql = "SELECT id, error FROM trials WHERE context = ? AND state = 'FAIL' ORDER BY finished"
-    return [(r["id"], r["error"]) for r in store.query(sql, (context,))]
+    sql = "SELECT id, error FROM trials WHERE setup = ? AND state = 'FAIL' ORDER BY finished"
+    return [(r["id"], r["error"]) for r in store.query(sql, (setup,))]

@@ -1,7 +1,7 @@
 """Cycles (Appendix E.10): checkpoint₀ → recipe₁ → checkpoint₁ → recipe₂ → …
 
 A cycle is the whole loop once more, its trials and their control alike going on from the best checkpoint of the cycle
-before. It has a context of its own, so that nothing is compared across cycles but what `evidence/lineage.py` compares.
+before. It has a setup of its own, so that nothing is compared across cycles but what `evidence/lineage.py` compares.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def each(opened: OpenStudy, scheduler: Scheduler, whole: bool) -> Iterator[OpenS
         yield opened
         if not whole:
             return
-        results.CYCLE.put(opened.store, opened.context, conclusion(opened, pinned=in_cycles(opened)))
+        results.CYCLE.put(opened.store, opened.setup, conclusion(opened, pinned=in_cycles(opened)))
         scheduler.book.prune()
         start = next_start(opened)
         if start is None and opened.cycle < opened.study.cycles.max:
@@ -45,11 +45,11 @@ def next_start(opened: OpenStudy) -> tuple[str, str | None] | None:
 
     An approved `cycle` proposal goes before the best checkpoint, and may lead beyond `cycles.max`.
     """
-    chain = {c.context for c in cycles.chain(opened.store, opened.context)}
-    asked = [p for p in proposals.of_context(opened.store, opened.context, ["approved"]) if p.kind == "cycle"]
+    chain = {c.setup for c in cycles.chain(opened.store, opened.setup)}
+    asked = [p for p in proposals.of_setup(opened.store, opened.setup, ["approved"]) if p.kind == "cycle"]
     for row in sorted(asked, key=lambda p: p.at, reverse=True):  # the latest first
         init = row.proposal.init
-        if init is not None and opened.following(init).context not in chain:
+        if init is not None and opened.following(init).setup not in chain:
             return init, row.id
     best = best_checkpoint(opened) if opened.cycle < opened.study.cycles.max else None
     return (best, None) if best else None
@@ -59,11 +59,11 @@ def _begin(opened: OpenStudy, init: str, proposal: str | None, scheduler: Schedu
     """The next cycle, written down."""
     store, after = opened.store, opened.following(init)
     start = CycleStart(
-        after.context, after.root, after.cycle, opened.context, init, proposal, scheduler.accounts.spent()
+        after.setup, after.root, after.cycle, opened.setup, init, proposal, scheduler.accounts.spent()
     )  # fmt: skip
     with store.transaction():
         if cycles.add(store, start):
             store.event("cycle", f"cycle {after.cycle} starts from this trial's checkpoint", init)
             # a step takes as long as before
-            results.CALIBRATION.put(store, after.context, results.CALIBRATION.get(store, opened.context))
+            results.CALIBRATION.put(store, after.setup, results.CALIBRATION.get(store, opened.setup))
     return after

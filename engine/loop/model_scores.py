@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine.base.ids import digest
+from engine.base.ids import content_id
 from engine.journal import results, trials
 from engine.journal.results import ModelScores
 from engine.loop.checkpoints import there_again
@@ -32,8 +32,8 @@ def begin(opened: OpenStudy, scheduler: Scheduler) -> None:
     task = scoring_task(opened)
     if task is None:
         return
-    if results.MODEL_SCORES.get(opened.store, opened.context) is None:
-        results.MODEL_SCORES.put(opened.store, opened.context, ModelScores(opened.init or _control(opened)))
+    if results.MODEL_SCORES.get(opened.store, opened.setup) is None:
+        results.MODEL_SCORES.put(opened.store, opened.setup, ModelScores(opened.init or _control(opened)))
     if opened.init is not None:
         _measure(opened, task, scheduler)
 
@@ -53,12 +53,12 @@ def _control(opened: OpenStudy) -> str:
 
 def _measure(opened: OpenStudy, task: Feedback, scheduler: Scheduler) -> None:
     """Score every row by the checkpoint on a device, once, and charge the time. Raises: TrialError."""
-    store, context = opened.store, opened.context
-    scores = results.MODEL_SCORES.get(store, context)
+    store, setup = opened.store, opened.setup
+    scores = results.MODEL_SCORES.get(store, setup)
     assert scores is not None
     trial = scores.trial
     key = [opened.data.fingerprint, opened.data.fields.model_dump(), trial, task.traits.version]
-    name = f"feedback-{digest(key)}.npy"
+    name = f"feedback-{content_id(key)}.npy"
     file, checkpoint = opened.state / "cache" / name, opened.state / "checkpoints" / trial
     if file.exists() and scores.file == name:
         return
@@ -68,6 +68,6 @@ def _measure(opened: OpenStudy, task: Feedback, scheduler: Scheduler) -> None:
             store.event("feedback", "its trial has no result, so no row is scored", trial, "warning")
             return
         scheduler.score(checkpoint, file)
-    results.MODEL_SCORES.put(store, context, replace(scores, file=name, statistic=task.traits.scores))
+    results.MODEL_SCORES.put(store, setup, replace(scores, file=name, statistic=task.traits.scores))
     store.event("feedback", f"{task.traits.scores} of every row, by the checkpoint of this trial", trial)
     opened.forget_columns()

@@ -21,32 +21,32 @@ TERMS = 12  # words of a bucket
 
 def analyse(opened: OpenStudy, stage: str) -> None:
     """Store the results of a finished stage."""
-    context, store = opened.context, opened.store
+    setup, store = opened.setup, opened.store
     if stage == "probe":
         _correlations(opened)
         _texts(opened)
         if opened.scan.duplicates:
-            results.DUPLICATES.put(store, context, _duplicates(opened))
+            results.DUPLICATES.put(store, setup, _duplicates(opened))
     elif stage == "scale":
-        results.SCALE.put(store, context, repetitions(opened))
+        results.SCALE.put(store, setup, repetitions(opened))
     elif stage == "confirm":
         _conclude(opened)
-    results.insight(stage).put(store, context, sentences(opened, stage))
+    results.insight(stage).put(store, setup, sentences(opened, stage))
 
 
 def summarise(opened: OpenStudy, stage: str, adviser: Adviser) -> None:
     """Let the adviser put a stage in words; the template's stay where it has none. It never sees the fresh seeds."""
     if stage != "confirm" and (lines := adviser.summarise(opened, stage)):
-        results.insight(stage).put(opened.store, opened.context, list(lines))
+        results.insight(stage).put(opened.store, opened.setup, list(lines))
 
 
 def _conclude(opened: OpenStudy) -> None:
     """Store the confirmed recipe, or why there is none yet."""
-    context, store = opened.context, opened.store
+    setup, store = opened.setup, opened.store
     missing = _unconfirmed(opened)
     best = None if missing else best_recipe(opened)
-    results.RECIPE.put(store, context, best)
-    results.UNCONFIRMED.put(store, context, missing)
+    results.RECIPE.put(store, setup, best)
+    results.UNCONFIRMED.put(store, setup, missing)
     if best is not None:
         store.event("recipe", f"{best.label}: {best.change:+.1f} % on fresh seeds", best.pool)
     else:
@@ -72,8 +72,8 @@ def _correlations(opened: OpenStudy) -> None:
     """Pearson's r and clusters of the statistics over the good rows, and of the metrics over the probing trials."""
     good, clusters = opened.scan.good, opened.study.combine.clusters or 1
     statistics = {c.statistic: c.column.value[good] for c in opened.statistic_columns}
-    results.STATISTICS.put(opened.store, opened.context, correlate(statistics, clusters))
-    results.METRICS.put(opened.store, opened.context, correlate(metric_series(opened), clusters))
+    results.STATISTICS.put(opened.store, opened.setup, correlate(statistics, clusters))
+    results.METRICS.put(opened.store, opened.setup, correlate(metric_series(opened), clusters))
 
 
 def _texts(opened: OpenStudy) -> None:
@@ -86,5 +86,5 @@ def _texts(opened: OpenStudy) -> None:
     kept = {c.pool.id: keeps(c.slice, opened.columns[c.slice.statistic]) for c in cuts}
     with opened.store.transaction():
         for pool, entropy in entropies.items():
-            pools.put_entropy(opened.store, opened.context, pool, entropy)
-        results.TERMS.put(opened.store, opened.context, distinctive(words, good, kept, TERMS))
+            pools.put_entropy(opened.store, opened.setup, pool, entropy)
+        results.TERMS.put(opened.store, opened.setup, distinctive(words, good, kept, TERMS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from engine.base.amounts import format_seconds
-from engine.base.ids import digest
+from engine.base.ids import content_id
 from engine.evidence.prompts import STAGE, Column, approved, columns
 from engine.journal import costs, results
 from engine.proposals.kinds.prompt import lacking, seconds
@@ -34,7 +34,7 @@ def run_prompts(opened: OpenStudy, scheduler: Scheduler) -> str:
 def _ask(opened: OpenStudy, scheduler: Scheduler, column: Column, prompt: str) -> str:
     """Ask one checkpoint with one prompt, unless that was done; how it ended."""
     store = opened.store
-    answers = results.PROMPTS.get(store, column.context) or {}
+    answers = results.PROMPTS.get(store, column.setup) or {}
     own = answers.setdefault(column.trial, {})
     if prompt in own:
         return "done"
@@ -51,9 +51,9 @@ def _ask(opened: OpenStudy, scheduler: Scheduler, column: Column, prompt: str) -
     done = scheduler.alone("ask", "asking a prompt", checkpoint=str(opened.folder / column.path), prompt=prompt)
     own[prompt] = {n: v if math.isfinite(v) else None for n, v in done["scores"].items()}
     with store.transaction():
-        results.PROMPTS.put(store, column.context, answers)
+        results.PROMPTS.put(store, column.setup, answers)
         costs.charge(
-            store, f"prompt:{column.trial}:{digest(prompt, 12)}", "prompt", done["seconds"], trial=column.trial,
+            store, f"prompt:{column.trial}:{content_id(prompt, 12)}", "prompt", done["seconds"], trial=column.trial,
             stage=STAGE, device=scheduler.slots[0].device,
         )  # fmt: skip
     return "done"

@@ -78,7 +78,7 @@ def run_loop(
 def _cycle(opened: OpenStudy, until: str, policy: Policy, scheduler: Scheduler, adviser: Adviser | None) -> Ended:
     """All stages of one cycle, up to `until`."""
     opened.record()
-    results.BUDGET.put(opened.store, opened.context, scheduler.limit)
+    results.BUDGET.put(opened.store, opened.setup, scheduler.limit)
     model_scores.begin(opened, scheduler)
     record_cuts(opened)
     notes: list[str] = []
@@ -103,7 +103,7 @@ def _cycle(opened: OpenStudy, until: str, policy: Policy, scheduler: Scheduler, 
 
 def _failures(opened: OpenStudy) -> str:
     """What to say of the trials that failed for good, or nothing."""
-    failed = trials.failures(opened.store, opened.context)
+    failed = trials.failures(opened.store, opened.setup)
     if not failed:
         return ""
     first, error = failed[0]

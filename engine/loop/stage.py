@@ -93,7 +93,7 @@ def _others(opened: OpenStudy, stage: str, policy: Policy) -> list[str]:
     for row in proposals.by_ids(opened.store, approved):
         queue.ensure_trials(opened, row.proposal, row.id)
     if policy.own == "hold":
-        waiting = proposals.of_context(opened.store, opened.context, ["queued"])
+        waiting = proposals.of_setup(opened.store, opened.setup, ["queued"])
         _await([row.id for row in waiting if row.stage in origins], stage)
     return approved
 
@@ -101,10 +101,10 @@ def _others(opened: OpenStudy, stage: str, policy: Policy) -> list[str]:
 def _advise(opened: OpenStudy, stage: str, adviser: Adviser | None) -> None:
     """Ask the adviser for proposals, once a stage in the life of a study; they go to the queue."""
     asked = results.asked(stage)
-    if adviser is not None and asked.get(opened.store, opened.context) is None:
+    if adviser is not None and asked.get(opened.store, opened.setup) is None:
         suggested = adviser.propose(opened, opened.study.agent.proposals)
         if suggested:
-            asked.put(opened.store, opened.context, [queue.stored_id(opened, p) for p in suggested])
+            asked.put(opened.store, opened.setup, [queue.stored_id(opened, p) for p in suggested])
 
 
 def _origins(study: Study, stage: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ def run_transfers(opened: OpenStudy, scheduler: Scheduler) -> str:
         scheduler.enter(other)
         if how != "done" or not scheduler.book.waiting([row.id]):
             continue
-        results.METRIC_SCALES.put(opened.store, other.context, tuple(other.metrics))
+        results.METRIC_SCALES.put(opened.store, other.setup, tuple(other.metrics))
         scheduler.calibrate(flops=True)
         how = scheduler.run(STAGE, [row.id], scheduler.limit)
     return how

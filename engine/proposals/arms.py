@@ -6,23 +6,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from engine.base.ids import digest
+from engine.base.ids import content_id
 from engine.evidence.ranking import Ranked
 from engine.journal import trials
 from engine.records.pool import Layer, Pool, Slice
-from engine.records.proposal import PoolRequest
+from engine.records.proposal import Arm
 from engine.study.opened import OpenStudy
 
 PoolKind = Literal["control", "single", "combination", "repetition", "layers", "mapper"]
 
 
-def trial_id(opened: OpenStudy, request: PoolRequest, seed: int) -> str:
+def trial_id(opened: OpenStudy, request: Arm, seed: int) -> str:
     """The trial's content hash. Equal arms are one trial, independent of who proposed them."""
-    parts = [opened.context, request.to_pool().id, request.samples, seed, opened.init]
-    return digest([*parts, request.horizon] if request.horizon else parts)
+    parts = [opened.setup, request.to_pool().id, request.samples, seed, opened.init]
+    return content_id([*parts, request.horizon] if request.horizon else parts)
 
 
-def ended(opened: OpenStudy, requests: Sequence[PoolRequest], seeds: Sequence[int]) -> bool:
+def ended(opened: OpenStudy, requests: Sequence[Arm], seeds: Sequence[int]) -> bool:
     """True when every request's trial at every seed has a result, has failed, or was cancelled."""
     ids = {trial_id(opened, r, s) for r in requests for s in seeds}
     states = trials.states(opened.store, ids)
@@ -34,12 +34,10 @@ def kind_of(pool: Pool) -> PoolKind:
     return "mapper" if pool.mappers else "combination" if len(pool.slices) > 1 else "single"
 
 
-def request(opened: OpenStudy, pool: Pool, label: str, kind: PoolKind, epochs: float | None = None) -> PoolRequest:
+def request(opened: OpenStudy, pool: Pool, label: str, kind: PoolKind, epochs: float | None = None) -> Arm:
     """A pool with the samples that the study's epochs give it."""
     samples = int(pool.samples * (epochs if epochs is not None else opened.study.train.epochs))
-    return PoolRequest.model_validate(
-        {"pool": pool.to_json(), "label": label, "kind": kind, "samples": max(1, samples)}
-    )
+    return Arm.model_validate({"pool": pool.to_json(), "label": label, "kind": kind, "samples": max(1, samples)})
 
 
 def control(opened: OpenStudy, size: int) -> Pool:
@@ -57,7 +55,7 @@ def label(chosen: Sequence[Ranked]) -> str:
     return " + ".join(r.label for r in chosen)
 
 
-def combined(opened: OpenStudy, chosen: Sequence[Ranked], size: int) -> PoolRequest:
+def combined(opened: OpenStudy, chosen: Sequence[Ranked], size: int) -> Arm:
     """A combination of slices as a pool of a size."""
     if len(chosen) == 1:
         return request(opened, replace(chosen[0].pool, size=size), label(chosen), "single")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from engine.base.ids import digest
+from engine.base.ids import content_id
 from engine.evidence import prompts as prompting
 from engine.journal import decisions, pools, proposals, trials
 from engine.journal.pools import PoolCut
@@ -16,7 +16,7 @@ from engine.journal.store import Row
 from engine.proposals import gate
 from engine.proposals.arms import trial_id
 from engine.proposals.kinds.prompt import seconds, to_ask
-from engine.records.proposal import PoolRequest, Proposal, Status
+from engine.records.proposal import Arm, Proposal, Status
 from engine.records.trial import Trial
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy
@@ -29,12 +29,12 @@ STAGE_CAP = {"probe": 0.6, "combine": 0.8, "scale": 0.85, "confirm": 1.0}
 
 def supersede(opened: OpenStudy, stage: str, origin: str, current: list[str]) -> None:
     """Supersede undecided proposals of an earlier round that their origin no longer asks for."""
-    proposals.supersede(opened.store, opened.context, stage, origin, current)
+    proposals.supersede(opened.store, opened.setup, stage, origin, current)
 
 
 def stored_id(opened: OpenStudy, proposal: Proposal) -> str:
-    """A proposal's id in the store: the same request in another context is another proposal."""
-    return digest([opened.context, proposal.id], 12)
+    """A proposal's id in the store: the same request in another setup is another proposal."""
+    return content_id([opened.setup, proposal.id], 12)
 
 
 def submit(opened: OpenStudy, proposal: Proposal, accounts: Accounts, approved: Sequence[str] = ()) -> tuple[str, str]:
@@ -56,7 +56,7 @@ def submit(opened: OpenStudy, proposal: Proposal, accounts: Accounts, approved: 
     status: Status = "queued" if passed.ok else "approved" if not new else "refused"
     with store.transaction():
         notes = {"gate": passed.reason, "limit": limit}
-        proposals.put(store, key, opened.context, proposal, status, passed.cost, notes)
+        proposals.put(store, key, opened.setup, proposal, status, passed.cost, notes)
         if status == "refused":
             store.event("refused", passed.reason, key, "warning")
     return status, passed.reason
@@ -95,21 +95,21 @@ def asked_by_others(opened: OpenStudy, stages: Mapping[str, str]) -> list[str]:
 
     stages: stage → the origin of what the loop itself asks there.
     """
-    rows = proposals.approved(opened.store, opened.context)
+    rows = proposals.approved(opened.store, opened.setup)
     return [r.id for r in rows if r.stage in stages and r.origin != stages[r.stage]]
 
 
 def is_first_round(opened: OpenStudy, stage: str, own: Sequence[str]) -> bool:
     """True in the probe until any other proposal than these has a result: one round may use the whole budget."""
-    return stage == "probe" and not trials.has_others(opened.store, opened.context, own)
+    return stage == "probe" and not trials.has_others(opened.store, opened.setup, own)
 
 
-def _had(opened: OpenStudy, request: PoolRequest, seed: int) -> int:
+def _had(opened: OpenStudy, request: Arm, seed: int) -> int:
     """Samples of the request that a shorter trial has trained, whose state is kept."""
-    return trials.longest_part(opened.store, opened.context, request.key, seed) if opened.can_pause else 0
+    return trials.longest_part(opened.store, opened.setup, request.key, seed) if opened.can_pause else 0
 
 
-def _trials(opened: OpenStudy, proposal: Proposal) -> list[tuple[str, PoolRequest, int]]:
+def _trials(opened: OpenStudy, proposal: Proposal) -> list[tuple[str, Arm, int]]:
     """(trial id, request, seed) of all that a proposal asks for."""
     return [(trial_id(opened, r, seed), r, seed) for seed in proposal.seeds for r in proposal.pools]
 
@@ -125,14 +125,14 @@ def ensure_trials(opened: OpenStudy, proposal: Proposal, key: str | None = None)
             pool, samples, horizon = request.key
             pools.add(store, request.to_pool(), request.label, request.kind)
             trials.add(store, Trial(
-                trial, at.context, pool, request.label, request.kind, seed, at.init, samples, horizon,
+                trial, at.setup, pool, request.label, request.kind, seed, at.init, samples, horizon,
                 proposal.stage, key, "WAITING",
             ))  # fmt: skip
 
 
 def record_cuts(opened: OpenStudy) -> None:
     """Write all single-OP pools, degenerate ones with their reason."""
-    pools.replace_cuts(opened.store, opened.context, [
+    pools.replace_cuts(opened.store, opened.setup, [
         PoolCut(c.slice.op, c.slice.statistic, c.bucket, c.pool, c.kept, reason=c.reason) for c in opened.cuts
     ])  # fmt: skip
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.base.errors import DjsbError
-from engine.base.ids import digest
+from engine.base.ids import content_id
 from engine.data import catalogue
 from engine.journal import proposals, trials
 from engine.proposals.arms import trial_id
@@ -23,7 +23,7 @@ from engine.proposals.kinds.slices import draft_slices
 from engine.proposals.kinds.transfer import draft_transfer
 from engine.proposals.queue import stored_id, submit
 from engine.records.experiment import Bucket, Combine, Cycle, Mapper, Prompt, Repeat, Scale, Seeds, Suggestion
-from engine.records.proposal import Origin, PoolRequest, Proposal
+from engine.records.proposal import Arm, Origin, Proposal
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy
 from engine.study.variants import where
@@ -48,12 +48,12 @@ def suggest(
 def _refuse(opened: OpenStudy, suggestion: Suggestion, origin: Origin, reason: str) -> str:
     """Keep a suggestion that is no proposal; its id."""
     asked = suggestion.experiment.model_dump(mode="json")
-    key = digest([opened.context, "refused", asked], 12)
+    key = content_id([opened.setup, "refused", asked], 12)
     content = {"suggestion": suggestion.model_dump(mode="json"), "reason": suggestion.reason, "gate": reason}
     earlier = proposals.get(opened.store, key)
     with opened.store.transaction():
         kind = suggestion.experiment.kind
-        proposals.put_content(opened.store, key, opened.context, origin, kind, "none", "refused", None, content)
+        proposals.put_content(opened.store, key, opened.setup, origin, kind, "none", "refused", None, content)
         if earlier is None or earlier.gate != reason:
             opened.store.event("refused", reason, key, "warning")
     return key
@@ -103,7 +103,7 @@ def runnable(task: Task) -> frozenset[str]:
     return task.traits.runs | {"cycle", "scale"}
 
 
-def _refuse_repetition(opened: OpenStudy, pools: Sequence[PoolRequest], seeds: Sequence[int]) -> None:
+def _refuse_repetition(opened: OpenStudy, pools: Sequence[Arm], seeds: Sequence[int]) -> None:
     """Refuse what asks for no trial that is new, the control's aside."""
     ids = [trial_id(opened, r, seed) for r in pools if r.kind != "control" for seed in seeds]
     if len(trials.states(opened.store, ids)) == len(ids):

@@ -12,11 +12,11 @@ from engine.records.leaderboard import Change
 class CycleStart:
     """A cycle as it began. The first has no parent, and starts from no trial's checkpoint.
 
-    root: context of the first cycle. init: the trial whose checkpoint it starts from. proposal: what asked for it.
+    root: setup of the first cycle. init: the trial whose checkpoint it starts from. proposal: what asked for it.
     spent: device-seconds charged before.
     """
 
-    context: str
+    setup: str
     root: str
     cycle: int = 1
     parent: str | None = None

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from engine.base.errors import PoolError
-from engine.base.ids import digest
+from engine.base.ids import content_id
 
 FEEDBACK = "model_feedback"  # in place of an OP: a checkpoint's score of each row
 BUCKETS = {
@@ -95,7 +95,7 @@ class Pool:
     @cached_property
     def id(self) -> str:
         """Content hash: the same on every machine and in every run."""
-        return digest(self.to_json(), 12)
+        return content_id(self.to_json(), 12)
 
     def to_json(self) -> dict[str, Any]:
         """What `pool_from_json` reads; mappers stand there only where there are some."""

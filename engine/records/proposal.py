@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from engine.base.ids import digest
+from engine.base.ids import content_id
 from engine.records.experiment import Suggestion
 from engine.records.pool import Pool, pool_from_json
 
@@ -17,7 +17,7 @@ Origin = Literal["paper", "race", "person", "model"]
 Status = Literal["queued", "held", "refused", "approved", "rejected", "edited", "superseded"]
 
 
-class PoolRequest(BaseModel):
+class Arm(BaseModel):
     """A pool to train on and how long.
 
     samples: rows trained on in total, repeats counted. horizon: samples of the whole learning-rate schedule when
@@ -32,7 +32,7 @@ class PoolRequest(BaseModel):
     horizon: int | None = Field(None, gt=0)
 
     @model_validator(mode="after")
-    def _begins_its_schedule(self) -> PoolRequest:
+    def _begins_its_schedule(self) -> Arm:
         if self.horizon is not None and self.horizon < self.samples:
             raise ValueError(f"horizon {self.horizon} is below the {self.samples} samples to train on")
         return self
@@ -49,7 +49,7 @@ class PoolRequest(BaseModel):
         """The pool as a value."""
         return pool_from_json(self.pool)
 
-    def part(self, share: float) -> PoolRequest:
+    def part(self, share: float) -> Arm:
         """The first `share` of the steps, 0 … 1, at the learning rates of the whole."""
         if share >= 1:
             return self
@@ -74,7 +74,7 @@ class Proposal(BaseModel):
     origin: Origin
     kind: Kind
     stage: str
-    pools: tuple[PoolRequest, ...]
+    pools: tuple[Arm, ...]
     seeds: tuple[int, ...]
     reason: str
     evidence: tuple[str, ...] = ()
@@ -98,7 +98,7 @@ class Proposal(BaseModel):
         start = [self.init] if self.init else []
         if self.kind == "prompt" and self.suggestion is not None:
             start.append(self.suggestion.experiment.model_dump_json())
-        return digest([self.version, self.kind, self.stage, asked, list(self.seeds), *start], 12)
+        return content_id([self.version, self.kind, self.stage, asked, list(self.seeds), *start], 12)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class StoredProposal:
     """
 
     id: str
-    context: str
+    setup: str
     origin: str
     kind: str
     stage: str

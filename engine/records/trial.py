@@ -20,7 +20,7 @@ class Trial:
     """
 
     id: str
-    context: str
+    setup: str
     pool: str
     label: str
     kind: str

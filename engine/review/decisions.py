@@ -50,4 +50,4 @@ def undone(opened: StudyView, proposal: str) -> bool:
 
 def waiting_proposals(opened: StudyView, statuses: Sequence[str] = proposals.OPEN) -> list[str]:
     """Ids of the proposals that wait for a person."""
-    return [p.id for p in proposals.of_context(opened.store, opened.context, statuses)]
+    return [p.id for p in proposals.of_setup(opened.store, opened.setup, statuses)]

@@ -18,7 +18,7 @@ from engine.study.variants import current
 def opened_study(folder: Path) -> tuple[OpenStudy, Accounts]:
     """A study that was looked at before, with its data, and its accounts."""
     opened = current(open_study(folder))
-    if not pools.are_cut(opened.store, opened.context):
+    if not pools.are_cut(opened.store, opened.setup):
         raise StudyError(f"no pool was cut yet in {folder}; run djsb pools {folder} or djsb auto {folder} first")
     return opened, Accounts(opened, opened.limit)
 

@@ -22,7 +22,7 @@ def apply_guard(opened: OpenStudy, wanted: bool) -> list[str]:
     if not (wanted or guard.approve == "auto"):
         return []
     approved = []
-    for stored in proposals.of_context(opened.store, opened.context, ["queued"]):
+    for stored in proposals.of_setup(opened.store, opened.setup, ["queued"]):
         if stored.origin != "model":
             continue
         if problem := _beyond(opened, stored):

@@ -54,14 +54,14 @@ class Accounts:
     @property
     def calibration(self) -> Calibration | None:
         """The calibration: seconds of a few timed steps, once per study."""
-        return results.CALIBRATION.get(self.store, self.opened.context)
+        return results.CALIBRATION.get(self.store, self.opened.setup)
 
     def estimate(self, samples: int) -> float | None:
         """Device-seconds of training on a number of samples and of the evaluation.
 
         From finished trials of this study, else from the calibration.
         """
-        if measured := trials.durations(self.store, self.opened.context):
+        if measured := trials.durations(self.store, self.opened.setup):
             return estimate_cost(samples, measured)
         calibration = self.calibration
         return calibration.fixed + calibration.per_sample * samples if calibration else None
@@ -72,7 +72,7 @@ class Accounts:
         What was left when the cycle began is divided evenly over it and the cycles that may follow.
         """
         opened = self.opened
-        began = cycles.get(self.store, opened.context).spent
+        began = cycles.get(self.store, opened.setup).spent
         ahead = 1 + max(0, opened.study.cycles.max - opened.cycle)
         return float(began + share * max(0.0, self.limit - began) / ahead)
 
@@ -80,7 +80,7 @@ class Accounts:
         """Take the user's word, until a trial has run: device-seconds of a trial on a pool of so many rows."""
         if seconds is not None:
             each = seconds / (rows * self.opened.study.train.epochs)
-            results.CALIBRATION.put(self.store, self.opened.context, Calibration(each, 0.0, {1: each}, 1, "expected"))
+            results.CALIBRATION.put(self.store, self.opened.setup, Calibration(each, 0.0, {1: each}, 1, "expected"))
 
     def charge(self, trial: QueuedTrial, device: str, seconds: float) -> QueuedTrial:
         """The trial, charged with what this attempt has used so far in place of what it had used before."""
@@ -92,7 +92,7 @@ class Accounts:
 
     def charge_once(self, kind: str, device: str, seconds: float, again: bool = False) -> None:
         """What the calibration, or scoring the rows, took. again: the second calibration, which counted FLOPs."""
-        key = f"{kind}:{self.opened.context}{':flops' * again}"
+        key = f"{kind}:{self.opened.setup}{':flops' * again}"
         costs.charge(self.store, key, kind, seconds, device=device)
 
 

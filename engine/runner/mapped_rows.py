@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.base.amounts import format_seconds
 from engine.base.errors import DataError, OpError
-from engine.base.ids import digest
+from engine.base.ids import content_id
 from engine.data import datajuicer
 from engine.data.catalogue import mapper_model
 from engine.data.mappers import Mappers, Numbers, Rewriting, failures, key_of, weights_of
@@ -52,13 +52,15 @@ class Rewritten:
 
     def _rows(self, mappers: Mappers) -> Numbers:
         """The rows that all trials of the cycle with these mappers draw."""
-        pools = trials.mapped_pools(self.opened.store, self.opened.context)
+        pools = trials.mapped_pools(self.opened.store, self.opened.setup)
         drawn = [self.opened.realise(pool, seed) for pool, seed in pools if pool.mappers == mappers]
         return np.unique(np.concatenate(drawn))
 
     def _work(self, mappers: Mappers) -> Rewriting:
         opened = self.opened
-        key = digest([opened.data.fingerprint, opened.data.fields.model_dump(), key_of(mappers), datajuicer.version()])
+        key = content_id(
+            [opened.data.fingerprint, opened.data.fields.model_dump(), key_of(mappers), datajuicer.version()]
+        )
         folder = opened.state / "cache" / "rewritten" / key
         return Rewriting(opened.data, media_root(opened.data.path, opened.state), mappers, opened.folder, folder)
 
@@ -98,7 +100,7 @@ class Rewritten:
     def _tell(self, work: Rewriting, rows: Numbers) -> None:
         """Store what the mappers did. Raises: DataError when they fail on more rows than may be bad."""
         summary = work.summary(rows)
-        results.mapped(key_of(work.mappers)).put(self.opened.store, self.opened.context, summary)
+        results.mapped(key_of(work.mappers)).put(self.opened.store, self.opened.setup, summary)
         failed = failures(summary)
         limit = self.opened.study.dataset.max_bad
         if failed > limit * len(rows) or failed == len(rows):

@@ -90,7 +90,7 @@ class Scheduler:
         return len(self._waiting) + sum(len(s.trials) for s in self.slots)
 
     def calibrate(self, charge: bool = True, flops: bool = False) -> None:
-        """Measure a few steps on the first device, once per context; the time is charged, unless only a plan is made.
+        """Measure a few steps on the first device, once per setup; the time is charged, unless only a plan is made.
 
         flops: count those of a trained sample, too; packs are not timed then, as few trials follow.
         """
@@ -106,7 +106,7 @@ class Scheduler:
         event = self.alone("calibrate", "the calibration", timed=timed, packs=not flops, flops=counted)
         with self.store.transaction():
             measured = {**(asdict(before) if before else {}), **event["calibration"], "device": self.slots[0].device}
-            results.CALIBRATION.put(self.store, self.opened.context, Calibration(**measured))
+            results.CALIBRATION.put(self.store, self.opened.setup, Calibration(**measured))
             if charge:
                 self.accounts.charge_once(
                     "calibration", self.slots[0].device, event["seconds"], again=before is not None
@@ -199,7 +199,7 @@ class Scheduler:
 
     def _tell(self, state: Literal["running", "paused"]) -> None:
         """Say in the database whether the engine is paused."""
-        results.ENGINE.put(self.store, self.opened.context, state)
+        results.ENGINE.put(self.store, self.opened.setup, state)
 
     def cancel(self, trial: str) -> str:
         """Take a trial out for good, whether it waits or runs; what came of it. What it used stays charged."""
@@ -223,7 +223,7 @@ class Scheduler:
         share = self.accounts.cap / self.limit
         self.limit = self.accounts.limit = seconds
         self.accounts.cap = share * seconds
-        results.BUDGET.put(self.store, self.opened.context, seconds)
+        results.BUDGET.put(self.store, self.opened.setup, seconds)
 
     @property
     def _retries(self) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.base.ids import digest
+from engine.base.ids import content_id
 from engine.records.trial import Trial
 from engine.study.opened import OpenStudy
 
@@ -17,12 +17,12 @@ class TrainingStates:
 
     def __init__(self, opened: OpenStudy) -> None:
         self.folder = opened.state / "paused"
-        self.context = opened.context
+        self.setup = opened.setup
         self.limit = opened.study.search.pause_gb * 1e9 if opened.can_pause else 0.0
 
     def _key(self, trial: Trial) -> str:
         """What all parts of one training have in common."""
-        return digest([self.context, trial.pool, trial.seed, trial.horizon, trial.init], 12)
+        return content_id([self.setup, trial.pool, trial.seed, trial.horizon, trial.init], 12)
 
     def _files(self, trial: Trial) -> dict[int, Path]:
         """Samples → state, of the training that the trial is a part of."""

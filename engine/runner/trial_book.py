@@ -44,7 +44,7 @@ class TrialBook:
 
     def waiting(self, proposals: Sequence[str]) -> list[QueuedTrial]:
         """Waiting trials of the given proposals, longest first, then in rounds of seeds."""
-        return trials.waiting(self.store, self.opened.context, proposals)
+        return trials.waiting(self.store, self.opened.setup, proposals)
 
     def launch(self, trial: QueuedTrial, device: str, estimate: float | None, resumed: int) -> QueuedTrial:
         """The trial as it runs now, with its attempt, device, estimate and the samples that an earlier one trained."""
@@ -97,7 +97,7 @@ class TrialBook:
         candidates: those that this cycle may end with stay, too.
         """
         opened = self.opened
-        ranked = checkpoints.ranked(self.store, opened.context, opened.main_metrics[0], candidates)
+        ranked = checkpoints.ranked(self.store, opened.setup, opened.main_metrics[0], candidates)
         for trial in ranked[opened.study.train.keep_checkpoints :]:
             shutil.rmtree(opened.state / "checkpoints" / trial, ignore_errors=True)
             checkpoints.deleted(self.store, trial)

@@ -8,7 +8,7 @@ from engine.evidence.effects import effects
 from engine.evidence.ranking import Ranked
 from engine.journal import metrics
 from engine.proposals.arms import combined, compatible, control, ended, fewest_rows, label, request
-from engine.records.proposal import PoolRequest
+from engine.records.proposal import Arm
 from engine.search.grid import chosen_slices, lattice
 from engine.search.sampler import Choice, ask
 from engine.study.opened import OpenStudy
@@ -16,7 +16,7 @@ from engine.study.opened import OpenStudy
 BATCH = 4  # combinations that are asked for at once
 
 
-def arms(opened: OpenStudy) -> tuple[int, list[PoolRequest]]:
+def arms(opened: OpenStudy) -> tuple[int, list[Arm]]:
     """(rows of every pool, combinations so far). The next batch is added once all earlier ones have results."""
     top, diverse = chosen_slices(opened)
     slices = [*top, *(d for d in diverse if d not in top)]
@@ -67,10 +67,10 @@ def _subset(slices: Sequence[Ranked], choice: Choice) -> tuple[Ranked, ...]:
     return tuple(s for s in slices if choice[s.label])
 
 
-def _values(opened: OpenStudy, size: int, requests: Sequence[PoolRequest]) -> list[float | None]:
+def _values(opened: OpenStudy, size: int, requests: Sequence[Arm]) -> list[float | None]:
     """Each pool's change on the first rung; None while there is none."""
     share, seeds = opened.rungs[0]
-    table = metrics.by_pool(opened.store, opened.context, False, ("probe", "combine"))
+    table = metrics.by_pool(opened.store, opened.setup, False, ("probe", "combine"))
     runners = [r.part(share) for r in [request(opened, control(opened, size), "control", "control"), *requests]]
     runs = {r.key[0]: {s: v for s, v in table.get(r.key, {}).items() if s < seeds} for r in runners}
     names = [r.key[0] for r in runners]

@@ -18,7 +18,7 @@ from engine.journal import decisions, drops, metrics
 from engine.journal.metrics import Table
 from engine.proposals.arms import control, ended, request
 from engine.records.metric import Metric
-from engine.records.proposal import Origin, PoolRequest, Proposal
+from engine.records.proposal import Arm, Origin, Proposal
 from engine.search import combinations, repetitions
 from engine.study.opened import OpenStudy
 from engine.study.view import StudyView
@@ -116,7 +116,7 @@ class Race:
         return _next_rung(study, self.stage, size, arms)[:n]
 
 
-def _arms(opened: OpenStudy, stage: str) -> tuple[int, list[PoolRequest]]:
+def _arms(opened: OpenStudy, stage: str) -> tuple[int, list[Arm]]:
     """(rows of every pool, what runs against each other) in a stage, at full length."""
     if stage == "combine":
         return combinations.arms(opened)
@@ -124,12 +124,12 @@ def _arms(opened: OpenStudy, stage: str) -> tuple[int, list[PoolRequest]]:
     return opened.pool_size, [request(opened, c.pool, c.label, "single") for c in cuts]
 
 
-def _next_rung(opened: OpenStudy, stage: str, size: int, arms: list[PoolRequest]) -> list[Proposal]:
+def _next_rung(opened: OpenStudy, stage: str, size: int, arms: list[Arm]) -> list[Proposal]:
     """Go through the rungs as far as results are there; what the first unfinished one still needs."""
     search = opened.study.search
     top = search.top if stage == "probe" else opened.study.confirm.candidates
     reference = request(opened, control(opened, size), "control", "control")
-    table = metrics.by_pool(opened.store, opened.context, False, ("probe", stage))
+    table = metrics.by_pool(opened.store, opened.setup, False, ("probe", stage))
     alive = {a.to_pool().id: a for a in arms}
     for number, rung in enumerate(Rung(share, seeds) for share, seeds in opened.rungs):
         if not alive:
@@ -174,14 +174,14 @@ def bound(rungs: Sequence[tuple[float, int]], arms: int, top: int, keep: float) 
     return trials, length
 
 
-def _matched(table: Table, runner: PoolRequest, rung: Rung, seeds: range) -> Runs:
+def _matched(table: Table, runner: Arm, rung: Rung, seeds: range) -> Runs:
     """A runner's scores at the rung's seeds; of the control also at those of its head start."""
     runs = table.get(runner.key, {})
     return {s: v for s, v in runs.items() if s < rung.seeds or (runner.kind == "control" and s in seeds)}
 
 
 def _proposals(
-    opened: OpenStudy, stage: str, number: int, rung: Rung, missing: list[tuple[int, PoolRequest]], arms: int, top: int
+    opened: OpenStudy, stage: str, number: int, rung: Rung, missing: list[tuple[int, Arm]], arms: int, top: int
 ) -> list[Proposal]:
     """One proposal a seed, so that a budget that ends leaves whole rounds."""
     ahead = f"rung {number + 1} of {len(opened.rungs)}, {100 * rung.share:g} % of the steps: "
@@ -206,20 +206,20 @@ def _record(opened: OpenStudy, stage: str, rung: Rung, new: list[Drop]) -> set[s
 
     A pool without a result leaves the race for this run only: its failed trials are tried again by the next.
     """
-    store, context = opened.store, opened.context
+    store, setup = opened.store, opened.setup
     with store.transaction():
         for drop in new:
             record = drops.Drop(stage, drop.arm, rung.share, rung.seeds, drop.chance, drop.reason)
-            if drop.chance is not None and drops.add(store, context, record):
+            if drop.chance is not None and drops.add(store, setup, record):
                 store.event("dropped", drop.reason, drop.arm)
     failed = {drop.arm for drop in new if drop.chance is None}
     at = (rung.share, rung.seeds)
-    return failed | {d.pool for d in drops.standing(store, context, (stage,)) if (d.share, d.seeds) <= at}
+    return failed | {d.pool for d in drops.standing(store, setup, (stage,)) if (d.share, d.seeds) <= at}
 
 
 def readmit(opened: StudyView, pool: str, who: str, why: str) -> None:
     """Undo a pool's drop: it stays in the race to the end."""
     with opened.store.transaction():
-        drops.undo(opened.store, opened.context, pool)
+        drops.undo(opened.store, opened.setup, pool)
         decisions.put(opened.store, pool, "readmit", who, why)
         opened.store.event("decision", f"readmit by {who}: {why}", pool)

@@ -13,12 +13,12 @@ from engine.journal.store import Store
 from engine.records.pool import FEEDBACK
 
 
-def columns(store: Store, context: str, state: Path, scanned: RowMask) -> list[StatisticColumn]:
+def columns(store: Store, setup: str, state: Path, scanned: RowMask) -> list[StatisticColumn]:
     """The statistic of a cycle's checkpoint, once it is there; NaN where the model had nothing to score.
 
     scanned: (rows,) those not quarantined.
     """
-    stored = results.MODEL_SCORES.get(store, context)
+    stored = results.MODEL_SCORES.get(store, setup)
     if stored is None or stored.file is None or stored.statistic is None:
         return []
     if not (state / "cache" / stored.file).exists():

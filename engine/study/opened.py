@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.errors import StudyError
-from engine.base.ids import digest
+from engine.base.ids import content_id
 from engine.base.paths import DATABASE, STATE_FOLDER, resolve
 from engine.data import cuts as pool_cuts
 from engine.data import statistics
@@ -137,7 +137,7 @@ class OpenStudy(StudyView):
         """Every statistic of every OP that runs, and the model's own once its checkpoint has scored the rows."""
         if not self.study.pools.feedback:
             return self.op_columns
-        return [*self.op_columns, *model_scores.columns(self.store, self.context, self.state, self.scanned.good)]
+        return [*self.op_columns, *model_scores.columns(self.store, self.setup, self.state, self.scanned.good)]
 
     def forget_columns(self) -> None:
         """Read the statistics and cut the buckets again when they are next asked for."""
@@ -207,18 +207,18 @@ class OpenStudy(StudyView):
 
     def following(self, init: str) -> OpenStudy:
         """The cycle after this one, on the same data and pools, from the checkpoint of trial `init`."""
-        return self.at(digest([self.root, init], 12), init, self.cycle + 1)
+        return self.at(content_id([self.root, init], 12), init, self.cycle + 1)
 
-    def at(self, context: str, init: str | None, cycle: int) -> OpenStudy:
+    def at(self, setup: str, init: str | None, cycle: int) -> OpenStudy:
         """The study in another cycle; what was computed is shared."""
-        other = super().at(context, init, cycle)
+        other = super().at(setup, init, cycle)
         if self.study.pools.feedback:
             other.forget_columns()
         return other
 
     @cached_property
     def root(self) -> str:
-        """The context of the first cycle."""
+        """The setup of the first cycle."""
         s = self.study
         parts = [
             self.data.fingerprint,
@@ -236,7 +236,7 @@ class OpenStudy(StudyView):
             files = {n: content_hash(resolve(self.folder, p)) for n, p in s.evaluation.benchmarks.items()}
             lora = s.lora.model_dump() if s.lora.rank else None
             parts += [x for x in (files, lora, self.task.shares(s, self.folder)) if x]
-        return digest(parts, 12)
+        return content_id(parts, 12)
 
     @property
     def evaluation_fingerprint(self) -> str | None:
@@ -260,13 +260,13 @@ class OpenStudy(StudyView):
     def record(self, measured: bool = True) -> None:
         """Write the study into the store and, once the evaluation is prepared, how its metrics are scaled."""
         setup = Setup(
-            self.context, self.study.name, self.data.fingerprint, self.evaluation_fingerprint,
+            self.setup, self.study.name, self.data.fingerprint, self.evaluation_fingerprint,
             self.study.model_dump_json(), version("djsb"), now(),
         )  # fmt: skip
         with self.store.transaction():
             setups.put(self.store, setup)
             scales = tuple(self.metrics) if self.study.task and measured else ()
-            results.METRIC_SCALES.put(self.store, self.context, scales)
+            results.METRIC_SCALES.put(self.store, self.setup, scales)
 
     @cached_property
     def prepared(self) -> Path:
@@ -313,7 +313,7 @@ def open_recorded(folder: Path) -> OpenStudy:
     view = view_study(folder)
     opened = OpenStudy(view.folder, view.study, view.store)
     opened.root, opened.metrics = view.root, view.metrics
-    return opened.at(view.context, view.init, view.cycle)
+    return opened.at(view.setup, view.init, view.cycle)
 
 
 def last_rung(opened: StudyView) -> tuple[float, int]:

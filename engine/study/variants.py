@@ -14,7 +14,7 @@ from engine.tasks.registry import fitting_study
 def current(opened: OpenStudy) -> OpenStudy:
     """The study in the cycle that the engine was in last."""
     last = cycles.latest(opened.store, opened.root)
-    return opened.at(last.context, last.init, last.cycle) if last and last.parent else opened
+    return opened.at(last.setup, last.init, last.cycle) if last and last.parent else opened
 
 
 def in_cycles(opened: StudyView) -> bool:
@@ -31,7 +31,7 @@ def where(opened: OpenStudy, proposal: Proposal) -> OpenStudy:
 
 
 def elsewhere(opened: OpenStudy, wanted: Scale) -> OpenStudy:
-    """The study on another model or dataset, from the study's model on: a context of its own.
+    """The study on another model or dataset, from the study's model on: a setup of its own.
 
     Raises: StudyError when the study does not know the preset, or the dataset cannot be read.
     """

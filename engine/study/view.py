@@ -12,9 +12,10 @@ from engine.base.amounts import parse_budget
 from engine.base.errors import StudyError
 from engine.base.paths import DATABASE, STATE_FOLDER
 from engine.journal import cycles, results, setups
-from engine.journal.store import Store
+from engine.journal.store import Outdated, Store
 from engine.records.metric import Metric
 from engine.settings.study import Study
+from engine.study.lock import engine_pid
 from engine.tasks.contract import Task
 from engine.tasks.registry import get_task
 
@@ -41,23 +42,23 @@ class StudyView:
         return self.folder / STATE_FOLDER
 
     @cached_property
-    def context(self) -> str:
-        """What all trials of the cycle share, as a hash; trials of another context are not compared."""
+    def setup(self) -> str:
+        """What all trials of the cycle share, as a hash; trials of another setup are not compared."""
         return self.root
 
     @cached_property
     def root(self) -> str:
-        """The context of the first cycle."""
+        """The setup of the first cycle."""
         last = setups.last(self.store)
         if last is None:
             raise NotStarted(f"nothing was run yet in {self.folder}; start with: djsb auto {self.folder}")
-        return cycles.get(self.store, last.context).root
+        return cycles.get(self.store, last.setup).root
 
-    def at(self: Viewed, context: str, init: str | None, cycle: int) -> Viewed:
+    def at(self: Viewed, setup: str, init: str | None, cycle: int) -> Viewed:
         """The study in another cycle; what was computed is shared."""
         _ = self.root
         other = copy.copy(self)
-        other.context, other.init, other.cycle = context, init, cycle
+        other.setup, other.init, other.cycle = setup, init, cycle
         return other
 
     @cached_property
@@ -71,7 +72,7 @@ class StudyView:
     @property
     def limit(self) -> float:
         """Device-seconds that may be spent in all: as the engine was told last, else the study's."""
-        return results.BUDGET.get(self.store, self.context) or parse_budget(self.study.budget)
+        return results.BUDGET.get(self.store, self.setup) or parse_budget(self.study.budget)
 
     @property
     def rungs(self) -> tuple[tuple[float, int], ...]:
@@ -88,7 +89,7 @@ class StudyView:
     @cached_property
     def metrics(self) -> list[Metric]:
         """All metrics that the task measures, as they were recorded."""
-        return list(results.METRIC_SCALES.get(self.store, self.context) or ())
+        return list(results.METRIC_SCALES.get(self.store, self.setup) or ())
 
     @cached_property
     def main_metrics(self) -> list[Metric]:
@@ -102,20 +103,32 @@ class StudyView:
         return [by_name[n] for n in names]
 
 
+def _store(state: Path) -> Store:
+    """The study's database to read, brought up to date where no engine holds it."""
+    file = state / DATABASE
+    try:
+        return Store(file, readonly=True)
+    except Outdated:
+        if engine_pid(state) is not None:
+            raise
+        Store(file).close()
+        return Store(file, readonly=True)
+
+
 def view_study(folder: Path, cycle: int | None = None) -> StudyView:
-    """The study to look at, in one of its cycles; None: the one that the engine was in last. Nothing is written.
+    """The study to look at, in one of its cycles; None: the one that the engine was in last. Nothing is run.
 
     Raises: NotStarted when nothing was recorded yet, StudyError for a cycle that is not there, StoreError.
     """
     folder = folder.resolve()
-    store = Store(folder / STATE_FOLDER / DATABASE, readonly=True)
+    store = _store(folder / STATE_FOLDER)
     last = setups.last(store)
     if last is None:
         store.close()
         raise NotStarted(f"nothing was run yet in {folder}; start with: djsb auto {folder}")
-    chain = cycles.chain(store, last.context)
+    chain = cycles.chain(store, last.setup)
     if cycle is not None and not 1 <= cycle <= len(chain):
         store.close()
         raise StudyError(f"there is no cycle {cycle}; the study has {len(chain)}")
     link = chain[cycle - 1 if cycle else -1]
-    return StudyView(folder, Study.model_validate_json(last.config), store).at(link.context, link.init, link.cycle)
+    return StudyView(folder, Study.model_validate_json(last.config), store).at(link.setup, link.init, link.cycle)

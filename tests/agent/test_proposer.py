@@ -182,9 +182,9 @@ def confirmed_values(opened: OpenStudy) -> list[str]:
         fresh = {**trial, "id": f"{i:016x}", "seed": FRESH + i, "stage": "confirm"}
         opened.store.put("trials", fresh)
         opened.store.put("metrics", {"trial": fresh["id"], "name": "accuracy", "value": 0.918273645 + i})
-    Result[Any]("recipe", Any).put(opened.store, opened.context, {"label": "r", "change": 918.27})
+    Result[Any]("recipe", Any).put(opened.store, opened.setup, {"label": "r", "change": 918.27})
     Result[Any]("insight:confirm", Any).put(
-        opened.store, opened.context, [{"text": "918.27", "evidence": [], "by": "template"}]
+        opened.store, opened.setup, [{"text": "918.27", "evidence": [], "by": "template"}]
     )
     opened.store.event("recipe", "r: +918.27 % on fresh seeds", trial["pool"])
     return ["918.27", "0.918273645", "1.918273645", f"{0:016x}"]

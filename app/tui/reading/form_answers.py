@@ -28,8 +28,8 @@ def choices(view: OpenStudy) -> Row:
     """kinds: that the task runs. statistics: name → its buckets with bounds. pools: with results, the latest last."""
     cuts = view.store.query(
         "SELECT c.statistic, c.bucket, c.kept, c.reason, p.content FROM pool_cuts c JOIN pools p ON p.id = c.pool "
-        "WHERE c.context = ? ORDER BY c.rowid",
-        (view.context,),
+        "WHERE c.setup = ? ORDER BY c.rowid",
+        (view.setup,),
     )
     statistics: dict[str, list[Row]] = {}
     for cut in cuts:
@@ -37,9 +37,9 @@ def choices(view: OpenStudy) -> Row:
         found = {**{k: cut[k] for k in ("bucket", "kept", "reason")}, "low": part["low"], "high": part["high"]}
         statistics.setdefault(cut["statistic"], []).append(found)
     pools = view.store.query(
-        "SELECT p.id, p.label, p.kind FROM pools p JOIN trials t ON t.pool = p.id WHERE t.context = ? AND t.seed < ? "
+        "SELECT p.id, p.label, p.kind FROM pools p JOIN trials t ON t.pool = p.id WHERE t.setup = ? AND t.seed < ? "
         "AND t.state = 'COMPLETE' AND p.kind != 'control' GROUP BY p.id ORDER BY min(t.finished), p.id",
-        (view.context, FRESH),
+        (view.setup, FRESH),
     )
     kinds = sorted(runnable(get_task(view.study))) if view.study.task else []
     return {"kinds": kinds, "statistics": statistics, "pools": pools}
@@ -51,7 +51,7 @@ def tried(view: OpenStudy, content: Any) -> Row:
         proposal = draft(view, Suggestion.model_validate_json(json.dumps(content)), "person")
     except DjsbError as error:
         return {"problem": str(error)}
-    limit = results.BUDGET.get(view.store, view.context) or parse_budget(view.study.budget)
+    limit = results.BUDGET.get(view.store, view.setup) or parse_budget(view.study.budget)
     passed, new = examine(view, proposal, Accounts(view, limit))
     key = stored_id(view, proposal)
     known = view.store.one("SELECT status FROM proposals WHERE id = ?", (key,))

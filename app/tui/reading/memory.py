@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EVENTS = 1000  # latest, that the log shows
 TRIALS = (
     "SELECT id, pool, seed, stage, state, samples, horizon, seconds, device, attempts, error, started, finished "
-    "FROM trials WHERE context = ?"
+    "FROM trials WHERE setup = ?"
 )
 
 
@@ -49,7 +49,7 @@ class Memory:
         return tuple(sorted(self._trials.values(), key=in_order))
 
     def _take(self, view: OpenStudy, sql: str, *more: str) -> None:
-        for row in view.store.query(sql, (view.context, *more)):
+        for row in view.store.query(sql, (view.setup, *more)):
             pool = self._pool(view, row["pool"])
             for name in ("stage", "state", "device"):
                 row[name] = row[name] and intern(row[name])
@@ -74,7 +74,7 @@ class Memory:
     def proposals(self, view: OpenStudy) -> tuple[Row, ...]:
         """Proposals with their content read."""
         rows = view.store.query(
-            "SELECT * FROM proposals WHERE context = ? AND status != 'superseded' ORDER BY at, id", (view.context,)
+            "SELECT * FROM proposals WHERE setup = ? AND status != 'superseded' ORDER BY at, id", (view.setup,)
         )
         for row in rows:
             if self._contents.get(row["id"], (None,))[0] != row:

@@ -38,7 +38,7 @@ class Snapshot:
 
     folder: Path
     name: str = ""
-    context: str = ""
+    setup: str = ""
     engine: int | None = None
     state: str = "no engine"
     stage: str = "–"
@@ -127,33 +127,33 @@ def light(view: OpenStudy, memory: Memory) -> dict[str, Any]:
     from engine.settings.study import STAGES
     from engine.study.lock import engine_pid
 
-    store, context = view.store, view.context
+    store, setup = view.store, view.setup
     pid = engine_pid(view.folder / STATE_FOLDER)
     states = store.query(
-        "SELECT stage, state, count(*) AS n FROM trials WHERE context = ? GROUP BY stage, state", (context,)
+        "SELECT stage, state, count(*) AS n FROM trials WHERE setup = ? GROUP BY stage, state", (setup,)
     )
     stages = [{"stage": s, **{r["state"]: r["n"] for r in states if r["stage"] == s}} for s in STAGES]
-    said = results.ENGINE.get(store, context) or "running"
+    said = results.ENGINE.get(store, setup) or "running"
     costs = memory.costs(view)
     lines = {stage: [asdict(s) for s in sentences] for stage, sentences in insights(view).items()}
-    recipe, statistics = results.RECIPE.get(store, context), results.STATISTICS.get(store, context)
-    metrics, scale = results.METRICS.get(store, context), results.SCALE.get(store, context)
+    recipe, statistics = results.RECIPE.get(store, setup), results.STATISTICS.get(store, setup)
+    metrics, scale = results.METRICS.get(store, setup), results.SCALE.get(store, setup)
     return {
-        "folder": view.folder, "name": view.study.name, "context": context, "engine": pid,
+        "folder": view.folder, "name": view.study.name, "setup": setup, "engine": pid,
         "state": said if pid else "no engine", "stage": _stage(stages), "stages": tuple(stages),
         "spent": math.fsum(c["seconds"] for c in costs),
-        "limit": results.BUDGET.get(store, context) or parse_budget(view.study.budget),
+        "limit": results.BUDGET.get(store, setup) or parse_budget(view.study.budget),
         "rate": _rate(costs), "burn": _burn(costs), "running": tuple(_running(view)),
         "waiting": sum(s.get("WAITING", 0) for s in stages), "trials": memory.trials(view, states),
         "proposals": memory.proposals(view), "decisions": tuple(_decisions(view)),
         "events": memory.events(view),
         "buckets": BUCKETS[view.study.pools.buckets], "insights": lines,
         "results": {
-            "recipe": recipe and recipe.to_json(), "unconfirmed": results.UNCONFIRMED.get(store, context),
+            "recipe": recipe and recipe.to_json(), "unconfirmed": results.UNCONFIRMED.get(store, setup),
             "statistics": statistics and statistics.to_json(), "metrics": metrics and metrics.to_json(),
             "scale": None if scale is None else [a.to_json() for a in scale],
             "lineage": [{k: link[k] for k in LINEAGE} for link in (c.to_json() for c in lineage(view))],
-            "rewritten": [m.to_json() for m in results.every_mapped(store, context)],
+            "rewritten": [m.to_json() for m in results.every_mapped(store, setup)],
         },
     }  # fmt: skip
 
@@ -169,8 +169,8 @@ def results_so_far(view: OpenStudy) -> Any:
     """What the leaderboard rests on, in short: it need not be computed again while this stays the same."""
     return view.store.query(
         "SELECT count(*) AS n, sum(state = 'COMPLETE') AS done, max(finished) AS last, "
-        "(SELECT count(*) || ':' || count(undone) FROM drops) AS drops FROM trials WHERE context = ?",
-        (view.context,),
+        "(SELECT count(*) || ':' || count(undone) FROM drops) AS drops FROM trials WHERE setup = ?",
+        (view.setup,),
     )
 
 
@@ -250,8 +250,8 @@ def _running(view: OpenStudy) -> list[Row]:
     rows = view.store.query(
         "SELECT t.id, t.device, t.seed, t.samples, t.resumed, p.label, p.kind, t.started, t.estimate, c.seconds "
         "FROM trials t JOIN pools p ON p.id = t.pool LEFT JOIN costs c ON c.id = t.id || ':' || t.attempts "
-        "WHERE t.context = ? AND t.state = 'RUNNING' ORDER BY t.device, t.started, t.id",
-        (view.context,),
+        "WHERE t.setup = ? AND t.state = 'RUNNING' ORDER BY t.device, t.started, t.id",
+        (view.setup,),
     )
     for row in rows:
         points = view.store.query(

@@ -259,7 +259,7 @@ class Proposed(TypedDict):
     """A proposal as it is stored."""
 
     id: Str
-    context: Str
+    setup: Str
     origin: Str
     kind: Str
     stage: Str
@@ -308,7 +308,7 @@ class Whole(TypedDict, total=False):
     """Fields of a snapshot, each as a whole."""
 
     name: Str
-    context: Str
+    setup: Str
     engine: Int | None
     state: Str
     stage: Str

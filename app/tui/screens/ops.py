@@ -79,7 +79,7 @@ buckets (┆), and example rows of each bucket: the value, the text (quoted and 
         """What the parts below hang on: the statistic under the cursor, the study's data, the room there is."""
         s = self.ui.snapshot
         current = self.query_one("#matrix", KeyedTable).current
-        return current, s and (s.context, s.buckets), self.app.size, self.app.theme
+        return current, s and (s.setup, s.buckets), self.app.size, self.app.theme
 
     @on(DataTable.RowHighlighted)
     def _ask(self) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from engine.base.errors import DjsbError
 from engine.evidence.ranking import Ranked
-from engine.records.proposal import PoolRequest
+from engine.records.proposal import Arm
 
 
 class Refused(DjsbError):
     """A suggestion that cannot be a proposal; the text is the reason."""
 
 
-Drafted = tuple[str, list[PoolRequest], Sequence[int]]
+Drafted = tuple[str, list[Arm], Sequence[int]]
 
 
 def effect_of(entry: Ranked) -> str:

@@ -14,11 +14,11 @@ def draft_cycle(opened: OpenStudy, wanted: Cycle) -> Drafted:
     trial = trials.get(opened.store, wanted.checkpoint)
     if (
         trial is None
-        or cycles.get(opened.store, trial.context).root != opened.root
+        or cycles.get(opened.store, trial.setup).root != opened.root
         or checkpoints.kept(opened.store, trial.id) is None
     ):
         raise Refused(f"no checkpoint of trial {wanted.checkpoint} is kept here; djsb show lineage names some")
-    if opened.following(wanted.checkpoint).context in {c.context for c in cycles.chain(opened.store, opened.context)}:
+    if opened.following(wanted.checkpoint).setup in {c.setup for c in cycles.chain(opened.store, opened.setup)}:
         raise Refused(f"a repetition: a cycle started from the checkpoint of trial {wanted.checkpoint} before")
     share = opened.rungs[0][0] if opened.study.search.strategy == "race" else 1.0
     wholes = [request(opened, control(opened, opened.pool_size), "control", "control")]

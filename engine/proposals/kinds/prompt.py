@@ -34,7 +34,7 @@ def to_ask(opened: OpenStudy, prompts: Sequence[str]) -> int:
     """How many times a model would be asked for prompts that were not asked for before: once a cycle."""
     before = {*approved(opened), opened.study.vlm.prompt}
     new = {p for p in prompts if p not in before}
-    return len(new) * len(cycles.chain(opened.store, opened.context))
+    return len(new) * len(cycles.chain(opened.store, opened.setup))
 
 
 def seconds(accounts: Accounts) -> float | None:

@@ -58,5 +58,5 @@ def _slice(opened: OpenStudy, part: Interval) -> tuple[Slice, str]:
 
 def _size_of_stage(opened: OpenStudy, stage: str) -> int | None:
     """Rows of the control that a stage ran against, so that one control serves all its pools."""
-    pool = trials.main_pool(opened.store, opened.context, stage)
+    pool = trials.main_pool(opened.store, opened.setup, stage)
     return pool.size if pool else None

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.errors import DataError
-from engine.base.ids import digest
+from engine.base.ids import content_id
 from engine.data.dataset import Dataset
 from engine.records.metric import Metric
 from engine.settings.study import Study
@@ -85,7 +85,7 @@ class ClipTask(TrainingTask):
         data, held = train.data, evaluation.data
         side, length, checkpoint = _shape(study, folder)
         vocabulary = 0 if checkpoint else PRESETS[study.model.preset].vocabulary
-        key = digest(
+        key = content_id(
             [data.fingerprint, held.fingerprint, side, length, vocabulary, str(checkpoint or ""),
              study.evaluation.label, study.evaluation.prompts, data.fields.model_dump(), held.fields.model_dump()]
         )  # fmt: skip

@@ -23,7 +23,7 @@ import numpy as np
 
 from engine.base.amounts import format_seconds, parse_budget
 from engine.base.errors import StudyError, TrialError
-from engine.base.ids import digest
+from engine.base.ids import content_id
 from engine.base.paths import resolve
 from engine.base.secrets import redact, secret_names
 from engine.data.datajuicer import OFFLINE
@@ -96,7 +96,7 @@ class CommandTask(Task):
         # a path starts from the study's folder, a name is looked for on PATH
         if "{" not in program and shutil.which(str(folder / program) if "/" in program else program) is None:
             raise StudyError(f"command.run: no program {program} that can be run; give its path, relative to {folder}")
-        target = folder / ".djsb" / "cache" / f"command-{digest([train.data.fingerprint, str(train.root)])}"
+        target = folder / ".djsb" / "cache" / f"command-{content_id([train.data.fingerprint, str(train.root)])}"
         target.mkdir(parents=True, exist_ok=True)
         (target / "meta.json").write_text(json.dumps({"root": str(train.root), "data": str(train.data.path)}))
         return target

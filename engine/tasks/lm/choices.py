@@ -23,9 +23,9 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @dataclass(frozen=True)
 class Question:
-    """context: what stands before the choices. answer: place of the right one."""
+    """stem: what stands before the choices. answer: place of the right one."""
 
-    context: str
+    stem: str
     choices: tuple[str, ...]
     answer: int
 
@@ -82,8 +82,8 @@ def encode_questions(
     Entries: `ids` (choices, longest) and `sizes`, `starts` of the choice's own tokens, `bytes` of its text, `question`,
     `right`.
     """
-    contexts = encode([q.context for q in questions])
-    wholes = encode([f"{q.context} {choice}" for q in questions for choice in q.choices])
+    contexts = encode([q.stem for q in questions])
+    wholes = encode([f"{q.stem} {choice}" for q in questions for choice in q.choices])
     texts: list[list[int]] = []
     starts, sizes, owner, right = [], [], [], []
     for number, (question, context) in enumerate(zip(questions, contexts, strict=True)):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.errors import DataError, StudyError
-from engine.base.ids import digest
+from engine.base.ids import content_id
 from engine.base.paths import resolve
 from engine.data.dataset import content_hash
 from engine.records.metric import Metric
@@ -80,7 +80,7 @@ class LmTask(TrainingTask):
         checkpoint, length = _shape(study, folder)
         files = {name: resolve(folder, path) for name, path in study.evaluation.benchmarks.items()}
         questions = {name: read_questions(file) for name, file in files.items()}
-        key = digest([
+        key = content_id([
             1, train.data.fingerprint, train.data.fields.model_dump(), evaluation and evaluation.data.fingerprint,
             {name: content_hash(file) for name, file in files.items()}, length,
             content_hash(checkpoint) if checkpoint else study.model.preset,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.errors import DataError, StudyError
-from engine.base.ids import digest
+from engine.base.ids import content_id
 from engine.base.paths import resolve
 from engine.data.dataset import content_hash
 from engine.records.metric import Metric
@@ -91,7 +91,7 @@ class T2vTask(TrainingTask):
         own = [study.seed, None if checkpoint else study.model.preset, CACHE]
         known = [train.data.fingerprint, evaluation.data.fingerprint, vars(window), study.evaluation.label]
         fields = [train.data.fields.model_dump(), evaluation.data.fields.model_dump()]
-        masks = [digest(np.flatnonzero(~rows.good).tolist()) for rows in (train, evaluation)]
+        masks = [content_id(np.flatnonzero(~rows.good).tolist()) for rows in (train, evaluation)]
 
         def make(target: Path) -> dict[str, Any]:
             train.share(target, ["tokenizer.json", "text_encoder", "eval-clips.npy"], media=["train-clips.npy"])
@@ -107,7 +107,7 @@ class T2vTask(TrainingTask):
                 make_text(target / "text_encoder", network, study.seed)
             return {"held": held["train"]}
 
-        return make_caches(folder, f"t2v-{digest([*own, *known, *fields, *masks])}", make)
+        return make_caches(folder, f"t2v-{content_id([*own, *known, *fields, *masks])}", make)
 
     def build(self, study: Study, prepared: Path, seed: int, init: str | None) -> Parts:
         """A diffusion transformer and what it works with."""

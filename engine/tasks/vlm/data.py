@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.base.arrays import new_array
 from engine.base.errors import DataError
-from engine.base.ids import digest
+from engine.base.ids import content_id
 from engine.base.paths import resolve
 from engine.data.dataset import content_hash
 from engine.data.media import open_image
@@ -58,7 +58,7 @@ def prepare(
     files = {n: content_hash(resolve(folder, p)) for n, p in study.evaluation.benchmarks.items()}
     held = evaluation.data.fingerprint if evaluation else None
     rows = [train.data.fingerprint, train.data.fields.model_dump(), held]
-    key = digest(
+    key = content_id(
         [VERSION, rows, study.task, study.seed, study.model.model_dump(), files, shared_content(study, folder)]
     )
 

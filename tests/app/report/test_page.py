@@ -31,7 +31,7 @@ from engine.evidence.recipe import repetitions
 from engine.journal.results import Result
 from engine.journal.store import Row, Store
 from engine.records.pool import Layer, Pool, Slice
-from engine.records.proposal import PoolRequest, Proposal
+from engine.records.proposal import Arm, Proposal
 from engine.records.trial import FRESH
 from engine.settings.study import Study
 from engine.study.view import view_study
@@ -71,8 +71,8 @@ class Fake:
             }
         )  # fmt: skip
         self.store = Store(folder / STATE_FOLDER / "study.db")
-        self.store.put("studies", {
-            "context": CONTEXT, "name": name, "dataset": "data", "evaluation": "test", "version": "0.1.0", "at": at(0),
+        self.store.put("setups", {
+            "setup": CONTEXT, "name": name, "dataset": "data", "evaluation": "test", "version": "0.1.0", "at": at(0),
             "config": self.study.model_dump_json(),
         })  # fmt: skip
         scales = [{"name": m, "higher_is_better": True, "low": 0, "high": 1, "main": True} for m in METRICS]
@@ -97,7 +97,7 @@ class Fake:
             trial, self.clock = f"{pool.id}{seed}{samples}", self.clock + 20
             noise = np.random.default_rng(seed).normal(0, 0.2)
             self.store.put("trials", {
-                "id": trial, "context": CONTEXT, "pool": pool.id, "seed": seed, "init": None,
+                "id": trial, "setup": CONTEXT, "pool": pool.id, "seed": seed, "init": None,
                 "samples": samples, "horizon": samples,
                 "stage": stage, "proposal": f"p-{stage}", "state": "COMPLETE", "attempts": 1, "estimate": 18.0,
                 "seconds": 20.0, "device": "cpu0", "error": None, "started": at(self.clock - 20),
@@ -121,11 +121,11 @@ class Fake:
         """A proposal and the decision on it."""
         asked = Proposal(
             origin="paper", kind="probe", stage=stage, seeds=(0, 1), reason=f"what {stage} wants",
-            pools=tuple(PoolRequest(pool=asdict(p), label="a", kind="control", samples=9) for p in pools),
+            pools=tuple(Arm(pool=asdict(p), label="a", kind="control", samples=9) for p in pools),
         )  # fmt: skip
         content = {**asked.model_dump(mode="json"), "gate": "passes"}
         self.store.put("proposals", {
-            "id": asked.id, "context": CONTEXT, "origin": "paper", "kind": "probe", "stage": stage,
+            "id": asked.id, "setup": CONTEXT, "origin": "paper", "kind": "probe", "stage": stage,
             "content": json.dumps(content), "status": "approved", "cost": 40.0, "at": at(self.clock),
         })  # fmt: skip
         who = {"proposal": asked.id, "verdict": "approve", "who": "person ada", "why": why, "at": at(self.clock)}
@@ -151,7 +151,7 @@ class Fake:
                 pool = self.pool([self.slice(i, bucket)], f"{statistic} {bucket}", "single")
                 out = i == len(self.statistics) - 1 and bucket == "mid"
                 self.store.put("pool_cuts", {
-                    "context": CONTEXT, "op": pool.slices[0].op, "statistic": statistic, "bucket": bucket,
+                    "setup": CONTEXT, "op": pool.slices[0].op, "statistic": statistic, "bucket": bucket,
                     "pool": pool.id, "kept": 4000, "entropy": 3.5,
                     "reason": "too few rows" if out else None, "verdict": "degenerate" if out else "ok",
                 })  # fmt: skip
@@ -396,7 +396,7 @@ def test_without_a_task_it_describes_the_pools(tmp_path: Path) -> None:
     fake = Fake(tmp_path, task=None)
     pool = fake.pool([fake.slice(0, "low")], "text_len low", "single")
     place = {"op": pool.slices[0].op, "statistic": pool.slices[0].statistic, "bucket": "low"}
-    cut = {"context": CONTEXT, **place, "pool": pool.id, "kept": 4000, "entropy": None, "reason": None, "verdict": "ok"}
+    cut = {"setup": CONTEXT, **place, "pool": pool.id, "kept": 4000, "entropy": None, "reason": None, "verdict": "ok"}
     fake.store.put("pool_cuts", cut)
     page = read(write_report(tmp_path, None))
     assert "The study has no task, so nothing was trained: 1 pools were cut" in page.text

@@ -103,7 +103,7 @@ def _proposal(n: int, origin: str, kind: str, status: str, reason: str, places: 
         "parent": None, "fallback": "the stage goes on without it", "gate": "allowed: 12 s of device time", **more,
     }  # fmt: skip
     return {
-        "id": _id(200 + n), "context": "sample", "origin": origin, "kind": kind, "stage": "combine",
+        "id": _id(200 + n), "setup": "sample", "origin": origin, "kind": kind, "stage": "combine",
         "content": content, "status": status, "cost": None if status == "refused" else 12.0 + 30 * n,
         "at": f"2026-01-01T10:{20 + n}:00.000+00:00",
     }  # fmt: skip
@@ -157,7 +157,7 @@ def _correlation(names: tuple[str, ...], clusters: int) -> Row:
 SNAPSHOT = Snapshot(
     folder=Path("sample"),
     name="sample",
-    context="sample",
+    setup="sample",
     engine=4711,
     state="running",
     stage="combine",

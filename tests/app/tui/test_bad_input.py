@@ -22,7 +22,7 @@ db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=5)
 if sys.argv[2] == "all":
     db.execute("PRAGMA locking_mode=EXCLUSIVE")
 db.execute("BEGIN EXCLUSIVE")
-db.execute("UPDATE studies SET name = name")
+db.execute("UPDATE setups SET name = name")
 print("held", flush=True)
 sys.stdin.read()
 """

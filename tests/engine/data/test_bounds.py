@@ -107,4 +107,4 @@ def test_a_study_cuts_its_buckets_by_percentiles(tiny: Tiny) -> None:
         assert found.pool_size == 15
     tiny.set({**TEXT_ONLY, "ops": ops})
     with (plain := open_study(tiny.study, 1)).store:
-        assert plain.root == found.root  # old trials keep their context, new pools have ids of their own
+        assert plain.root == found.root  # old trials keep their setup, new pools have ids of their own

@@ -33,7 +33,7 @@ class FakeStudy:
     """What the templates read of a study beside its ranking."""
 
     store: Store
-    context: str = "c"
+    setup: str = "c"
 
 
 def told(monkeypatch: pytest.MonkeyPatch, stage: str, ranked: list[Ranked]) -> list[Sentence]:

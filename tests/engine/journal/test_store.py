@@ -103,7 +103,7 @@ def test_an_older_database_is_migrated_by_the_engine_only(file: Path) -> None:
     file.parent.mkdir()
     with closing(sqlite3.connect(file)) as db:
         db.execute("CREATE TABLE something(a)")
-    with pytest.raises(StoreError, match="older djsb; run djsb auto or djsb pools once"):
+    with pytest.raises(StoreError, match="older djsb; end its engine"):
         Store(file, readonly=True)
     with Store(file) as store:
         assert store.query("SELECT * FROM trials") == []

@@ -34,7 +34,7 @@ from tests.engine.conftest import CYCLES, planted
 def finished(tiny: Tiny) -> list[Row]:
     """Every trial, as it ended."""
     with (view := view_study(tiny.study)).store:
-        return view.store.query("SELECT id, context, init, attempts, state FROM trials ORDER BY id")
+        return view.store.query("SELECT id, setup, init, attempts, state FROM trials ORDER BY id")
 
 
 def the_lineage(tiny: Tiny) -> list[Row]:
@@ -56,20 +56,20 @@ def test_the_second_cycle_goes_on_from_the_best_checkpoint_and_so_does_its_contr
     first, second = the_lineage(two_cycles)
     assert (first["cycle"], first["init"], second["cycle"], second["init"]) == (1, None, 2, first["checkpoint"])
     assert first["recipe"]["label"] == second["recipe"]["label"] == "text_len low"
-    starts = {t["context"]: set() for t in finished(two_cycles)}
+    starts = {t["setup"]: set() for t in finished(two_cycles)}
     for t in finished(two_cycles):
-        starts[t["context"]].add(t["init"])
-    assert starts == {first["context"]: {None}, second["context"]: {first["checkpoint"]}}
+        starts[t["setup"]].add(t["init"])
+    assert starts == {first["setup"]: {None}, second["setup"]: {first["checkpoint"]}}
     with (view := view_study(two_cycles.study)).store:
         scored = view.store.query(
             "SELECT t.id, m.value FROM trials t JOIN metrics m ON m.trial = t.id AND m.name = 'likelihood' "
-            "WHERE t.context = ? AND t.pool = ? AND t.stage = 'confirm' ORDER BY m.value DESC",
-            (first["context"], first["recipe"]["pool"]),
+            "WHERE t.setup = ? AND t.pool = ? AND t.stage = 'confirm' ORDER BY m.value DESC",
+            (first["setup"], first["recipe"]["pool"]),
         )
         controls = view.store.query(
             "SELECT DISTINCT t.init FROM trials t JOIN pools p ON p.id = t.pool WHERE p.kind = 'control' "
-            "AND t.context = ?",
-            (second["context"],),
+            "AND t.setup = ?",
+            (second["setup"],),
         )
     assert len(scored) == 3
     assert scored[0]["id"] == first["checkpoint"]
@@ -142,7 +142,7 @@ def test_a_checkpoint_that_was_not_kept_is_trained_again_to_the_bit(two: Tiny, t
         for table in ("metrics", "curve_points", "proposal_trials", "costs"):
             store.execute(f"DELETE FROM {table} WHERE trial IN (SELECT id FROM trials WHERE init IS NOT NULL)")
         store.execute("DELETE FROM trials WHERE init IS NOT NULL")
-        store.execute("DELETE FROM proposals WHERE context = ?", (second["context"],))
+        store.execute("DELETE FROM proposals WHERE setup = ?", (second["setup"],))
         store.execute("DELETE FROM cycles")
         shutil.rmtree(two.study / ".djsb" / "checkpoints")
         store.execute("DELETE FROM checkpoints")
@@ -195,9 +195,9 @@ async def test_three_cycles_are_told_by_database_command_report_and_ui(
     assert all((two.study / c["path"] / "model.safetensors").exists() for c in told)
     with (view := view_study(two.study)).store:
         links = view.store.query("SELECT root, cycle, parent, init FROM cycles ORDER BY cycle")
-        kept = [end.checkpoint for c in told if (end := CYCLE.get(view.store, c["context"]))]
+        kept = [end.checkpoint for c in told if (end := CYCLE.get(view.store, c["setup"]))]
     assert links == [
-        {"root": first["context"], "cycle": n, "parent": before["context"], "init": before["checkpoint"]}
+        {"root": first["setup"], "cycle": n, "parent": before["setup"], "init": before["checkpoint"]}
         for n, before in ((2, first), (3, second))
     ]
     assert kept == [c["checkpoint"] for c in told]
@@ -253,8 +253,8 @@ def test_what_is_left_of_the_budget_is_divided_over_the_cycles_to_come(stopped: 
         assert Accounts(opened, 400).allowance(0.6) == pytest.approx(60)
         after = opened.following("0" * 16)
         opened.store.execute(
-            "INSERT INTO cycles(context, root, cycle, parent, init, spent, at) VALUES(?, ?, 2, ?, ?, 40, '')",
-            (after.context, after.root, opened.context, after.init),
+            "INSERT INTO cycles(setup, root, cycle, parent, init, spent, at) VALUES(?, ?, 2, ?, ?, 40, '')",
+            (after.setup, after.root, opened.setup, after.init),
         )
         assert Accounts(after, 400).allowance(0.5) == pytest.approx(40 + 0.5 * 120)
 
@@ -293,7 +293,7 @@ def test_killed_in_either_cycle_and_between_them_it_ends_the_same(two_cycles: Ti
         assert before <= {tuple(r.items()) for r in ended(killed)}, "a finished trial was lost or ran again"
     assert run_djsb("auto", killed.study, timeout=600).returncode == 0
     assert the_lineage(killed) == the_lineage(two_cycles)
-    same = ("id", "context", "init", "state")
+    same = ("id", "setup", "init", "state")
     assert [[t[k] for k in same] for t in finished(killed)] == [[t[k] for k in same] for t in finished(two_cycles)]
     for which in (1, 2):
         boards = [run_djsb("rank", t.study, "--cycle", which, "--json").stdout for t in (killed, two_cycles)]

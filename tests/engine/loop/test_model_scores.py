@@ -90,7 +90,7 @@ def test_a_study_learns_what_its_control_thinks_and_the_next_cycle_cuts_by_it(ti
         with pytest.raises(Refused, match="not computed"):
             draft(opened, bucket("model_similarity"), "person")
         run_loop(opened, until="probe", workers=1)
-        told = MODEL_SCORES.get(opened.store, opened.context)
+        told = MODEL_SCORES.get(opened.store, opened.setup)
         control = opened.store.one("SELECT t.*, p.kind FROM trials t JOIN pools p ON p.id = t.pool WHERE t.id = ?",
                                    (told.trial,))  # fmt: skip
         assert (control["kind"], control["seed"], control["state"]) == ("control", 0, "COMPLETE")

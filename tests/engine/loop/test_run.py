@@ -14,7 +14,7 @@ import pytest
 from engine.base.errors import Awaited
 from engine.evidence.ranking import leaderboard
 from engine.loop import run as loop
-from engine.records.proposal import PoolRequest, Proposal
+from engine.records.proposal import Arm, Proposal
 from engine.review import decisions
 from engine.runner.local import LocalSlot
 from engine.runner.scheduler import Scheduler
@@ -186,7 +186,7 @@ def test_what_a_crashed_worker_trained_is_recorded_and_tried_once_more_alone(tin
 def proposal_of(opened: OpenStudy, **change: Any) -> Proposal:
     cut = next(c for c in opened.cuts if c.reason is None)
     pool = asdict(cut.pool) | change
-    request = PoolRequest.model_validate({"pool": pool, "label": "x", "kind": "single", "samples": 16})
+    request = Arm.model_validate({"pool": pool, "label": "x", "kind": "single", "samples": 16})
     return Proposal(origin="person", kind="probe", stage="probe", pools=(request,), seeds=(0,), reason="test")
 
 
@@ -249,8 +249,8 @@ def test_an_op_taken_out_of_the_study_no_longer_decides(stopped: Tiny) -> None:
 
 def test_changed_prompts_are_another_context(tiny: Tiny) -> None:
     with (opened := open_study(tiny.study, 1)).store:
-        first, prepared = opened.context, opened.prepared
+        first, prepared = opened.setup, opened.prepared
     tiny.set({"evaluation": {"prompts": ["a photo of a {}", "{}"]}})
     with (opened := open_study(tiny.study, 1)).store:
-        assert opened.context != first
+        assert opened.setup != first
         assert opened.prepared != prepared

@@ -68,7 +68,7 @@ def opened(tiny: Tiny) -> OpenStudy:
     tiny.set({"train": {"micro_batch": None}})
     found = open_study(tiny.study, 1)
     found.record()
-    CALIBRATION.put(found.store, found.context, Calibration(0.01, 0.7, {}, 4, "cpu"))
+    CALIBRATION.put(found.store, found.setup, Calibration(0.01, 0.7, {}, 4, "cpu"))
     for proposal in Paper("probe").propose(found):
         proposal_queue.submit(found, proposal, Scheduler(found, 1e6, [], queue.Queue()).accounts)
         proposal_queue.ensure_trials(found, proposal)

@@ -14,7 +14,7 @@ from engine.evidence.ranking import rank
 from engine.loop import run as loop
 from engine.records.metric import Metric
 from engine.records.pool import Layer, Pool
-from engine.records.proposal import PoolRequest
+from engine.records.proposal import Arm
 from engine.search.race import CONTROL_SEEDS, Rung, bound, judge
 from engine.search.sampler import ask
 from engine.study.file import parse_study
@@ -92,7 +92,7 @@ def test_rungs_must_rise(rungs: list[list[float]]) -> None:
 
 
 def test_a_part_keeps_the_schedule_of_the_whole() -> None:
-    whole = PoolRequest.model_validate(
+    whole = Arm.model_validate(
         {"pool": {"layers": [{"slices": [], "weight": None}], "size": 10, "repetition": 1, "seed": 0},
          "label": "x", "kind": "control", "samples": 40}
     )  # fmt: skip

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.base.errors import StudyError
-from engine.base.ids import digest
+from engine.base.ids import content_id
 from engine.base.paths import resolve
 from engine.settings.study import RARE, Study, study_yaml
 from engine.study.file import parse_study, read_study
@@ -136,9 +136,9 @@ def test_paths_start_from_the_study(tmp_path: Path) -> None:
 
 
 def test_a_digest_depends_on_content_only() -> None:
-    assert digest({"a": 1, "b": [None, "ü"]}) == digest({"b": [None, "ü"], "a": 1}) == "501f4397eb27412e"
-    assert digest({"a": 1}) != digest({"a": 2})
-    assert len(digest({}, 12)) == 12
+    assert content_id({"a": 1, "b": [None, "ü"]}) == content_id({"b": [None, "ü"], "a": 1}) == "501f4397eb27412e"
+    assert content_id({"a": 1}) != content_id({"a": 2})
+    assert len(content_id({}, 12)) == 12
 
 
 def test_search_and_executor_may_be_named_in_a_word() -> None:

@@ -105,7 +105,7 @@ def test_what_a_feed_sends_comes_back_and_holds_no_key(
     last["events"], expected["events"] = last["events"][1:], expected["events"][1:]
     assert last == expected
     assert KEY.encode() not in gzip.decompress(file.read_bytes())
-    assert values(played[0])["context"] == expected["context"], "going back works, too"
+    assert values(played[0])["setup"] == expected["setup"], "going back works, too"
     assert played.header["study"] == "tiny"
 
 

@@ -265,11 +265,11 @@ def test_questions_alone_are_enough(words: Tiny) -> None:
 
 def test_other_questions_are_other_trials(words: Tiny) -> None:
     with (study := opened(words)).store:
-        before = study.context
+        before = study.setup
     file = words.root / "data" / "facts.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
     with (study := opened(words)).store:
-        assert study.context != before
+        assert study.setup != before
 
 
 @pytest.mark.long
