@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from engine.study.lock import EngineLock
 from tests.conftest import run_djsb
 
 OLD = Path(__file__).resolve().parents[1] / "data" / "old_study"
@@ -42,6 +43,14 @@ def test_an_old_study_has_the_same_rankings_ids_and_proposals(old: Path) -> None
     assert not points
     proposals = {p["id"]: p["status"] for p in answer("proposals", old) if p["origin"] == "person"}
     assert sorted(proposals.values()) == ["approved"] * 5 + ["held", "queued", "refused", "rejected"]
+
+
+def test_an_old_study_is_left_alone_while_its_engine_runs(old: Path) -> None:
+    with EngineLock(old / ".djsb"):
+        refused = run_djsb("rank", old)
+    assert refused.returncode == 1
+    assert "older djsb; end its engine" in refused.stderr
+    assert answer("rank", old)
 
 
 def test_an_old_study_is_shown_and_goes_on(old: Path) -> None:
