@@ -24,8 +24,8 @@ from engine.tasks.shared.batches import to_pixels
 from engine.tasks.shared.caches import in_turn, make_caches, read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of, read_config, save
 from engine.tasks.shared.images import cache_images
-from engine.tasks.shared.task import TrainingTask
 from engine.tasks.shared.tokens import cache_tokens, load_encoder, train_tokenizer
+from engine.tasks.shared.trial import TrainingTask
 
 if TYPE_CHECKING:
     import torch

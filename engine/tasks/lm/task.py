@@ -28,8 +28,8 @@ from engine.tasks.lm.choices import encode_questions, measure, read_questions
 from engine.tasks.lm.model import PRESETS, build_model, log_likelihoods, sequences, train
 from engine.tasks.shared.caches import make_caches, read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of, load_tokenizer, read_config, save
-from engine.tasks.shared.task import TrainingTask
 from engine.tasks.shared.tokens import SPECIAL_TOKENS, captions, train_tokenizer
+from engine.tasks.shared.trial import TrainingTask
 
 SCORED = 1024  # rows whose tokens are scored at once
 LONGEST = 1024  # tokens of a sequence for a checkpoint that takes more

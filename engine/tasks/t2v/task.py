@@ -18,8 +18,8 @@ from engine.settings.study import Study
 from engine.tasks.contract import Job, Progress, Report, Rows, Traits
 from engine.tasks.shared.caches import in_turn, make_caches, read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of, need_packages, read_config
-from engine.tasks.shared.task import TrainingTask
 from engine.tasks.shared.tokens import captions, train_tokenizer
+from engine.tasks.shared.trial import TrainingTask
 from engine.tasks.shared.videos import cache_clips
 from engine.tasks.t2v.evaluation import evaluate, left_out, metrics_of, read_prompts
 from engine.tasks.t2v.model import PRESETS, Parts, build_model, check_checkpoint, make_text, save_model

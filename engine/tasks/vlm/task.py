@@ -17,7 +17,7 @@ from engine.settings.study import Study
 from engine.tasks.contract import Job, Progress, Report, Rows, Traits
 from engine.tasks.shared.caches import read_meta
 from engine.tasks.shared.checkpoints import is_adapted, read_config, save
-from engine.tasks.shared.task import TrainingTask
+from engine.tasks.shared.trial import TrainingTask
 from engine.tasks.vlm.benchmarks import READERS
 from engine.tasks.vlm.data import prepare, shared_content
 from engine.tasks.vlm.evaluation import Judge, benchmark_scores

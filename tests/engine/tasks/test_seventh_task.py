@@ -29,7 +29,7 @@ import numpy as np
 from engine.records.metric import Metric
 from engine.tasks.contract import Traits
 from engine.tasks.shared.caches import make_caches
-from engine.tasks.shared.task import TrainingTask
+from engine.tasks.shared.trial import TrainingTask
 from engine.tasks.shared.tokens import captions
 from engine.tasks.shared.training import batches, course, fit
 
