@@ -87,11 +87,10 @@ def run_share(folder: Path, share: int, shares: int) -> None:
             whole = int(len(rows) * study.train.epochs)
             samples = whole if who == "target" else int(whole * SHARE)
             model = build_model(study, opened.prepared, seed, None)
-            device = next(model.parameters()).device
             job = Job("", "", samples, seed, None, "", horizon=whole)
-            train(model, device, study, opened.prepared, rows, job, Report(lambda *_: None))
+            train(model, study, opened.prepared, rows, job, Report(lambda *_: None))
             with torch.inference_mode():
-                scores = evaluate(model, device, study, opened.prepared)
+                scores = evaluate(model, study, opened.prepared)
             log.write(json.dumps({"who": who, "seed": seed, "recipe": name, **scores}) + "\n")
             log.flush()
 

@@ -91,7 +91,6 @@ def measure(study: Study, prepared: Path, rows: NDArray[np.int64], seed: int, fr
 
     began, paused = time.perf_counter(), 0.0
     model = build_model(study, prepared, seed, None)
-    device = next(model.parameters()).device
     samples = int(len(rows) * study.train.epochs * fraction)
     steps = samples // study.train.batch_size
     marks = {round(steps * q) // 2 * 2: q for q in (0.25, 0.5, 0.75)} if fraction == 1 else {}
@@ -101,7 +100,7 @@ def measure(study: Study, prepared: Path, rows: NDArray[np.int64], seed: int, fr
         nonlocal paused
         start = time.perf_counter()
         with torch.inference_mode():
-            scores = evaluate(model, device, study, prepared)
+            scores = evaluate(model, study, prepared)
         found.append({"fraction": fraction, "at": at, "step": step, "seconds": start - began - paused, **scores})
         paused += time.perf_counter() - start
 
@@ -109,7 +108,7 @@ def measure(study: Study, prepared: Path, rows: NDArray[np.int64], seed: int, fr
         if content["step"] in marks:
             record(content["step"], marks[content["step"]])
 
-    train(model, device, study, prepared, rows, Job("", "", samples, seed, None, ""), Report(emit))
+    train(model, study, prepared, rows, Job("", "", samples, seed, None, ""), Report(emit))
     record(steps, 1.0)
     return found
 

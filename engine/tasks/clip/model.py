@@ -85,15 +85,7 @@ def contrastive_loss(images: torch.Tensor, texts: torch.Tensor, scale: torch.Ten
     return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
 
 
-def train(
-    model: Any,
-    device: torch.device,
-    study: Study,
-    prepared: Path,
-    rows: NDArray[np.int64],
-    job: Job,
-    report: Report,
-) -> bool:
+def train(model: Any, study: Study, prepared: Path, rows: NDArray[np.int64], job: Job, report: Report) -> bool:
     """Train on those rows; bf16 autocast on GPU. True, or False when the trial was dropped."""
     import torch
 
@@ -106,7 +98,7 @@ def train(
 
     return fit(
         model, study, job, report, way,
-        order=batches(rows, job.samples, way.batch, job.seed), inputs=partial(feed, prepared, device),
+        order=batches(rows, job.samples, way.batch, job.seed), inputs=partial(feed, prepared, model.device),
         backward=lambda made: _backward(model, *made, micro), after=clamp,
     )  # fmt: skip
 

@@ -255,7 +255,7 @@ def _step_seconds(model: Any, size: int, study: Study, prepared: Path, rows: NDA
 
     jobs = [Job(str(i), "", samples, i, None, "") for i in range(size)]
     if size == 1:
-        train(model, next(model.parameters()).device, study, prepared, rows, jobs[0], Report(emit))
+        train(model, study, prepared, rows, jobs[0], Report(emit))
     else:
         train_pack(Pack(repeat(model, size), size), study, prepared, [rows] * size, jobs, Report(emit))
     return float(np.median(np.diff(list(ends.values()))[WARM - 1 :]))

@@ -25,7 +25,7 @@ from engine.tasks.shared.caches import in_turn, make_caches, read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of, read_config, save
 from engine.tasks.shared.images import cache_images
 from engine.tasks.shared.tokens import cache_tokens, load_encoder, train_tokenizer
-from engine.tasks.shared.trial import TrainingTask
+from engine.tasks.shared.trial import Training, TrainingTask
 
 if TYPE_CHECKING:
     import torch
@@ -47,137 +47,6 @@ def _shape(study: Study, folder: Path) -> tuple[int, int, Path | None]:
     image = config.get("vision_config", {}).get("image_size", 224)
     length = config.get("text_config", {}).get("max_position_embeddings", 77)
     return int(image), int(length), checkpoint
-
-
-class ClipTask(TrainingTask):
-    """See the module."""
-
-    traits = Traits(
-        version=2,
-        presets=tuple(PRESETS),
-        needs=("dataset.text", "dataset.images", "evaluation.path"),
-        uses=frozenset({"evaluation.label", "evaluation.prompts", "model.checkpoint"}),
-        reads_evaluation=frozenset({"images"}),
-        fewest_rows=None,  # the pairs of a batch are contrasted with each other
-        suits=frozenset({"text", "images"}),
-        scores="model_similarity",
-        demo="engine.demo.images",
-    )
-
-    def metrics(self, study: Study, prepared: Path) -> list[Metric]:
-        """Accuracy and likelihood with a label field, recalls with captions that tell rows apart."""
-        meta = read_meta(prepared)
-        found = []
-        if meta["classes"]:
-            found += [Metric("accuracy", True, 0, 1), Metric("likelihood", True, 0, 1)]
-        if meta["retrieval"]:
-            main = not meta["classes"]
-            found += [
-                Metric(f"{way}_r{k}", True, 0, 1, main) for way in ("image_to_text", "text_to_image") for k in RECALLS
-            ]
-        return found
-
-    def prepare(
-        self, study: Study, folder: Path, train: Rows, evaluation: Rows | None, workers: int, progress: Progress | None
-    ) -> Path:
-        """Decode images and encode captions of both datasets, once per study."""
-        assert evaluation is not None
-        data, held = train.data, evaluation.data
-        side, length, checkpoint = _shape(study, folder)
-        vocabulary = 0 if checkpoint else PRESETS[study.model.preset].vocabulary
-        key = content_id(
-            [data.fingerprint, held.fingerprint, side, length, vocabulary, str(checkpoint or ""),
-             study.evaluation.label, study.evaluation.prompts, data.fields.model_dump(), held.fields.model_dump()]
-        )  # fmt: skip
-
-        def make(target: Path) -> dict[str, Any]:
-            train.share(target, ["tokenizer.json", "eval-images.npy"], ["train-tokens.npy"], ["train-images.npy"])
-            for name, rows, part in in_turn(train, evaluation, progress):
-                cache_images(rows, side, target / f"{name}-images.npy", workers, part)
-            if checkpoint is None:
-                train_tokenizer(train, vocabulary, target / "tokenizer.json")
-            encode = load_encoder(target, checkpoint, length)
-            cache_tokens(train, encode, length, target / "train-tokens.npy")
-            meta = _prepare_evaluation(study, held, evaluation.good, encode, target)
-            return {**meta, "length": length, "side": side}
-
-        return make_caches(folder, f"clip-{key}", make)
-
-    def build(self, study: Study, prepared: Path, seed: int, init: str | None) -> Any:
-        """A CLIPModel."""
-        return build_model(study, prepared, seed, init)
-
-    def train(
-        self, model: Any, study: Study, prepared: Path, rows: NDArray[np.int64], job: Job, report: Report
-    ) -> bool:
-        """See the module `model`."""
-        return train(model, model.device, study, prepared, rows, job, report)
-
-    def evaluate(self, model: Any, study: Study, prepared: Path) -> dict[str, float]:
-        """Zero-shot scores and recalls."""
-        import torch
-
-        with torch.inference_mode():
-            return evaluate(model, model.device, study, prepared)
-
-    def save(self, model: Any, study: Study, prepared: Path, folder: Path) -> None:
-        """The model, of a preset with its tokenizer."""
-        save(model, folder, [prepared / "tokenizer.json"])
-
-    def score(self, study: Study, prepared: Path, checkpoint: str) -> NDArray[np.float64]:
-        """Cosine of image and caption, -1 … 1, of every row."""
-        import torch
-
-        model = build_model(study, prepared, 0, checkpoint).eval()
-        device = next(model.parameters()).device
-        images, tokens = (np.load(prepared / f"train-{name}.npy", mmap_mode="r") for name in ("images", "tokens"))
-        found = []
-        with torch.inference_mode():
-            for start in range(0, len(images), 256):
-                at = slice(start, start + 256)
-                ids = torch.from_numpy(tokens[at].astype(np.int64)).to(device)
-                seen = image_features(model, to_pixels(np.array(images[at]), device))
-                found.append((seen * text_features(model, ids)).sum(-1).double().cpu().numpy())
-        return np.concatenate(found)
-
-    def can_pack(self, study: Study) -> str | None:
-        """A rule and no measurement, as packed results differ from others in rounding.
-
-        A large model fills its device by itself; gradient caching goes through one model at a time.
-        """
-        micro, batch = study.train.micro_batch, study.train.batch_size
-        if micro is not None and micro < batch:
-            return f"train.micro_batch {micro} is below the batch size {batch}, and a pack has whole batches only"
-        if study.model.checkpoint is not None or study.model.preset not in PACKED:
-            return f"one model of {study.model.checkpoint or study.model.preset} keeps a device busy"
-        return None
-
-    def pack(self, study: Study, prepared: Path, jobs: Sequence[Job], report: Report) -> dict[str, dict[str, float]]:
-        """Train the jobs as one model with a member axis, save the checkpoints, evaluate."""
-        import torch
-
-        from engine.tasks.clip.packed import Pack, train_pack
-
-        rows = [np.load(job.rows) for job in jobs]
-        pack = Pack((build_model(study, prepared, job.seed, job.init) for job in jobs), len(jobs))
-        left = train_pack(pack, study, prepared, rows, jobs, report)
-        if not left:
-            return {}
-        with torch.inference_mode():
-            scores = evaluate_pack(pack, study, prepared)
-        for place, job in enumerate(left):
-            if job.output:
-                self.save(pack.member(place), study, prepared, Path(job.output))
-        return {job.trial: s for job, s in zip(left, scores, strict=True)}
-
-    def calibrate_pack(self, study: Study, prepared: Path, candidates: Sequence[int] | None = None) -> dict[int, float]:
-        """Time a few steps of packs of rising size, until a larger one is no faster or memory runs out."""
-        from engine.tasks.clip.packed import calibrate
-
-        return calibrate(study, prepared, candidates)
-
-
-TASK = ClipTask()
 
 
 def _prepare_evaluation(
@@ -216,11 +85,14 @@ def _prepare_evaluation(
     return {"classes": classes, "retrieval": retrieval, "distinct_captions": distinct}
 
 
-def evaluate(model: Any, device: torch.device, study: Study, prepared: Path) -> dict[str, float]:
+def evaluate(model: Any, study: Study, prepared: Path) -> dict[str, float]:
     """Zero-shot accuracy and likelihood (mean probability of the right class), recalls at 1, 5, 10."""
+    import torch
+
     model.eval()
-    features = _features(partial(image_features, model), partial(text_features, model), device, prepared)
-    return _scores(features, model.logit_scale, study, prepared)
+    with torch.inference_mode():
+        features = _features(partial(image_features, model), partial(text_features, model), model.device, prepared)
+        return _scores(features, model.logit_scale, study, prepared)
 
 
 def evaluate_pack(pack: Pack, study: Study, prepared: Path) -> list[dict[str, float]]:
@@ -291,3 +163,119 @@ def _recalls(way: str, queries: torch.Tensor, targets: torch.Tensor, captions: t
         for k in RECALLS:
             hits[k] += int(right[:, :k].any(-1).sum())
     return {f"{way}_r{k}": n / len(queries) for k, n in hits.items()}
+
+
+def save_model(model: Any, _study: Study, prepared: Path, folder: Path) -> None:
+    """The model, of a preset with its tokenizer."""
+    save(model, folder, [prepared / "tokenizer.json"])
+
+
+class ClipTask(TrainingTask):
+    """See the module."""
+
+    traits = Traits(
+        version=2,
+        presets=tuple(PRESETS),
+        needs=("dataset.text", "dataset.images", "evaluation.path"),
+        uses=frozenset({"evaluation.label", "evaluation.prompts", "model.checkpoint"}),
+        reads_evaluation=frozenset({"images"}),
+        fewest_rows=None,  # the pairs of a batch are contrasted with each other
+        suits=frozenset({"text", "images"}),
+        scores="model_similarity",
+        demo="engine.demo.images",
+    )
+    training = Training(build_model, train, evaluate, save_model)
+
+    def metrics(self, study: Study, prepared: Path) -> list[Metric]:
+        """Accuracy and likelihood with a label field, recalls with captions that tell rows apart."""
+        meta = read_meta(prepared)
+        found = []
+        if meta["classes"]:
+            found += [Metric("accuracy", True, 0, 1), Metric("likelihood", True, 0, 1)]
+        if meta["retrieval"]:
+            main = not meta["classes"]
+            found += [
+                Metric(f"{way}_r{k}", True, 0, 1, main) for way in ("image_to_text", "text_to_image") for k in RECALLS
+            ]
+        return found
+
+    def prepare(
+        self, study: Study, folder: Path, train: Rows, evaluation: Rows | None, workers: int, progress: Progress | None
+    ) -> Path:
+        """Decode images and encode captions of both datasets, once per study."""
+        assert evaluation is not None
+        data, held = train.data, evaluation.data
+        side, length, checkpoint = _shape(study, folder)
+        vocabulary = 0 if checkpoint else PRESETS[study.model.preset].vocabulary
+        key = content_id(
+            [data.fingerprint, held.fingerprint, side, length, vocabulary, str(checkpoint or ""),
+             study.evaluation.label, study.evaluation.prompts, data.fields.model_dump(), held.fields.model_dump()]
+        )  # fmt: skip
+
+        def make(target: Path) -> dict[str, Any]:
+            train.share(target, ["tokenizer.json", "eval-images.npy"], ["train-tokens.npy"], ["train-images.npy"])
+            for name, rows, part in in_turn(train, evaluation, progress):
+                cache_images(rows, side, target / f"{name}-images.npy", workers, part)
+            if checkpoint is None:
+                train_tokenizer(train, vocabulary, target / "tokenizer.json")
+            encode = load_encoder(target, checkpoint, length)
+            cache_tokens(train, encode, length, target / "train-tokens.npy")
+            meta = _prepare_evaluation(study, held, evaluation.good, encode, target)
+            return {**meta, "length": length, "side": side}
+
+        return make_caches(folder, f"clip-{key}", make)
+
+    def score(self, study: Study, prepared: Path, checkpoint: str) -> NDArray[np.float64]:
+        """Cosine of image and caption, -1 … 1, of every row."""
+        import torch
+
+        model = build_model(study, prepared, 0, checkpoint).eval()
+        device = next(model.parameters()).device
+        images, tokens = (np.load(prepared / f"train-{name}.npy", mmap_mode="r") for name in ("images", "tokens"))
+        found = []
+        with torch.inference_mode():
+            for start in range(0, len(images), 256):
+                at = slice(start, start + 256)
+                ids = torch.from_numpy(tokens[at].astype(np.int64)).to(device)
+                seen = image_features(model, to_pixels(np.array(images[at]), device))
+                found.append((seen * text_features(model, ids)).sum(-1).double().cpu().numpy())
+        return np.concatenate(found)
+
+    def can_pack(self, study: Study) -> str | None:
+        """A rule and no measurement, as packed results differ from others in rounding.
+
+        A large model fills its device by itself; gradient caching goes through one model at a time.
+        """
+        micro, batch = study.train.micro_batch, study.train.batch_size
+        if micro is not None and micro < batch:
+            return f"train.micro_batch {micro} is below the batch size {batch}, and a pack has whole batches only"
+        if study.model.checkpoint is not None or study.model.preset not in PACKED:
+            return f"one model of {study.model.checkpoint or study.model.preset} keeps a device busy"
+        return None
+
+    def pack(self, study: Study, prepared: Path, jobs: Sequence[Job], report: Report) -> dict[str, dict[str, float]]:
+        """Train the jobs as one model with a member axis, save the checkpoints, evaluate."""
+        import torch
+
+        from engine.tasks.clip.packed import Pack, train_pack
+
+        rows = [np.load(job.rows) for job in jobs]
+        pack = Pack((build_model(study, prepared, job.seed, job.init) for job in jobs), len(jobs))
+        left = train_pack(pack, study, prepared, rows, jobs, report)
+        if not left:
+            return {}
+        with torch.inference_mode():
+            scores = evaluate_pack(pack, study, prepared)
+        for place, job in enumerate(left):
+            if job.output:
+                save_model(pack.member(place), study, prepared, Path(job.output))
+        return {job.trial: s for job, s in zip(left, scores, strict=True)}
+
+    def calibrate_pack(self, study: Study, prepared: Path, candidates: Sequence[int] | None = None) -> dict[int, float]:
+        """Time a few steps of packs of rising size, until a larger one is no faster or memory runs out."""
+        from engine.tasks.clip.packed import calibrate
+
+        return calibrate(study, prepared, candidates)
+
+
+TASK = ClipTask()

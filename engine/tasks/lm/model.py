@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
+from engine.tasks.shared.caches import read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of
 from engine.tasks.shared.training import Course, accumulate, autocast, batches, fit, micro_batch, the_device
 
@@ -60,7 +61,7 @@ def llama_config(preset: Preset, vocabulary: int, bos: int, eos: int, pad: int) 
     }
 
 
-def build_model(study: Study, prepared: Path, meta: dict[str, Any], seed: int, init: str | None) -> Any:
+def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> Any:
     """The model on this worker's device: from a checkpoint, or from the preset with seeded weights."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -71,6 +72,7 @@ def build_model(study: Study, prepared: Path, meta: dict[str, Any], seed: int, i
             source, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
         )
     else:
+        meta = read_meta(prepared)
         tokens = {name: meta[name] for name in ("vocabulary", "bos", "eos", "pad")}
         model = LlamaForCausalLM(LlamaConfig(**llama_config(PRESETS[study.model.preset], **tokens)))
     return model.to(the_device())
@@ -95,12 +97,11 @@ def sequences(meta: dict[str, Any], samples: int) -> int:
     return max(1, round(samples * float(meta["tokens_per_row"]) / int(meta["length"])))
 
 
-def train(
-    model: Any, study: Study, prepared: Path, meta: dict[str, Any], rows: NDArray[np.int64], job: Job, report: Report
-) -> bool:
+def train(model: Any, study: Study, prepared: Path, rows: NDArray[np.int64], job: Job, report: Report) -> bool:
     """Train on those rows, packed. True, or False when the trial was dropped."""
     import torch
 
+    meta = read_meta(prepared)
     table = pack_rows(prepared, rows, meta["length"], job.seed)
     batch = study.train.batch_size
     count = partial(sequences, meta)

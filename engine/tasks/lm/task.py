@@ -23,135 +23,17 @@ from engine.base.paths import resolve
 from engine.data.dataset import content_hash
 from engine.records.metric import Metric
 from engine.settings.study import Study
-from engine.tasks.contract import Job, Progress, Report, Rows, Traits
+from engine.tasks.contract import Progress, Rows, Traits
 from engine.tasks.lm.choices import encode_questions, measure, read_questions
 from engine.tasks.lm.model import PRESETS, build_model, log_likelihoods, sequences, train
 from engine.tasks.shared.caches import make_caches, read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of, load_tokenizer, read_config, save
 from engine.tasks.shared.tokens import SPECIAL_TOKENS, captions, train_tokenizer
-from engine.tasks.shared.trial import TrainingTask
+from engine.tasks.shared.trial import Training, TrainingTask
 
 SCORED = 1024  # rows whose tokens are scored at once
 LONGEST = 1024  # tokens of a sequence for a checkpoint that takes more
 Encode = Callable[[list[str]], list[list[int]]]
-
-
-class LmTask(TrainingTask):
-    """See the module."""
-
-    traits = Traits(
-        version=1,
-        presets=tuple(PRESETS),
-        needs=("dataset.text",),
-        uses=frozenset({"evaluation.benchmarks", "model.checkpoint"}),
-        reads_evaluation=frozenset({"text"}),
-        suits=frozenset({"text"}),
-        scores="model_loss",
-        demo="engine.demo.text",
-    )
-
-    def lacks(self, study: Study) -> str | None:
-        """Something to be judged by."""
-        if study.evaluation.path is None and not study.evaluation.benchmarks:
-            return "task lm needs evaluation.path, text that is never trained on, or evaluation.benchmarks"
-        return None
-
-    def metrics(self, study: Study, prepared: Path) -> list[Metric]:
-        """Perplexity of held-out text; accuracy and likelihood of each multiple-choice file."""
-        meta = read_meta(prepared)
-        found = []
-        if meta["held_out"]:
-            found += [
-                Metric("log_perplexity", False, 0, math.log(meta["vocabulary"])),
-                Metric("perplexity", False, 1, meta["vocabulary"], main=False),
-            ]
-        for name in study.evaluation.benchmarks:
-            found += [
-                Metric(f"{name}_accuracy", True, 0, 1),
-                Metric(f"{name}_accuracy_norm", True, 0, 1, main=False),
-                Metric(f"{name}_likelihood", True, 0, 1),
-            ]
-        return found
-
-    def prepare(
-        self, study: Study, folder: Path, train: Rows, evaluation: Rows | None, _workers: int, progress: Progress | None
-    ) -> Path:
-        """Train or load the tokenizer, and encode both texts and the questions, once per study."""
-        checkpoint, length = _shape(study, folder)
-        files = {name: resolve(folder, path) for name, path in study.evaluation.benchmarks.items()}
-        questions = {name: read_questions(file) for name, file in files.items()}
-        key = content_id([
-            1, train.data.fingerprint, train.data.fields.model_dump(), evaluation and evaluation.data.fingerprint,
-            {name: content_hash(file) for name, file in files.items()}, length,
-            content_hash(checkpoint) if checkpoint else study.model.preset,
-        ])  # fmt: skip
-
-        def make(target: Path) -> dict[str, Any]:
-            train.share(target, ["tokenizer.json"])
-            tokenizer = _tokenizer(study, checkpoint, train, target)
-            meta, encode = _tokens(tokenizer, checkpoint)
-            first, last = [meta["bos"]], [] if meta["eos"] == meta["bos"] else [meta["eos"]]
-            rows, tokens = _cache(train, encode, first, last, target, "train", progress)
-            if evaluation is not None:
-                held_rows, _ = _cache(evaluation, encode, first, last, target, "eval", None)
-                if not held_rows:
-                    raise DataError(f"{evaluation.data.path} has no text to judge by; give rows with text")
-            for name, asked in questions.items():
-                arrays: dict[str, Any] = encode_questions(asked, encode, meta["bos"], length)
-                np.savez(target / f"choices-{name}.npz", **arrays)
-            return {
-                **meta, "length": length, "tokens_per_row": tokens / max(1, rows), "held_out": evaluation is not None,
-            }  # fmt: skip
-
-        return make_caches(folder, f"lm-{key}", make)
-
-    def build(self, study: Study, prepared: Path, seed: int, init: str | None) -> Any:
-        """A causal language model."""
-        return build_model(study, prepared, read_meta(prepared), seed, init)
-
-    def train(
-        self, model: Any, study: Study, prepared: Path, rows: NDArray[np.int64], job: Job, report: Report
-    ) -> bool:
-        """On the rows, packed to sequences."""
-        return train(model, study, prepared, read_meta(prepared), rows, job, report)
-
-    def evaluate(self, model: Any, study: Study, prepared: Path) -> dict[str, float]:
-        """Perplexity and multiple choice."""
-        return evaluate(model, study, prepared, read_meta(prepared))
-
-    def save(self, model: Any, study: Study, prepared: Path, folder: Path) -> None:
-        """The model with its tokenizer."""
-        save(model, folder, sorted((prepared / "tokenizer").iterdir()))
-
-    def score(self, study: Study, prepared: Path, checkpoint: str) -> NDArray[np.float64]:
-        """Nats per token of every row; a row that is longer than a sequence is scored piece by piece."""
-        meta = read_meta(prepared)
-        model = build_model(study, prepared, meta, 0, checkpoint)
-        offsets = np.load(prepared / "train-offsets.npy")
-        stream = np.memmap(prepared / "train-tokens.bin", np.int32, "r")
-        total, counted = np.zeros(len(offsets) - 1), np.zeros(len(offsets) - 1)
-        for first in range(0, len(total), SCORED):
-            rows = range(first, min(first + SCORED, len(total)))
-            pieces = [
-                (row, a, b) for row in rows
-                for a, b in _pieces(int(offsets[row]), int(offsets[row + 1]), meta["length"])
-            ]  # fmt: skip
-            texts = [np.asarray(stream[a:b]) for _, a, b in pieces]
-            told = log_likelihoods(model, texts, [1] * len(texts))
-            at = np.array([row for row, _, _ in pieces], np.int64)
-            np.add.at(total, at, -told)
-            np.add.at(counted, at, [len(t) - 1 for t in texts])
-        found: NDArray[np.float64] = np.divide(total, counted, out=np.full(len(total), np.nan), where=counted > 0)
-        return found
-
-    def sample_rows(self, study: Study, prepared: Path) -> tuple[NDArray[np.int64], float]:
-        """Rows with text; a step is worth rows of average length."""
-        rows = np.flatnonzero(np.diff(np.load(prepared / "train-offsets.npy")) > 0)
-        batch = study.train.batch_size
-        return rows[: 64 * batch], batch / sequences(read_meta(prepared), 1_000_000) * 1e6
-
-
-TASK = LmTask()
 
 
 def _shape(study: Study, folder: Path) -> tuple[Path | None, int]:
@@ -259,12 +141,13 @@ def _pieces(start: int, stop: int, length: int) -> list[tuple[int, int]]:
     return [(a, min(a + length, stop)) for a in range(start, stop, length) if min(a + length, stop) - a > 1]
 
 
-def evaluate(model: Any, study: Study, prepared: Path, meta: dict[str, Any]) -> dict[str, float]:
+def evaluate(model: Any, study: Study, prepared: Path) -> dict[str, float]:
     """Perplexity (its logarithm is nats per token) of the held-out text, and each file's multiple choice.
 
     A text that is longer than a sequence is scored piece by piece.
     """
     scores: dict[str, float] = {}
+    meta = read_meta(prepared)
     if meta["held_out"]:
         offsets = np.load(prepared / "eval-offsets.npy")
         stream = np.memmap(prepared / "eval-tokens.bin", np.int32, "r")
@@ -279,3 +162,110 @@ def evaluate(model: Any, study: Study, prepared: Path, meta: dict[str, Any]) -> 
         texts = [row[:size] for row, size in zip(saved["ids"], saved["sizes"].tolist(), strict=True)]
         scores |= measure(name, log_likelihoods(model, texts, saved["starts"].tolist()), saved)
     return scores
+
+
+def save_model(model: Any, _study: Study, prepared: Path, folder: Path) -> None:
+    """The model with its tokenizer."""
+    save(model, folder, sorted((prepared / "tokenizer").iterdir()))
+
+
+def sample(study: Study, prepared: Path) -> tuple[NDArray[np.int64], float]:
+    """Rows with text; a step is worth rows of average length."""
+    rows = np.flatnonzero(np.diff(np.load(prepared / "train-offsets.npy")) > 0)
+    batch = study.train.batch_size
+    return rows[: 64 * batch], batch / sequences(read_meta(prepared), 1_000_000) * 1e6
+
+
+class LmTask(TrainingTask):
+    """See the module."""
+
+    traits = Traits(
+        version=1,
+        presets=tuple(PRESETS),
+        needs=("dataset.text",),
+        uses=frozenset({"evaluation.benchmarks", "model.checkpoint"}),
+        reads_evaluation=frozenset({"text"}),
+        suits=frozenset({"text"}),
+        scores="model_loss",
+        demo="engine.demo.text",
+    )
+    training = Training(build_model, train, evaluate, save_model, sample=sample)
+
+    def lacks(self, study: Study) -> str | None:
+        """Something to be judged by."""
+        if study.evaluation.path is None and not study.evaluation.benchmarks:
+            return "task lm needs evaluation.path, text that is never trained on, or evaluation.benchmarks"
+        return None
+
+    def metrics(self, study: Study, prepared: Path) -> list[Metric]:
+        """Perplexity of held-out text; accuracy and likelihood of each multiple-choice file."""
+        meta = read_meta(prepared)
+        found = []
+        if meta["held_out"]:
+            found += [
+                Metric("log_perplexity", False, 0, math.log(meta["vocabulary"])),
+                Metric("perplexity", False, 1, meta["vocabulary"], main=False),
+            ]
+        for name in study.evaluation.benchmarks:
+            found += [
+                Metric(f"{name}_accuracy", True, 0, 1),
+                Metric(f"{name}_accuracy_norm", True, 0, 1, main=False),
+                Metric(f"{name}_likelihood", True, 0, 1),
+            ]
+        return found
+
+    def prepare(
+        self, study: Study, folder: Path, train: Rows, evaluation: Rows | None, _workers: int, progress: Progress | None
+    ) -> Path:
+        """Train or load the tokenizer, and encode both texts and the questions, once per study."""
+        checkpoint, length = _shape(study, folder)
+        files = {name: resolve(folder, path) for name, path in study.evaluation.benchmarks.items()}
+        questions = {name: read_questions(file) for name, file in files.items()}
+        key = content_id([
+            1, train.data.fingerprint, train.data.fields.model_dump(), evaluation and evaluation.data.fingerprint,
+            {name: content_hash(file) for name, file in files.items()}, length,
+            content_hash(checkpoint) if checkpoint else study.model.preset,
+        ])  # fmt: skip
+
+        def make(target: Path) -> dict[str, Any]:
+            train.share(target, ["tokenizer.json"])
+            tokenizer = _tokenizer(study, checkpoint, train, target)
+            meta, encode = _tokens(tokenizer, checkpoint)
+            first, last = [meta["bos"]], [] if meta["eos"] == meta["bos"] else [meta["eos"]]
+            rows, tokens = _cache(train, encode, first, last, target, "train", progress)
+            if evaluation is not None:
+                held_rows, _ = _cache(evaluation, encode, first, last, target, "eval", None)
+                if not held_rows:
+                    raise DataError(f"{evaluation.data.path} has no text to judge by; give rows with text")
+            for name, asked in questions.items():
+                arrays: dict[str, Any] = encode_questions(asked, encode, meta["bos"], length)
+                np.savez(target / f"choices-{name}.npz", **arrays)
+            return {
+                **meta, "length": length, "tokens_per_row": tokens / max(1, rows), "held_out": evaluation is not None,
+            }  # fmt: skip
+
+        return make_caches(folder, f"lm-{key}", make)
+
+    def score(self, study: Study, prepared: Path, checkpoint: str) -> NDArray[np.float64]:
+        """Nats per token of every row; a row that is longer than a sequence is scored piece by piece."""
+        meta = read_meta(prepared)
+        model = build_model(study, prepared, 0, checkpoint)
+        offsets = np.load(prepared / "train-offsets.npy")
+        stream = np.memmap(prepared / "train-tokens.bin", np.int32, "r")
+        total, counted = np.zeros(len(offsets) - 1), np.zeros(len(offsets) - 1)
+        for first in range(0, len(total), SCORED):
+            rows = range(first, min(first + SCORED, len(total)))
+            pieces = [
+                (row, a, b) for row in rows
+                for a, b in _pieces(int(offsets[row]), int(offsets[row + 1]), meta["length"])
+            ]  # fmt: skip
+            texts = [np.asarray(stream[a:b]) for _, a, b in pieces]
+            told = log_likelihoods(model, texts, [1] * len(texts))
+            at = np.array([row for row, _, _ in pieces], np.int64)
+            np.add.at(total, at, -told)
+            np.add.at(counted, at, [len(t) - 1 for t in texts])
+        found: NDArray[np.float64] = np.divide(total, counted, out=np.full(len(total), np.nan), where=counted > 0)
+        return found
+
+
+TASK = LmTask()

@@ -1,11 +1,14 @@
-"""What tasks share that train a model of their own: a trial from start to end, and its timing."""
+"""A trial of a task that trains a model of its own, from start to end, and how long it takes."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,66 +17,63 @@ from engine.settings.study import Study
 from engine.tasks.contract import SILENT, Job, Report, Task
 
 
-class TrainingTask(Task, Protocol):
-    """A task is built, trained, finished, evaluated and saved; `run` and `calibrate` follow from that.
+def first_rows(file: str, study: Study, prepared: Path) -> tuple[NDArray[np.int64], float]:
+    """A batch of rows, and what a step takes of them. file: of the caches, with an entry for each row."""
+    batch = min(study.train.batch_size, len(np.load(prepared / file, mmap_mode="r")))
+    return np.arange(batch, dtype=np.int64), batch
 
-    training_rows: file of the caches with an entry for each row to train on. timed: steps of a warm-up, and steps that
-    are timed.
+
+IMAGES = partial(first_rows, "train-images.npy")
+
+
+@dataclass(frozen=True)
+class Training:
+    """The parts of a trial.
+
+    build: the model on this worker's device, new by a seed, or from the folder of a checkpoint. train: on those rows;
+    False when the trial was dropped. evaluate: all metrics. save: the checkpoint into a folder, complete or absent.
+    finish: what else is trained before the evaluation, the same for every pool; False as of train. sample: rows to time
+    a training on, and how many samples a step takes. timed: steps of a warm-up, and steps that are timed.
     """
 
-    training_rows: ClassVar[str] = "train-images.npy"
-    timed: ClassVar[tuple[int, int]] = (2, 8)
+    build: Callable[[Study, Path, int, str | None], Any]
+    train: Callable[[Any, Study, Path, NDArray[np.int64], Job, Report], bool]
+    evaluate: Callable[[Any, Study, Path], dict[str, float]]
+    save: Callable[[Any, Study, Path, Path], None]
+    finish: Callable[[Any, Study, Path, Job, Report], bool] = lambda *_: True
+    sample: Callable[[Study, Path], tuple[NDArray[np.int64], float]] = IMAGES
+    timed: tuple[int, int] = (2, 8)
 
-    def build(self, study: Study, prepared: Path, seed: int, init: str | None) -> Any:
-        """The model on this worker's device, new or from the checkpoint `init`."""
-        ...
 
-    def train(
-        self, model: Any, study: Study, prepared: Path, rows: NDArray[np.int64], job: Job, report: Report
-    ) -> bool:
-        """Train on those rows. True, or False when the trial was dropped."""
-        ...
+class TrainingTask(Task, Protocol):
+    """A task whose trials are made of these parts."""
 
-    def finish(self, model: Any, study: Study, prepared: Path, job: Job, report: Report) -> bool:
-        """What else is trained, the same for every pool. True, or False when the trial was dropped."""
-        return True
-
-    def evaluate(self, model: Any, study: Study, prepared: Path) -> dict[str, float]:
-        """All metrics."""
-        ...
-
-    def save(self, model: Any, study: Study, prepared: Path, folder: Path) -> None:
-        """Write the checkpoint, complete or not at all."""
-        ...
+    training: Training
 
     def run(self, study: Study, prepared: Path, job: Job, report: Report) -> dict[str, dict[str, float]]:
         """Train on the job's rows, evaluate, save the checkpoint."""
-        model = self.build(study, prepared, job.seed, job.init)
-        if not self.train(model, study, prepared, np.load(job.rows), job, report):
+        part = self.training
+        model = part.build(study, prepared, job.seed, job.init)
+        if not part.train(model, study, prepared, np.load(job.rows), job, report):
             return {}
-        if not self.finish(model, study, prepared, job, report):
+        if not part.finish(model, study, prepared, job, report):
             return {}
-        scores = self.evaluate(model, study, prepared)
+        scores = part.evaluate(model, study, prepared)
         if job.output:
-            self.save(model, study, prepared, Path(job.output))
+            part.save(model, study, prepared, Path(job.output))
         return {job.trial: scores}
-
-    def sample_rows(self, study: Study, prepared: Path) -> tuple[NDArray[np.int64], float]:
-        """(rows to time a training on, samples that a step takes)."""
-        count = len(np.load(prepared / self.training_rows, mmap_mode="r"))
-        batch = min(study.train.batch_size, count)
-        return np.arange(batch, dtype=np.int64), batch
 
     def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
         """Time a few steps after a warm-up; then all that comes after the training."""
-        model = self.build(study, prepared, 0, None)
-        rows, batch = self.sample_rows(study, prepared)
-        for steps in self.timed:
+        part = self.training
+        model = part.build(study, prepared, 0, None)
+        rows, batch = part.sample(study, prepared)
+        for steps in part.timed:
             began = time.perf_counter()
             job = Job("calibration", "", math.ceil(steps * batch), 0, None, "")
-            self.train(model, study, prepared, rows, job, SILENT)
+            part.train(model, study, prepared, rows, job, SILENT)
             per_sample = (time.perf_counter() - began) / (steps * batch)
         began = time.perf_counter()
-        self.finish(model, study, prepared, job, SILENT)
-        self.evaluate(model, study, prepared)
+        part.finish(model, study, prepared, job, SILENT)
+        part.evaluate(model, study, prepared)
         return per_sample, time.perf_counter() - began

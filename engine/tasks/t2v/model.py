@@ -271,7 +271,7 @@ def to_video(parts: Parts, latents: torch.Tensor) -> torch.Tensor:
     return shown.cpu()
 
 
-def save_model(parts: Parts, prepared: Path, folder: Path) -> None:
+def save_model(parts: Parts, _study: Study, prepared: Path, folder: Path) -> None:
     """`transformer/` and `scheduler/` (with a preset its text encoder and tokenizer), or peft's adapter files.
 
     Complete or absent.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.base.errors import DataError, StudyError
 from engine.base.ids import content_id
@@ -15,15 +15,15 @@ from engine.base.paths import resolve
 from engine.data.dataset import content_hash
 from engine.records.metric import Metric
 from engine.settings.study import Study
-from engine.tasks.contract import Job, Progress, Report, Rows, Traits
+from engine.tasks.contract import Progress, Rows, Traits
 from engine.tasks.shared.caches import in_turn, make_caches, read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of, need_packages, read_config
 from engine.tasks.shared.tokens import captions, train_tokenizer
-from engine.tasks.shared.trial import TrainingTask
+from engine.tasks.shared.trial import Training, TrainingTask, first_rows
 from engine.tasks.shared.videos import cache_clips
 from engine.tasks.t2v.evaluation import evaluate, left_out, metrics_of, read_prompts
-from engine.tasks.t2v.model import PRESETS, Parts, build_model, check_checkpoint, make_text, save_model
-from engine.tasks.t2v.training import Clips, train
+from engine.tasks.t2v.model import PRESETS, build_model, check_checkpoint, make_text, save_model
+from engine.tasks.t2v.training import train_rows
 from engine.tasks.t2v.vbench import DIMENSIONS
 
 CACHE = 1  # version of what lies in the caches
@@ -44,8 +44,9 @@ class T2vTask(TrainingTask):
         demo="engine.demo.video",
     )
 
-    training_rows: ClassVar[str] = "train-clips.npy"
-    timed: ClassVar[tuple[int, int]] = (1, 5)
+    training = Training(
+        build_model, train_rows, evaluate, save_model, sample=partial(first_rows, "train-clips.npy"), timed=(1, 5)
+    )
 
     def lacks(self, study: Study) -> str | None:
         """What the scores of made clips need."""
@@ -109,27 +110,6 @@ class T2vTask(TrainingTask):
 
         return make_caches(folder, f"t2v-{content_id([*own, *known, *fields, *masks])}", make)
 
-    def build(self, study: Study, prepared: Path, seed: int, init: str | None) -> Parts:
-        """A diffusion transformer and what it works with."""
-        return build_model(study, prepared, seed, init)
-
-    def train(
-        self, model: Parts, study: Study, prepared: Path, rows: NDArray[np.int64], job: Job, report: Report
-    ) -> bool:
-        """On the clips of the rows."""
-        return train(model, study, Clips(prepared, "train"), rows, job, report)
-
-    def evaluate(self, model: Parts, study: Study, prepared: Path) -> dict[str, float]:
-        """The held-out loss, and scores of made clips."""
-        return evaluate(model, study, prepared)
-
-    def save(self, model: Parts, study: Study, prepared: Path, folder: Path) -> None:
-        """The transformer, or its adapters."""
-        save_model(model, prepared, folder)
-
-
-TASK = T2vTask()
-
 
 def _check_needs(study: Study, folder: Path) -> None:
     """That packages, checkpoint and folders are there and of the right kind, before anything is decoded.
@@ -172,3 +152,6 @@ def _labels(evaluation: Rows, field: str) -> list[str]:
                 )
             labels.append("" if label is None else str(label))
     return labels
+
+
+TASK = T2vTask()

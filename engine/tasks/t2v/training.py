@@ -92,6 +92,11 @@ def train(parts: Parts, study: Study, clips: Clips, rows: NDArray[np.int64], job
     return fit(parts.transformer, study, job, report, way, order=order, inputs=iter, backward=backward, **OPTIMIZER)
 
 
+def train_rows(parts: Parts, study: Study, prepared: Path, rows: NDArray[np.int64], job: Job, report: Report) -> bool:
+    """Train on the prepared clips of the rows."""
+    return train(parts, study, Clips(prepared, "train"), rows, job, report)
+
+
 def seed_of(study: Study, job: Job) -> int:
     """What the job's seed stands for: `video.seeds` names the first ones."""
     return study.video.seeds[job.seed] if job.seed < len(study.video.seeds) else job.seed

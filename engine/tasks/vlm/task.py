@@ -17,7 +17,7 @@ from engine.settings.study import Study
 from engine.tasks.contract import Job, Progress, Report, Rows, Traits
 from engine.tasks.shared.caches import read_meta
 from engine.tasks.shared.checkpoints import is_adapted, read_config, save
-from engine.tasks.shared.trial import TrainingTask
+from engine.tasks.shared.trial import Training, TrainingTask
 from engine.tasks.vlm.benchmarks import READERS
 from engine.tasks.vlm.data import prepare, shared_content
 from engine.tasks.vlm.evaluation import Judge, benchmark_scores
@@ -27,16 +27,57 @@ from engine.tasks.vlm.text import Encoder
 from engine.tasks.vlm.training import Examples, instruct, train_rows
 
 
+def train(model: Any, study: Study, prepared: Path, rows: NDArray[np.int64], job: Job, report: Report) -> bool:
+    """Train on the pool's captions: adapters, what `vlm.trains` says, or in task caption all. False when dropped."""
+    part = "lora" if is_adapted(model) else study.vlm.trains if study.task == "vlm" else "all"
+    return train_rows(model, study, Examples.of(prepared, "train"), part, rows, job, report)
+
+
+def judge_of(model: Any, study: Study, prepared: Path) -> Judge:
+    """The model with its tokenizer and image processor."""
+    source, meta = source_of(study, prepared), read_meta(prepared)
+    encoder = Encoder.of(source, read_config(source, "model.checkpoint", KINDS))
+    return Judge(model.eval(), encoder, (tuple(meta["mean"]), tuple(meta["std"])))
+
+
+def save_model(model: Any, study: Study, prepared: Path, folder: Path) -> None:
+    """The model or its adapters, with the tokenizer."""
+    save(model, folder, [source_of(study, prepared) / name for name in TOKENIZER_FILES])
+
+
+def finish(model: Any, study: Study, prepared: Path, job: Job, report: Report) -> bool:
+    """The second stage: projector and language model on the instructions, as LLaVA does."""
+    if study.vlm.instructions is None:
+        return True
+    part = "lora" if is_adapted(model) else "language"
+    return instruct(model, study, Examples.of(prepared, "instructions"), part, job, report)
+
+
+def evaluate(model: Any, study: Study, prepared: Path) -> dict[str, float]:
+    """The scores of all benchmarks."""
+    import torch
+
+    judge = judge_of(model, study, prepared)
+    scores: dict[str, float] = {}
+    with torch.inference_mode():
+        for name in study.evaluation.benchmarks:
+            scores |= benchmark_scores(judge, prepared, name, study.vlm.answer_tokens)
+    return scores
+
+
+def _mme_metrics(groups: list[str]) -> list[Metric]:
+    """The totals that the subtasks add up to, 200 each, and the subtasks' accuracies."""
+    found = []
+    for side, names in (("perception", PERCEPTION), ("cognition", COGNITION)):
+        if count := len(set(groups) & set(names)):
+            found.append(Metric(f"mme_{side}", True, 0, 200 * count))
+    for group in groups:
+        found += [Metric(f"mme_{group}_{kind}", True, 0, 1, False) for kind in ("accuracy", "accuracy_plus")]
+    return found
+
+
 class ImageToText(TrainingTask, Protocol):
     """What tasks vlm and caption have in common."""
-
-    def trained_part(self, study: Study) -> str:
-        """What the pool trains of a model without adapters."""
-        return "all"
-
-    def judged(self, judge: Judge, study: Study, prepared: Path) -> dict[str, float]:
-        """All metrics of a model."""
-        ...
 
     def lacks(self, study: Study) -> str | None:
         """Parts of a model that go together."""
@@ -59,32 +100,6 @@ class ImageToText(TrainingTask, Protocol):
         """Base model, images, token ids and questions."""
         return prepare(study, folder, train, evaluation, workers, progress)
 
-    def build(self, study: Study, prepared: Path, seed: int, init: str | None) -> Any:
-        """A LLaVA or InternVL, or a peft model around it."""
-        return build_model(study, prepared, seed, init)
-
-    def train(
-        self, model: Any, study: Study, prepared: Path, rows: NDArray[np.int64], job: Job, report: Report
-    ) -> bool:
-        """On the pool's captions."""
-        part = "lora" if is_adapted(model) else self.trained_part(study)
-        return train_rows(model, study, Examples.of(prepared, "train"), part, rows, job, report)
-
-    def evaluate(self, model: Any, study: Study, prepared: Path) -> dict[str, float]:
-        """All metrics of the model, with its tokenizer and image processor."""
-        import torch
-
-        source = source_of(study, prepared)
-        meta = read_meta(prepared)
-        encoder = Encoder.of(source, read_config(source, "model.checkpoint", KINDS))
-        judge = Judge(model.eval(), encoder, (tuple(meta["mean"]), tuple(meta["std"])))
-        with torch.inference_mode():
-            return self.judged(judge, study, prepared)
-
-    def save(self, model: Any, study: Study, prepared: Path, folder: Path) -> None:
-        """The model or its adapters, with the tokenizer."""
-        save(model, folder, [source_of(study, prepared) / name for name in TOKENIZER_FILES])
-
 
 class VlmTask(ImageToText):
     """See the module."""
@@ -96,6 +111,7 @@ class VlmTask(ImageToText):
         uses=frozenset({"lora", "vlm", "evaluation.benchmarks", "model.checkpoint"}),
         demo="engine.demo.questions",
     )
+    training = Training(build_model, train, evaluate, save_model, finish)
 
     def lacks(self, study: Study) -> str | None:
         """Benchmarks that are known, and no evaluation beside them."""
@@ -104,10 +120,6 @@ class VlmTask(ImageToText):
         if study.evaluation.path is not None:
             return "task vlm is judged by evaluation.benchmarks; leave evaluation.path out"
         return super().lacks(study)
-
-    def trained_part(self, study: Study) -> str:
-        """The projector alone, or all."""
-        return study.vlm.trains
 
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """Those of the benchmarks that the study names; the likelihoods and the parts do not count in the ranking."""
@@ -120,30 +132,5 @@ class VlmTask(ImageToText):
             found.append(Metric(f"{name}_likelihood", True, 0, 1, False))
         return found
 
-    def finish(self, model: Any, study: Study, prepared: Path, job: Job, report: Report) -> bool:
-        """The second stage: projector and language model on the instructions, as LLaVA does."""
-        if study.vlm.instructions is None:
-            return True
-        part = "lora" if is_adapted(model) else "language"
-        return instruct(model, study, Examples.of(prepared, "instructions"), part, job, report)
-
-    def judged(self, judge: Judge, study: Study, prepared: Path) -> dict[str, float]:
-        """The scores of all benchmarks."""
-        scores: dict[str, float] = {}
-        for name in study.evaluation.benchmarks:
-            scores |= benchmark_scores(judge, prepared, name, study.vlm.answer_tokens)
-        return scores
-
 
 TASK = VlmTask()
-
-
-def _mme_metrics(groups: list[str]) -> list[Metric]:
-    """The totals that the subtasks add up to, 200 each, and the subtasks' accuracies."""
-    found = []
-    for side, names in (("perception", PERCEPTION), ("cognition", COGNITION)):
-        if count := len(set(groups) & set(names)):
-            found.append(Metric(f"mme_{side}", True, 0, 200 * count))
-    for group in groups:
-        found += [Metric(f"mme_{group}_{kind}", True, 0, 1, False) for kind in ("accuracy", "accuracy_plus")]
-    return found

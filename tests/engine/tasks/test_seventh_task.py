@@ -24,12 +24,14 @@ ROOT = Path(__file__).resolve().parents[3]
 TASK = '''
 """Task `letters`: a table of how likely each letter follows each, judged by held-out text."""
 
+from functools import partial
+
 import numpy as np
 
 from engine.records.metric import Metric
 from engine.tasks.contract import Traits
 from engine.tasks.shared.caches import make_caches
-from engine.tasks.shared.trial import TrainingTask
+from engine.tasks.shared.trial import Training, TrainingTask, first_rows
 from engine.tasks.shared.tokens import captions
 from engine.tasks.shared.training import batches, course, fit
 
@@ -51,6 +53,35 @@ def loss_of(model, file, chosen=...):
     return functional.cross_entropy(model(part[:, 0]).flatten(0, 1), part[:, 1].flatten())
 
 
+def build(study, prepared, seed, init):
+    import torch
+
+    torch.manual_seed(seed)
+    return torch.nn.Embedding(128, 128)
+
+
+def train(model, study, prepared, rows, job, report):
+    def backward(chosen):
+        loss = loss_of(model, prepared / "train.npy", chosen)
+        loss.backward()
+        return float(loss.detach())
+
+    way = course(study, len(rows), job)
+    order = batches(rows, job.samples, way.batch, job.seed)
+    return fit(model, study, job, report, way, order=order, inputs=iter, backward=backward)
+
+
+def evaluate(model, study, prepared):
+    return {"nats": float(loss_of(model, prepared / "eval.npy").detach())}
+
+
+def save(model, study, prepared, folder):
+    import torch
+
+    folder.mkdir()
+    torch.save(model.state_dict(), folder / "table.pt")
+
+
 class Letters(TrainingTask):
     """The table is (letter, next letter) of logits."""
 
@@ -58,7 +89,7 @@ class Letters(TrainingTask):
         version=1, needs=("dataset.text", "evaluation.path"), reads_evaluation=frozenset({"text"}),
         suits=frozenset({"text"}), runs=frozenset({"combine", "seeds"}),
     )
-    training_rows = "train.npy"
+    training = Training(build, train, evaluate, save, sample=partial(first_rows, "train.npy"))
 
     def metrics(self, study, prepared):
         return [Metric("nats", False, 0, 5)]
@@ -70,31 +101,6 @@ class Letters(TrainingTask):
             return {}
 
         return make_caches(folder, "letters", make)
-
-    def build(self, study, prepared, seed, init):
-        import torch
-
-        torch.manual_seed(seed)
-        return torch.nn.Embedding(128, 128)
-
-    def train(self, model, study, prepared, rows, job, report):
-        def backward(chosen):
-            loss = loss_of(model, prepared / "train.npy", chosen)
-            loss.backward()
-            return float(loss.detach())
-
-        way = course(study, len(rows), job)
-        order = batches(rows, job.samples, way.batch, job.seed)
-        return fit(model, study, job, report, way, order=order, inputs=iter, backward=backward)
-
-    def evaluate(self, model, study, prepared):
-        return {"nats": float(loss_of(model, prepared / "eval.npy").detach())}
-
-    def save(self, model, study, prepared, folder):
-        import torch
-
-        folder.mkdir()
-        torch.save(model.state_dict(), folder / "table.pt")
 
 
 TASK = Letters()

@@ -235,7 +235,7 @@ def test_all_members_are_judged_as_one_by_one(prepared: tuple[Study, Path]) -> N
         scores = evaluate_pack(pack, *prepared)
         for seed in range(3):
             model = build_model(*prepared, seed, None)
-            assert scores[seed] == pytest.approx(evaluate(model, CPU, *prepared), rel=1e-3)
+            assert scores[seed] == pytest.approx(evaluate(model, *prepared), rel=1e-3)
 
 
 def test_a_calibration_rises_until_larger_packs_do_not_pay(prepared: tuple[Study, Path]) -> None:
