@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,35 +14,39 @@ import numpy as np
 from engine.base.errors import DataError
 
 Rng = np.random.Generator
+Line = dict[str, Any]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class DemoFiles:
-    """Where the demo lies. Media paths inside are relative to the folder of these files."""
+    """Where the demo lies. Media paths inside are relative to the folder of these files.
+
+    train: one row a line, "id", "text" and media. test: the same, clean, with what the task is judged by; ids start at
+    0 again. truth: {"id", "defects", …} of each training row, for looking, never for training.
+    """
 
     train: Path
-    """One row per line: "id", "text" and media."""
     test: Path
-    """The same, clean, with what the task is judged by; ids start at 0 again."""
     truth: Path
-    """{"id", "defects", …} of each training row: for looking, never for training."""
 
 
-def build(folder: Path, arguments: dict[str, Any], write: Callable[[Path], None], names: Sequence[str]) -> None:
+def build(folder: Path, arguments: dict[str, Any], write: Callable[[Path], None], more: Sequence[str]) -> DemoFiles:
     """Let `write` fill `folder`, or leave the demo of the same arguments that is there.
 
-    arguments: all that the bytes depend on; kept in demo.json, rows and seed among them. names: of what it writes.
-    The folder appears whole or not at all.
+    arguments: all that the bytes depend on; kept in demo.json, rows and seed among them. more: names of what it writes
+    beside train.jsonl, test.jsonl and truth.jsonl. The folder appears whole or not at all.
 
     Raises: DataError if an argument is out of range or the folder holds anything else.
     """
+    files = DemoFiles(*(folder / f"{name}.jsonl" for name in ("train", "test", "truth")))
+    names = ["train.jsonl", "test.jsonl", "truth.jsonl", *more]
     counts = {name: n for name, n in arguments.items() if name not in ("version", "world")}
     if any(n < (0 if name == "seed" else 1) for name, n in counts.items()):
         told = ", ".join(f"{name}={n}" for name, n in counts.items())
         raise DataError(f"a demo of {told} cannot be made; use at least 1 row of each and a seed of 0 or more")
     if _is_finished(folder, arguments, names):
-        return
+        return files
     target = folder.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as building:
@@ -55,6 +59,7 @@ def build(folder: Path, arguments: dict[str, Any], write: Callable[[Path], None]
         except OSError:
             if not _is_finished(folder, arguments, names):  # else another process made the same demo meanwhile
                 raise
+    return files
 
 
 def _is_finished(folder: Path, arguments: dict[str, Any], names: Sequence[str]) -> bool:
@@ -74,10 +79,19 @@ def _is_finished(folder: Path, arguments: dict[str, Any], names: Sequence[str]) 
     return True
 
 
-def write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+def write_lines(path: Path, lines: Iterable[Line]) -> None:
     """One JSON object a line."""
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_rows(
+    folder: Path, rows: int, seeds: tuple[int, int], row: Callable[[int, Rng], Sequence[Line]], *names: str
+) -> None:
+    """Write what `row` gives by number and generator, a line of each file; it hangs on seeds and number only."""
+    made = [row(number, np.random.default_rng((*seeds, number))) for number in range(rows)]
+    for name, lines in zip(names, zip(*made, strict=True), strict=True):
+        write_lines(folder / name, ({"id": number, **line} for number, line in enumerate(lines)))
 
 
 def pick(rng: Rng, options: Sequence[T]) -> T:

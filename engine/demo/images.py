@@ -41,30 +41,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from engine.demo.files import DemoFiles, Rng, build, drawn, pick, write_lines
+from engine.demo.files import DemoFiles, Line, Rng, build, drawn, pick, write_rows
 
-VERSION = 1
-
-"""Raised whenever the same arguments give other bytes than before."""
-
+VERSION = 1  # raised whenever the same arguments give other bytes than before
 SHAPES = ("circle", "square", "triangle", "star")
 COLOURS = {"red": (205, 45, 45), "green": (50, 165, 65), "blue": (50, 80, 205), "yellow": (220, 200, 50)}
 CLASSES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 BACKGROUNDS = ("noisy", "striped", "shaded")
-CAPTION_DEFECTS = {
-    "mismatched": 0.15,
-    "file_name": 0.15,
-    "truncated": 0.16,
-    "repeated": 0.16,
-    "spammed": 0.25,
-}
-
-"""Probability of each caption defect, drawn independently and applied in this order."""
-
+# defect → its probability; they are drawn independently and applied in this order
+CAPTION_DEFECTS = {"mismatched": 0.15, "file_name": 0.15, "truncated": 0.16, "repeated": 0.16, "spammed": 0.25}
 IMAGE_DEFECTS = {"blurred": 0.12, "tiny": 0.08, "stretched": 0.06, "noisy": 0.10}
-
-"""Probability of each image defect, drawn independently and applied in this order."""
-
 TEMPLATES = (
     "a {colour} {shape}",
     "the {shape} is {colour}",
@@ -95,19 +81,20 @@ _TRAIN, _TEST = 0, 1
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that is drawn; the same scene always renders to the same pixels."""
+    """Everything that is drawn; the same scene always renders to the same pixels.
+
+    tint: RGB that the shape is filled with: its colour, as the light happens to be. x, y: centre of the shape, as
+    fractions of the width and the height. size: diameter of its circumscribed circle, as a fraction of the shorter
+    side. angle: radians.
+    """
 
     shape: str
     colour: str
     tint: tuple[int, int, int]
-    """RGB that the shape is filled with: its colour, as the light happens to be."""
     x: float
     y: float
-    """Centre of the shape, as fractions of the width and the height."""
     size: float
-    """Diameter of the shape's circumscribed circle, as a fraction of the shorter side."""
     angle: float
-    """Radians."""
     background: str
     background_seed: int
     width: int
@@ -131,37 +118,32 @@ def make_demo(folder: Path, rows: int = 3000, test_rows: int = 600, seed: int = 
         write_train(draft, rows, seed)
         _write_test(draft, test_rows, seed)
 
-    arguments = {"version": VERSION, "rows": rows, "test_rows": test_rows, "seed": seed}
-    build(folder, arguments, write, ["train.jsonl", "test.jsonl", "truth.jsonl", "images"])
-    return DemoFiles(folder / "train.jsonl", folder / "test.jsonl", folder / "truth.jsonl")
+    return build(folder, {"version": VERSION, "rows": rows, "test_rows": test_rows, "seed": seed}, write, ["images"])
 
 
 def write_train(folder: Path, rows: int, seed: int) -> None:
     """The training rows, their images and what is wrong with them, below `folder`."""
-    (folder / "images" / "train").mkdir(parents=True)
-    samples, truths = [], []
-    for row in range(rows):
-        rng = np.random.default_rng((seed, _TRAIN, row))
-        scene = draw_scene(CLASSES[int(rng.integers(len(CLASSES)))], rng)
+
+    def row(number: int, rng: Rng) -> tuple[Line, Line]:
+        scene = draw_scene(pick(rng, CLASSES), rng)
         text, caption_defects = web_caption(scene, rng)
         image, image_defects = web_image(render(scene), rng)
-        name = _save(image, folder, f"images/train/{row:06d}", rng, noisy="noisy" in image_defects)
-        samples.append({"id": row, "text": text, "images": [name]})
-        truths.append({"id": row, "label": scene.label, "defects": caption_defects + image_defects})
-    write_lines(folder / "train.jsonl", samples)
-    write_lines(folder / "truth.jsonl", truths)
+        name = _save(image, folder, f"images/train/{number:06d}", rng, noisy="noisy" in image_defects)
+        return {"text": text, "images": [name]}, {"label": scene.label, "defects": caption_defects + image_defects}
+
+    (folder / "images" / "train").mkdir(parents=True)
+    write_rows(folder, rows, (seed, _TRAIN), row, "train.jsonl", "truth.jsonl")
 
 
 def _write_test(folder: Path, rows: int, seed: int) -> None:
-    (folder / "images" / "test").mkdir(parents=True)
-    samples = []
-    for row in range(rows):
-        rng = np.random.default_rng((seed, _TEST, row))
-        scene = draw_scene(CLASSES[row % len(CLASSES)], rng)
+    def row(number: int, rng: Rng) -> tuple[Line]:
+        scene = draw_scene(CLASSES[number % len(CLASSES)], rng)
         text = clean_caption(scene, rng)
-        name = _save(render(scene), folder, f"images/test/{row:06d}", rng, noisy=False)
-        samples.append({"id": row, "text": text, "images": [name], "label": scene.label})
-    write_lines(folder / "test.jsonl", samples)
+        name = _save(render(scene), folder, f"images/test/{number:06d}", rng, noisy=False)
+        return ({"text": text, "images": [name], "label": scene.label},)
+
+    (folder / "images" / "test").mkdir(parents=True)
+    write_rows(folder, rows, (seed, _TEST), row, "test.jsonl")
 
 
 def draw_scene(label: str, rng: Rng) -> Scene:

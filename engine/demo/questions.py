@@ -27,10 +27,7 @@ import numpy as np
 from engine.demo import images as world
 from engine.demo.files import DemoFiles, Rng, build, pick, write_lines
 
-VERSION = 1
-
-"""Raised whenever the same arguments give other bytes than before."""
-
+VERSION = 1  # raised whenever the same arguments give other bytes than before
 ROWS, INSTRUCTED, TESTED, REFERENCES = 2400, 160, 96, 3
 _INSTRUCTIONS, _QUESTIONS = 2, 3
 SHORT = "\nAnswer the question using a single word or phrase."
@@ -58,9 +55,7 @@ def make_demo(folder: Path, rows: int = ROWS, seed: int = 0) -> DemoFiles:
         _write_mme(draft / "mme", scenes, seed)
 
     arguments = {"world": "questions", "version": VERSION, "rows": rows, "seed": seed}
-    made = ["train.jsonl", "test.jsonl", "truth.jsonl", "instructions.jsonl", "textvqa.json", "mmbench.tsv", "mme"]
-    build(folder, arguments, write, [*made, "images"])
-    return DemoFiles(folder / "train.jsonl", folder / "test.jsonl", folder / "truth.jsonl")
+    return build(folder, arguments, write, ["instructions.jsonl", "textvqa.json", "mmbench.tsv", "mme", "images"])
 
 
 Scenes = list[tuple[str, world.Scene]]
@@ -68,7 +63,7 @@ Scenes = list[tuple[str, world.Scene]]
 
 def right(scene: world.Scene, kind: str) -> str:
     """The answer to `ASK[kind]`."""
-    return {"colour": scene.colour, "shape": scene.shape, "background": scene.background}[kind]
+    return str(getattr(scene, kind))
 
 
 def _scenes(folder: Path, name: str, count: int, stream: int, seed: int) -> Iterator[tuple[str, world.Scene, Rng]]:
@@ -136,14 +131,13 @@ def _write_mmbench(file: Path, scenes: Scenes, seed: int) -> None:
             table.writerow([index, ASK[kind], "", *options, *[""] * (4 - len(options)), letter, kind, image])
 
 
+# of MME's subtasks: the question and what goes into it, right in one question of an image and wrong in the other
 PAIRS = {
     "color": ("Is the shape {}?", "colour"),
     "existence": ("Is there a {} in the image?", "shape"),
     "scene": ("Is the background {}?", "background"),
     "commonsense_reasoning": ("Would a {} look like this?", "shape"),
 }
-
-"""Of MME's subtasks: the question and what goes into it, right in one question of an image and wrong in the other."""
 
 
 def _pair(scene: world.Scene, subtask: str, rng: Rng) -> list[tuple[str, str]]:

@@ -29,20 +29,15 @@ from typing import Any
 
 import numpy as np
 
-from engine.demo.files import DemoFiles, Rng, build, drawn, pick, write_lines
+from engine.demo.files import DemoFiles, Line, Rng, build, drawn, pick, write_lines, write_rows
 from engine.demo.images import COLOURS, SEPARATORS, SHAPES, SHOP_WORDS
 
-VERSION = 1
-
-"""Raised whenever the same arguments give other bytes than before."""
-
+VERSION = 1  # raised whenever the same arguments give other bytes than before
 TOWNS = tuple(a + b for a in ("Ar", "Bel", "Cor", "Dun") for b in ("len", "mar"))
 SIZES = ("small", "tall", "huge", "tiny")
 MATERIALS = ("stone", "wood", "glass", "iron")
+# defect → its probability; they are drawn independently and applied from the last to the first
 DEFECTS = {"boilerplate": 0.32, "repeated": 0.14, "truncated": 0.14, "shuffled": 0.06, "wrong": 0.06}
-
-"""Probability of each defect, drawn independently and applied from the last to the first."""
-
 SENTENCES = (
     "The {shape} of {town} is {colour}.",
     "The {shape} of {town} is made of {material}.",
@@ -81,29 +76,32 @@ def make_demo(folder: Path, rows: int = 4000, test_rows: int = 200, seed: int = 
 
     def write(draft: Path) -> None:
         towns = facts(seed)
-        made = [_row(towns, row, seed) for row in range(rows)]
-        write_lines(draft / "train.jsonl", [{"id": i, "text": text} for i, (text, _, _) in enumerate(made)])
-        write_lines(
-            draft / "truth.jsonl",
-            [{"id": i, "town": town, "defects": defects} for i, (_, town, defects) in enumerate(made)],
-        )
-        rngs = [np.random.default_rng((seed, _TEST, row)) for row in range(test_rows)]
-        clean = [{"id": i, "text": clean_text(towns[i % len(towns)], rng)} for i, rng in enumerate(rngs)]
-        write_lines(draft / "test.jsonl", clean)
+
+        def row(_: int, rng: Rng) -> tuple[Line, Line]:
+            town = pick(rng, towns)
+            text, defects = web_text(town, rng)
+            return {"text": text}, {"town": town.town, "defects": defects}
+
+        def clean(number: int, rng: Rng) -> tuple[Line]:
+            return ({"text": clean_text(towns[number % len(towns)], rng)},)
+
+        write_rows(draft, rows, (seed, _TRAIN), row, "train.jsonl", "truth.jsonl")
+        write_rows(draft, test_rows, (seed, _TEST), clean, "test.jsonl")
         write_lines(draft / "questions.jsonl", questions(towns, seed))
 
     arguments = {"world": "text", "version": VERSION, "rows": rows, "test_rows": test_rows, "seed": seed}
-    build(folder, arguments, write, ["train.jsonl", "test.jsonl", "truth.jsonl", "questions.jsonl"])
-    return DemoFiles(folder / "train.jsonl", folder / "test.jsonl", folder / "truth.jsonl")
+    return build(folder, arguments, write, ["questions.jsonl"])
 
 
 def facts(seed: int) -> list[Town]:
     """The towns, and what stands in each."""
     rng = np.random.default_rng((seed, _WORLD))
-    return [
-        Town(town, pick(rng, SHAPES), pick(rng, tuple(COLOURS)), pick(rng, SIZES), pick(rng, MATERIALS))
-        for town in TOWNS
-    ]
+    return [_town(town, rng) for town in TOWNS]
+
+
+def _town(name: str, rng: Rng) -> Town:
+    """A town with facts by chance."""
+    return Town(name, pick(rng, SHAPES), pick(rng, tuple(COLOURS)), pick(rng, SIZES), pick(rng, MATERIALS))
 
 
 def questions(towns: list[Town], seed: int) -> list[dict[str, Any]]:
@@ -116,14 +114,6 @@ def questions(towns: list[Town], seed: int) -> list[dict[str, Any]]:
             right = choices.index(getattr(town, about))
             found.append({"question": asked.format(**vars(town)), "choices": choices, "answer": right})
     return found
-
-
-def _row(towns: list[Town], row: int, seed: int) -> tuple[str, str, list[str]]:
-    """(text, town, defects) of a training row; it depends on (seed, row) only."""
-    rng = np.random.default_rng((seed, _TRAIN, row))
-    town = pick(rng, towns)
-    text, defects = web_text(town, rng)
-    return text, town.town, defects
 
 
 def clean_text(town: Town, rng: Rng) -> str:
@@ -166,9 +156,7 @@ def boilerplate(text: str, rng: Rng) -> str:
     separator = pick(rng, SEPARATORS)
     words = [pick(rng, BUTTONS if rng.random() < 0.5 else SHOP_WORDS) for _ in range(int(rng.integers(6, 13)))]
     for _ in range(int(rng.integers(2, 5))):
-        false = Town(
-            pick(rng, TOWNS), pick(rng, SHAPES), pick(rng, tuple(COLOURS)), pick(rng, SIZES), pick(rng, MATERIALS)
-        )
+        false = _town(pick(rng, TOWNS), rng)
         words.insert(int(rng.integers(len(words) + 1)), pick(rng, SENTENCES).format(**vars(false)))
     if rng.random() > 0.8:
         words.insert(int(rng.integers(len(words) + 1)), text)

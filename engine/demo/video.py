@@ -34,27 +34,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from engine.demo.files import DemoFiles, Rng, build, drawn, pick, write_lines
+from engine.demo.files import DemoFiles, Line, Rng, build, drawn, pick, write_rows
 from engine.demo.images import COLOURS, FILE_NAMES, spammed
 from engine.tasks.shared.videos import write_clip
 
-VERSION = 2
-
-"""Raised whenever the same arguments give other bytes than before."""
-
+VERSION = 2  # raised whenever the same arguments give other bytes than before
 SHAPES = ("circle", "square", "triangle")
 MOTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 LABELS = tuple(f"{c} {s} moving {m}" for c in COLOURS for s in SHAPES for m in MOTIONS)
 RATE = 8  # frames a second
 ROWS, TESTED = 1200, 96
+# defect → its probability; they are drawn independently and applied in this order
 CAPTION_DEFECTS = {"mismatched": 0.10, "wrong_motion": 0.08, "file_name": 0.15, "spammed": 0.25}
-
-"""Probability of each caption defect, drawn independently and applied in this order."""
-
 CLIP_DEFECTS = {"static": 0.15, "flickering": 0.45, "stretched": 0.08, "short": 0.12}
-
-"""Probability of each defect of a clip, drawn independently and applied in this order."""
-
 TEMPLATES = (
     "a {colour} {shape} moving {motion}",
     "the {colour} {shape} moves {motion} {speed}",
@@ -73,8 +65,7 @@ def make_demo(folder: Path, rows: int = ROWS, test_rows: int = TESTED, seed: int
         write_test(draft, test_rows, seed)
 
     arguments = {"world": "video", "version": VERSION, "rows": rows, "test_rows": test_rows, "seed": seed}
-    build(folder, arguments, write, ["train.jsonl", "test.jsonl", "truth.jsonl", "videos"])
-    return DemoFiles(folder / "train.jsonl", folder / "test.jsonl", folder / "truth.jsonl")
+    return build(folder, arguments, write, ["videos"])
 
 
 @dataclass(frozen=True)
@@ -209,30 +200,27 @@ def _other(options: tuple[str, ...], than: str, rng: Rng) -> str:
 
 def write_train(folder: Path, rows: int, seed: int) -> None:
     """train.jsonl, truth.jsonl and videos/train/…; row i hangs on (seed, i) only."""
-    (folder / "videos" / "train").mkdir(parents=True)
-    samples, truths = [], []
-    for row in range(rows):
-        rng = np.random.default_rng((seed, _TRAIN, row))
+
+    def row(number: int, rng: Rng) -> tuple[Line, Line]:
         scene = draw_motion(pick(rng, LABELS), rng)
         text, caption_defects = web_caption(scene, rng)
         clip, clip_defects = web_clip(scene, rng)
-        name = f"videos/train/{row:06d}.mp4"
+        name = f"videos/train/{number:06d}.mp4"
         write_clip(clip, folder / name, RATE)
-        samples.append({"id": row, "text": text, "videos": [name]})
-        truths.append({"id": row, "label": scene.label, "defects": caption_defects + clip_defects})
-    write_lines(folder / "train.jsonl", samples)
-    write_lines(folder / "truth.jsonl", truths)
+        return {"text": text, "videos": [name]}, {"label": scene.label, "defects": caption_defects + clip_defects}
+
+    (folder / "videos" / "train").mkdir(parents=True)
+    write_rows(folder, rows, (seed, _TRAIN), row, "train.jsonl", "truth.jsonl")
 
 
 def write_test(folder: Path, rows: int, seed: int) -> None:
     """test.jsonl and videos/test/…: clean clips of all classes in turn, with their label."""
-    (folder / "videos" / "test").mkdir(parents=True)
-    samples = []
-    for row in range(rows):
-        rng = np.random.default_rng((seed, _TEST, row))
-        scene = draw_motion(LABELS[row % len(LABELS)], rng)
-        text = clean_caption(scene, rng)
-        name = f"videos/test/{row:06d}.mp4"
+
+    def row(number: int, rng: Rng) -> tuple[Line]:
+        scene = draw_motion(LABELS[number % len(LABELS)], rng)
+        name = f"videos/test/{number:06d}.mp4"
         write_clip(render_clip(scene), folder / name, RATE)
-        samples.append({"id": row, "text": text, "videos": [name], "label": scene.label})
-    write_lines(folder / "test.jsonl", samples)
+        return ({"text": clean_caption(scene, rng), "videos": [name], "label": scene.label},)
+
+    (folder / "videos" / "test").mkdir(parents=True)
+    write_rows(folder, rows, (seed, _TEST), row, "test.jsonl")
