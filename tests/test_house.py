@@ -117,6 +117,17 @@ def test_nothing_imports_upwards_inside_a_function(container: str, layers: list[
     assert not upwards, "\n".join(sorted(upwards))
 
 
+def test_a_task_knows_no_other() -> None:
+    """But caption, which is vlm asked for captions. A new task's folder is in no contract of pyproject.toml."""
+    tasks = {module.split(".")[2] for module in modules() if re.fullmatch(r"engine\.tasks\.\w+\.task", module)}
+    assert {"clip", "lm", "vlm"} <= tasks
+    for module in modules():
+        own = module.split(".")[2] if module.startswith("engine.tasks.") else ""
+        if own in tasks:
+            others = {name.split(".")[2] for name in imports(module) if name.startswith("engine.tasks.")} & tasks
+            assert others <= {own, *(["vlm"] if own == "caption" else [])}, module
+
+
 def test_sql_stands_in_the_journal_only() -> None:
     found = [
         f"{name}:{number}: {line.strip()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -64,30 +65,22 @@ def fitting_study(fields: object) -> Study:
 def misfit(study: Study, task: Task) -> str | None:
     """Why the study's fields do not suit its task, in one line, or None."""
     for field in task.traits.needs:
-        if not _value(study, field):
+        if not attrgetter(field)(study):
             if field == "evaluation.path":
                 return f"task {study.task} needs evaluation.path: rows that are never trained on"
             return f"task {study.task} needs {field}; name the field, or set task: null"
     if study.model.preset not in task.traits.presets:
         return f"model.preset: task {study.task} has {', '.join(task.traits.presets)} (it is {study.model.preset!r})"
     for field in SOME:
-        if field not in task.traits.uses and _value(study, field) != _default(study, field):
+        if field not in task.traits.uses and attrgetter(field)(study) != _default(study, field):
             return f"task {study.task} does not use {field}; remove it"
     if study.pools.feedback and not isinstance(task, Feedback):
         return f"pools.feedback: task {study.task} scores no single rows; set it to false"
     return task.lacks(study)
 
 
-def _value(study: Study, field: str) -> Any:
-    """A field by its dotted name."""
-    found: Any = study
-    for name in field.split("."):
-        found = getattr(found, name)
-    return found
-
-
 def _default(study: Study, field: str) -> Any:
     """What the field is when the study does not say."""
     section, _, name = field.rpartition(".")
-    owner = _value(study, section) if section else study
+    owner = attrgetter(section)(study) if section else study
     return type(owner).model_fields[name].get_default()

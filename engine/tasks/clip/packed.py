@@ -134,12 +134,7 @@ def _patches(pixels: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def train_pack(
-    pack: Pack,
-    study: Study,
-    prepared: Path,
-    rows: Sequence[NDArray[np.int64]],
-    jobs: Sequence[Job],
-    report: Report,
+    pack: Pack, study: Study, prepared: Path, rows: Sequence[NDArray[np.int64]], jobs: Sequence[Job], report: Report
 ) -> list[Job]:
     """Train as `train` does, member by member the same; the jobs that are left in the pack, in its order.
 

@@ -37,12 +37,7 @@ from engine.tasks.shared import program_guard as guard
 POLL = 0.1  # seconds between two looks at a running command
 TAIL = 4000  # bytes of its standard error that are kept for an error message
 LINES = 6
-OURS = (
-    *OFFLINE,
-    "CUBLAS_WORKSPACE_CONFIG",
-    "DJSB_THREADS",
-    BARE,
-)  # not for the command
+OURS = (*OFFLINE, "CUBLAS_WORKSPACE_CONFIG", "DJSB_THREADS", BARE)  # not for the command
 
 
 class CommandTask(Task):

@@ -106,13 +106,8 @@ def _tokens(tokenizer: Any, checkpoint: Path | None) -> tuple[dict[str, Any], En
         found: list[list[int]] = tokenizer(texts, add_special_tokens=False, truncation=False)["input_ids"]
         return found
 
-    size = len(tokenizer)
-    return {
-        "vocabulary": size,
-        "bos": eos if bos is None else bos,
-        "eos": eos,
-        "pad": eos if pad is None else pad,
-    }, encode
+    special = {"bos": eos if bos is None else bos, "eos": eos, "pad": eos if pad is None else pad}
+    return {"vocabulary": len(tokenizer), **special}, encode
 
 
 def _cache(

@@ -51,11 +51,9 @@ def byte_level_bpe(
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=list(special),
+        vocab_size=vocabulary, special_tokens=list(special), show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
+    )  # fmt: skip
     known = (t for t, _ in zip(filter(None, texts), range(TRAINING_TEXTS), strict=False))
     tokenizer.train_from_iterator(known, trainer)
     return tokenizer

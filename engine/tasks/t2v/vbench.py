@@ -57,11 +57,6 @@ class Board:
         """VBench's weighted average: (4 · quality + semantic) / 5; the paper's Board Avg."""
         return (4 * self.quality + self.semantic) / 5
 
-    @property
-    def uniform(self) -> float:
-        """The plain average of both; the paper's Uniform Avg. (Table 12)."""
-        return (self.quality + self.semantic) / 2
-
 
 def normalise(scores: Mapping[str, float]) -> dict[str, float]:
     """VBench's scores of dimensions, each as a share of what is reached at all; may leave 0 to 1 by a little."""
@@ -75,9 +70,8 @@ def board(scores: Mapping[str, float]) -> Board | None:
     shares = normalise(scores)
 
     def mean(group: Mapping[str, tuple[float, float, float]]) -> float:
-        return sum(shares[name] * weight for name, (_, _, weight) in group.items()) / sum(
-            w for _, _, w in group.values()
-        )
+        weights = {name: weight for name, (_, _, weight) in group.items()}
+        return sum(shares[name] * weight for name, weight in weights.items()) / sum(weights.values())
 
     return Board(mean(QUALITY), mean(SEMANTIC))
 
@@ -123,7 +117,9 @@ def run_vbench(command: str, videos: Path, prompts: Path, out: Path, seconds: fl
     with its last lines.
     """
     places = {"{videos}": str(videos), "{prompts}": str(prompts), "{out}": str(out)}
-    words = [_filled(word, places) for word in shlex.split(command)]
+    words = shlex.split(command)
+    for place, path in places.items():
+        words = [word.replace(place, path) for word in words]
     out.mkdir(parents=True, exist_ok=True)
     log = out / "stderr.log"
     with log.open("wb") as errors:
@@ -139,9 +135,3 @@ def run_vbench(command: str, videos: Path, prompts: Path, out: Path, seconds: fl
         remedy = "; give the path of its environment's python" if code == guard.NOT_STARTED else ""
         raise TrialError(f"video.vbench ended with code {code}: {last}{remedy}")
     return read_results(out)
-
-
-def _filled(word: str, places: Mapping[str, str]) -> str:
-    for place, path in places.items():
-        word = word.replace(place, path)
-    return word

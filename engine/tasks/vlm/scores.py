@@ -72,13 +72,6 @@ def circular_accuracy(results: Iterable[tuple[str, bool]]) -> float:
     return sum(right.values()) / len(right)
 
 
-def parse_yes_no(text: str) -> str:
-    """`yes`, `no` or `other`: what MME reads from an answer, its first four letters at most."""
-    text = text.strip().lower()
-    found = [word for word in ("yes", "no") if word in (text if text in ("yes", "no") else text[:4])]
-    return found[0] if found else "other"
-
-
 def pair_scores(results: Iterable[tuple[str, bool]]) -> tuple[float, float]:
     """MME's accuracy (share of questions that are right) and accuracy+ (of images whose two are), each 0 … 1.
 

@@ -9,7 +9,6 @@ from engine.tasks.vlm.scores import (  # fmt: skip
     mme_totals,
     normalise_answer,
     pair_scores,
-    parse_yes_no,
     soft_accuracy,
 )
 
@@ -54,13 +53,6 @@ def test_soft_accuracy_needs_an_answer_to_leave_out() -> None:
 def test_circular_accuracy_wants_every_rotation_right() -> None:
     results = [("1", True), ("1", True), ("1", False), ("2", True), ("2", True), ("3", False)]
     assert circular_accuracy(results) == pytest.approx(1 / 3)
-
-
-@pytest.mark.parametrize(
-    ("said", "read"), [("Yes", "yes"), (" no, it is not", "no"), ("It is yes", "other"), ("Yes, a dog", "yes")]
-)
-def test_mme_reads_the_first_letters(said: str, read: str) -> None:
-    assert parse_yes_no(said) == read
 
 
 def test_mme_counts_questions_and_images() -> None:
