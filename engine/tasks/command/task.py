@@ -2,7 +2,7 @@
 
 `command.run` is the program and its arguments; {pool}, {init}, {seed}, {out} and others are filled in. It runs in the
 study's folder, tells its numbers as JSON lines (in {out}/metrics.jsonl or on standard output), and leaves its
-checkpoint in {out}. A guard process (`command_guard.py`) ends all that it started when it ends, is cancelled, takes too
+checkpoint in {out}. A guard process (`program_guard.py`) ends all that it started when it ends, is cancelled, takes too
 long, or the engine is gone.
 """
 

@@ -1,4 +1,4 @@
-"""Runs a command and sees to its end: `python command_guard.py PROGRAM ARGUMENTS…`, standard library only.
+"""Runs a command and sees to its end: `python program_guard.py PROGRAM ARGUMENTS…`, standard library only.
 
 All that the command starts is ended, wherever it went (other process groups and sessions too): when the command itself
 ends, and when standard input closes, which is when the worker asks for it or has died. First SIGTERM, so that a cluster

@@ -71,7 +71,7 @@ class T2vTask(TrainingTask):
         ]
 
     def metrics(self, study: Study, _prepared: Path) -> list[Metric]:
-        """See `t2v_evaluation.metrics_of`."""
+        """The loss, and the scores that the study asks for."""
         return metrics_of(study)
 
     def remarks(self, study: Study, prepared: Path) -> list[str]:
