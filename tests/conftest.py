@@ -25,6 +25,7 @@ import yaml
 from hypothesis import settings
 from PIL import Image
 
+from app.tui import feed
 from engine.loop.run import run_loop
 from engine.runner import local
 from engine.runner.scheduler import Scheduler
@@ -209,9 +210,10 @@ def shared(factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Workers of schedulers in this process are forked from the nursery."""
+    """Workers of schedulers, data workers and the UI's reader of this process are forked from the nursery."""
     NURSERY.folder = shared(tmp_path_factory)
-    local.launch = NURSERY.worker
+    NURSERY.share_data_workers()
+    local.launch, feed.launch = NURSERY.worker, NURSERY.feed
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Tiny]) -> Tiny:

@@ -18,12 +18,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from engine.base.secrets import without_secrets
+
 ROOT = Path(__file__).resolve().parents[1]
 IMPORTS = (
-    "app.cli", "app.commands.auto", "app.report.page", "app.report.figures", "engine.runner.worker", "engine.loop.run",
+    "app.cli", "app.commands.auto", "app.report.page", "app.report.figures", "app.tui.feed",
+    "engine.runner.worker", "engine.loop.run",
     "engine.tasks.clip.packed", "engine.tasks.clip.task", "engine.tasks.lm.task", "engine.tasks.vlm.task",
     "engine.tasks.caption.task", "engine.tasks.command.task", "engine.tasks.t2v.task", "engine.data.warm",
     "matplotlib.figure", "optuna", "scipy.cluster.hierarchy", "scipy.special", "scipy.stats", "torch._dynamo",
@@ -32,6 +36,7 @@ IMPORTS = (
     "transformers.models.auto.tokenization_auto",
 )  # fmt: skip
 
+MODELS = ["torch._dynamo", "transformers.models.clip.modeling_clip"]  # what data workers import for OPs with models
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -39,9 +44,12 @@ class Forked:
     """A forked process, with what its starter asks of a `subprocess.Popen`."""
 
     def __init__(
-        self, nursery: Path, what: list[str], files: tuple[int, int, int], env: Mapping[str, str], cwd: Path | None
+        self, nursery: Path, what: list[str], files: tuple[int, ...], env: Mapping[str, str], cwd: Path | None
     ) -> None:
-        """what: the arguments of `djsb`, or `worker` alone. files: its standard input, output and error."""
+        """what: the arguments of `djsb`, or those of `djsb.py worker` and `djsb.py feed`.
+
+        files: its standard input, output and error, and descriptor 3.
+        """
         self._line = socket.socket(socket.AF_UNIX)
         self._line.connect(str(nursery))
         message = json.dumps({"what": what, "env": dict(env), "cwd": str(cwd or Path.cwd())}).encode()
@@ -97,7 +105,7 @@ class Nursery:
     def _start(self) -> str:
         address = Path(tempfile.mkdtemp(prefix="djsb-")) / "s"  # a socket's path is short
         started = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__)), str(address), str(self._owner)],
+            [sys.executable, "-m", "tests.nursery", str(address), str(self._owner)], cwd=ROOT,
             stdin=subprocess.DEVNULL, stdout=(self.folder / "nursery.log").open("w"), stderr=subprocess.STDOUT,
             env={**os.environ, **ONE_THREAD}, start_new_session=True,
         )  # fmt: skip
@@ -111,6 +119,24 @@ class Nursery:
     def worker(self, env: Mapping[str, str], log: IO[bytes]) -> Forked:
         """A worker, in place of `engine.runner.local.launch`."""
         return _worker(self.socket(), env, log)
+
+    def feed(self, folder: Path, descriptor: int, record: Path | None) -> Forked:
+        """The UI's reader, in place of `app.tui.feed.launch`."""
+        with Path(os.devnull).open("r+") as nothing:
+            files = (nothing.fileno(), nothing.fileno(), nothing.fileno(), descriptor)
+            what = ["feed", str(folder), *([str(record)] if record else [])]
+            return Forked(self.socket(), what, files, without_secrets(), None)
+
+    def share_data_workers(self) -> None:
+        """Let this process have its data workers from the nursery's server: it has imported the models' libraries."""
+
+        def ensure_running() -> None:
+            if server._forkserver_address is None:
+                server._forkserver_address = self.socket().with_name("data").read_text()
+                server._forkserver_alive_fd = os.open(os.devnull, os.O_WRONLY)
+
+        server = forkserver._forkserver
+        forkserver.ensure_running = server.ensure_running = ensure_running
 
     def run(
         self, args: list[str], cwd: Path | None, env: Mapping[str, str], timeout: float
@@ -149,7 +175,7 @@ def _serve(address: Path, owner: Path) -> None:
         if not select.select([listener], [], [], 1)[0]:
             continue
         line, _ = listener.accept()
-        head, files, _, _ = socket.recv_fds(line, 8, 3)
+        head, files, _, _ = socket.recv_fds(line, 8, 4)
         left, parts = int.from_bytes(head), []
         while left:
             parts.append(line.recv(left))
@@ -183,28 +209,23 @@ def _become(files: list[int], message: dict[str, Any], address: Path) -> NoRetur
     import atexit
     import threading
     import traceback
-    from multiprocessing import forkserver
 
     from engine.runner import local
 
     os.setsid()
     for number, file in enumerate(files):
-        os.dup2(file, number)
-        os.close(file)
+        if file != number:
+            os.dup2(file, number)
+            os.close(file)
     os.environ.clear()
     os.environ.update(message["env"])
     os.chdir(message["cwd"])
     local.launch = lambda env, log: _worker(address, env, log)
-    # the data workers' server is the nursery's
-    forkserver.ensure_running = forkserver._forkserver.ensure_running = lambda: None
+    forkserver.ensure_running = forkserver._forkserver.ensure_running = lambda: None  # it is the nursery's
     sys.argv = ["djsb", *message["what"]]
-    if message["what"] == ["worker"]:
-        from engine.runner.worker import main
-    else:
-        from app.cli import run as main
     code: Any = 0
     try:
-        main()
+        _run(message["what"])
     except SystemExit as end:
         code = end.code or 0
     except BaseException:
@@ -218,24 +239,41 @@ def _become(files: list[int], message: dict[str, Any], address: Path) -> NoRetur
     os._exit(code)
 
 
+def _run(what: list[str]) -> None:
+    """As `djsb.py` does."""
+    if what == ["worker"]:
+        from engine.runner.worker import main
+
+        main()
+    elif what[0] == "feed":
+        from app.tui.feed import serve
+
+        serve(Path(what[1]), 3, *map(Path, what[2:]))
+    else:
+        from app.cli import run
+
+        run()
+
+
 def main() -> None:
     """Import everything, then serve."""
     import gc
     from importlib import import_module
 
-    sys.path.insert(0, str(ROOT))
+    from engine.base import parallel
+
+    parallel.PRELOAD += MODELS
+    parallel.warm_up()  # it imports in a process of its own meanwhile
+    Path(sys.argv[1]).with_name("data").write_text(str(forkserver._forkserver._forkserver_address))
     gc.disable()
     for name in IMPORTS:
         import_module(name)
     import torch
     import transformers
 
-    from engine.base.parallel import warm_up
-
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
     for name in ("CLIPConfig", "CLIPModel", "LlamaForCausalLM", "LlavaForConditionalGeneration", "AutoTokenizer"):
         getattr(transformers, name)
-    warm_up()
     gc.freeze()
     gc.enable()
     threads = [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]

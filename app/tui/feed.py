@@ -41,14 +41,19 @@ Ask = tuple[int, str, tuple[Any, ...]]
 Child = tuple[subprocess.Popen[bytes], Connection]
 
 
+def launch(folder: Path, descriptor: int, record: Path | None) -> subprocess.Popen[bytes]:
+    """Start the child's process. descriptor: of its end of the pipe."""
+    return subprocess.Popen(
+        [sys.executable, str(ENTRY), "feed", str(folder), str(descriptor), *([str(record)] if record else [])],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        pass_fds=[descriptor], env=without_secrets(),
+    )  # fmt: skip
+
+
 def spawn(folder: Path, record: Path | None = None) -> Child:
     """Start the child; it reads while the UI's own modules are still being imported. record: file to record to."""
     here, there = Pipe()
-    process = subprocess.Popen(
-        [sys.executable, str(ENTRY), "feed", str(folder), str(there.fileno()), *([str(record)] if record else [])],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        pass_fds=[there.fileno()], env=without_secrets(),
-    )  # fmt: skip
+    process = launch(folder, there.fileno(), record)
     there.close()
     if record:  # the child has no keys in its environment; it must know what to leave out of the file
         here.send({name: os.environ[name] for name in secret_names()})

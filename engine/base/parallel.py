@@ -20,6 +20,7 @@ from engine.base.paths import HOME
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+PRELOAD = ["engine.data.warm"]  # modules that the server imports for all workers
 
 
 def _end_with(engine: int) -> None:
@@ -36,7 +37,7 @@ def _end_with(engine: int) -> None:
 
 def warm_up() -> None:
     """Start the server that workers are forked from; it imports Data-Juicer while the caller goes on."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["engine.data.warm"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
     before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
     # the server takes its path from these: a user's engine/ in the working directory must not shadow ours
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HOME), before["PYTHONPATH"])))

@@ -65,7 +65,9 @@ ROOT = Path(__file__).parents[3]
 COMPUTE = """
 import sys
 from pathlib import Path
+from engine.base import parallel
 from engine.study.opened import open_study
+parallel.PRELOAD.append("transformers.models.clip.modeling_clip")  # once, not for every OP with a model
 with (opened := open_study(Path(sys.argv[1]), 1)).store:
     opened.statistic_columns
 """
