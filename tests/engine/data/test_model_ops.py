@@ -106,7 +106,7 @@ def values(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     fields = {"path": "rows.jsonl", "images": "images", "videos": "videos", "id": "id"}
     content = {"name": "table 4", "dataset": fields, "pools": {"buckets": 2}, "ops": ops}
     (study / "study.yaml").write_text(yaml.safe_dump(content))
-    with pytest.MonkeyPatch.setup() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv(MODELS_HOME, str(weights / "home"))
         patch.setenv("NLTK_DATA", str(weights / "nltk"))
         patch.setattr("nltk.data.path", [str(weights / "nltk")])

@@ -114,7 +114,7 @@ def test_a_worker_answers_and_its_end_is_told(slot: RaySlot, tmp_path: Path) -> 
 
 
 def test_a_slot_starts_anew(slot: RaySlot, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.setup() as patch:
+    with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/elsewhere/bin/python")
         slot.start()
         assert answer(slot) is None
