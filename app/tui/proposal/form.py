@@ -14,7 +14,7 @@ from textual.timer import Timer
 from textual.widgets import Button, Input, Label, Select, TabbedContent, TabPane, TextArea
 
 from app.text.printable import printable
-from app.tui.proposal.fields import KINDS, Field, SliceField, empty, fields, gathered, problems
+from app.tui.proposal.fields import Field, SliceField, fields, gathered, problems
 from engine.base.amounts import format_seconds
 from engine.base.errors import DjsbError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from engine.journal.store import Row
 
 PAUSE = 0.3  # seconds without a change after which the study is asked what a suggestion would come to
-NEW: Row = {"experiment": empty("combine")}
+NEW: Row = {"experiment": {"kind": "combine"}}
 
 
 class ProposalForm(ModalScreen[dict[str, Any] | None]):
@@ -62,7 +62,7 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
         self.choices: Row | None = None
         self.refused = ""
         self._kind = ""
-        self._as_yaml = False
+        self._as_yaml = self._filled = False
         self._asked = self._tried = -1
         self._soon: Timer | None = None
 
@@ -104,14 +104,16 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
     async def _fill(self, content: Row) -> None:
         """Make the fields for a suggestion; one of a kind that has none is shown as YAML."""
         self.content = content
-        if not fits(content) or self.choices is None:
+        if self.choices is None or not fits(content, self.choices["forms"]):
             self.query_one("#tabs", TabbedContent).active = "as-yaml"
             return
         kind = self._kind = content["experiment"]["kind"]
-        names = [k for k in KINDS if k in self.choices["kinds"] or k == kind]
+        content = {**content, "experiment": {**self._form["empty"], **content["experiment"]}}
+        names = [k for k in self.choices["forms"] if k in self.choices["kinds"] or k == kind]
         snapshot: Snapshot | None = getattr(self.app, "snapshot", None)
         changes = {r["pool"]: r["change"] for r in (snapshot and snapshot.board) or ()}
         box = self.query_one("#fields", VerticalScroll)
+        self._filled = False
         async with self.batch():
             await box.remove_children()
             row = Horizontal(
@@ -120,7 +122,14 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
                 id="kind-row",
             )
             await box.mount(row, *fields(content, self.choices, changes))
+        self._filled = True
         self._look()
+
+    @property
+    def _form(self) -> Row:
+        """The fields of the kind that is shown, and what stands in a new one."""
+        assert self.choices is not None
+        return {"kind": self._kind, **self.choices["forms"][self._kind]}
 
     @property
     def parts(self) -> list[Field]:
@@ -131,12 +140,12 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
         """What stands on the tab that is shown."""
         if self._as_yaml:
             return yaml.safe_load(self.query_one("#text", TextArea).text)
-        return gathered(self.parts, self._kind, self.content)
+        return gathered(self.parts, self._form, self.content)
 
     @on(Select.Changed, "#kind")
     async def _other_kind(self, event: Select.Changed) -> None:
         if event.value != self._kind and self.choices:
-            await self._fill({**self.suggestion(), "experiment": empty(str(event.value))})
+            await self._fill({**self.suggestion(), "experiment": {"kind": str(event.value)}})
             self.query_one("#kind").focus()
 
     @on(Button.Pressed, "#add")
@@ -169,7 +178,7 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
     @on(TextArea.Changed)
     def _look(self) -> None:
         """Say what is wrong beside each field; ask the study about what is not."""
-        if not self._as_yaml and not self.parts:
+        if not self._as_yaml and not self._filled:
             return
         try:
             content = self.suggestion()
@@ -246,7 +255,7 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
             content = self.suggestion()
         except (yaml.YAMLError, ValueError):
             content = {}
-        if not fits(content):
+        if self.choices is None or not fits(content, self.choices["forms"]):
             self.query_one("#tabs", TabbedContent).active = "as-yaml"
             self.notify("the form cannot show this text; mend it first", severity="warning")
             return
@@ -265,10 +274,10 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
         self.dismiss(None)
 
 
-def fits(content: Any) -> bool:
+def fits(content: Any, forms: Row) -> bool:
     """True where a suggestion's parts are of the shape that the fields hold."""
     experiment = content.get("experiment") if isinstance(content, dict) else None
-    if not isinstance(experiment, dict) or not isinstance(kind := experiment.get("kind"), str) or kind not in KINDS:
+    if not isinstance(experiment, dict) or not isinstance(kind := experiment.get("kind"), str) or kind not in forms:
         return False
     slices, prompts, evidence = experiment.get("slices") or [], experiment.get("prompts") or [], content.get("evidence")
     if not all(isinstance(part, list | tuple) for part in (slices, prompts, evidence or [])):

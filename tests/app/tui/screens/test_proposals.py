@@ -18,6 +18,7 @@ from app.tui.proposal.form import ProposalForm, fits
 from app.tui.proposal.text import bounds, difference
 from app.tui.screens.proposals import Proposals, problem_with_edit
 from app.tui.widgets.dialogs import AskLine, EditText
+from engine.proposals.kinds.registry import KINDS
 from engine.review.decisions import decide
 from engine.review.desk import suggest
 from engine.study.view import view_study
@@ -56,7 +57,7 @@ async def opened(pilot: Pilot[Any], app: DjsbApp) -> Proposals:
 async def form(pilot: Pilot[Any], app: DjsbApp, key: str) -> ProposalForm:
     """Open the form and wait for its fields."""
     await pilot.press(key)
-    await until(pilot, lambda: isinstance(app.screen, ProposalForm) and app.screen.parts, "the form")
+    await until(pilot, lambda: isinstance(app.screen, ProposalForm) and app.screen.query("#evidence"), "the form")
     assert isinstance(app.screen, ProposalForm)
     return app.screen
 
@@ -125,7 +126,7 @@ async def test_other_kinds_have_other_fields_and_yaml_is_a_second_tab(probed: Ti
         at = await form(pilot, app, "n")
         at.query_one("#reason", Input).value = "to be surer"
         await pilot.press("ctrl+n")
-        await until(pilot, lambda: len(at.query(SliceField)) == 3, "a third slice")
+        await until(pilot, lambda: len(at.query(SliceField)) == len(at.query(".remove")) == 3, "a third slice")
         await pilot.click(at.query(SliceField).last().query_one(".remove"))
         await until(pilot, lambda: len(at.query(SliceField)) == 2, "two slices")
         assert at.query_one("#reason", Input).value == "to be surer"
@@ -308,7 +309,7 @@ async def test_the_best_pool_is_known_to_a_screen_that_nobody_has_looked_at(prob
     ],
 )  # fmt: skip
 def test_what_the_form_has_no_place_for_stays_yaml(experiment: dict[str, Any]) -> None:
-    assert not fits({"experiment": experiment, "reason": "r"})
+    assert not fits({"experiment": experiment, "reason": "r"}, dict(KINDS))
 
 
 @pytest.mark.parametrize("bound", [1048576.0, 0.1, 3.0, 1e-7, 123456789.125])
