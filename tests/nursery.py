@@ -77,10 +77,14 @@ class Forked:
             self._line.close()
         return self.returncode
 
+    def send_signal(self, number: int) -> None:
+        """Send it a signal while it runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
     def kill(self) -> None:
         """End it at once."""
-        if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
 
 
 class Nursery:

@@ -299,7 +299,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_dj_process_keeps_the_rows_of_image_slices(tmp_path: Path, pictures: Path, vit: str) -> None:
     rows = read_rows(pictures)
     absolute = [r | {"images": [str(pictures / i) for i in r["images"]]} for r in rows]
