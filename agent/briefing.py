@@ -18,7 +18,7 @@ from engine.evidence import prompts as prompting
 from engine.evidence.ranking import Ranked, rank
 from engine.evidence.sentences import effect_text
 from engine.journal import decisions, proposals, results, trials
-from engine.proposals.kinds.registry import runnable
+from engine.proposals.suggest import runnable
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy, last_rung
 

@@ -51,11 +51,6 @@ class Effect:
     standard_error: float | None = None
     own_error: float | None = None
 
-    @property
-    def gains(self) -> bool:
-        """True where the change is above 0, whatever its interval."""
-        return self.change is not None and self.change > 0
-
 
 @dataclass(frozen=True)
 class _Comparison:

@@ -9,16 +9,18 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 from engine.base.ids import content_id
+from engine.evidence import prompts as prompting
 from engine.journal import decisions, pools, proposals, trials
 from engine.journal.pools import PoolCut
 from engine.journal.store import Row
 from engine.proposals import gate
 from engine.proposals.arms import trial_id
-from engine.proposals.kinds.registry import KINDS, where
+from engine.proposals.kinds.prompt import seconds, to_ask
 from engine.records.proposal import Arm, Proposal, Status
 from engine.records.trial import Trial
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy
+from engine.study.variants import where
 from engine.study.view import StudyView
 
 # share of the budget that may be spent when a stage ends, so that later stages are not starved
@@ -66,11 +68,10 @@ def examine(
     """What the gate says of a proposal, and how many of its trials are new; nothing is written."""
     store, key, limit = opened.store, stored_id(opened, proposal), accounts.limit
     at = where(opened, proposal)
-    kind = KINDS.get(proposal.kind)
-    if kind and kind.cost and proposal.suggestion:
-        cost, runs = kind.cost(opened, proposal.suggestion.experiment, accounts)
+    if proposal.kind == "prompt":
+        times, each = to_ask(opened, prompting.prompts_of(proposal)), seconds(accounts)
         free = max(0.0, accounts.allowance(_share(proposal)) - accounts.spent())
-        return gate.check(proposal, at, cost, free, runs), runs
+        return gate.check(proposal, at, None if each is None else each * times, free, times), times
     every = _trials(at, proposal)
     stored = trials.states(store, [trial for trial, _, _ in every])
     new = [t for t in every if t[0] not in stored]

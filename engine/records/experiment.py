@@ -1,28 +1,16 @@
 """What a person or a language model may ask for: typed experiments, and the suggestion that carries one.
 
-They name statistics, buckets, pools and rates, never code. `engine/proposals/suggest.py` turns a suggestion into a
-proposal; the gate and a decision come after that.
+They name statistics, buckets, pools and rates, never code, and only what stands here. `drafting.py` turns a
+suggestion into a proposal; the gate and a decision come after that.
 """
 
 from __future__ import annotations
 
 import math
-from functools import cache
-from typing import Annotated, Any, Literal, Union, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetJsonSchemaHandler,
-    PlainValidator,
-    SerializeAsAny,
-    TypeAdapter,
-    WithJsonSchema,
-    model_validator,
-)  # fmt: skip
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from engine.base.places import FORMS, PATTERN, Place, parse
 
@@ -81,26 +69,7 @@ class Interval(Frozen):
         return self
 
 
-SCHEMAS: dict[str, type[Experiment]] = {}  # name of a kind → what a suggestion of it says
-
-
-class Experiment(Frozen):
-    """Base of what a suggestion asks for. A kind's own class names it: `kind: Literal["repeat"]`."""
-
-    kind: str
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        SCHEMAS[cls.kind_name()] = cls
-
-    @classmethod
-    def kind_name(cls) -> str:
-        """The name of its kind."""
-        (name,) = get_args(cls.model_fields["kind"].annotation)
-        return str(name)
-
-
-class Combine(Experiment):
+class Combine(Frozen):
     """Rows that lie in all of two to six intervals of different statistics (Section 3.2.2)."""
 
     kind: Literal["combine"]
@@ -114,7 +83,7 @@ class Combine(Experiment):
         return self
 
 
-class Bucket(Experiment):
+class Bucket(Frozen):
     """Rows in other bounds of one statistic than its buckets have."""
 
     kind: Literal["bucket"]
@@ -127,7 +96,7 @@ class Bucket(Experiment):
         return self
 
 
-class Repeat(Experiment):
+class Repeat(Frozen):
     """A pool's rows several times over, or lower-ranked rows added, at equal trained samples (Section 3.2.3)."""
 
     kind: Literal["repeat"]
@@ -136,7 +105,7 @@ class Repeat(Experiment):
     arms: Literal["repeat", "layers", "both"] = "both"
 
 
-class Seeds(Experiment):
+class Seeds(Frozen):
     """More seeds for a pool and its control, at the length that it has reached."""
 
     kind: Literal["seeds"]
@@ -144,7 +113,7 @@ class Seeds(Experiment):
     seeds: int = Field(strict=True, ge=1, le=16)
 
 
-class Mapper(Experiment):
+class Mapper(Frozen):
     """A pool with rewritten captions or images (Appendix E.11); only OPs and parameters of the catalogue."""
 
     kind: Literal["mapper"]
@@ -153,14 +122,14 @@ class Mapper(Experiment):
     pool: Id | None = None
 
 
-class Prompt(Experiment):
+class Prompt(Frozen):
     """Caption prompts, for a task that captions (Appendix E.12)."""
 
     kind: Literal["prompt"]
     prompts: tuple[Annotated[str, Field(min_length=1, max_length=500)], ...] = Field(min_length=1, max_length=16)
 
 
-class Scale(Experiment):
+class Scale(Frozen):
     """A pool against the control on another model, on other data inside the study's folder, or trained for longer.
 
     compute: times the study's epochs (Sections 4.4 and 4.5).
@@ -179,31 +148,14 @@ class Scale(Experiment):
         return self
 
 
-class Cycle(Experiment):
+class Cycle(Frozen):
     """Probes that go on from a trial's checkpoint (Appendix E.10)."""
 
     kind: Literal["cycle"]
     checkpoint: Id
 
 
-@cache
-def _any_of(schemas: tuple[type[Experiment], ...]) -> TypeAdapter[Experiment]:
-    return TypeAdapter(Annotated[Union[schemas], Field(discriminator="kind")])  # type: ignore[arg-type]  # noqa: UP007
-
-
-def read_experiment(content: Any) -> Experiment:
-    """An experiment of whatever kind there is. Raises: ValidationError that names the field."""
-    return _any_of(tuple(SCHEMAS.values())).validate_python(content)
-
-
-class _EveryKind:
-    """JSON Schema of all kinds, those of other modules too."""
-
-    def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(_any_of(tuple(SCHEMAS.values())).core_schema)
-
-
-AnyExperiment = SerializeAsAny[Annotated[Experiment, PlainValidator(read_experiment), _EveryKind()]]
+Experiment = Annotated[Combine | Bucket | Repeat | Seeds | Mapper | Prompt | Scale | Cycle, Field(discriminator="kind")]
 
 
 class Suggestion(Frozen):
@@ -214,7 +166,7 @@ class Suggestion(Frozen):
     """
 
     version: Literal[1] = 1
-    experiment: AnyExperiment
+    experiment: Experiment
     reason: str = Field(min_length=1, max_length=1000)
     evidence: tuple[Id, ...] = Field((), max_length=16)
     papers: tuple[Annotated[str, Field(pattern=r"^paper:[0-9a-f]{6}$")], ...] = Field((), max_length=8)

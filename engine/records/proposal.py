@@ -12,6 +12,7 @@ from engine.base.ids import content_id
 from engine.records.experiment import Suggestion
 from engine.records.pool import Pool, pool_from_json
 
+Kind = Literal["probe", "combine", "bucket", "repeat", "seeds", "mapper", "prompt", "scale", "cycle"]
 Origin = Literal["paper", "race", "person", "model"]
 Status = Literal["queued", "held", "refused", "approved", "rejected", "edited", "superseded"]
 
@@ -71,7 +72,7 @@ class Proposal(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     version: Literal[1] = 1
     origin: Origin
-    kind: str = Field(pattern=r"^[a-z]{1,32}$")
+    kind: Kind
     stage: str
     pools: tuple[Arm, ...]
     seeds: tuple[int, ...]
@@ -85,22 +86,17 @@ class Proposal(BaseModel):
 
     @model_validator(mode="after")
     def _asks_for_trials(self) -> Proposal:
-        """A suggestion may ask models that were trained before; all else trains."""
-        if bool(self.pools) != bool(self.seeds) or not (self.pools or self.suggestion):
-            raise ValueError("pools and seeds are needed, or neither of a suggestion that trains nothing")
+        """Only prompts are asked of models that were trained before."""
+        if (self.kind != "prompt") != bool(self.pools and self.seeds):
+            raise ValueError("pools and seeds are needed, and of kind prompt there are none")
         return self
-
-    @property
-    def tried(self) -> list[Pool]:
-        """Its pools without the control."""
-        return [p.to_pool() for p in self.pools if p.kind != "control"]
 
     @property
     def id(self) -> str:
         """Content hash of what is asked for; the same request is the same proposal."""
         asked = [p.model_dump(include={"pool", "samples", "horizon"}, exclude_none=True) for p in self.pools]
         start = [self.init] if self.init else []
-        if not self.pools and self.suggestion is not None:
+        if self.kind == "prompt" and self.suggestion is not None:
             start.append(self.suggestion.experiment.model_dump_json())
         return content_id([self.version, self.kind, self.stage, asked, list(self.seeds), *start], 12)
 

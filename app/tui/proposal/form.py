@@ -14,7 +14,7 @@ from textual.timer import Timer
 from textual.widgets import Button, Input, Label, Select, TabbedContent, TabPane, TextArea
 
 from app.text.printable import printable
-from app.tui.proposal.fields import Field, SliceField, fields, gathered, problems
+from app.tui.proposal.fields import KINDS, Field, SliceField, empty, fields, gathered, problems
 from engine.base.amounts import format_seconds
 from engine.base.errors import DjsbError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from engine.journal.store import Row
 
 PAUSE = 0.3  # seconds without a change after which the study is asked what a suggestion would come to
-NEW: Row = {"experiment": {"kind": "combine"}}
+NEW: Row = {"experiment": empty("combine")}
 
 
 class ProposalForm(ModalScreen[dict[str, Any] | None]):
@@ -104,12 +104,11 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
     async def _fill(self, content: Row) -> None:
         """Make the fields for a suggestion; one of a kind that has none is shown as YAML."""
         self.content = content
-        if self.choices is None or not fits(content, self.choices["forms"]):
+        if not fits(content) or self.choices is None:
             self.query_one("#tabs", TabbedContent).active = "as-yaml"
             return
         kind = self._kind = content["experiment"]["kind"]
-        content = {**content, "experiment": {**self._form["empty"], **content["experiment"]}}
-        names = [k for k in self.choices["forms"] if k in self.choices["kinds"] or k == kind]
+        names = [k for k in KINDS if k in self.choices["kinds"] or k == kind]
         snapshot: Snapshot | None = getattr(self.app, "snapshot", None)
         changes = {r["pool"]: r["change"] for r in (snapshot and snapshot.board) or ()}
         box = self.query_one("#fields", VerticalScroll)
@@ -126,12 +125,6 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
         self._look()
 
     @property
-    def _form(self) -> Row:
-        """The fields of the kind that is shown, and what stands in a new one."""
-        assert self.choices is not None
-        return {"kind": self._kind, **self.choices["forms"][self._kind]}
-
-    @property
     def parts(self) -> list[Field]:
         """The fields, in order."""
         return list(self.query(Field))
@@ -140,12 +133,12 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
         """What stands on the tab that is shown."""
         if self._as_yaml:
             return yaml.safe_load(self.query_one("#text", TextArea).text)
-        return gathered(self.parts, self._form, self.content)
+        return gathered(self.parts, self._kind, self.content)
 
     @on(Select.Changed, "#kind")
     async def _other_kind(self, event: Select.Changed) -> None:
         if event.value != self._kind and self.choices:
-            await self._fill({**self.suggestion(), "experiment": {"kind": str(event.value)}})
+            await self._fill({**self.suggestion(), "experiment": empty(str(event.value))})
             self.query_one("#kind").focus()
 
     @on(Button.Pressed, "#add")
@@ -255,7 +248,7 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
             content = self.suggestion()
         except (yaml.YAMLError, ValueError):
             content = {}
-        if self.choices is None or not fits(content, self.choices["forms"]):
+        if not fits(content):
             self.query_one("#tabs", TabbedContent).active = "as-yaml"
             self.notify("the form cannot show this text; mend it first", severity="warning")
             return
@@ -274,10 +267,10 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
         self.dismiss(None)
 
 
-def fits(content: Any, forms: Row) -> bool:
+def fits(content: Any) -> bool:
     """True where a suggestion's parts are of the shape that the fields hold."""
     experiment = content.get("experiment") if isinstance(content, dict) else None
-    if not isinstance(experiment, dict) or not isinstance(kind := experiment.get("kind"), str) or kind not in forms:
+    if not isinstance(experiment, dict) or not isinstance(kind := experiment.get("kind"), str) or kind not in KINDS:
         return False
     slices, prompts, evidence = experiment.get("slices") or [], experiment.get("prompts") or [], content.get("evidence")
     if not all(isinstance(part, list | tuple) for part in (slices, prompts, evidence or [])):

@@ -13,9 +13,8 @@ from engine.base.errors import DjsbError
 from engine.evidence.prompts import prompts_of
 from engine.journal import results
 from engine.journal.store import Row
-from engine.proposals.kinds.registry import KINDS, runnable
 from engine.proposals.queue import examine, stored_id
-from engine.proposals.suggest import draft
+from engine.proposals.suggest import draft, runnable
 from engine.records.experiment import Suggestion
 from engine.records.trial import FRESH
 from engine.runner.accounts import Accounts
@@ -26,11 +25,7 @@ DECIDED = ("approved", "rejected", "edited", "held")
 
 
 def choices(view: OpenStudy) -> Row:
-    """What may be chosen.
-
-    kinds: that the task runs. forms: kind → its fields, and what stands in a new one. statistics: name → its buckets
-    with bounds. pools: with results, the latest last.
-    """
+    """kinds: that the task runs. statistics: name → its buckets with bounds. pools: with results, the latest last."""
     cuts = view.store.query(
         "SELECT c.statistic, c.bucket, c.kept, c.reason, p.content FROM pool_cuts c JOIN pools p ON p.id = c.pool "
         "WHERE c.setup = ? ORDER BY c.rowid",
@@ -47,11 +42,7 @@ def choices(view: OpenStudy) -> Row:
         (view.setup, FRESH),
     )
     kinds = sorted(runnable(get_task(view.study))) if view.study.task else []
-    forms = {
-        name: {"fields": [(f.name, f.holds, f.hint) for f in kind.fields], "empty": dict(kind.empty)}
-        for name, kind in KINDS.items()
-    }
-    return {"kinds": kinds, "forms": forms, "statistics": statistics, "pools": pools}
+    return {"kinds": kinds, "statistics": statistics, "pools": pools}
 
 
 def tried(view: OpenStudy, content: Any) -> Row:

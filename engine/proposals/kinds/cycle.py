@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from engine.journal import checkpoints, cycles, trials
 from engine.proposals.arms import control, request
-from engine.proposals.kinds.contract import Draft, FormField, Kind, Refused
+from engine.proposals.kinds.contract import Drafted, Refused
 from engine.records.experiment import Cycle
 from engine.study.opened import OpenStudy
 
 
-def draft_cycle(opened: OpenStudy, wanted: Cycle) -> Draft:
+def draft_cycle(opened: OpenStudy, wanted: Cycle) -> Drafted:
     """The first round of a next cycle: all buckets and the control, going on from a trial's checkpoint."""
     trial = trials.get(opened.store, wanted.checkpoint)
     if (
@@ -23,15 +23,4 @@ def draft_cycle(opened: OpenStudy, wanted: Cycle) -> Draft:
     share = opened.rungs[0][0] if opened.study.search.strategy == "race" else 1.0
     wholes = [request(opened, control(opened, opened.pool_size), "control", "control")]
     wholes += [request(opened, c.pool, c.label, "single") for c in opened.cuts if c.reason is None]
-    return Draft("probe", [r.part(share) for r in wholes], (0,), init=wanted.checkpoint)
-
-
-CYCLE = Kind(
-    Cycle,
-    draft_cycle,
-    fields=(FormField("checkpoint", "text", "a trial's id"),),
-    takes="`checkpoint`: a trial's id",
-    doc="a next cycle that goes on from this checkpoint ([cycles.md](cycles.md))",
-    brief="the probe again, from the kept checkpoint of a trial.",
-    always=True,
-)
+    return "probe", [r.part(share) for r in wholes], (0,)

@@ -9,7 +9,7 @@ from engine.data.catalogue import check_mapper, mapper_fields, mapper_needs
 from engine.data.mappers import Mappers, weights_of
 from engine.journal import pools
 from engine.proposals.arms import control, kind_of, request
-from engine.proposals.kinds.contract import Draft, FormField, Kind, Refused
+from engine.proposals.kinds.contract import Drafted, Refused
 from engine.records.experiment import Mapper
 from engine.records.pool import Rewrite
 from engine.study.opened import OpenStudy, last_rung
@@ -17,7 +17,7 @@ from engine.study.opened import OpenStudy, last_rung
 MAPPERS_MOST = 4
 
 
-def draft_mapper(opened: OpenStudy, wanted: Mapper) -> Draft:
+def draft_mapper(opened: OpenStudy, wanted: Mapper) -> Drafted:
     """A pool whose rows a mapper rewrites, and the same rows as they are."""
     if wanted.pool is None:
         base, name = control(opened, opened.pool_size), "all rows"
@@ -41,7 +41,7 @@ def draft_mapper(opened: OpenStudy, wanted: Mapper) -> Draft:
         *([] if plain.is_control else [request(opened, plain, plain_name, kind_of(plain))]),
         request(opened, mapped, f"{name} → {step}", "mapper"),
     ]
-    return Draft("scale", [r.part(share) for r in wholes], range(seeds))
+    return "scale", [r.part(share) for r in wholes], range(seeds)
 
 
 def mappers_problem(opened: OpenStudy, mappers: Mappers) -> str | None:
@@ -56,26 +56,3 @@ def mappers_problem(opened: OpenStudy, mappers: Mappers) -> str | None:
         if problem := mapper_needs(mapper.op, params):
             return f"{mapper.op} {problem}"
     return None
-
-
-def check(opened: OpenStudy, wanted: Mapper) -> None:
-    """Raises: OpError for an OP or parameters that are not in the catalogue."""
-    check_mapper(wanted.op, wanted.params, opened.folder)
-
-
-MAPPER = Kind(
-    Mapper,
-    draft_mapper,
-    fields=(
-        FormField("op", "text", "a mapper"),
-        FormField("params", "yaml", "{name: value}"),
-        FormField("pool", "pool"),
-    ),
-    takes="`op`; `params`, `pool`",
-    doc="the pool's rows (or all) mapped, against the same rows as they are ([mappers.md](mappers.md))",
-    brief="the rows of a pool (or, without `pool`, of all) mapped, against the same rows as they are. `op` is a text "
-    "mapper without parameters (clean_html_mapper, clean_links_mapper, clean_email_mapper, fix_unicode_mapper, "
-    "whitespace_normalization_mapper, punctuation_normalization_mapper), or image_captioning_mapper or "
-    "image_diffusion_mapper where the briefing shows that a model folder for it was used before.",
-    check=check,
-)

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from engine.evidence import prompts as prompting
 from engine.evidence.prompts import approved, columns
 from engine.journal import cycles
-from engine.proposals.kinds.contract import Draft, FormField, Kind, Refused
+from engine.proposals.kinds.contract import Drafted, Refused
 from engine.records.experiment import Prompt
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy
 from engine.study.variants import in_cycles
 
 
-def draft_prompt(opened: OpenStudy, wanted: Prompt) -> Draft:
+def draft_prompt(opened: OpenStudy, wanted: Prompt) -> Drafted:
     """Prompts for the checkpoints of all cycles; nothing is trained."""
     if problem := lacking(opened):
         raise Refused(problem)
     if not to_ask(opened, wanted.prompts):
         raise Refused("a repetition: all of these prompts were asked before; djsb show prompts has them")
-    return Draft(prompting.STAGE)
+    return prompting.STAGE, [], ()
 
 
 def lacking(opened: OpenStudy) -> str | None:
@@ -37,24 +37,7 @@ def to_ask(opened: OpenStudy, prompts: Sequence[str]) -> int:
     return len(new) * len(cycles.chain(opened.store, opened.setup))
 
 
-def cost(opened: OpenStudy, wanted: Prompt, accounts: Accounts) -> tuple[float | None, int]:
-    """What asking takes, and how many times a model would be asked."""
-    times, each = to_ask(opened, wanted.prompts), seconds(accounts)
-    return None if each is None else each * times, times
-
-
 def seconds(accounts: Accounts) -> float | None:
     """Device-seconds of asking one prompt of one checkpoint, as measured for an evaluation; None: not yet."""
     calibration = accounts.calibration
     return calibration.fixed if calibration else None
-
-
-PROMPT = Kind(
-    Prompt,
-    draft_prompt,
-    fields=(FormField("prompts", "lines", "one a line"),),
-    takes="`prompts`: 1 to 16",
-    doc="caption prompts on each cycle's checkpoint, without training; task `caption` only ([mappers.md](mappers.md))",
-    brief="1 to 16 new prompts that ask the trained checkpoints for captions; nothing is trained.",
-    cost=cost,
-)

@@ -7,21 +7,21 @@ from dataclasses import replace
 
 from engine.evidence.ranking import Ranked, rank
 from engine.proposals.arms import control, request
-from engine.proposals.kinds.contract import Draft, FormField, Kind, Procedure, Refused
+from engine.proposals.kinds.contract import Drafted, Refused
 from engine.records.experiment import Repeat
 from engine.records.pool import Layer, Pool
 from engine.records.proposal import Proposal
 from engine.study.opened import OpenStudy
 
 
-def draft_repeat(opened: OpenStudy, wanted: Repeat) -> Draft:
+def draft_repeat(opened: OpenStudy, wanted: Repeat) -> Drafted:
     ranked = rank(opened, ("single", "combination"), ("probe", "combine"))
     best = next((r for r in ranked if r.pool.id == wanted.pool), None)
     if best is None:
         raise Refused(f"pool {wanted.pool} is no bucket or combination with results here; djsb rank names them")
     found = repeat(opened, ranked, best, wanted.rate)
     unwanted = {"repeat": "layers", "layers": "repetition", "both": ""}[wanted.arms]
-    return Draft("scale", [p for p in found.pools if p.kind != unwanted], found.seeds)
+    return "scale", [p for p in found.pools if p.kind != unwanted], found.seeds
 
 
 def repeat(opened: OpenStudy, ranked: Sequence[Ranked], best: Ranked, rate: int) -> Proposal:
@@ -46,25 +46,3 @@ def repeat(opened: OpenStudy, ranked: Sequence[Ranked], best: Ranked, rate: int)
         reason=f"{best.label}: repeat ×{rate}, or add lower-ranked rows, at {samples} trained samples",
         fallback="the recipe is used without repetition",
     )  # fmt: skip
-
-
-def objection(_opened: OpenStudy, proposal: Proposal, procedure: Procedure) -> str | None:
-    """The pool is one of the best recipes."""
-    recipes = procedure.recipes()
-    return None if any(p.slices in recipes for p in proposal.tried) else "the pool is not one of the best recipes"
-
-
-REPEAT = Kind(
-    Repeat,
-    draft_repeat,
-    fields=(
-        FormField("pool", "pool"),
-        FormField("rate", "number", "2 … 64 times"),
-        FormField("arms", ("both", "repeat", "layers")),
-    ),
-    takes="`pool`, `rate` (2 … 64), `arms`: `repeat`, `layers` or `both`",
-    doc="the pool repeated, lower-ranked rows added instead, the control: equal trained samples",
-    brief="a pool's rows several times over, or lower-ranked rows added, at equal trained samples.",
-    empty={"arms": "both"},
-    objection=objection,
-)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from engine.evidence.ranking import rank
 from engine.journal import pools, trials
-from engine.proposals.kinds.contract import Draft, FormField, Kind, Procedure, Refused
+from engine.proposals.kinds.contract import Drafted, Refused
 from engine.records.experiment import Seeds
-from engine.records.proposal import Arm, Proposal
+from engine.records.proposal import Arm
 from engine.records.trial import Trial
 from engine.study.opened import OpenStudy
 
 
-def draft_seeds(opened: OpenStudy, wanted: Seeds) -> Draft:
+def draft_seeds(opened: OpenStudy, wanted: Seeds) -> Drafted:
     """The next seeds of a pool at the longest training that it has, and of the control at the same."""
     trained = trials.finished(opened.store, opened.setup, wanted.pool)
     if not trained or trained[0].kind == "control":
@@ -22,7 +21,7 @@ def draft_seeds(opened: OpenStudy, wanted: Seeds) -> Draft:
         raise Refused(f"pool {wanted.pool} has no control that trained as long")
     had = {t.seed for t in trained if (t.samples, t.horizon) == (longest.samples, longest.horizon)}
     seeds = [s for s in range(len(had) + wanted.seeds) if s not in had][: wanted.seeds]
-    return Draft(longest.stage, [_arm(opened, control, longest), _arm(opened, wanted.pool, longest)], seeds)
+    return longest.stage, [_arm(opened, control, longest), _arm(opened, wanted.pool, longest)], seeds
 
 
 def _arm(opened: OpenStudy, key: str, trial: Trial) -> Arm:
@@ -33,21 +32,3 @@ def _arm(opened: OpenStudy, key: str, trial: Trial) -> Arm:
         "pool": stored.pool.to_json(), "label": stored.label, "kind": stored.kind, "samples": trial.samples,
         "horizon": None if trial.whole else trial.horizon,
     })  # fmt: skip
-
-
-def objection(opened: OpenStudy, proposal: Proposal, _procedure: Procedure) -> str | None:
-    """The pool is among the best so far, or beats the control."""
-    ranked = rank(opened)
-    best = {r.pool.id for r in ranked[: opened.study.search.top]} | {r.pool.id for r in ranked if r.effect.gains}
-    return None if all(p.id in best for p in proposal.tried) else "the pool is not among the best"
-
-
-SEEDS = Kind(
-    Seeds,
-    draft_seeds,
-    fields=(FormField("pool", "pool"), FormField("seeds", "number", "1 … 16 more")),
-    takes="`pool`, `seeds` (1 … 16)",
-    doc="more seeds of the pool and of the control, at the length that it has reached",
-    brief="more seeds for a pool whose interval is wide and that may be among the best.",
-    objection=objection,
-)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine.data import catalogue
 from engine.evidence.transfer import STAGE as TRANSFER
 from engine.journal import pools
 from engine.proposals.arms import control, kind_of, request
-from engine.proposals.kinds.contract import Draft, FormField, Kind, Refused
+from engine.proposals.kinds.contract import Drafted, Refused
 from engine.records.experiment import Scale
 from engine.records.pool import FEEDBACK
 from engine.records.trial import FRESH
@@ -16,12 +15,12 @@ from engine.study.opened import OpenStudy
 from engine.study.variants import elsewhere
 
 
-def draft_transfer(opened: OpenStudy, wanted: Scale) -> Draft:
+def draft_transfer(opened: OpenStudy, wanted: Scale) -> Drafted:
     """A recipe and the control on fresh seeds, on another model, dataset or amount of training."""
     stored = pools.get(opened.store, wanted.pool)
     if stored is None or stored.kind not in ("single", "combination"):
         raise Refused(f"pool {wanted.pool} is no bucket or combination of this study; djsb rank names them")
-    pool, other = stored.pool, study(opened, wanted)
+    pool, other = stored.pool, elsewhere(opened, wanted)
     if any(s.op == FEEDBACK for s in pool.slices):
         raise Refused(f"{stored.label} is cut by a model's scores, which only the study of that model has")
     if wanted.dataset is not None:
@@ -33,35 +32,4 @@ def draft_transfer(opened: OpenStudy, wanted: Scale) -> Draft:
         request(other, control(other, pool.size), "control", "control", epochs),
         request(other, pool, stored.label, kind_of(pool), epochs),
     ]
-    return Draft(TRANSFER, asked, tuple(FRESH + seed for seed in range(opened.study.confirm.seeds)))
-
-
-def check(opened: OpenStudy, wanted: Scale) -> None:
-    """Raises: OpError for a dataset outside the study's folder."""
-    if wanted.dataset is not None:
-        catalogue.inside(opened.folder, wanted.dataset)
-
-
-def study(opened: OpenStudy, wanted: Scale) -> OpenStudy:
-    """The study on another model or dataset. Raises: StudyError."""
-    return elsewhere(opened, wanted.preset, wanted.dataset)
-
-
-TRANSFERS = Kind(
-    Scale,
-    draft_transfer,
-    fields=(
-        FormField("pool", "pool"),
-        FormField("preset", "text", "a larger model"),
-        FormField("dataset", "text", "a path inside the study"),
-        FormField("compute", "number", "times the training"),
-    ),
-    takes="`pool`; `preset`, `dataset` or `compute` (1/64 … 64 times the study's epochs)",
-    doc="a bucket or combination against the control on another model, on other data, or trained for longer "
-    "([transfer.md](transfer.md))",
-    brief="a bucket or combination against the control on another model (`preset`), on other data inside the study's "
-    "folder (`dataset`), or trained for longer (`compute`).",
-    always=True,
-    check=check,
-    study=study,
-)
+    return TRANSFER, asked, tuple(FRESH + seed for seed in range(opened.study.confirm.seeds))

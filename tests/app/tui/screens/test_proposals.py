@@ -18,7 +18,6 @@ from app.tui.proposal.form import ProposalForm, fits
 from app.tui.proposal.text import bounds, difference
 from app.tui.screens.proposals import Proposals, problem_with_edit
 from app.tui.widgets.dialogs import AskLine, EditText
-from engine.proposals.kinds.registry import KINDS
 from engine.review.decisions import decide
 from engine.review.desk import suggest
 from engine.study.view import view_study
@@ -309,7 +308,7 @@ async def test_the_best_pool_is_known_to_a_screen_that_nobody_has_looked_at(prob
     ],
 )  # fmt: skip
 def test_what_the_form_has_no_place_for_stays_yaml(experiment: dict[str, Any]) -> None:
-    assert not fits({"experiment": experiment, "reason": "r"}, dict(KINDS))
+    assert not fits({"experiment": experiment, "reason": "r"})
 
 
 @pytest.mark.parametrize("bound", [1048576.0, 0.1, 3.0, 1e-7, 123456789.125])
