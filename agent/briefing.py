@@ -14,11 +14,11 @@ import numpy as np
 
 from engine.base.amounts import format_seconds
 from engine.data.cuts import keeps, overlap
-from engine.evidence import prompts as prompting
 from engine.evidence.ranking import Ranked, rank
 from engine.evidence.sentences import effect_text
 from engine.journal import decisions, proposals, results, trials
-from engine.proposals.suggest import runnable
+from engine.proposals.kinds import prompt as prompting
+from engine.proposals.kinds.registry import runnable
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy, last_rung
 
@@ -53,7 +53,7 @@ def _study(opened: OpenStudy) -> str:
             f"metrics that count: {', '.join(m.name for m in opened.main_metrics)}; changes are percent of the control",
             f"a proposed pool and its control run with {seeds} seed(s) at {100 * share:g} % of a whole training",
             f"finished trials: {finished}",
-            f"kinds that can run here: {', '.join(sorted(runnable(opened.task)))}",
+            f"kinds that can run here: {', '.join(runnable(opened.task))}",
         ]
     )
 

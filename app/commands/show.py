@@ -23,16 +23,17 @@ from engine.study.view import view_study
 
 def show(folder: Path, start: str) -> Row:
     """One pool, trial or proposal by the beginning of its id, or recipe, lineage, scaling, mappers, prompts."""
-    from engine.evidence import prompts as prompting
     from engine.evidence.lineage import lineage
     from engine.evidence.mapped import judged
     from engine.evidence.recipe import answer
-    from engine.evidence.transfer import ScalingLaw, scaling_law
+    from engine.evidence.transfer import ScalingLaw
+    from engine.proposals.kinds import prompt as prompting
+    from engine.proposals.kinds.transfer import scaling
 
     opened = view_study(folder)
     store = opened.store
     if start == "scaling":
-        return {"what": "scaling", **(scaling_law(opened) or ScalingLaw([], {})).to_json()}
+        return {"what": "scaling", **(scaling(opened) or ScalingLaw([], {})).to_json()}
     if start == "mappers":
         return {"what": "mappers", "mappers": [m.to_json() for m in judged(opened)]}
     if start == "prompts":

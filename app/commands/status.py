@@ -21,18 +21,19 @@ from engine.study.view import view_study
 
 def status(folder: Path) -> Row:
     """Where the study stands; reads the database only."""
-    from engine.evidence import transfer as scaling
     from engine.evidence.lineage import lineage
     from engine.evidence.recipe import answer
     from engine.evidence.sentences import insights
+    from engine.evidence.transfer import STAGE as TRANSFER
+    from engine.proposals.kinds.transfer import approved
 
     opened = view_study(folder)
     store, setup = opened.store, opened.setup
     counts = trials.counts(store, setup)
     stages = [{"stage": stage, "trials": counts.get(stage) or {}} for stage in STAGES]
-    elsewhere = scaling.trials_of(opened)  # in contexts of their own
+    elsewhere = trials.of_proposals(store, [p.id for p in approved(opened)])  # in contexts of their own
     if elsewhere:
-        stages.append({"stage": scaling.STAGE, "trials": dict(Counter(t.state for t in elsewhere))})
+        stages.append({"stage": TRANSFER, "trials": dict(Counter(t.state for t in elsewhere))})
     running = trials.running(store, setup, [t.id for t in elsewhere])
     waiting = proposals.of_setup(store, setup, proposals.OPEN)
     last = next(iter(events.last(store, 1)), None)

@@ -19,15 +19,15 @@ from app.text.lineage import flops_text, line_text, moves_text
 from app.text.mappers_and_prompts import compared
 from engine.base.amounts import format_seconds
 from engine.base.errors import DjsbError
-from engine.evidence import prompts as prompting
 from engine.evidence.lineage import lineage
 from engine.evidence.mapped import judged
 from engine.evidence.ranking import Ranked, degenerate, rank
 from engine.evidence.recipe import answer
 from engine.evidence.sentences import insights
-from engine.evidence.transfer import scaling_law
 from engine.journal import results
 from engine.journal.store import Row
+from engine.proposals.kinds import prompt as prompting
+from engine.proposals.kinds.transfer import scaling
 from engine.study.view import StudyView as OpenStudy
 from engine.study.view import view_study
 
@@ -145,7 +145,7 @@ def gather(opened: OpenStudy) -> Row:
         "candidates": report_data.confirmed(opened),
         "recipe": _json(results.RECIPE.get(store, setup)),
         "lineage": [c.to_json() for c in lineage(opened)],
-        "scaling": _json(scaling_law(opened)),
+        "scaling": _json(scaling(opened)),
         "mapped": [m.to_json() for m in judged(opened)],
         "prompts": _json(prompting.table(opened)),
         "confirmed": answer(opened).concluded,

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.evidence.effects import paired_changes
-from engine.journal import checkpoints, cycles, metrics, proposals, results
+from engine.journal import checkpoints, cycles, metrics, results
 from engine.journal.metrics import Scores
-from engine.records.experiment import Prompt
-from engine.records.proposal import Proposal
 from engine.study.view import StudyView
 
 STAGE = "prompts"
-
-
-def prompts_of(proposal: Proposal) -> tuple[str, ...]:
-    """The prompts that a proposal asks for; none unless it is of that kind."""
-    experiment = proposal.suggestion and proposal.suggestion.experiment
-    return experiment.prompts if isinstance(experiment, Prompt) else ()
-
-
-def approved(view: StudyView) -> list[str]:
-    """The prompts of all approved proposals of the study's cycles, each once, oldest first."""
-    rows = proposals.approved_of_kind(view.store, view.root, "prompt")
-    return list(dict.fromkeys(p for row in rows for p in prompts_of(row.proposal)))
 
 
 @dataclass(frozen=True)
@@ -87,7 +74,7 @@ class PromptTable:
         return {**asdict(self), "columns": columns}
 
 
-def table(view: StudyView) -> PromptTable | None:
+def prompt_table(view: StudyView, prompts: Sequence[str]) -> PromptTable | None:
     """The study's own prompt first, then the others by their result in the first cycle; None without prompts."""
     answers = {
         c: scores for c in columns(view)
@@ -98,7 +85,7 @@ def table(view: StudyView) -> PromptTable | None:
     own = view.study.vlm.prompt
     rows = [
         PromptRow(p, p == own, [_cell(view, c, scores.get(p)) for c, scores in answers.items()])
-        for p in dict.fromkeys([own, *approved(view)])
+        for p in dict.fromkeys([own, *prompts])
     ]
     rows[1:] = sorted(rows[1:], key=lambda r: -(r.cells[0].change or 0.0))
     return PromptTable(list(answers), rows, [m.name for m in view.main_metrics])

@@ -13,34 +13,20 @@ from typing import Any
 import numpy as np
 
 from engine.evidence.effects import effects
-from engine.journal import metrics, proposals, results, trials
+from engine.journal import metrics, results
 from engine.journal.metrics import ProposalRuns
-from engine.records.experiment import Scale
 from engine.records.leaderboard import Change
-from engine.records.proposal import StoredProposal
-from engine.records.trial import Trial
 from engine.study.view import StudyView
 
 STAGE = "transfer"
 AHEAD = 10.0  # times the most FLOPs that were measured: how far the line is drawn on
 
 
-def approved(view: StudyView) -> list[StoredProposal]:
-    """The approved proposals of kind `scale` of the study's cycles, oldest first."""
-    return proposals.approved_of_kind(view.store, view.root, "scale")
-
-
-def trials_of(view: StudyView) -> list[Trial]:
-    """All trials of those proposals, of any setup."""
-    return trials.of_proposals(view.store, [p.id for p in approved(view)])
-
-
 @dataclass(frozen=True)
-class Point:
-    """An approved proposal: where, how much training, and the change against the control there.
+class Transfer:
+    """An approved proposal: a recipe, where it is trained, and how much.
 
-    compute: times the study's own training. rows: of the pool. flops: of one training, forward and backward; None
-    where they were not measured. What has not run yet has no change.
+    compute: times the study's own training. samples: of one training. rows: of the pool.
     """
 
     proposal: str
@@ -51,6 +37,15 @@ class Point:
     compute: float
     samples: int
     rows: int
+
+
+@dataclass(frozen=True)
+class Point(Transfer):
+    """A transfer and its change against the control there.
+
+    flops: of one training, forward and backward; None where they were not measured. What has not run yet has no change.
+    """
+
     flops_per_sample: float | None
     flops: float | None
     change: float | None
@@ -60,24 +55,13 @@ class Point:
     verdict: str
 
 
-def points(view: StudyView) -> list[Point]:
-    """One point for each approved proposal; intervals are corrected for their number."""
-    found = approved(view)
-    return [_point(view, row, len(found)) for row in found]
-
-
-def _point(view: StudyView, row: StoredProposal, points: int) -> Point:
-    asked = row.proposal
-    assert asked.suggestion is not None and isinstance(asked.suggestion.experiment, Scale)
-    experiment, samples = asked.suggestion.experiment, asked.pools[0].samples
-    runs = metrics.of_proposal(view.store, row.id)
+def _point(view: StudyView, transfer: Transfer, points: int) -> Point:
+    """points: how many there are; intervals are corrected for their number."""
+    runs = metrics.of_proposal(view.store, transfer.proposal)
     calibration = results.CALIBRATION.get(view.store, runs.setup) if runs.setup else None
     per_sample = calibration.flops if calibration else None
     return Point(
-        proposal=row.id, pool=experiment.pool, label=asked.pools[-1].label,
-        preset=experiment.preset or view.study.model.preset, dataset=experiment.dataset or view.study.dataset.path,
-        compute=experiment.compute, samples=samples, rows=asked.pools[0].to_pool().size,
-        flops_per_sample=per_sample, flops=per_sample * samples if per_sample else None,
+        **asdict(transfer), flops_per_sample=per_sample, flops=per_sample * transfer.samples if per_sample else None,
         **asdict(_change(view, runs, points)),
     )  # fmt: skip
 
@@ -179,19 +163,19 @@ class ScalingLaw:
         return asdict(self)
 
 
-def scaling_law(view: StudyView) -> ScalingLaw | None:
+def scaling_law(view: StudyView, transfers: Sequence[Transfer]) -> ScalingLaw | None:
     """Points and, for each recipe on the study's own data, the line with its continuation; None without points."""
-    found = points(view)
-    if not found:
+    if not transfers:
         return None
+    points = [_point(view, transfer, len(transfers)) for transfer in transfers]
     lines = {}
-    for pool in dict.fromkeys(p.pool for p in found):
+    for pool in dict.fromkeys(p.pool for p in points):
         own = [
-            (p.flops, p.change) for p in found
+            (p.flops, p.change) for p in points
             if p.pool == pool and p.dataset == view.study.dataset.path and p.flops and p.change is not None
         ]  # fmt: skip
         line = fit([f for f, _ in own], [c for _, c in own], view.study.search.confidence)
         if line is not None:
             ahead = line.at(AHEAD * line.flops[1])
             lines[pool] = ScalingLine(line.slope, line.slope_low, line.slope_high, line.points, ahead)
-    return ScalingLaw(found, lines)
+    return ScalingLaw(points, lines)

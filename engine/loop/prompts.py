@@ -6,9 +6,9 @@ import math
 
 from engine.base.amounts import format_seconds
 from engine.base.ids import content_id
-from engine.evidence.prompts import STAGE, Column, approved, columns
+from engine.evidence.prompts import STAGE, Column, columns
 from engine.journal import costs, results
-from engine.proposals.kinds.prompt import lacking, seconds
+from engine.proposals.kinds.prompt import approved, lacking, seconds
 from engine.runner.scheduler import Scheduler
 from engine.study.opened import OpenStudy
 

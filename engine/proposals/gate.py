@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.base.amounts import format_seconds
-from engine.base.errors import DjsbError
-from engine.data.catalogue import check_params
+from engine.base.errors import DjsbError, OpError
+from engine.data.catalogue import check_mapper, check_params, mapper_fields, mapper_needs
+from engine.data.mappers import Mappers
 from engine.journal import pools, proposals, trials
-from engine.proposals.kinds.mapper import mappers_problem
 from engine.records.pool import FEEDBACK, Pool
 from engine.records.proposal import Proposal
 from engine.study.opened import OpenStudy
@@ -91,4 +91,18 @@ def _pool_problem(pool: Pool, opened: OpenStudy) -> str | None:
     kept = opened.kept(pool)
     if kept < pool.size:
         return f"its slices keep {kept} rows, fewer than its {pool.size}"
+    return None
+
+
+def mappers_problem(opened: OpenStudy, mappers: Mappers) -> str | None:
+    """Why a pool may not be rewritten by these, or None."""
+    for mapper in mappers:
+        try:
+            params = check_mapper(mapper.op, dict(mapper.params), opened.folder)
+        except OpError as error:
+            return str(error)
+        if lacking := mapper_fields(mapper.op)[0] - opened.data.modalities:
+            return f"{mapper.op}: the data has no {', '.join(sorted(lacking))}"
+        if problem := mapper_needs(mapper.op, params):
+            return f"{mapper.op} {problem}"
     return None

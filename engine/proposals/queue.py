@@ -9,18 +9,16 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 from engine.base.ids import content_id
-from engine.evidence import prompts as prompting
 from engine.journal import decisions, pools, proposals, trials
 from engine.journal.pools import PoolCut
 from engine.journal.store import Row
 from engine.proposals import gate
 from engine.proposals.arms import trial_id
-from engine.proposals.kinds.prompt import seconds, to_ask
+from engine.proposals.kinds.registry import kind_of
 from engine.records.proposal import Arm, Proposal, Status
 from engine.records.trial import Trial
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy
-from engine.study.variants import where
 from engine.study.view import StudyView
 
 # share of the budget that may be spent when a stage ends, so that later stages are not starved
@@ -68,10 +66,13 @@ def examine(
     """What the gate says of a proposal, and how many of its trials are new; nothing is written."""
     store, key, limit = opened.store, stored_id(opened, proposal), accounts.limit
     at = where(opened, proposal)
-    if proposal.kind == "prompt":
-        times, each = to_ask(opened, prompting.prompts_of(proposal)), seconds(accounts)
-        free = max(0.0, accounts.allowance(_share(proposal)) - accounts.spent())
-        return gate.check(proposal, at, None if each is None else each * times, free, times), times
+    if proposal.suggestion is not None:
+        experiment = proposal.suggestion.experiment
+        work = kind_of(experiment).work(opened, experiment, accounts)
+        if work is not None:
+            free = max(0.0, accounts.allowance(_share(proposal)) - accounts.spent())
+            cost = None if work.seconds is None else work.seconds * work.units
+            return gate.check(proposal, at, cost, free, work.units), work.units
     every = _trials(at, proposal)
     stored = trials.states(store, [trial for trial, _, _ in every])
     new = [t for t in every if t[0] not in stored]
@@ -83,6 +84,14 @@ def examine(
     cap = limit if first else accounts.allowance(_share(proposal))
     available = max(0.0, cap - accounts.spent() - outstanding)
     return gate.check(proposal, at, cost, available, len(new)), len(new)
+
+
+def where(opened: OpenStudy, proposal: Proposal) -> OpenStudy:
+    """The study as a proposal's trials see it: in this cycle, in a next one, or on another model or dataset."""
+    if proposal.suggestion is None:
+        return opened.following(proposal.init) if proposal.init else opened
+    experiment = proposal.suggestion.experiment
+    return kind_of(experiment).where(opened, experiment)
 
 
 def _share(proposal: Proposal) -> float:

@@ -10,24 +10,15 @@ from collections.abc import Sequence
 
 from engine.base.errors import DjsbError
 from engine.base.ids import content_id
-from engine.data import catalogue
 from engine.journal import proposals, trials
 from engine.proposals.arms import trial_id
 from engine.proposals.kinds.contract import Refused
-from engine.proposals.kinds.cycle import draft_cycle
-from engine.proposals.kinds.mapper import draft_mapper
-from engine.proposals.kinds.prompt import draft_prompt
-from engine.proposals.kinds.repeat import draft_repeat
-from engine.proposals.kinds.seeds import draft_seeds
-from engine.proposals.kinds.slices import draft_slices
-from engine.proposals.kinds.transfer import draft_transfer
-from engine.proposals.queue import stored_id, submit
-from engine.records.experiment import Bucket, Combine, Cycle, Mapper, Prompt, Repeat, Scale, Seeds, Suggestion
+from engine.proposals.kinds.registry import kind_of, runnable
+from engine.proposals.queue import stored_id, submit, where
+from engine.records.experiment import Suggestion
 from engine.records.proposal import Arm, Origin, Proposal
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy
-from engine.study.variants import where
-from engine.tasks.contract import Task
 
 
 def suggest(
@@ -64,43 +55,22 @@ def draft(opened: OpenStudy, suggestion: Suggestion, origin: Origin, parent: str
 
     Raises: Refused with the reason, in words that the one who suggested can act on.
     """
-    wanted = suggestion.experiment
-    if isinstance(wanted, Mapper):
-        catalogue.check_mapper(wanted.op, wanted.params, opened.folder)
-    if isinstance(wanted, Scale) and wanted.dataset is not None:
-        catalogue.inside(opened.folder, wanted.dataset)
-    runs = runnable(opened.task)
-    if wanted.kind not in runs:
-        raise Refused(f"task {opened.study.task} runs no {wanted.kind} proposals; it runs {', '.join(sorted(runs))}")
-    if isinstance(wanted, Combine | Bucket):
-        stage, pools, seeds = draft_slices(opened, wanted)
-    elif isinstance(wanted, Repeat):
-        stage, pools, seeds = draft_repeat(opened, wanted)
-    elif isinstance(wanted, Seeds):
-        stage, pools, seeds = draft_seeds(opened, wanted)
-    elif isinstance(wanted, Cycle):
-        stage, pools, seeds = draft_cycle(opened, wanted)
-    elif isinstance(wanted, Mapper):
-        stage, pools, seeds = draft_mapper(opened, wanted)
-    elif isinstance(wanted, Scale):
-        stage, pools, seeds = draft_transfer(opened, wanted)
-    elif isinstance(wanted, Prompt):
-        stage, pools, seeds = draft_prompt(opened, wanted)
-    else:
-        raise Refused(f"kind {wanted.kind} cannot be run")
-    found = Proposal(
-        origin=origin, kind=wanted.kind, stage=stage, pools=tuple(pools), seeds=tuple(seeds), reason=suggestion.reason,
-        evidence=suggestion.evidence, expected=suggestion.expected, fallback=suggestion.fallback,
-        suggestion=suggestion, parent=parent, init=wanted.checkpoint if isinstance(wanted, Cycle) else None,
+    experiment = suggestion.experiment
+    kind = kind_of(experiment)
+    kind.check(opened, experiment)
+    if not kind.fits(opened.task):
+        runs = ", ".join(runnable(opened.task))
+        raise Refused(f"task {opened.study.task} runs no {experiment.kind} proposals; it runs {runs}")
+    drafted = kind.draft(opened, experiment)
+    proposal = Proposal(
+        origin=origin, kind=experiment.kind, stage=drafted.stage, pools=tuple(drafted.pools),
+        seeds=tuple(drafted.seeds), reason=suggestion.reason, evidence=suggestion.evidence,
+        expected=suggestion.expected, fallback=suggestion.fallback, suggestion=suggestion, parent=parent,
+        init=drafted.init,
     )  # fmt: skip
-    if pools:
-        _refuse_repetition(where(opened, found), pools, seeds)
-    return found
-
-
-def runnable(task: Task) -> frozenset[str]:
-    """Kinds of proposals that can run: those of the task, and those that ask nothing of it but to train."""
-    return task.traits.runs | {"cycle", "scale"}
+    if drafted.pools:
+        _refuse_repetition(where(opened, proposal), drafted.pools, drafted.seeds)
+    return proposal
 
 
 def _refuse_repetition(opened: OpenStudy, pools: Sequence[Arm], seeds: Sequence[int]) -> None:

@@ -1,16 +1,28 @@
-"""What a person or a language model may ask for: typed experiments, and the suggestion that carries one.
+"""What a person or a language model may ask for: a suggestion, which carries one typed experiment.
 
-They name statistics, buckets, pools and rates, never code, and only what stands here. `drafting.py` turns a
-suggestion into a proposal; the gate and a decision come after that.
+Experiments name statistics, buckets, pools and rates, never code. Each kind's schema stands with the kind, in
+engine/proposals/kinds/, and joins the others here. A draft makes a proposal of a suggestion; the gate and a decision
+come after that.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from functools import lru_cache
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    TypeAdapter,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from engine.base.places import FORMS, PATTERN, Place, parse
 
@@ -69,93 +81,49 @@ class Interval(Frozen):
         return self
 
 
-class Combine(Frozen):
-    """Rows that lie in all of two to six intervals of different statistics (Section 3.2.2)."""
+class Experiment(Frozen):
+    """Base of the schemas. A schema joins SCHEMAS as it is defined, under the one word that its `kind` may be.
 
-    kind: Literal["combine"]
-    slices: tuple[Interval, ...] = Field(min_length=2, max_length=6)
-
-    @model_validator(mode="after")
-    def _differ(self) -> Combine:
-        names = [s.statistic for s in self.slices]
-        if len(set(names)) < len(names):
-            raise ValueError("each statistic may stand once in a combination")
-        return self
-
-
-class Bucket(Frozen):
-    """Rows in other bounds of one statistic than its buckets have."""
-
-    kind: Literal["bucket"]
-    slice: Interval
-
-    @model_validator(mode="after")
-    def _has_bounds(self) -> Bucket:
-        if self.slice.bucket is not None:
-            raise ValueError("the buckets are probed anyway; give low, high or both")
-        return self
-
-
-class Repeat(Frozen):
-    """A pool's rows several times over, or lower-ranked rows added, at equal trained samples (Section 3.2.3)."""
-
-    kind: Literal["repeat"]
-    pool: Id
-    rate: int = Field(strict=True, ge=2, le=64)
-    arms: Literal["repeat", "layers", "both"] = "both"
-
-
-class Seeds(Frozen):
-    """More seeds for a pool and its control, at the length that it has reached."""
-
-    kind: Literal["seeds"]
-    pool: Id
-    seeds: int = Field(strict=True, ge=1, le=16)
-
-
-class Mapper(Frozen):
-    """A pool with rewritten captions or images (Appendix E.11); only OPs and parameters of the catalogue."""
-
-    kind: Literal["mapper"]
-    op: Name
-    params: dict[Name, Any] = Field(default_factory=dict, max_length=8)
-    pool: Id | None = None
-
-
-class Prompt(Frozen):
-    """Caption prompts, for a task that captions (Appendix E.12)."""
-
-    kind: Literal["prompt"]
-    prompts: tuple[Annotated[str, Field(min_length=1, max_length=500)], ...] = Field(min_length=1, max_length=16)
-
-
-class Scale(Frozen):
-    """A pool against the control on another model, on other data inside the study's folder, or trained for longer.
-
-    compute: times the study's epochs (Sections 4.4 and 4.5).
+    place: where it stands in lists of kinds. trains: it asks for trials.
     """
 
-    kind: Literal["scale"]
-    pool: Id
-    preset: Annotated[str, Field(pattern=r"^[a-z][a-z0-9._-]{0,63}$")] | None = None
-    dataset: Annotated[str, Field(max_length=300)] | None = None
-    compute: Annotated[float, Field(ge=1 / 64, le=64, allow_inf_nan=False)] = 1.0
+    place: ClassVar[int] = 100
+    trains: ClassVar[bool] = True
+    kind: str
 
-    @model_validator(mode="after")
-    def _differs(self) -> Scale:
-        if self.preset is None and self.dataset is None and self.compute == 1:
-            raise ValueError("name a preset, a dataset, or a compute other than 1")
-        return self
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        SCHEMAS[kind_name(cls)] = cls
 
 
-class Cycle(Frozen):
-    """Probes that go on from a trial's checkpoint (Appendix E.10)."""
-
-    kind: Literal["cycle"]
-    checkpoint: Id
+SCHEMAS: dict[str, type[Experiment]] = {}
 
 
-Experiment = Annotated[Combine | Bucket | Repeat | Seeds | Mapper | Prompt | Scale | Cycle, Field(discriminator="kind")]
+def kind_name(schema: type[Experiment]) -> str:
+    """The word that stands in `kind` of a schema."""
+    (name,) = get_args(schema.model_fields["kind"].annotation)
+    return str(name)
+
+
+@lru_cache(1)
+def _adapter(schemas: tuple[type[Experiment], ...]) -> TypeAdapter[Experiment]:
+    every: Any = Union[schemas]  # noqa: UP007 (made at run time)
+    return TypeAdapter(Annotated[every, Field(discriminator="kind")])
+
+
+def _schemas() -> TypeAdapter[Experiment]:
+    """Of any kind that is there now: a kind may join at any time."""
+    return _adapter(tuple(sorted(SCHEMAS.values(), key=lambda s: s.place)))
+
+
+class _OfAnyKind:
+    """Marks a field that holds an experiment of any kind."""
+
+    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(lambda value: _schemas().validate_python(value))
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(_schemas().core_schema)
 
 
 class Suggestion(Frozen):
@@ -166,7 +134,7 @@ class Suggestion(Frozen):
     """
 
     version: Literal[1] = 1
-    experiment: Experiment
+    experiment: Annotated[Experiment, _OfAnyKind()]
     reason: str = Field(min_length=1, max_length=1000)
     evidence: tuple[Id, ...] = Field((), max_length=16)
     papers: tuple[Annotated[str, Field(pattern=r"^paper:[0-9a-f]{6}$")], ...] = Field((), max_length=8)

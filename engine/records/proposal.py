@@ -12,7 +12,6 @@ from engine.base.ids import content_id
 from engine.records.experiment import Suggestion
 from engine.records.pool import Pool, pool_from_json
 
-Kind = Literal["probe", "combine", "bucket", "repeat", "seeds", "mapper", "prompt", "scale", "cycle"]
 Origin = Literal["paper", "race", "person", "model"]
 Status = Literal["queued", "held", "refused", "approved", "rejected", "edited", "superseded"]
 
@@ -72,7 +71,7 @@ class Proposal(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     version: Literal[1] = 1
     origin: Origin
-    kind: Kind
+    kind: str
     stage: str
     pools: tuple[Arm, ...]
     seeds: tuple[int, ...]
@@ -86,9 +85,9 @@ class Proposal(BaseModel):
 
     @model_validator(mode="after")
     def _asks_for_trials(self) -> Proposal:
-        """Only prompts are asked of models that were trained before."""
-        if (self.kind != "prompt") != bool(self.pools and self.seeds):
-            raise ValueError("pools and seeds are needed, and of kind prompt there are none")
+        """Every proposal trains, but for those of kinds that say otherwise."""
+        if (self.suggestion is None or self.suggestion.experiment.trains) != bool(self.pools and self.seeds):
+            raise ValueError("pools and seeds are needed, and there are none where nothing is trained")
         return self
 
     @property
@@ -96,7 +95,7 @@ class Proposal(BaseModel):
         """Content hash of what is asked for; the same request is the same proposal."""
         asked = [p.model_dump(include={"pool", "samples", "horizon"}, exclude_none=True) for p in self.pools]
         start = [self.init] if self.init else []
-        if self.kind == "prompt" and self.suggestion is not None:
+        if self.suggestion is not None and not self.suggestion.experiment.trains:
             start.append(self.suggestion.experiment.model_dump_json())
         return content_id([self.version, self.kind, self.stage, asked, list(self.seeds), *start], 12)
 

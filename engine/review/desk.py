@@ -27,11 +27,11 @@ def queue_suggestion(opened: OpenStudy, accounts: Accounts, content: Any, parent
     """Queue a person's suggestion; its id. Raises: StudyError with what is wrong in it."""
     from pydantic import ValidationError
 
+    from engine.proposals.kinds.registry import read_suggestion
     from engine.proposals.suggest import suggest
-    from engine.records.experiment import Suggestion
 
     try:
-        suggestion = Suggestion.model_validate_json(json.dumps(content))
+        suggestion = read_suggestion(content)
     except (ValidationError, TypeError) as error:
         told = explain(error) if isinstance(error, ValidationError) else str(error)
         raise StudyError(f"the proposal is not valid: {told}; see docs/guides/agent.md for the fields") from None

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 from engine.base.amounts import format_seconds, parse_budget
 from engine.journal import decisions, events, proposals
+from engine.proposals.kinds.registry import KINDS
 from engine.records.proposal import StoredProposal
 from engine.review.decisions import AUTO, decide, undone
-from engine.review.objection import objection
 from engine.study.opened import OpenStudy
 
 
@@ -55,5 +55,5 @@ def _beyond(opened: OpenStudy, stored: StoredProposal) -> str | None:
                 f"beyond guard.cost_per_day, {guard.cost_per_day}"
             )
     if guard.paper_agrees:
-        return objection(opened, stored.proposal)
+        return KINDS[stored.kind].objection(opened, stored.proposal)
     return None

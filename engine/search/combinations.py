@@ -8,8 +8,8 @@ from engine.evidence.effects import effects
 from engine.evidence.ranking import Ranked
 from engine.journal import metrics
 from engine.proposals.arms import combined, compatible, control, ended, fewest_rows, label, request
+from engine.proposals.best import chosen_slices, lattice
 from engine.records.proposal import Arm
-from engine.search.grid import chosen_slices, lattice
 from engine.search.sampler import Choice, ask
 from engine.study.opened import OpenStudy
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from engine.evidence.ranking import rank
 from engine.proposals.arms import ended
+from engine.proposals.best import recipes
 from engine.proposals.kinds.repeat import repeat
 from engine.records.proposal import Proposal
-from engine.search.grid import recipes
 from engine.search.sampler import Choice, ask
 from engine.study.opened import OpenStudy
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from engine.base.errors import StudyError
 from engine.journal import cycles
-from engine.records.experiment import Scale
-from engine.records.proposal import Proposal
 from engine.study.opened import OpenStudy
 from engine.study.view import StudyView
 from engine.tasks.registry import fitting_study
@@ -22,24 +20,16 @@ def in_cycles(opened: StudyView) -> bool:
     return opened.study.cycles.max > 1 or opened.cycle > 1
 
 
-def where(opened: OpenStudy, proposal: Proposal) -> OpenStudy:
-    """The study as a proposal's trials see it: in this cycle, in a next one, or on another model or dataset."""
-    wanted = proposal.suggestion and proposal.suggestion.experiment
-    if isinstance(wanted, Scale):
-        return elsewhere(opened, wanted)
-    return opened.following(proposal.init) if proposal.init else opened
-
-
-def elsewhere(opened: OpenStudy, wanted: Scale) -> OpenStudy:
+def elsewhere(opened: OpenStudy, preset: str | None, dataset: str | None) -> OpenStudy:
     """The study on another model or dataset, from the study's model on: a setup of its own.
 
     Raises: StudyError when the study does not know the preset, or the dataset cannot be read.
     """
     content = opened.study.model_dump()
-    if wanted.preset is not None:
-        content["model"] |= {"preset": wanted.preset, "checkpoint": None}
-    if wanted.dataset is not None:
-        content["dataset"] |= {"path": wanted.dataset}
+    if preset is not None:
+        content["model"] |= {"preset": preset, "checkpoint": None}
+    if dataset is not None:
+        content["dataset"] |= {"path": dataset}
     try:
         study = fitting_study(content)
     except StudyError as error:

@@ -111,7 +111,7 @@ class Traits:
     version: part of every trial's id; raised when training or evaluation changes. presets: names of its reference
     models. needs: study fields that must be set. uses: those of `SOME` that it reads. reads_evaluation: fields that the
     rows of evaluation.path must have, of text, images and videos; None: evaluation.path is no rows to the task, and is
-    neither opened nor scanned. runs: kinds of proposals that it can run. fewest_rows: that a pool must have for one
+    neither opened nor scanned. fewest_rows: that a pool must have for one
     step; None: a batch. can_pause: a longer trial may go on from a shorter one's state (`Job.pause`, `Job.resume`).
     suits: `djsb init` chooses the task for data with exactly these of text, images and videos. scores: name of the
     statistic that `Feedback.score` gives. demo: module whose `make_demo` writes a small world for it; the study is
@@ -123,7 +123,6 @@ class Traits:
     needs: tuple[str, ...] = ()
     uses: frozenset[str] = frozenset()
     reads_evaluation: frozenset[str] | None = None
-    runs: frozenset[str] = frozenset({"combine", "bucket", "repeat", "seeds", "mapper"})
     fewest_rows: int | None = 2
     can_pause: bool = True
     suits: frozenset[str] = frozenset()

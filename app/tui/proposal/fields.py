@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -247,10 +246,10 @@ def problems(content: Any) -> dict[str, str]:
     """Path of a field → what is wrong with it; nothing for a valid suggestion."""
     from pydantic import ValidationError
 
-    from engine.records.experiment import Suggestion
+    from engine.proposals.kinds.registry import read_suggestion  # NumPy: the UI starts without it
 
     try:
-        Suggestion.model_validate_json(json.dumps(content))
+        read_suggestion(content)
     except ValidationError as error:
         found: dict[str, str] = {}
         for problem in error.errors(include_url=False):

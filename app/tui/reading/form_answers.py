@@ -10,12 +10,12 @@ from typing import Any
 
 from engine.base.amounts import parse_budget
 from engine.base.errors import DjsbError
-from engine.evidence.prompts import prompts_of
 from engine.journal import results
 from engine.journal.store import Row
+from engine.proposals.kinds.contract import own_pools
+from engine.proposals.kinds.registry import kind_of, read_suggestion, runnable
 from engine.proposals.queue import examine, stored_id
-from engine.proposals.suggest import draft, runnable
-from engine.records.experiment import Suggestion
+from engine.proposals.suggest import draft
 from engine.records.trial import FRESH
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy
@@ -41,14 +41,15 @@ def choices(view: OpenStudy) -> Row:
         "AND t.state = 'COMPLETE' AND p.kind != 'control' GROUP BY p.id ORDER BY min(t.finished), p.id",
         (view.setup, FRESH),
     )
-    kinds = sorted(runnable(get_task(view.study))) if view.study.task else []
+    kinds = runnable(get_task(view.study)) if view.study.task else []
     return {"kinds": kinds, "statistics": statistics, "pools": pools}
 
 
 def tried(view: OpenStudy, content: Any) -> Row:
     """What a valid suggestion would come to: `id`, `pools`, `trials` that are new and `cost`, or `problem`."""
     try:
-        proposal = draft(view, Suggestion.model_validate_json(json.dumps(content)), "person")
+        suggestion = read_suggestion(content)
+        proposal = draft(view, suggestion, "person")
     except DjsbError as error:
         return {"problem": str(error)}
     limit = results.BUDGET.get(view.store, view.setup) or parse_budget(view.study.budget)
@@ -58,7 +59,8 @@ def tried(view: OpenStudy, content: Any) -> Row:
     problem = "" if passed.ok else passed.reason
     if known and known["status"] in DECIDED:
         problem = f"the same was asked for in {key}, which is {known['status']}"
-    pools = [r.label for r in proposal.pools if r.kind != "control"] or list(prompts_of(proposal))
+    experiment = suggestion.experiment
+    pools = [r.label for r in own_pools(proposal)] or list(kind_of(experiment).names(experiment))
     return {"id": key, "problem": problem, "trials": new, "cost": passed.cost, "pools": pools}
 
 

@@ -10,7 +10,6 @@ from typing_extensions import TypedDict
 from app.text.printable import printable
 from engine.base.errors import DjsbError
 from engine.records.pool import BUCKETS
-from engine.records.proposal import Proposal
 
 LONGEST = 20_000  # characters of a text; the recorder cuts what is longer
 LARGEST = 1e15  # of any number
@@ -243,12 +242,14 @@ def _bounded(value: Any) -> Any:
 
 def _content(content: dict[str, Any]) -> dict[str, Any]:
     """A proposal's content: what the engine itself takes for a proposal, and the gate's notes."""
+    from engine.proposals.kinds.registry import read_proposal  # NumPy: the UI starts without it
+
     content = _bounded(content)
     gate, limit = content.get("gate", ""), content.get("limit")
     if not (isinstance(gate, str) and isinstance(limit, int | float | None)):
         raise ValueError("invalid notes of the gate")  # noqa: TRY004 (pydantic takes a ValueError)
     try:
-        known = Proposal.model_validate({k: v for k, v in content.items() if k in Proposal.model_fields})
+        known = read_proposal(content)
     except DjsbError as error:
         raise ValueError(str(error)) from error
     return {**known.model_dump(mode="json"), "gate": gate, "limit": limit}

@@ -3,24 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
-from engine.evidence import prompts as prompting
-from engine.evidence.prompts import approved, columns
-from engine.journal import cycles
-from engine.proposals.kinds.contract import Drafted, Refused
-from engine.records.experiment import Prompt
+from pydantic import Field
+
+from engine.evidence.prompts import STAGE, PromptTable, columns, prompt_table
+from engine.journal import cycles, proposals
+from engine.proposals.kinds.contract import Drafted, FormField, Kind, Refused, Work
+from engine.records.experiment import Experiment
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy
 from engine.study.variants import in_cycles
+from engine.study.view import StudyView
+from engine.tasks.contract import Asking, Task
 
 
-def draft_prompt(opened: OpenStudy, wanted: Prompt) -> Drafted:
-    """Prompts for the checkpoints of all cycles; nothing is trained."""
-    if problem := lacking(opened):
-        raise Refused(problem)
-    if not to_ask(opened, wanted.prompts):
-        raise Refused("a repetition: all of these prompts were asked before; djsb show prompts has them")
-    return prompting.STAGE, [], ()
+class Prompt(Experiment):
+    """Caption prompts, for a task that captions (Appendix E.12)."""
+
+    place = 60
+    trains = False
+    kind: Literal["prompt"]
+    prompts: tuple[Annotated[str, Field(min_length=1, max_length=500)], ...] = Field(min_length=1, max_length=16)
+
+
+class PromptKind(Kind[Prompt]):
+    """Other prompts for trained checkpoints."""
+
+    schema = Prompt
+    form = (FormField("prompts", "lines", "one a line"),)
+    fields = "`prompts`: 1 to 16"
+    asks = (
+        "caption prompts on each cycle's checkpoint, without training; task `caption` only ([mappers.md](mappers.md))"
+    )
+
+    def fits(self, task: Task) -> bool:
+        """A task whose models answer a prompt."""
+        return isinstance(task, Asking)
+
+    def draft(self, opened: OpenStudy, experiment: Prompt) -> Drafted:
+        """Prompts for the checkpoints of all cycles; nothing is trained."""
+        if problem := lacking(opened):
+            raise Refused(problem)
+        if not to_ask(opened, experiment.prompts):
+            raise Refused("a repetition: all of these prompts were asked before; djsb show prompts has them")
+        return Drafted(STAGE)
+
+    def work(self, opened: OpenStudy, experiment: Prompt, accounts: Accounts) -> Work:
+        """Each new prompt is asked of each cycle's checkpoint."""
+        return Work(to_ask(opened, experiment.prompts), seconds(accounts))
+
+    def names(self, experiment: Prompt) -> tuple[str, ...]:
+        """The prompts."""
+        return experiment.prompts
+
+
+KINDS = (PromptKind(),)
+
+
+def approved(view: StudyView) -> list[str]:
+    """The prompts of all approved proposals of the study's cycles, each once, oldest first."""
+    rows = proposals.approved_of_kind(view.store, view.root, "prompt")
+    experiments = [s.experiment for row in rows if (s := row.proposal.suggestion)]
+    return list(dict.fromkeys(p for e in experiments if isinstance(e, Prompt) for p in e.prompts))
+
+
+def table(view: StudyView) -> PromptTable | None:
+    """The study's own prompt and the approved ones on every checkpoint; None without answers."""
+    return prompt_table(view, approved(view))
 
 
 def lacking(opened: OpenStudy) -> str | None:

@@ -3,33 +3,107 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated, Literal
 
-from engine.evidence.transfer import STAGE as TRANSFER
-from engine.journal import pools
+from pydantic import Field, model_validator
+
+from engine.data.catalogue import inside
+from engine.evidence.transfer import STAGE, ScalingLaw, Transfer, scaling_law
+from engine.journal import pools, proposals
 from engine.proposals.arms import control, kind_of, request
-from engine.proposals.kinds.contract import Drafted, Refused
-from engine.records.experiment import Scale
+from engine.proposals.kinds.contract import Drafted, FormField, Kind, Refused
+from engine.records.experiment import Experiment, Id
 from engine.records.pool import FEEDBACK
+from engine.records.proposal import StoredProposal
 from engine.records.trial import FRESH
 from engine.study.opened import OpenStudy
 from engine.study.variants import elsewhere
+from engine.study.view import StudyView
 
 
-def draft_transfer(opened: OpenStudy, wanted: Scale) -> Drafted:
-    """A recipe and the control on fresh seeds, on another model, dataset or amount of training."""
-    stored = pools.get(opened.store, wanted.pool)
-    if stored is None or stored.kind not in ("single", "combination"):
-        raise Refused(f"pool {wanted.pool} is no bucket or combination of this study; djsb rank names them")
-    pool, other = stored.pool, elsewhere(opened, wanted)
-    if any(s.op == FEEDBACK for s in pool.slices):
-        raise Refused(f"{stored.label} is cut by a model's scores, which only the study of that model has")
-    if wanted.dataset is not None:
-        pool = replace(pool, size=min(other.pool_size, other.kept(pool)))
-    if pool.size < (batch := opened.study.train.batch_size):
-        raise Refused(f"{stored.label} keeps {pool.size} rows there, fewer than a batch of {batch}")
-    epochs = opened.study.train.epochs * wanted.compute
-    asked = [
-        request(other, control(other, pool.size), "control", "control", epochs),
-        request(other, pool, stored.label, kind_of(pool), epochs),
-    ]
-    return TRANSFER, asked, tuple(FRESH + seed for seed in range(opened.study.confirm.seeds))
+class Scale(Experiment):
+    """A pool against the control on another model, on other data inside the study's folder, or trained for longer.
+
+    compute: times the study's epochs (Sections 4.4 and 4.5).
+    """
+
+    place = 70
+    kind: Literal["scale"]
+    pool: Id
+    preset: Annotated[str, Field(pattern=r"^[a-z][a-z0-9._-]{0,63}$")] | None = None
+    dataset: Annotated[str, Field(max_length=300)] | None = None
+    compute: Annotated[float, Field(ge=1 / 64, le=64, allow_inf_nan=False)] = 1.0
+
+    @model_validator(mode="after")
+    def _differs(self) -> Scale:
+        if self.preset is None and self.dataset is None and self.compute == 1:
+            raise ValueError("name a preset, a dataset, or a compute other than 1")
+        return self
+
+
+class TransferKind(Kind[Scale]):
+    """A recipe elsewhere."""
+
+    schema = Scale
+    form = (
+        FormField("pool", "pool"),
+        FormField("preset", hint="a larger model"),
+        FormField("dataset", hint="a path inside the study"),
+        FormField("compute", "number", "times the training"),
+    )
+    fields = "`pool`; `preset`, `dataset` or `compute` (1/64 … 64 times the study's epochs)"
+    asks = (
+        "a bucket or combination against the control on another model, on other data, or trained for longer "
+        "([scaling.md](transfer.md))"
+    )
+
+    def check(self, opened: OpenStudy, experiment: Scale) -> None:
+        """Data inside the study's folder only."""
+        if experiment.dataset is not None:
+            inside(opened.folder, experiment.dataset)
+
+    def draft(self, opened: OpenStudy, experiment: Scale) -> Drafted:
+        """A recipe and the control on fresh seeds, on another model, dataset or amount of training."""
+        stored = pools.get(opened.store, experiment.pool)
+        if stored is None or stored.kind not in ("single", "combination"):
+            raise Refused(f"pool {experiment.pool} is no bucket or combination of this study; djsb rank names them")
+        pool, other = stored.pool, elsewhere(opened, experiment.preset, experiment.dataset)
+        if any(s.op == FEEDBACK for s in pool.slices):
+            raise Refused(f"{stored.label} is cut by a model's scores, which only the study of that model has")
+        if experiment.dataset is not None:
+            pool = replace(pool, size=min(other.pool_size, other.kept(pool)))
+        if pool.size < (batch := opened.study.train.batch_size):
+            raise Refused(f"{stored.label} keeps {pool.size} rows there, fewer than a batch of {batch}")
+        epochs = opened.study.train.epochs * experiment.compute
+        arms = [
+            request(other, control(other, pool.size), "control", "control", epochs),
+            request(other, pool, stored.label, kind_of(pool), epochs),
+        ]
+        return Drafted(STAGE, arms, tuple(FRESH + seed for seed in range(opened.study.confirm.seeds)))
+
+    def where(self, opened: OpenStudy, experiment: Scale) -> OpenStudy:
+        """On the other model or data."""
+        return elsewhere(opened, experiment.preset, experiment.dataset)
+
+
+KINDS = (TransferKind(),)
+
+
+def approved(view: StudyView) -> list[StoredProposal]:
+    """The approved proposals of the kind in the study's cycles, oldest first."""
+    return proposals.approved_of_kind(view.store, view.root, "scale")
+
+
+def scaling(view: StudyView) -> ScalingLaw | None:
+    """All transfers with their changes and lines; None where there are none."""
+    return scaling_law(view, [_transfer(view, row) for row in approved(view)])
+
+
+def _transfer(view: StudyView, row: StoredProposal) -> Transfer:
+    proposal = row.proposal
+    assert proposal.suggestion is not None and isinstance(proposal.suggestion.experiment, Scale)
+    experiment, control = proposal.suggestion.experiment, proposal.pools[0]
+    return Transfer(
+        row.id, experiment.pool, proposal.pools[-1].label, experiment.preset or view.study.model.preset,
+        experiment.dataset or view.study.dataset.path, experiment.compute, control.samples, control.to_pool().size,
+    )  # fmt: skip

@@ -46,7 +46,6 @@ class CaptionTask(ImageToText):
 
     traits = Traits(
         version=1,
-        runs=frozenset({"combine", "bucket", "repeat", "seeds", "mapper", "prompt"}),
         presets=tuple(PRESETS),
         needs=("dataset.text", "dataset.images", "evaluation.path"),
         uses=frozenset({"lora", "vlm", "model.checkpoint"}),

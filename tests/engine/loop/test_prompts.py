@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from engine.evidence import prompts as prompting
 from engine.loop import run as loop
 from engine.loop.prompts import run_prompts
+from engine.proposals.kinds import prompt as prompting
 from engine.proposals.suggest import suggest
 from engine.records.experiment import Suggestion
 from engine.review import decisions

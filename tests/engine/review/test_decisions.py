@@ -10,6 +10,7 @@ from engine.base.errors import StudyError
 from engine.evidence.ranking import rank
 from engine.journal import proposals
 from engine.loop.run import run_loop
+from engine.proposals.kinds.registry import KINDS
 from engine.proposals.suggest import suggest
 from engine.records.experiment import Suggestion
 from engine.records.proposal import Origin
@@ -103,8 +104,6 @@ def test_the_papers_procedure_may_have_to_agree(opened: OpenStudy) -> None:
 
 
 def test_bounds_agree_with_the_buckets_they_lie_in(opened: OpenStudy) -> None:
-    from engine.review.objection import objection
-
     by_label = {r.label: r.effect.change for r in rank(opened)}
     low = next(c for c in opened.cuts if c.label == "text_len low").slice.high
     assert low is not None
@@ -112,7 +111,7 @@ def test_bounds_agree_with_the_buckets_they_lie_in(opened: OpenStudy) -> None:
         key = queue(opened, kind="bucket", slice={"statistic": "text_len", **bounds})
         stored = proposals.get(opened.store, key)
         assert stored is not None
-        found = objection(opened, stored.proposal)
+        found = KINDS["bucket"].objection(opened, stored.proposal)
         assert sign is not None
         assert (found is None) == (sign > 0)
 
