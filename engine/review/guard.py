@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from engine.base.amounts import format_seconds, parse_budget
+from engine.base.errors import StudyError
 from engine.journal import decisions, events, proposals
 from engine.proposals.kinds.registry import KINDS
 from engine.records.proposal import StoredProposal
@@ -21,6 +22,8 @@ def apply_guard(opened: OpenStudy, wanted: bool) -> list[str]:
     guard = opened.study.guard
     if not (wanted or guard.approve == "auto"):
         return []
+    if unknown := set(guard.kinds) - set(KINDS):
+        raise StudyError(f"guard.kinds: there is no kind {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
     approved = []
     for stored in proposals.of_setup(opened.store, opened.setup, ["queued"]):
         if stored.origin != "model":

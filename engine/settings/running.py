@@ -46,9 +46,7 @@ class GuardSection(Section):
     approve: Literal["auto", "hold"] = Field(
         "hold", description="hold: a model's proposals wait for a person; auto: those within the guard-rails run"
     )
-    kinds: tuple[Literal["combine", "bucket", "repeat", "seeds", "mapper", "prompt", "scale", "cycle"], ...] = Field(
-        ("combine", "seeds"), description="kinds of proposals that may be approved"
-    )
+    kinds: tuple[str, ...] = Field(("combine", "seeds"), description="kinds of proposals that may be approved")
     cost: str | None = Field("30min", description="device time that one of them may take at most; null: any")
     cost_per_day: str | None = Field("2gpu-hours", description="device time of all in 24 hours; null: any")
     paper_agrees: bool = Field(True, description="only if the paper's procedure would ask for it as well")

@@ -20,32 +20,15 @@ if TYPE_CHECKING:
 
 OWN = "bounds"
 
-# kind → its fields in order: (name, what stands in it)
-KINDS: dict[str, tuple[tuple[str, str], ...]] = {
-    "combine": (("slices", "slices"),),
-    "bucket": (("slice", "slice"),),
-    "repeat": (("pool", "pool"), ("rate", "number"), ("arms", "arms")),
-    "seeds": (("pool", "pool"), ("seeds", "number")),
-    "mapper": (("op", "text"), ("params", "yaml"), ("pool", "pool")),
-    "prompt": (("prompts", "lines"),),
-    "scale": (("pool", "pool"), ("preset", "text"), ("dataset", "text"), ("compute", "number")),
-    "cycle": (("checkpoint", "text"),),
-}
-HINTS = {
-    "rate": "2 … 64 times", "seeds": "1 … 16 more", "params": "{name: value}", "prompts": "one a line",
-    "preset": "a larger model", "dataset": "a path inside the study", "checkpoint": "a trial's id", "op": "a mapper",
-    "compute": "times the training",
-}  # fmt: skip
 SAID = {
     "missing": "is needed", "string_too_short": "is needed", "float_type": "is not a number",
     "int_type": "is not a whole number", "literal_error": "is needed",
 }  # fmt: skip
-EMPTY: dict[str, Any] = {"combine": {"slices": [{}, {}]}, "bucket": {"slice": {}}, "repeat": {"arms": "both"}}
 
 
-def empty(kind: str) -> Row:
-    """An experiment of a kind with nothing filled in."""
-    return {"kind": kind, **EMPTY.get(kind, {})}
+def empty(form: Row) -> Row:
+    """An experiment of a kind with nothing filled in. form: the kind's, as the study's choices have it."""
+    return {"kind": form["kind"], **{f["name"]: f["start"] for f in form["fields"] if f["start"] is not None}}
 
 
 class Field(Vertical):
@@ -152,16 +135,17 @@ class SliceField(Field):
 def fields(content: Row, choices: Row, changes: dict[str, float | None]) -> Iterator[Widget]:
     """The widgets for a suggestion. changes: pool → its change in percent, for the choice of pools, best first."""
     experiment = content["experiment"]
-    for name, holds in KINDS[experiment["kind"]]:
+    for part in choices["forms"][experiment["kind"]]["fields"]:
+        name, holds = part["name"], part["holds"]
         path, value = f"experiment.{name}", experiment.get(name)
         if holds == "slices":
-            for i, part in enumerate(value or ()):
-                yield SliceField(f"{path}.{i}", f"slice {i + 1}", part, _with(choices, part), False)
+            for i, one in enumerate(value or ()):
+                yield SliceField(f"{path}.{i}", f"slice {i + 1}", one, _with(choices, one), False)
             yield Button("+ slice (ctrl+n)", id="add", compact=True, disabled=len(value or ()) >= 6)
         elif holds == "slice":
             yield SliceField(path, name, value or {}, _with(choices, value or {}), True)
         else:
-            yield Field(path, name, _widget(name, holds, value, choices, changes), holds)
+            yield Field(path, name, _widget(part, value, choices, changes), holds)
     for name, hint in (("reason", "why it is worth its cost"), ("expected", "change in percent, if you expect any")):
         value = content.get(name)
         entry = Input(_written(value), placeholder=hint, id=name, compact=True)
@@ -171,7 +155,8 @@ def fields(content: Row, choices: Row, changes: dict[str, float | None]) -> Iter
     yield Field("evidence", "evidence", entry, "ids")
 
 
-def _widget(name: str, holds: str, value: Any, choices: Row, changes: dict[str, float | None]) -> Widget:
+def _widget(part: Row, value: Any, choices: Row, changes: dict[str, float | None]) -> Widget:
+    name, holds = part["name"], part["holds"]
     if holds == "pool":
         known = {p["id"]: p["label"] for p in choices["pools"]}
         order = sorted(known, key=lambda k: list(changes).index(k) if k in changes else len(changes))
@@ -179,12 +164,12 @@ def _widget(name: str, holds: str, value: Any, choices: Row, changes: dict[str, 
         if value and value not in known:
             told.append((f"{value} (no results)", value))
         return Select(told, value=value or Select.NULL, prompt="a pool with results", compact=True, id="pool")
-    if holds == "arms":
-        return _select(["both", "repeat", "layers"], value, "arms", "arms")
+    if holds == "choice":
+        return _select(list(part["choices"]), value, name, name)
     if holds == "lines":
         return TextArea("\n".join(map(str, value or ())), id=name)
     text = yaml.safe_dump(value, default_flow_style=True).strip() if holds == "yaml" and value else _written(value)
-    return Input(text, placeholder=HINTS.get(name, ""), id=name, compact=True)
+    return Input(text, placeholder=part["hint"], id=name, compact=True)
 
 
 def _with(choices: Row, part: Row) -> dict[str, list[Row]]:
@@ -226,10 +211,13 @@ def _read(text: str, holds: str) -> Any:
     return text
 
 
-def gathered(parts: list[Field], kind: str, before: Row) -> Row:
-    """The suggestion that stands in the fields. before: what it was, for the parts that have no field."""
-    found: Row = {"experiment": {"kind": kind}}
-    if any(holds == "slices" for _, holds in KINDS[kind]):
+def gathered(parts: list[Field], form: Row, before: Row) -> Row:
+    """The suggestion that stands in the fields. form: of its kind.
+
+    before: what it was, for the parts that have no field.
+    """
+    found: Row = {"experiment": {"kind": form["kind"]}}
+    if any(f["holds"] == "slices" for f in form["fields"]):
         found["experiment"]["slices"] = [f.value for f in parts if isinstance(f, SliceField)]
     for field in parts:
         name = field.path.split(".")[-1]

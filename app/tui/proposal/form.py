@@ -14,7 +14,7 @@ from textual.timer import Timer
 from textual.widgets import Button, Input, Label, Select, TabbedContent, TabPane, TextArea
 
 from app.text.printable import printable
-from app.tui.proposal.fields import KINDS, Field, SliceField, empty, fields, gathered, problems
+from app.tui.proposal.fields import Field, SliceField, empty, fields, gathered, problems
 from engine.base.amounts import format_seconds
 from engine.base.errors import DjsbError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from engine.journal.store import Row
 
 PAUSE = 0.3  # seconds without a change after which the study is asked what a suggestion would come to
-NEW: Row = {"experiment": empty("combine")}
+NEW: Row = {"experiment": {"kind": "combine"}}
 
 
 class ProposalForm(ModalScreen[dict[str, Any] | None]):
@@ -104,11 +104,13 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
     async def _fill(self, content: Row) -> None:
         """Make the fields for a suggestion; one of a kind that has none is shown as YAML."""
         self.content = content
-        if not fits(content) or self.choices is None:
+        if not fits(content) or self.choices is None or content["experiment"]["kind"] not in self.choices["forms"]:
             self.query_one("#tabs", TabbedContent).active = "as-yaml"
             return
         kind = self._kind = content["experiment"]["kind"]
-        names = [k for k in KINDS if k in self.choices["kinds"] or k == kind]
+        if content["experiment"] == {"kind": kind}:
+            content = self.content = {**content, "experiment": empty(self.choices["forms"][kind])}
+        names = [k for k in self.choices["forms"] if k in self.choices["kinds"] or k == kind]
         snapshot: Snapshot | None = getattr(self.app, "snapshot", None)
         changes = {r["pool"]: r["change"] for r in (snapshot and snapshot.board) or ()}
         box = self.query_one("#fields", VerticalScroll)
@@ -133,18 +135,18 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
         """What stands on the tab that is shown."""
         if self._as_yaml:
             return yaml.safe_load(self.query_one("#text", TextArea).text)
-        return gathered(self.parts, self._kind, self.content)
+        return gathered(self.parts, self.choices["forms"][self._kind], self.content) if self.choices else self.content
 
     @on(Select.Changed, "#kind")
     async def _other_kind(self, event: Select.Changed) -> None:
         if event.value != self._kind and self.choices:
-            await self._fill({**self.suggestion(), "experiment": empty(str(event.value))})
+            await self._fill({**self.suggestion(), "experiment": {"kind": str(event.value)}})
             self.query_one("#kind").focus()
 
     @on(Button.Pressed, "#add")
     async def action_add(self) -> None:
         """One slice more."""
-        if not self._as_yaml and self._kind == "combine" and len(self.query(SliceField)) < 6:
+        if not self._as_yaml and self.query("#add") and len(self.query(SliceField)) < 6:
             content = self.suggestion()
             content["experiment"]["slices"].append({})
             await self._fill(content)
@@ -270,7 +272,7 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
 def fits(content: Any) -> bool:
     """True where a suggestion's parts are of the shape that the fields hold."""
     experiment = content.get("experiment") if isinstance(content, dict) else None
-    if not isinstance(experiment, dict) or not isinstance(kind := experiment.get("kind"), str) or kind not in KINDS:
+    if not isinstance(experiment, dict) or not isinstance(experiment.get("kind"), str):
         return False
     slices, prompts, evidence = experiment.get("slices") or [], experiment.get("prompts") or [], content.get("evidence")
     if not all(isinstance(part, list | tuple) for part in (slices, prompts, evidence or [])):

@@ -6,6 +6,7 @@ Runs in the feed's process; nothing is written.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from engine.base.amounts import parse_budget
@@ -13,7 +14,7 @@ from engine.base.errors import DjsbError
 from engine.journal import results
 from engine.journal.store import Row
 from engine.proposals.kinds.contract import own_pools
-from engine.proposals.kinds.registry import kind_of, read_suggestion, runnable
+from engine.proposals.kinds.registry import KINDS, kind_of, read_suggestion, runnable
 from engine.proposals.queue import examine, stored_id
 from engine.proposals.suggest import draft
 from engine.records.trial import FRESH
@@ -25,7 +26,10 @@ DECIDED = ("approved", "rejected", "edited", "held")
 
 
 def choices(view: OpenStudy) -> Row:
-    """kinds: that the task runs. statistics: name → its buckets with bounds. pools: with results, the latest last."""
+    """kinds: that the task runs. forms: of every kind. statistics: name → its buckets with bounds.
+
+    pools: with results, the latest last.
+    """
     cuts = view.store.query(
         "SELECT c.statistic, c.bucket, c.kept, c.reason, p.content FROM pool_cuts c JOIN pools p ON p.id = c.pool "
         "WHERE c.setup = ? ORDER BY c.rowid",
@@ -42,7 +46,8 @@ def choices(view: OpenStudy) -> Row:
         (view.setup, FRESH),
     )
     kinds = runnable(get_task(view.study)) if view.study.task else []
-    return {"kinds": kinds, "statistics": statistics, "pools": pools}
+    forms = {name: {"kind": name, "fields": [asdict(field) for field in kind.form]} for name, kind in KINDS.items()}
+    return {"kinds": kinds, "forms": forms, "statistics": statistics, "pools": pools}
 
 
 def tried(view: OpenStudy, content: Any) -> Row:
