@@ -1,4 +1,4 @@
-"""A kind of experiment is one file: a ninth one works at the gate, in the queue, the form, the model's schema, the docs."""
+"""A kind of experiment is one file: a ninth one works at the gate, in the queue, the form, the docs, for the model."""
 
 from __future__ import annotations
 
