@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.app import App
 
 from agent.proposer import Proposals
 from app.tui.proposal.fields import empty, fields, problems
@@ -106,11 +107,12 @@ def test_the_guard_asks_its_objection(ninth: None, opened: OpenStudy) -> None:
     assert "the paper never trains on less" in event["text"]
 
 
-def test_the_form_has_its_fields(ninth: None, opened: OpenStudy) -> None:
+async def test_the_form_has_its_fields(ninth: None, opened: OpenStudy) -> None:
     offered = choices(opened)
     assert "smaller" in offered["kinds"]
     content = {**ASKED, "experiment": empty(offered["forms"]["smaller"])}
-    paths = [getattr(widget, "path", None) for widget in fields(content, offered, {})]
+    async with App[None]().run_test():
+        paths = [getattr(widget, "path", None) for widget in fields(content, offered, {})]
     assert paths == ["experiment.rows", "reason", "expected", "evidence"]
     assert problems(content) == {"experiment.rows": "is needed"}
     assert problems(ASKED) == {}
