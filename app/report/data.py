@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,13 +10,16 @@ from datetime import datetime
 from itertools import zip_longest
 from string import ascii_uppercase
 
+from engine.base.ids import some
 from engine.evidence.effects import Effect, paired_changes
 from engine.evidence.ranking import Ranked
 from engine.evidence.recipe import confirmed as on_fresh_seeds
+from engine.journal import costs, curves, decisions, pools, proposals, results, trials
 from engine.journal import metrics as measured
-from engine.journal import pools, results
+from engine.journal.curves import PoolPoint
 from engine.journal.store import Row
 from engine.records.pool import BUCKETS, Slice
+from engine.records.proposal import StoredProposal
 from engine.records.trial import FRESH
 from engine.settings.study import STAGES
 from engine.study.view import StudyView as OpenStudy
@@ -38,12 +40,7 @@ class Buckets:
 def probed(opened: OpenStudy, ranked: Sequence[Ranked], left_out: Sequence[Row]) -> Buckets:
     """Every bucket that was cut. Its entries are the leaderboard's, so that a pool has one interval everywhere."""
     names = BUCKETS[opened.study.pools.buckets]
-    samples = {
-        r["samples"]
-        for r in opened.store.query(
-            "SELECT DISTINCT samples FROM trials WHERE setup = ? AND stage = 'probe'", (opened.setup,)
-        )
-    }
+    samples = {t.samples for t in trials.of_setup(opened.store, opened.setup) if t.stage == "probe"}
     entries = {r.pool.id: r.entry().to_json() for r in ranked if r.kind == "single" and r.samples in samples}
     out = {(r["statistic"], r["bucket"]): r for r in left_out}
     terms = results.TERMS.get(opened.store, opened.setup) or {}
@@ -183,12 +180,8 @@ def confirmed(opened: OpenStudy) -> list[Candidate]:
 
 
 def _control(opened: OpenStudy, samples: int) -> str | None:
-    row = opened.store.one(
-        "SELECT p.id FROM pools p JOIN trials t ON t.pool = p.id "
-        "WHERE t.setup = ? AND p.kind = 'control' AND t.samples = ? ORDER BY p.id LIMIT 1",
-        (opened.setup, samples),
-    )
-    return row["id"] if row else None
+    trained = pools.trained(opened.store, opened.setup)
+    return min((p.id for p in trained if p.kind == "control" and p.samples == samples), default=None)
 
 
 @dataclass(frozen=True)
@@ -203,43 +196,31 @@ class Spent:
 
 def spent(opened: OpenStudy) -> Spent | None:
     """The costs of every setup, as the budget counts it; None when nothing was charged."""
-    rows = opened.store.query("SELECT kind, stage, seconds, at FROM costs ORDER BY at, id")
+    rows = costs.since(opened.store)
     if not rows:
         return None
-    times = [datetime.fromisoformat(r["at"]).timestamp() for r in rows]
-    began = times[0] - rows[0]["seconds"]
-    names = [r["stage"] or r["kind"] for r in rows]
+    times = [datetime.fromisoformat(r.at).timestamp() for r in rows]
+    began = times[0] - rows[0].seconds
+    names = [r.stage or r.kind for r in rows]
     order = [n for n in ("calibration", *STAGES) if n in names]
     order += [n for n in dict.fromkeys(names) if n not in order]
     stages = {}
     for name in order:
         total, series = 0.0, [0.0]
         for row, own in zip(rows, names, strict=True):
-            total += row["seconds"] if own == name else 0.0
+            total += row.seconds if own == name else 0.0
             series.append(total)
         stages[name] = tuple(series)
     hours = (0.0, *((t - began) / 3600 for t in times))
     limit = results.BUDGET.get(opened.store, opened.setup)
-    return Spent(hours, stages, sum(r["seconds"] for r in rows), limit)
+    return Spent(hours, stages, sum(r.seconds for r in rows), limit)
 
 
 def progress(opened: OpenStudy) -> list[Row]:
     """Stage → trials by state and device-seconds."""
-    rows = []
-    for stage in STAGES:
-        states = opened.store.query(
-            "SELECT state, COUNT(*) AS n FROM trials WHERE setup = ? AND stage = ? GROUP BY state",
-            (opened.setup, stage),
-        )
-        cost = opened.store.one(
-            "SELECT coalesce(SUM(c.seconds), 0) AS s FROM costs c JOIN trials t ON t.id = c.trial "
-            "WHERE t.setup = ? AND t.stage = ?",
-            (opened.setup, stage),
-        )
-        rows.append(
-            {"stage": stage, "trials": {r["state"]: r["n"] for r in states}, "seconds": cost["s"] if cost else 0.0}
-        )
-    return rows
+    counts = trials.counts(opened.store, opened.setup)
+    seconds = costs.by_stage(opened.store, opened.setup)
+    return [{"stage": s, "trials": counts.get(s) or {}, "seconds": seconds.get(s, 0.0)} for s in STAGES]
 
 
 @dataclass(frozen=True)
@@ -256,37 +237,27 @@ class Curve:
 
 def trained(opened: OpenStudy, pool: str, samples: int, label: str) -> tuple[str, list[Curve]]:
     """(quantity, curves of the control and of a pool) over the seeds that both were trained on; fresh ones if any."""
-    control = _control(opened, samples)
-    name = opened.store.one(
-        "SELECT c.name FROM curve_points c JOIN trials t ON t.id = c.trial WHERE t.setup = ? "
-        "ORDER BY c.name != 'loss', c.name LIMIT 1",
-        (opened.setup,),
-    )
+    control, name = _control(opened, samples), curves.first_name(opened.store, opened.setup)
     if control is None or name is None:
         return "", []
-    rows = opened.store.query(
-        "SELECT t.pool, t.seed, c.step, c.value FROM curve_points c JOIN trials t ON t.id = c.trial "
-        "WHERE t.setup = ? AND t.state = 'COMPLETE' AND t.samples = ? AND c.name = ? AND t.pool IN (?, ?) "
-        "AND c.value IS NOT NULL ORDER BY t.seed, c.step",
-        (opened.setup, samples, name["name"], control, pool),
-    )
-    seeds = {p: {r["seed"] for r in rows if r["pool"] == p} for p in (control, pool)}
+    rows = curves.of_pools(opened.store, opened.setup, samples, name, (control, pool))
+    seeds = {p: {r.seed for r in rows if r.pool == p} for p in (control, pool)}
     shared = seeds[control] & seeds[pool]
     shared = {s for s in shared if s >= FRESH} or shared
     if not shared:
-        return name["name"], []
-    return name["name"], [
-        _curve([r for r in rows if r["pool"] == p and r["seed"] in shared], text, len(shared))
+        return name, []
+    return name, [
+        _curve([r for r in rows if r.pool == p and r.seed in shared], text, len(shared))
         for p, text in ((control, "control"), (pool, label))
     ]
 
 
-def _curve(rows: Sequence[Row], label: str, seeds: int) -> Curve:
+def _curve(rows: Sequence[PoolPoint], label: str, seeds: int) -> Curve:
     """Steps in equal bins, so that a long run has no more points than can be seen."""
-    width = max(1.0, max(r["step"] for r in rows) / BINS)
+    width = max(1.0, max(r.step for r in rows) / BINS)
     bins: dict[int, dict[int, list[tuple[int, float]]]] = {}
     for r in rows:
-        bins.setdefault(math.ceil(r["step"] / width), {}).setdefault(r["seed"], []).append((r["step"], r["value"]))
+        bins.setdefault(math.ceil(r.step / width), {}).setdefault(r.seed, []).append((r.step, r.value))
     points = []
     for by_seed in (bins[b] for b in sorted(bins)):
         values = [sum(v for _, v in pairs) / len(pairs) for pairs in by_seed.values()]
@@ -298,44 +269,22 @@ def _curve(rows: Sequence[Row], label: str, seeds: int) -> Curve:
 
 
 def decided(opened: OpenStudy) -> list[Row]:
-    """Decisions, oldest first, each with what was decided on."""
-    return _proposals(opened.store.query(
-        "SELECT d.at, d.who, d.verdict, d.why, p.* FROM decisions d JOIN proposals p ON p.id = d.proposal "
-        "WHERE p.setup = ? ORDER BY d.id", (opened.setup,)
-    ))  # fmt: skip
+    """Decisions on this cycle's proposals, oldest first, each with what was decided on."""
+    asked = {p.id: p for p in proposals.of_setup(opened.store, opened.setup)}
+    return [
+        {**_proposal(asked[d.proposal]), **some(d, "at", "who", "verdict", "why")}
+        for d in (made.decision for made in decisions.with_proposals(opened.store)) if d.proposal in asked
+    ]  # fmt: skip
 
 
 def undecided(opened: OpenStudy) -> list[Row]:
     """Proposals that wait for a person, and those that the gate refused."""
-    return _proposals(opened.store.query(
-        "SELECT * FROM proposals WHERE setup = ? AND status IN ('queued', 'held', 'refused') ORDER BY at, id",
-        (opened.setup,)
-    ))  # fmt: skip
+    waiting = proposals.of_setup(opened.store, opened.setup, (*proposals.OPEN, "refused"))
+    return [_proposal(p) for p in waiting]
 
 
-def _proposals(rows: list[Row]) -> list[Row]:
-    for row in rows:
-        content = json.loads(row["content"])
-        row["content"] = content
-        row["trials"] = len(content.get("pools", ())) * len(content.get("seeds", ()))
-    return rows
-
-
-def warnings(opened: OpenStudy) -> list[Row]:
-    """Warnings and errors of the log, oldest first; refusals that still stand are told by `undecided`."""
-    return opened.store.query(
-        "SELECT at, level, kind, subject, text FROM events WHERE level != 'info' AND NOT (kind = 'refused' "
-        "AND subject IN (SELECT id FROM proposals WHERE status = 'refused')) ORDER BY id"
-    )
-
-
-def failed(opened: OpenStudy) -> list[Row]:
-    """Trials that were given up."""
-    return opened.store.query(
-        "SELECT t.id, p.label, t.seed, t.stage, t.error FROM trials t JOIN pools p ON p.id = t.pool "
-        "WHERE t.setup = ? AND t.state = 'FAIL' ORDER BY t.id",
-        (opened.setup,),
-    )
+def _proposal(p: StoredProposal) -> Row:
+    return {**asdict(p), "trials": len(p.content.get("pools", ())) * len(p.content.get("seeds", ()))}
 
 
 def places(lineage: Sequence[Row], cycle: Row) -> list[tuple[Row | None, Row | None]]:

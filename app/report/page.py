@@ -24,7 +24,7 @@ from engine.evidence.mapped import judged
 from engine.evidence.ranking import Ranked, degenerate, rank
 from engine.evidence.recipe import answer
 from engine.evidence.sentences import insights
-from engine.journal import results
+from engine.journal import events, results, setups, trials
 from engine.journal.store import Row
 from engine.proposals.kinds import prompt as prompting
 from engine.proposals.kinds.transfer import scaling
@@ -131,7 +131,7 @@ def gather(opened: OpenStudy) -> Row:
     content: Row = {
         "study": study,
         "setup": setup,
-        "recorded": store.one("SELECT * FROM setups WHERE setup = ?", (setup,)),
+        "recorded": setups.get(store, setup),
         "tested": [r.entry().to_json() for r in ranked],
         "left_out": left_out,
         "unprobed": report_data.unprobed(opened),
@@ -154,9 +154,9 @@ def gather(opened: OpenStudy) -> Row:
         "decisions": report_data.decided(opened),
         "insights": {stage: [asdict(s) for s in lines] for stage, lines in insights(opened).items()},
         "undecided": report_data.undecided(opened),
-        "warnings": report_data.warnings(opened),
-        "failed": report_data.failed(opened),
-        "last": store.one("SELECT max(at) AS at FROM (SELECT at FROM events UNION ALL SELECT at FROM costs)"),
+        "warnings": events.warnings(store),
+        "failed": trials.failed(store, setup),
+        "last": events.last_time(store),
     }
     content["curve_name"], content["curves"] = _curves(opened, content["recipe"], ranked)
     content["yaml"], content["no_recipe"] = _recipe(opened, content)

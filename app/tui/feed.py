@@ -262,7 +262,7 @@ class _Reader:
         if self._file and not _identity(self.folder / STATE_FOLDER / DATABASE):
             self._refuse_gone()  # once there was one, so this is no study that has yet to begin
         self.view, self.memory = reading.opened(self.folder), Memory()
-        self.view.store.connection.execute(f"PRAGMA busy_timeout={PATIENCE}")
+        self.view.store.wait_for(PATIENCE)
         self._file = _identity(self.view.store.file)
         self._version, self._recorded = None, self._last_recorded()
 
@@ -273,7 +273,7 @@ class _Reader:
     def _changed(self) -> bool:
         if _identity(self.view.store.file) != self._file:  # an open file outlives its name
             self._refuse_gone()
-        version = self.view.store.one("PRAGMA data_version")["data_version"]
+        version = self.view.store.version()
         if version == self._version:
             return False
         self._version = version
@@ -284,8 +284,10 @@ class _Reader:
         return True
 
     def _last_recorded(self) -> str:
-        row = self.view.store.one("SELECT max(at) AS at FROM setups")
-        return str(row["at"])
+        from engine.journal import setups  # in the reading process only
+
+        last = setups.last(self.view.store)
+        return last.at if last else ""
 
     def _send(self, found: Snapshot) -> None:
         if change := reading.changes(self.shown, found):

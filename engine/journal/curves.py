@@ -18,6 +18,16 @@ class CurvePoint:
     value: float | None
 
 
+@dataclass(frozen=True)
+class PoolPoint:
+    """A point of a trial's curve. pool, seed: the trial's. step: optimiser steps done."""
+
+    pool: str
+    seed: int
+    step: int
+    value: float
+
+
 def add(store: Store, trial: str, step: int, values: Mapping[str, float]) -> None:
     """Write the values of one step."""
     store.put(
@@ -55,3 +65,14 @@ def first_name(store: Store, setup: str) -> str | None:
         (setup,),
     )
     return row["name"] if row else None
+
+
+def of_pools(store: Store, setup: str, samples: int, name: str, pools: tuple[str, str]) -> list[PoolPoint]:
+    """One curve of the finished trials of two pools in a setup, by seed and step, without what is no number."""
+    rows = store.query(
+        "SELECT t.pool, t.seed, c.step, c.value FROM curve_points c JOIN trials t ON t.id = c.trial "
+        "WHERE t.setup = ? AND t.state = 'COMPLETE' AND t.samples = ? AND c.name = ? AND t.pool IN (?, ?) "
+        "AND c.value IS NOT NULL ORDER BY t.seed, c.step",
+        (setup, samples, name, *pools),
+    )
+    return [PoolPoint(**row) for row in rows]

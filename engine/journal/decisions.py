@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from engine.journal.store import Store, now
 from engine.records.decision import Decision
 
@@ -35,3 +37,23 @@ def cost_approved(store: Store, origin: str, who: str, since: str) -> float:
         (origin, who, since),
     )
     return float(row["cost"])
+
+
+@dataclass(frozen=True)
+class ProposalDecision:
+    """A decision with the kind, stage and origin of its proposal; None where it is on something else."""
+
+    decision: Decision
+    kind: str | None
+    stage: str | None
+    origin: str | None
+
+
+def with_proposals(store: Store) -> list[ProposalDecision]:
+    """All decisions, the oldest first."""
+    rows = store.query(
+        "SELECT d.id, d.proposal, d.verdict, d.who, d.why, d.at, p.kind, p.stage, p.origin FROM decisions d "
+        "LEFT JOIN proposals p ON p.id = d.proposal ORDER BY d.id"
+    )
+    return [ProposalDecision(kind=r.pop("kind"), stage=r.pop("stage"), origin=r.pop("origin"), decision=Decision(**r))
+            for r in rows]  # fmt: skip

@@ -44,3 +44,9 @@ def standing(store: Store, setup: str, stages: Sequence[str] | None = None) -> l
 def undo(store: Store, setup: str, pool: str) -> None:
     """Take a pool back into the race."""
     store.execute("UPDATE drops SET undone = ? WHERE setup = ? AND pool = ?", (now(), setup, pool))
+
+
+def count(store: Store) -> tuple[int, int]:
+    """(drops, those that were undone) of the whole study."""
+    (row,) = store.query("SELECT count(*) AS n, count(undone) AS undone FROM drops")
+    return row["n"], row["undone"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.journal.store import Row, Store, now
 from engine.records.pool import Pool, pool_from_json
+from engine.records.trial import FRESH
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,16 @@ def beginning(store: Store, start: str) -> list[StoredPool]:
     return [p for p in every(store) if p.id.startswith(start)]
 
 
+def with_results(store: Store, setup: str) -> list[StoredPool]:
+    """Pools of a cycle that a probing trial has finished on, the latest last; no controls."""
+    rows = store.query(
+        "SELECT p.* FROM pools p JOIN trials t ON t.pool = p.id WHERE t.setup = ? AND t.seed < ? "
+        "AND t.state = 'COMPLETE' AND p.kind != 'control' GROUP BY p.id ORDER BY min(t.finished), p.id",
+        (setup, FRESH),
+    )
+    return [_stored(row) for row in rows]
+
+
 def trained(store: Store, setup: str) -> list[TrainedPool]:
     """Every pool that trials of a cycle ask for, once for each length of its trials."""
     rows = store.query(
@@ -123,9 +134,10 @@ def trained(store: Store, setup: str) -> list[TrainedPool]:
     ]  # fmt: skip
 
 
-def cuts(store: Store, setup: str) -> list[PoolCut]:
-    """The buckets of a cycle, by statistic and bucket."""
-    return sorted(_cuts(store, "c.setup = ?", setup), key=lambda c: (c.statistic, c.bucket))
+def cuts(store: Store, setup: str, sort: bool = True) -> list[PoolCut]:
+    """The buckets of a cycle, by the names of statistic and bucket. sort: else in the order in which they were cut."""
+    rows = _cuts(store, "c.setup = ?", setup)
+    return sorted(rows, key=lambda c: (c.statistic, c.bucket)) if sort else rows
 
 
 def _cuts(store: Store, where: str, value: str) -> list[PoolCut]:

@@ -134,6 +134,10 @@ class Store:
         with _readable_errors(self.file):
             return self.connection.execute(sql, parameters).rowcount
 
+    def wait_for(self, milliseconds: int) -> None:
+        """Wait so long for a database that another process has locked."""
+        self.connection.execute(f"PRAGMA busy_timeout={milliseconds}")
+
     def version(self) -> int:
         """A number that changes when another process commits."""
         (row,) = self.query("PRAGMA data_version")

@@ -271,3 +271,13 @@ def failures(store: Store, setup: str) -> list[tuple[str, str]]:
     """(id, error) of the trials that failed for good, in the order of their ends."""
     sql = "SELECT id, error FROM trials WHERE setup = ? AND state = 'FAIL' ORDER BY finished"
     return [(r["id"], r["error"]) for r in store.query(sql, (setup,))]
+
+
+def progress(store: Store, setup: str) -> tuple[int, int, str | None]:
+    """(trials, those that are complete, when the last one ended): the same while no result has come."""
+    (row,) = store.query(
+        "SELECT count(*) AS n, coalesce(sum(state = 'COMPLETE'), 0) AS complete, max(finished) AS last FROM trials "
+        "WHERE setup = ?",
+        (setup,),
+    )
+    return row["n"], row["complete"], row["last"]

@@ -5,19 +5,17 @@ Runs in the feed's process; nothing is written.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
-from engine.base.amounts import parse_budget
 from engine.base.errors import DjsbError
-from engine.journal import results
+from engine.base.ids import some
+from engine.journal import pools, proposals
 from engine.journal.store import Row
 from engine.proposals.kinds.contract import own_pools
 from engine.proposals.kinds.registry import KINDS, kind_of, read_suggestion, runnable
 from engine.proposals.queue import examine, stored_id
 from engine.proposals.suggest import draft
-from engine.records.trial import FRESH
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy
 from engine.tasks.registry import get_task
@@ -30,24 +28,15 @@ def choices(view: OpenStudy) -> Row:
 
     pools: with results, the latest last.
     """
-    cuts = view.store.query(
-        "SELECT c.statistic, c.bucket, c.kept, c.reason, p.content FROM pool_cuts c JOIN pools p ON p.id = c.pool "
-        "WHERE c.setup = ? ORDER BY c.rowid",
-        (view.setup,),
-    )
     statistics: dict[str, list[Row]] = {}
-    for cut in cuts:
-        (part,) = json.loads(cut["content"])["layers"][0]["slices"]
-        found = {**{k: cut[k] for k in ("bucket", "kept", "reason")}, "low": part["low"], "high": part["high"]}
-        statistics.setdefault(cut["statistic"], []).append(found)
-    pools = view.store.query(
-        "SELECT p.id, p.label, p.kind FROM pools p JOIN trials t ON t.pool = p.id WHERE t.setup = ? AND t.seed < ? "
-        "AND t.state = 'COMPLETE' AND p.kind != 'control' GROUP BY p.id ORDER BY min(t.finished), p.id",
-        (view.setup, FRESH),
-    )
+    for cut in pools.cuts(view.store, view.setup, sort=False):
+        (part,) = cut.pool.slices
+        bucket = {**some(cut, "bucket", "kept", "reason"), "low": part.low, "high": part.high}
+        statistics.setdefault(cut.statistic, []).append(bucket)
+    trained = [some(p, "id", "label", "kind") for p in pools.with_results(view.store, view.setup)]
     kinds = runnable(get_task(view.study)) if view.study.task else []
     forms = {name: {"kind": name, "fields": [asdict(field) for field in kind.form]} for name, kind in KINDS.items()}
-    return {"kinds": kinds, "forms": forms, "statistics": statistics, "pools": pools}
+    return {"kinds": kinds, "forms": forms, "statistics": statistics, "pools": trained}
 
 
 def tried(view: OpenStudy, content: Any) -> Row:
@@ -57,19 +46,18 @@ def tried(view: OpenStudy, content: Any) -> Row:
         proposal = draft(view, suggestion, "person")
     except DjsbError as error:
         return {"problem": str(error)}
-    limit = results.BUDGET.get(view.store, view.setup) or parse_budget(view.study.budget)
-    passed, new = examine(view, proposal, Accounts(view, limit))
+    passed, new = examine(view, proposal, Accounts(view, view.limit))
     key = stored_id(view, proposal)
-    known = view.store.one("SELECT status FROM proposals WHERE id = ?", (key,))
+    known = proposals.get(view.store, key)
     problem = "" if passed.ok else passed.reason
-    if known and known["status"] in DECIDED:
-        problem = f"the same was asked for in {key}, which is {known['status']}"
+    if known and known.status in DECIDED:
+        problem = f"the same was asked for in {key}, which is {known.status}"
     experiment = suggestion.experiment
-    pools = [r.label for r in own_pools(proposal)] or list(kind_of(experiment).names(experiment))
-    return {"id": key, "problem": problem, "trials": new, "cost": passed.cost, "pools": pools}
+    labels = [r.label for r in own_pools(proposal)] or list(kind_of(experiment).names(experiment))
+    return {"id": key, "problem": problem, "trials": new, "cost": passed.cost, "pools": labels}
 
 
 def pool(view: OpenStudy, key: str) -> Row | None:
     """A pool's label and content, by its id."""
-    row = view.store.one("SELECT id, label, content FROM pools WHERE id = ?", (key,))
-    return row and {**row, "content": json.loads(row["content"])}
+    stored = pools.get(view.store, key)
+    return None if stored is None else {"id": key, "label": stored.label, "content": stored.pool.to_json()}

@@ -5,7 +5,6 @@ The UI's own process imports this for `Snapshot` only, so what reads is imported
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -18,9 +17,11 @@ from app.text.printable import printable
 from app.tui.reading.memory import EVENTS, Memory, in_order
 from engine.base.amounts import parse_budget
 from engine.base.errors import DjsbError
+from engine.base.ids import some
 from engine.base.paths import DATABASE, STATE_FOLDER, STUDY_FILE
 
 if TYPE_CHECKING:
+    from engine.journal.costs import Cost
     from engine.journal.store import Row
     from engine.study.opened import OpenStudy
 
@@ -122,17 +123,18 @@ def light(view: OpenStudy, memory: Memory) -> dict[str, Any]:
     """All fields of a snapshot that take no statistics to compute."""
     from engine.evidence.lineage import lineage
     from engine.evidence.sentences import insights
-    from engine.journal import results
+    from engine.journal import results, trials
     from engine.records.pool import BUCKETS
     from engine.settings.study import STAGES
     from engine.study.lock import engine_pid
 
     store, setup = view.store, view.setup
     pid = engine_pid(view.folder / STATE_FOLDER)
-    states = store.query(
-        "SELECT stage, state, count(*) AS n FROM trials WHERE setup = ? GROUP BY stage, state", (setup,)
-    )
-    stages = [{"stage": s, **{r["state"]: r["n"] for r in states if r["stage"] == s}} for s in STAGES]
+    counts = trials.counts(store, setup)
+    states: dict[tuple[str, str], int] = {
+        (stage, state): n for stage, of_stage in counts.items() for state, n in of_stage.items()
+    }
+    stages: list[Row] = [{"stage": stage} | dict(counts.get(stage) or {}) for stage in STAGES]
     said = results.ENGINE.get(store, setup) or "running"
     costs = memory.costs(view)
     lines = {stage: [asdict(s) for s in sentences] for stage, sentences in insights(view).items()}
@@ -141,8 +143,8 @@ def light(view: OpenStudy, memory: Memory) -> dict[str, Any]:
     return {
         "folder": view.folder, "name": view.study.name, "setup": setup, "engine": pid,
         "state": said if pid else "no engine", "stage": _stage(stages), "stages": tuple(stages),
-        "spent": math.fsum(c["seconds"] for c in costs),
-        "limit": results.BUDGET.get(store, setup) or parse_budget(view.study.budget),
+        "spent": math.fsum(c.seconds for c in costs),
+        "limit": view.limit,
         "rate": _rate(costs), "burn": _burn(costs), "running": tuple(_running(view)),
         "waiting": sum(s.get("WAITING", 0) for s in stages), "trials": memory.trials(view, states),
         "proposals": memory.proposals(view), "decisions": tuple(_decisions(view)),
@@ -167,11 +169,9 @@ def board(view: OpenStudy) -> tuple[Row, ...]:
 
 def results_so_far(view: OpenStudy) -> Any:
     """What the leaderboard rests on, in short: it need not be computed again while this stays the same."""
-    return view.store.query(
-        "SELECT count(*) AS n, sum(state = 'COMPLETE') AS done, max(finished) AS last, "
-        "(SELECT count(*) || ':' || count(undone) FROM drops) AS drops FROM trials WHERE setup = ?",
-        (view.setup,),
-    )
+    from engine.journal import drops, trials
+
+    return trials.progress(view.store, view.setup), drops.count(view.store)
 
 
 def opened(folder: Path) -> OpenStudy:
@@ -219,7 +219,7 @@ def _stage(stages: Sequence[Row]) -> str:
     return str(busy[0] if busy else done[-1] if done else "–")
 
 
-def _rate(costs: Sequence[Row]) -> float | None:
+def _rate(costs: Sequence[Cost]) -> float | None:
     """Device-seconds charged per second since five minutes before the last charge."""
     if not costs:
         return None
@@ -229,74 +229,64 @@ def _rate(costs: Sequence[Row]) -> float | None:
     for cost in reversed(costs):
         if _seconds(cost) <= start:
             break
-        spent += cost["seconds"]
+        spent += cost.seconds
     return spent / (last - start) if last - start > 1 and spent else None
 
 
-def _seconds(cost: Row) -> float:
-    return datetime.fromisoformat(cost["at"]).timestamp()
+def _seconds(cost: Cost) -> float:
+    return datetime.fromisoformat(cost.at).timestamp()
 
 
-def _burn(costs: Sequence[Row]) -> tuple[tuple[float, float], ...]:
+def _burn(costs: Sequence[Cost]) -> tuple[tuple[float, float], ...]:
     """Device-seconds spent over the seconds since the first charge, the last point always among them."""
     step = max(1, len(costs) // BURN)
-    total = list(accumulate(c["seconds"] for c in costs))
+    total = list(accumulate(c.seconds for c in costs))
     kept = sorted({*range(step - 1, len(costs), step), len(costs) - 1}) if costs else []
-    times = [datetime.fromisoformat(costs[i]["at"]).timestamp() for i in kept]
+    times = [_seconds(costs[i]) for i in kept]
     return tuple((t - times[0], total[i]) for t, i in zip(times, kept, strict=True))
 
 
 def _running(view: OpenStudy) -> list[Row]:
-    rows = view.store.query(
-        "SELECT t.id, t.device, t.seed, t.samples, t.resumed, p.label, p.kind, t.started, t.estimate, c.seconds "
-        "FROM trials t JOIN pools p ON p.id = t.pool LEFT JOIN costs c ON c.id = t.id || ':' || t.attempts "
-        "WHERE t.setup = ? AND t.state = 'RUNNING' ORDER BY t.device, t.started, t.id",
-        (view.setup,),
-    )
-    for row in rows:
-        points = view.store.query(
-            "SELECT step, value FROM curve_points WHERE trial = ? AND name = 'loss' ORDER BY step DESC LIMIT ?",
-            (row["id"], LOSS),
-        )
-        row["loss"] = [p["value"] for p in reversed(points) if p["value"] is not None]
-        row["step"] = points[0]["step"] if points else 0
-        row["progress"] = min(1.0, row["step"] * view.study.train.batch_size / max(1, row["samples"]))
+    from engine.journal import curves, trials
+
+    rows = []
+    for t in trials.running(view.store, view.setup):
+        points = curves.curve(view.store, t.id, "loss", LOSS)
+        step = points[-1].step if points else 0
+        rows.append({
+            **some(t, "id", "device", "seed", "samples", "resumed", "label", "kind", "started", "estimate"),
+            "seconds": t.charged, "loss": [p.value for p in points if p.value is not None], "step": step,
+            "progress": min(1.0, step * view.study.train.batch_size / max(1, t.samples)),
+        })  # fmt: skip
     return rows
 
 
 def _decisions(view: OpenStudy) -> list[Row]:
-    return view.store.query(
-        "SELECT d.*, p.kind, p.stage, p.origin FROM decisions d LEFT JOIN proposals p ON p.id = d.proposal "
-        "ORDER BY d.id"
-    )
+    """All decisions, each with what its proposal is."""
+    from engine.journal import decisions
+
+    return [{**asdict(d.decision), **some(d, "kind", "stage", "origin")} for d in decisions.with_proposals(view.store)]
 
 
 def curves(view: OpenStudy, trials: Sequence[str], name: str) -> dict[str, list[tuple[int, float]]]:
     """Curves of a few trials. name: of the value, e.g. loss."""
-    found = {}
-    for trial in trials:
-        points = view.store.query(
-            "SELECT step, value FROM curve_points WHERE trial = ? AND name = ? AND value IS NOT NULL ORDER BY step",
-            (trial, name),
-        )
-        found[trial] = [(p["step"], p["value"]) for p in points]
-    return found
+    from engine.journal.curves import curve
+
+    return {t: [(p.step, p.value) for p in curve(view.store, t, name) if p.value is not None] for t in trials}
 
 
-def trial_details(view: OpenStudy, trial: str) -> Row:
+def trial_details(view: OpenStudy, key: str) -> Row:
     """Metrics, names of curves and configuration of one trial; those of fresh seeds are a person's to see."""
-    from engine.records.trial import FRESH
+    from engine.journal import curves, metrics, pools, trials
 
-    metrics = view.store.query("SELECT name, value FROM metrics WHERE trial = ? ORDER BY name", (trial,))
-    names = view.store.query("SELECT DISTINCT name FROM curve_points WHERE trial = ? ORDER BY name", (trial,))
-    row = view.store.one(
-        "SELECT t.*, p.label, p.content FROM trials t JOIN pools p ON p.id = t.pool WHERE t.id = ?", (trial,)
-    )
-    if row is None:
+    trial = trials.get(view.store, key)
+    pool = pools.get(view.store, trial.pool) if trial else None
+    if trial is None or pool is None:
         return {}
     return {
-        **row, "content": json.loads(row["content"]), "metrics": {m["name"]: m["value"] for m in metrics},
-        "curves": [n["name"] for n in names], "fresh": row["seed"] >= FRESH,
+        **asdict(trial), "content": pool.pool.to_json(),
+        "metrics": dict(sorted(metrics.of_trial(view.store, key).items())),
+        "curves": curves.names(view.store, key), "fresh": trial.fresh,
     }  # fmt: skip
 
 
