@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any
 
 from engine.journal.store import Row, Store, now
@@ -12,8 +13,15 @@ from engine.records.proposal import Proposal, Status, StoredProposal
 OPEN = ("queued", "held")
 
 
+@lru_cache(1024)
+def _content(text: str) -> Mapping[str, Any]:
+    """Stored content; who looks again and again reads each once."""
+    content: Mapping[str, Any] = json.loads(text)
+    return content
+
+
 def _read(row: Row) -> StoredProposal:
-    return StoredProposal(**{**row, "content": json.loads(row["content"])})
+    return StoredProposal(**{**row, "content": _content(row["content"])})
 
 
 def _marks(values: Collection[Any]) -> str:

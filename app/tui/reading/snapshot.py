@@ -131,9 +131,7 @@ def light(view: OpenStudy, memory: Memory) -> dict[str, Any]:
     store, setup = view.store, view.setup
     pid = engine_pid(view.folder / STATE_FOLDER)
     counts = trials.counts(store, setup)
-    states: dict[tuple[str, str], int] = {
-        (stage, state): n for stage, of_stage in counts.items() for state, n in of_stage.items()
-    }
+    states: dict[tuple[str, str], int] = {(stage, k): n for stage, own in counts.items() for k, n in own.items()}
     stages: list[Row] = [{"stage": stage} | dict(counts.get(stage) or {}) for stage in STAGES]
     said = results.ENGINE.get(store, setup) or "running"
     costs = memory.costs(view)
