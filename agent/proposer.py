@@ -35,7 +35,7 @@ class Statement(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     text: str = Field(min_length=1, max_length=400)
-    evidence: list[Id] = Field(min_length=1, max_length=12)
+    cites: list[Id] = Field(min_length=1, max_length=12)
 
 
 class Summary(BaseModel):
@@ -138,7 +138,7 @@ class ModelProposer:
         if len(kept) < len(reply.sentences):
             left = len(reply.sentences) - len(kept)
             study.store.event("model", f"{left} sentence(s) of its summary rest on nothing in the briefing", stage)
-        return [Sentence(" ".join(s.text.split()), tuple(s.evidence), f"model {self.settings.model}") for s in kept]
+        return [Sentence(" ".join(s.text.split()), tuple(s.cites), f"model {self.settings.model}") for s in kept]
 
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -146,9 +146,9 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 def grounded(statement: Statement, briefing: str) -> bool:
     """True when the briefing has every id that a statement cites, and every number in it at the precision given."""
-    if not all(i in briefing for i in statement.evidence):
+    if not all(i in briefing for i in statement.cites):
         return False
-    ids = re.compile("|".join(map(re.escape, statement.evidence)))
+    ids = re.compile("|".join(map(re.escape, statement.cites)))
     known = [float(x) for x in _NUMBER.findall(briefing)]
     for token in _NUMBER.findall(ids.sub("", statement.text)):
         places = len(token.partition(".")[2])

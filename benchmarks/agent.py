@@ -108,7 +108,7 @@ def _slice(entry: Entry) -> dict[str, str]:
 
 
 def _suggestion(experiment: dict[str, Any], rests_on: list[Entry], reason: str) -> dict[str, Any]:
-    return {"experiment": experiment, "reason": reason, "evidence": [e.id for e in rests_on]}
+    return {"experiment": experiment, "reason": reason, "cites": [e.id for e in rests_on]}
 
 
 def djsb(*args: object, url: str | None = None, ends: tuple[int, ...] = (0,)) -> str:

@@ -67,7 +67,7 @@ def show_status(found: Row) -> None:
         say(f"{len(found['awaiting'])} proposal(s) await a decision: djsb review")
     for stage, told in found["insights"].items():
         for sentence in told:
-            say(f"{stage:8} {sentence['text']} [{', '.join(sentence['evidence'][:3])}]")
+            say(f"{stage:8} {sentence['text']} [{', '.join(sentence['cites'][:3])}]")
     if found["recipe"]:
         say(f"recipe   {recipe_line(found['recipe'])}")
     if len(found["lineage"]) > 1:

@@ -22,7 +22,7 @@ from engine.records.pool import BUCKETS, Slice
 from engine.records.proposal import StoredProposal
 from engine.records.trial import FRESH
 from engine.settings.study import STAGES
-from engine.study.view import StudyView as OpenStudy
+from engine.study.view import StudyView
 
 BINS = 240  # points of a drawn curve
 
@@ -37,7 +37,7 @@ class Buckets:
     rows: Sequence[Row]
 
 
-def probed(opened: OpenStudy, ranked: Sequence[Ranked], left_out: Sequence[Row]) -> Buckets:
+def probed(opened: StudyView, ranked: Sequence[Ranked], left_out: Sequence[Row]) -> Buckets:
     """Every bucket that was cut. Its entries are the leaderboard's, so that a pool has one interval everywhere."""
     names = BUCKETS[opened.study.pools.buckets]
     samples = {t.samples for t in trials.of_setup(opened.store, opened.setup) if t.stage == "probe"}
@@ -64,7 +64,7 @@ def probed(opened: OpenStudy, ranked: Sequence[Ranked], left_out: Sequence[Row])
     return Buckets(cells, order, names, rows)
 
 
-def unprobed(opened: OpenStudy) -> list[str]:
+def unprobed(opened: StudyView) -> list[str]:
     """OPs of the study that no pool was cut for."""
     used = {cut.op for cut in pools.cuts(opened.store, opened.setup)}
     return [op for op in opened.study.ops if op not in used] if used else []
@@ -158,7 +158,7 @@ class Candidate:
     metrics: Mapping[str, MetricChange]
 
 
-def confirmed(opened: OpenStudy) -> list[Candidate]:
+def confirmed(opened: StudyView) -> list[Candidate]:
     """The candidates on fresh seeds, best first, metric by metric (of all measured metrics, main ones first)."""
     table = measured.by_pool(opened.store, opened.setup, True, ("confirm",))
     found = []
@@ -179,7 +179,7 @@ def confirmed(opened: OpenStudy) -> list[Candidate]:
     return found
 
 
-def _control(opened: OpenStudy, samples: int) -> str | None:
+def _control(opened: StudyView, samples: int) -> str | None:
     trained = pools.trained(opened.store, opened.setup)
     return min((p.id for p in trained if p.kind == "control" and p.samples == samples), default=None)
 
@@ -194,7 +194,7 @@ class Spent:
     limit: float | None
 
 
-def spent(opened: OpenStudy) -> Spent | None:
+def spent(opened: StudyView) -> Spent | None:
     """The costs of every setup, as the budget counts it; None when nothing was charged."""
     rows = costs.since(opened.store)
     if not rows:
@@ -216,7 +216,7 @@ def spent(opened: OpenStudy) -> Spent | None:
     return Spent(hours, stages, sum(r.seconds for r in rows), limit)
 
 
-def progress(opened: OpenStudy) -> list[Row]:
+def progress(opened: StudyView) -> list[Row]:
     """Stage → trials by state and device-seconds."""
     counts = trials.counts(opened.store, opened.setup)
     seconds = costs.by_stage(opened.store, opened.setup)
@@ -235,7 +235,7 @@ class Curve:
     seeds: int
 
 
-def trained(opened: OpenStudy, pool: str, samples: int, label: str) -> tuple[str, list[Curve]]:
+def trained(opened: StudyView, pool: str, samples: int, label: str) -> tuple[str, list[Curve]]:
     """(quantity, curves of the control and of a pool) over the seeds that both were trained on; fresh ones if any."""
     control, name = _control(opened, samples), curves.first_name(opened.store, opened.setup)
     if control is None or name is None:
@@ -268,7 +268,7 @@ def _curve(rows: Sequence[PoolPoint], label: str, seeds: int) -> Curve:
     return Curve(label, steps_, means, lows, highs, seeds)
 
 
-def decided(opened: OpenStudy) -> list[Row]:
+def decided(opened: StudyView) -> list[Row]:
     """Decisions on this cycle's proposals, oldest first, each with what was decided on."""
     asked = {p.id: p for p in proposals.of_setup(opened.store, opened.setup)}
     return [
@@ -277,7 +277,7 @@ def decided(opened: OpenStudy) -> list[Row]:
     ]  # fmt: skip
 
 
-def undecided(opened: OpenStudy) -> list[Row]:
+def undecided(opened: StudyView) -> list[Row]:
     """Proposals that wait for a person, and those that the gate refused."""
     waiting = proposals.of_setup(opened.store, opened.setup, (*proposals.OPEN, "refused"))
     return [_proposal(p) for p in waiting]

@@ -28,8 +28,7 @@ from engine.journal import events, results, setups, trials
 from engine.journal.store import Row
 from engine.proposals.kinds import prompt as prompting
 from engine.proposals.kinds.transfer import scaling
-from engine.study.view import StudyView as OpenStudy
-from engine.study.view import view_study
+from engine.study.view import StudyView, view_study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,7 +122,7 @@ def number(value: float | None, digits: int = 4) -> str:
     return "–" if value is None else f"{value:.{digits}g}".replace("-", "\u2212")
 
 
-def gather(opened: OpenStudy) -> Row:
+def gather(opened: StudyView) -> Row:
     """Everything that the template names, but the figures."""
     store, setup, study = opened.store, opened.setup, opened.study
     ranked = rank(opened, ("single", "combination"))
@@ -169,7 +168,7 @@ def _json(record: Any) -> Any:
     return None if record is None else record.to_json()
 
 
-def _curves(opened: OpenStudy, recipe: Row | None, ranked: Sequence[Ranked]) -> tuple[str, list[report_data.Curve]]:
+def _curves(opened: StudyView, recipe: Row | None, ranked: Sequence[Ranked]) -> tuple[str, list[report_data.Curve]]:
     """Of the recipe and its control; without a recipe, of the pool that ranks first."""
     if recipe is not None:
         return report_data.trained(opened, recipe["pool"], recipe["samples"], recipe["label"])
@@ -177,7 +176,7 @@ def _curves(opened: OpenStudy, recipe: Row | None, ranked: Sequence[Ranked]) -> 
     return report_data.trained(opened, first.pool.id, first.samples, first.label) if first else ("", [])
 
 
-def _recipe(opened: OpenStudy, content: Row) -> tuple[str | None, str]:
+def _recipe(opened: StudyView, content: Row) -> tuple[str | None, str]:
     """(YAML, why there is none)."""
     if content["recipe"] is not None:
         from engine.evidence.recipe_file import recipe

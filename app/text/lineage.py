@@ -31,7 +31,7 @@ def show_lineage(lineage: Sequence[Row]) -> None:
 def show_scaling(found: Row) -> None:
     """A point a line with what its training costs (as in Table 13), then the lines through them."""
     if not found["points"]:
-        say("nothing was scaled yet; propose it with: djsb propose --by person, kind scale (docs/guides/cycles.md)")
+        say("nothing was scaled yet; propose it with: djsb propose --by person, kind transfer (docs/guides/cycles.md)")
     rows = [
         [
             p["label"], p["preset"], p["dataset"], f"{p['rows']:,}", f"{p['samples']:,}",

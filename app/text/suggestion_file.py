@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from engine.base.errors import StudyError
+from engine.records.experiment import outdated
 
 
 def read_suggestion(source: Path | None) -> Any:
@@ -17,6 +18,9 @@ def read_suggestion(source: Path | None) -> Any:
         raise StudyError("give the proposal with --from FILE, or on standard input")
     try:
         text = sys.stdin.read() if source is None or str(source) == "-" else source.read_text(encoding="utf-8")
-        return yaml.safe_load(text)
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StudyError(f"the proposal is not YAML ({' '.join(str(error).split())[:200]}); mend it there") from None
+    for old, new in outdated(content).items():
+        print(f"note: `{old}` is called `{new}` now; it was read as that", file=sys.stderr)
+    return content

@@ -28,12 +28,12 @@ from engine.base.parallel import run_chunks
 from engine.data import datajuicer
 from engine.data.catalogue import IMAGE_TOKEN, MAPPERS_FIXED, VIDEO_TOKEN, missing_needs
 from engine.data.dataset import Dataset, as_list, utf8
-from engine.data.mappers import Rewriting
+from engine.data.mappers import MapperRun
 from engine.data.media import locate, media_root
 from engine.data.recipes import Recipe, one_line, read_recipe
 from engine.data.rows_file import write_rows
 from engine.data.scan import inspect
-from engine.records.pool import Rewrite
+from engine.records.pool import MapperStep
 from engine.settings.data import DatasetSection
 
 CHUNK = 1_000
@@ -110,7 +110,7 @@ def apply_recipe(
         kept = np.setdiff1d(np.arange(total, dtype=np.int64), np.array([row for row, _ in bad], np.int64))
         if recipe.filters:
             kept = _filter(recipe, Path(scratch), where)
-        work = _rewrite(recipe, rows, kept, Path(scratch), root or Path(), state)
+        work = _map(recipe, rows, kept, Path(scratch), root or Path(), state)
         media = out.with_name(f"{out.stem}-media")
         moved = work is not None and "image" in work.changes
         if moved and media.exists() and not overwrite:
@@ -125,19 +125,19 @@ def apply_recipe(
     return Applied(total, len(kept), bad, summary.changed if summary else 0, summary.kept if summary else {})
 
 
-def _rewrite(
+def _map(
     recipe: Recipe, rows: Dataset, kept: NDArray[np.int64], scratch: Path, root: Path, state: Path | None
-) -> Rewriting | None:
+) -> MapperRun | None:
     """Run the recipe's mappers over the kept rows; None without any."""
     if not recipe.mappers or not len(kept):
         return None
     own = {name: (*MAPPERS_FIXED.get(name, {}), "caption_key") for name, _ in recipe.mappers}
     steps = tuple(
-        Rewrite(name, tuple(sorted((k, v) for k, v in params.items() if k not in own[name])))
+        MapperStep(name, tuple(sorted((k, v) for k, v in params.items() if k not in own[name])))
         for name, params in recipe.mappers
     )
     folder = media_root(rows.path, state or scratch) if recipe.images else rows.path.parent
-    work = Rewriting(rows, folder, steps, root, (scratch / "rewritten").resolve(), anywhere=True)
+    work = MapperRun(rows, folder, steps, root, (scratch / "rewritten").resolve(), anywhere=True)
     for _ in work.run(kept, recipe.np):
         pass
     return work

@@ -28,9 +28,9 @@ from engine.data.dataset import Dataset, JsonlReader, as_list, content_hash
 from engine.data.media import locate, open_image
 from engine.data.rows_file import Change, Row, write_rows
 from engine.journal.results import MappedRow, MapperExample, MapperSummary
-from engine.records.pool import Rewrite
+from engine.records.pool import MapperStep
 
-Mappers = tuple[Rewrite, ...]
+Mappers = tuple[MapperStep, ...]
 TEXT_CHUNK, MODEL_CHUNK = 2_000, 16  # rows of a file, which a killed run repeats at most
 EXAMPLES, LONGEST = 5, 2_000  # rows that are shown, characters of each
 NO_TEXT = "the mapper left no text"  # why a row stays as it was, where no mapper failed
@@ -38,7 +38,7 @@ Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Rewriting:
+class MapperRun:
     """Mappers on a dataset.
 
     root: folder of relative media paths. models: folder that the paths of mappers' models start from. folder: where
@@ -47,7 +47,7 @@ class Rewriting:
 
     data: Dataset
     root: Path
-    mappers: tuple[Rewrite, ...]
+    mappers: tuple[MapperStep, ...]
     models: Path
     folder: Path
     anywhere: bool = False
@@ -77,7 +77,7 @@ class Rewriting:
             have = self.results(start)
             if new := [r for r in part.tolist() if r not in have]:
                 jobs.append((self, start, new, len(jobs)))
-        yield from run_chunks(_rewrite_chunk, jobs, workers)
+        yield from run_chunks(_map_chunk, jobs, workers)
 
     def missing(self, rows: Numbers) -> bool:
         """True when some of the rows are not mapped yet."""
@@ -190,7 +190,7 @@ def weights_of(name: str, params: dict[str, Any], root: Path) -> str:
     return content_hash(Path(check_mapper(name, params, root)[model])) if model else ""
 
 
-def key_of(mappers: Sequence[Rewrite]) -> str:
+def key_of(mappers: Sequence[MapperStep]) -> str:
     """What a chain of mappers is stored under."""
     return content_id([asdict(m) for m in mappers], 12)
 
@@ -216,7 +216,7 @@ def _like(before: Any, files: list[Path], relative: Path | None) -> Any:
 
 
 _built: dict[str, Any] = {}
-_Job = tuple[Rewriting, int, list[int], int]
+_Job = tuple[MapperRun, int, list[int], int]
 
 
 def failures(summary: MapperSummary) -> int:
@@ -224,14 +224,14 @@ def failures(summary: MapperSummary) -> int:
     return sum(n for reason, n in summary.kept.items() if reason != NO_TEXT)
 
 
-def _rewrite_chunk(job: _Job) -> tuple[int, int, float]:
+def _map_chunk(job: _Job) -> tuple[int, int, float]:
     """Map rows of one chunk and add them to its file."""
     work, start, numbers, rank = job
     began = time.perf_counter()
     results = work.results(start)
-    with TemporaryDirectory(prefix="djsb-rewrite-") as scratch:
+    with TemporaryDirectory(prefix="djsb-mapper-") as scratch:
         for number, row in zip(numbers, work.data.take(np.asarray(numbers, np.int64)), strict=True):
-            results[number] = {"row": number, **_rewrite(work, number, row, Path(scratch), rank)}
+            results[number] = {"row": number, **_map(work, number, row, Path(scratch), rank)}
     file = work.file(start)
     part = file.with_name(f".{file.name}")
     part.write_text("".join(json.dumps(results[n]) + "\n" for n in sorted(results)), encoding="utf-8")
@@ -239,7 +239,7 @@ def _rewrite_chunk(job: _Job) -> tuple[int, int, float]:
     return start, len(numbers), time.perf_counter() - began
 
 
-def _rewrite(work: Rewriting, number: int, row: Row, scratch: Path, rank: int) -> Row:
+def _map(work: MapperRun, number: int, row: Row, scratch: Path, rank: int) -> Row:
     """One row through all mappers; where one fails or leaves nothing, the row stays as it was."""
     text = row.get(work.data.fields.text or "") or ""
     asked, images = text, list[Path]()
@@ -269,7 +269,7 @@ def _rewrite(work: Rewriting, number: int, row: Row, scratch: Path, rank: int) -
 
 
 def _mapped(
-    work: Rewriting, mapper: Rewrite, text: str, images: list[Path], scratch: Path, rank: int
+    work: MapperRun, mapper: MapperStep, text: str, images: list[Path], scratch: Path, rank: int
 ) -> tuple[str, list[Path]]:
     """One row through one mapper. Raises: OpError when the mapper cannot be built."""
     op = _op_for(work, mapper)
@@ -287,7 +287,7 @@ def _mapped(
     return str(op.process_batched(batch)["text"][0]), images
 
 
-def _op_for(work: Rewriting, mapper: Rewrite) -> Any:
+def _op_for(work: MapperRun, mapper: MapperStep) -> Any:
     """The OP, built once in a process."""
     key = f"{work.models} {mapper}"
     if key not in _built:

@@ -34,7 +34,7 @@ from engine.data.catalogue import (
     mapper_model,
     mapper_needs,
 )
-from engine.records.pool import FEEDBACK, Rewrite, Slice
+from engine.records.pool import FEEDBACK, MapperStep, Slice
 from engine.settings.data import DatasetSection
 
 Entry = tuple[str, Mapping[str, Any]]
@@ -143,7 +143,7 @@ def recipe_yaml(
     *,
     name: str,
     header: Sequence[str] = (),
-    mappers: Sequence[Rewrite] = (),
+    mappers: Sequence[MapperStep] = (),
     root: Path | None = None,
 ) -> str:
     """The Data-Juicer recipe that keeps exactly the rows that all slices keep (`Slice.keeps`).

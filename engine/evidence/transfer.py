@@ -1,7 +1,7 @@
 """Scaling and transfer (Sections 4.4 and 4.5): a recipe against the control on larger models, more compute, other data.
 
-Each approved proposal of kind `scale` is one point: a model, a dataset and an amount of training, with its FLOPs. Over
-the points of one dataset the change is fitted as a line in the logarithm of the FLOPs.
+Each approved proposal of kind `transfer` is one point: a model, a dataset and an amount of training, with its FLOPs.
+Over the points of one dataset the change is fitted as a line in the logarithm of the FLOPs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ AHEAD = 10.0  # times the most FLOPs that were measured: how far the line is dra
 
 
 @dataclass(frozen=True)
-class Transfer:
+class TransferRun:
     """An approved proposal: a recipe, where it is trained, and how much.
 
     compute: times the study's own training. samples: of one training. rows: of the pool.
@@ -40,7 +40,7 @@ class Transfer:
 
 
 @dataclass(frozen=True)
-class Point(Transfer):
+class Point(TransferRun):
     """A transfer and its change against the control there.
 
     flops: of one training, forward and backward; None where they were not measured. What has not run yet has no change.
@@ -55,7 +55,7 @@ class Point(Transfer):
     verdict: str
 
 
-def _point(view: StudyView, transfer: Transfer, points: int) -> Point:
+def _point(view: StudyView, transfer: TransferRun, points: int) -> Point:
     """points: how many there are; intervals are corrected for their number."""
     runs = metrics.of_proposal(view.store, transfer.proposal)
     calibration = results.CALIBRATION.get(view.store, runs.setup) if runs.setup else None
@@ -163,7 +163,7 @@ class ScalingLaw:
         return asdict(self)
 
 
-def scaling_law(view: StudyView, transfers: Sequence[Transfer]) -> ScalingLaw | None:
+def scaling_law(view: StudyView, transfers: Sequence[TransferRun]) -> ScalingLaw | None:
     """Points and, for each recipe on the study's own data, the line with its continuation; None without points."""
     if not transfers:
         return None

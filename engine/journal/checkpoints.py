@@ -48,7 +48,7 @@ STARTS = (
     "SELECT init FROM cycles "
     "UNION SELECT json_extract(content, '$.pinned') FROM results WHERE name = 'cycle' "
     "AND json_extract(content, '$.pinned') IS NOT NULL "
-    "UNION SELECT json_extract(content, '$.trial') FROM results WHERE name = 'feedback' "
+    "UNION SELECT json_extract(content, '$.trial') FROM results WHERE name = 'model_scores' "
     "UNION SELECT json_extract(content, '$.init') FROM proposals WHERE kind = 'cycle' "
     "AND status IN ('queued', 'held', 'approved') AND json_extract(content, '$.init') IS NOT NULL"
 )

@@ -9,7 +9,10 @@ from engine.journal.store import Store, now
 
 @dataclass(frozen=True)
 class Cost:
-    """A charge. kind: trial, calibration, rewrite or feedback. seconds: of device time. at: UTC, ISO 8601."""
+    """A charge.
+
+    kind: trial, calibration, mapper, model_scores or prompt. seconds: of device time. at: UTC, ISO 8601.
+    """
 
     id: str
     kind: str

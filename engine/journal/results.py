@@ -179,7 +179,7 @@ SCALE = Result[list[ScaleArm]]("scale", list[ScaleArm])
 RECIPE = Result[Recipe]("recipe", Recipe)
 UNCONFIRMED = Result[str]("unconfirmed", str)  # why nothing can be concluded yet
 CYCLE = Result[CycleEnd]("cycle", CycleEnd)
-MODEL_SCORES = Result[ModelScores]("feedback", ModelScores)
+MODEL_SCORES = Result[ModelScores]("model_scores", ModelScores)
 PROMPTS = Result[PromptScores]("prompts", PromptScores)
 
 
@@ -195,12 +195,12 @@ def asked(stage: str) -> Result[list[str]]:
 
 def mapped(key: str) -> Result[MapperSummary]:
     """What the mappers of this key did."""
-    return Result(f"rewritten:{key}", MapperSummary)
+    return Result(f"mapped:{key}", MapperSummary)
 
 
 def every_mapped(store: Store, setup: str) -> list[MapperSummary]:
     """What all mappers of a cycle did, oldest first."""
-    sql = "SELECT content FROM results WHERE setup = ? AND name LIKE 'rewritten:%' ORDER BY at"
+    sql = "SELECT content FROM results WHERE setup = ? AND name LIKE 'mapped:%' ORDER BY at"
     summaries = (mapped("").read(row["content"]) for row in store.query(sql, (setup,)))
     return [s for s in summaries if s is not None]
 

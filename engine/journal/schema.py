@@ -159,4 +159,21 @@ def m007_words(db: Database) -> None:
     ALTER TABLE drops RENAME COLUMN context TO setup;
     ALTER TABLE model_calls RENAME COLUMN context TO setup;
     ALTER TABLE cycles RENAME COLUMN context TO setup;
+    UPDATE proposals SET kind = 'transfer' WHERE kind = 'scale';
+    UPDATE proposals SET content = json_replace(content, '$.kind', 'transfer')
+        WHERE json_extract(content, '$.kind') = 'scale';
+    UPDATE proposals SET content = json_replace(content, '$.suggestion.experiment.kind', 'transfer')
+        WHERE json_extract(content, '$.suggestion.experiment.kind') = 'scale';
+    UPDATE proposals SET content = json_remove(
+        json_set(content, '$.cites', json_extract(content, '$.evidence')), '$.evidence')
+        WHERE json_type(content, '$.evidence') IS NOT NULL;
+    UPDATE proposals SET content = json_remove(
+        json_set(content, '$.suggestion.cites', json_extract(content, '$.suggestion.evidence')),
+        '$.suggestion.evidence')
+        WHERE json_type(content, '$.suggestion.evidence') IS NOT NULL;
+    UPDATE results SET content = replace(content, '"evidence": [', '"cites": [') WHERE name LIKE 'insight:%';
+    UPDATE results SET name = 'model_scores' WHERE name = 'feedback';
+    UPDATE results SET name = 'mapped:' || substr(name, 11) WHERE name LIKE 'rewritten:%';
+    UPDATE costs SET kind = 'model_scores' WHERE kind = 'feedback';
+    UPDATE costs SET kind = 'mapper', id = 'mapper:' || substr(id, 9) WHERE kind = 'rewrite';
     """)

@@ -11,7 +11,7 @@ from engine.study.opened import OpenStudy
 
 
 def run_transfers(opened: OpenStudy, scheduler: Scheduler) -> str:
-    """Run the approved proposals of kind `scale`; how it ended, as the scheduler says."""
+    """Run the approved proposals of kind `transfer`; how it ended, as the scheduler says."""
     how = "done"
     for row in approved(opened):
         ensure_trials(opened, row.proposal, row.id)

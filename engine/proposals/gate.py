@@ -39,9 +39,9 @@ def check(proposal: Proposal, opened: OpenStudy, cost: float | None, available: 
         if request.samples > MAX_SAMPLES_FACTOR * len(opened.data) * max(1.0, opened.study.train.epochs):
             return Passed(False, f"{request.label}: {request.samples} samples is beyond any use of the data", cost)
     if unknown := _unknown(proposal, opened):
-        return Passed(False, f"evidence {', '.join(unknown)}: no such pool, trial or proposal in this study", cost)
-    if proposal.origin == "model" and not proposal.evidence:
-        return Passed(False, "it cites no evidence; name the ids of the pools that it follows from", cost)
+        return Passed(False, f"cites {', '.join(unknown)}: no such pool, trial or proposal in this study", cost)
+    if proposal.origin == "model" and not proposal.cites:
+        return Passed(False, "it cites no ids; name those of the pools that it follows from", cost)
     if not new_trials:
         return Passed(False, "all of its trials were asked for before", cost)
     if cost is not None and cost > available:
@@ -62,7 +62,7 @@ def _unknown(proposal: Proposal, opened: OpenStudy) -> list[str]:
         return bool(known)
 
     store = opened.store
-    return [cited for cited in proposal.evidence if not has(cited)]
+    return [cited for cited in proposal.cites if not has(cited)]
 
 
 def _pool_problem(pool: Pool, opened: OpenStudy) -> str | None:

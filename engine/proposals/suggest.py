@@ -16,7 +16,7 @@ from engine.proposals.kinds.contract import Refused
 from engine.proposals.kinds.registry import kind_of, runnable
 from engine.proposals.queue import stored_id, submit, where
 from engine.records.experiment import Suggestion
-from engine.records.proposal import Arm, Origin, Proposal
+from engine.records.proposal import ID_WORDS, Arm, Origin, Proposal
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy
 
@@ -38,12 +38,12 @@ def suggest(
 
 def _refuse(opened: OpenStudy, suggestion: Suggestion, origin: Origin, reason: str) -> str:
     """Keep a suggestion that is no proposal; its id."""
-    asked = suggestion.experiment.model_dump(mode="json")
+    kind = suggestion.experiment.kind
+    asked = {**suggestion.experiment.model_dump(mode="json"), "kind": ID_WORDS.get(kind, kind)}
     key = content_id([opened.setup, "refused", asked], 12)
     content = {"suggestion": suggestion.model_dump(mode="json"), "reason": suggestion.reason, "gate": reason}
     earlier = proposals.get(opened.store, key)
     with opened.store.transaction():
-        kind = suggestion.experiment.kind
         proposals.put_content(opened.store, key, opened.setup, origin, kind, "none", "refused", None, content)
         if earlier is None or earlier.gate != reason:
             opened.store.event("refused", reason, key, "warning")
@@ -64,7 +64,7 @@ def draft(opened: OpenStudy, suggestion: Suggestion, origin: Origin, parent: str
     drafted = kind.draft(opened, experiment)
     proposal = Proposal(
         origin=origin, kind=experiment.kind, stage=drafted.stage, pools=tuple(drafted.pools),
-        seeds=tuple(drafted.seeds), reason=suggestion.reason, evidence=suggestion.evidence,
+        seeds=tuple(drafted.seeds), reason=suggestion.reason, cites=suggestion.cites,
         expected=suggestion.expected, fallback=suggestion.fallback, suggestion=suggestion, parent=parent,
         init=drafted.init,
     )  # fmt: skip

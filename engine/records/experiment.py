@@ -126,17 +126,37 @@ class _OfAnyKind:
         return handler(_schemas().core_schema)
 
 
+def outdated(content: Any) -> dict[str, str]:
+    """Retired words in a suggestion → what they are called now."""
+    experiment = content.get("experiment") if isinstance(content, dict) else None
+    words = {"evidence": "cites"} if experiment is not None and "evidence" in content else {}
+    if isinstance(experiment, dict) and experiment.get("kind") == "scale":
+        words["kind: scale"] = "kind: transfer"
+    return words
+
+
 class Suggestion(Frozen):
     """One experiment with its grounds. It allows nothing: only a decision does.
 
-    evidence: ids that it rests on; they must exist. papers: ids of works it leans on. expected: change against the
+    cites: ids that it rests on; they must exist. papers: ids of works it leans on. expected: change against the
     control in percent. fallback: what to do when it is rejected.
     """
 
     version: Literal[1] = 1
     experiment: Annotated[Experiment, _OfAnyKind()]
     reason: str = Field(min_length=1, max_length=1000)
-    evidence: tuple[Id, ...] = Field((), max_length=16)
+    cites: tuple[Id, ...] = Field((), max_length=16)
     papers: tuple[Annotated[str, Field(pattern=r"^paper:[0-9a-f]{6}$")], ...] = Field((), max_length=8)
     expected: Annotated[float, Field(strict=True, ge=-100, le=10_000, allow_inf_nan=False)] | None = None
     fallback: str = Field("the loop goes on without it", max_length=500)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_retired_words(cls, content: Any) -> Any:
+        words = outdated(content)
+        if "evidence" in words and "cites" not in content:
+            content = {**content, "cites": content["evidence"]}
+            del content["evidence"]
+        if "kind: scale" in words:
+            content = {**content, "experiment": {**content["experiment"], "kind": "transfer"}}
+        return content

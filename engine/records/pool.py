@@ -62,7 +62,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Rewrite:
+class MapperStep:
     """A mapper that rewrites the rows of a pool (Appendix E.11).
 
     params: as in the study, paths relative to its folder. weights: content hash of the model folder that they name.
@@ -90,7 +90,7 @@ class Pool:
     size: int = 0
     repetition: int = 1
     seed: int = 0
-    mappers: tuple[Rewrite, ...] = ()
+    mappers: tuple[MapperStep, ...] = ()
 
     @cached_property
     def id(self) -> str:
@@ -135,6 +135,6 @@ def pool_from_json(content: Mapping[str, Any]) -> Pool:
         for layer in content["layers"]
     )
     mappers = tuple(
-        Rewrite(m["op"], tuple((k, v) for k, v in m["params"]), m["weights"]) for m in content.get("mappers", ())
+        MapperStep(m["op"], tuple((k, v) for k, v in m["params"]), m["weights"]) for m in content.get("mappers", ())
     )
     return Pool(layers, content["size"], content["repetition"], content["seed"], mappers)

@@ -63,7 +63,7 @@ class Arm(BaseModel):
 class Proposal(BaseModel):
     """A typed request for trials: every pool at every seed.
 
-    evidence: ids of the pools, trials or proposals that it rests on. expected: change in percent, or None.
+    cites: ids of the pools, trials or proposals that it rests on. expected: change in percent, or None.
     fallback: what happens when it is rejected. suggestion: what a person or a model wrote, of which this is the draft.
     parent: id of the proposal that this is an edited version of. init: the trial whose checkpoint a cycle starts from.
     """
@@ -76,7 +76,7 @@ class Proposal(BaseModel):
     pools: tuple[Arm, ...]
     seeds: tuple[int, ...]
     reason: str
-    evidence: tuple[str, ...] = ()
+    cites: tuple[str, ...] = ()
     expected: float | None = None
     fallback: str = "the stage goes on without it"
     suggestion: Suggestion | None = None
@@ -97,7 +97,11 @@ class Proposal(BaseModel):
         start = [self.init] if self.init else []
         if self.suggestion is not None and not self.suggestion.experiment.trains:
             start.append(self.suggestion.experiment.model_dump_json())
-        return content_id([self.version, self.kind, self.stage, asked, list(self.seeds), *start], 12)
+        kind = ID_WORDS.get(self.kind, self.kind)
+        return content_id([self.version, kind, self.stage, asked, list(self.seeds), *start], 12)
+
+
+ID_WORDS = {"transfer": "scale"}  # an id keeps the word that its kind had when the first of them were made
 
 
 @dataclass(frozen=True)

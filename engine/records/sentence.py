@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sentence:
-    """One statement. evidence: ids of the pools that it rests on. by: `template`, or `model` with its name."""
+    """One statement. cites: ids of the pools that it rests on. by: `template`, or `model` with its name."""
 
     text: str
-    evidence: tuple[str, ...]
+    cites: tuple[str, ...]
     by: str = "template"

@@ -1,4 +1,4 @@
-"""Rewritten rows of a study: which rows its trials need, their caches, and what the rewriting cost."""
+"""Mapped rows of a study: which rows its trials need, their caches, and what the mappers cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.base.errors import DataError, OpError
 from engine.base.ids import content_id
 from engine.data import datajuicer
 from engine.data.catalogue import mapper_model
-from engine.data.mappers import Mappers, Numbers, Rewriting, failures, key_of, weights_of
+from engine.data.mappers import MapperRun, Mappers, Numbers, failures, key_of, weights_of
 from engine.data.media import media_root
 from engine.journal import costs, results, trials
 from engine.journal.trials import QueuedTrial
@@ -23,27 +23,27 @@ from engine.tasks.contract import Rows
 
 
 @dataclass
-class Rewritten:
-    """The rewritten rows that a scheduler's trials train on, in one cycle."""
+class MappedRows:
+    """The mapped rows that a scheduler's trials train on, in one cycle."""
 
     opened: OpenStudy
     accounts: Accounts
     _prepared: dict[Mappers, Path] = field(default_factory=dict)
 
     def prepared(self, trial: QueuedTrial) -> Path:
-        """The folder of the caches that a trial trains on. Its rows must have been rewritten."""
+        """The folder of the caches that a trial trains on. Its rows must have been mapped."""
         mappers = trial.rows.mappers
         return self._prepared[mappers] if mappers else self.opened.prepared
 
     def ensure(self, queue: Iterable[QueuedTrial], stopped: Callable[[], bool]) -> str:
-        """Rewrite the rows of these trials and make their caches; why it ended before that, or nothing.
+        """Map the rows of these trials and make their caches; why it ended before that, or nothing.
 
         Every part is charged as it is done. Raises: OpError, DataError when a mapper cannot run.
         """
         for mappers in filter(None, dict.fromkeys(t.rows.mappers for t in queue)):
             rows = self._rows(mappers)
             work = self._work(mappers)
-            note = self._rewrite(work, rows, stopped)
+            note = self._map(work, rows, stopped)
             if note:
                 return note
             self._tell(work, rows)
@@ -56,16 +56,16 @@ class Rewritten:
         drawn = [self.opened.realise(pool, seed) for pool, seed in pools if pool.mappers == mappers]
         return np.unique(np.concatenate(drawn))
 
-    def _work(self, mappers: Mappers) -> Rewriting:
+    def _work(self, mappers: Mappers) -> MapperRun:
         opened = self.opened
         key = content_id(
             [opened.data.fingerprint, opened.data.fields.model_dump(), key_of(mappers), datajuicer.version()]
         )
         folder = opened.state / "cache" / "rewritten" / key
-        return Rewriting(opened.data, media_root(opened.data.path, opened.state), mappers, opened.folder, folder)
+        return MapperRun(opened.data, media_root(opened.data.path, opened.state), mappers, opened.folder, folder)
 
-    def _rewrite(self, work: Rewriting, rows: Numbers, stopped: Callable[[], bool]) -> str:
-        """Rewrite what is missing within the budget."""
+    def _map(self, work: MapperRun, rows: Numbers, stopped: Callable[[], bool]) -> str:
+        """Map what is missing within the budget."""
         opened, name = self.opened, " and ".join(m.op for m in work.mappers)
         if not work.missing(rows):
             return ""
@@ -81,7 +81,7 @@ class Rewritten:
         parts = work.run(rows, workers)
         for start, count, seconds in parts:
             done += count
-            opened.notice(f"rewriting by {name}", done, len(rows))
+            opened.notice(f"mapping by {name}", done, len(rows))
             with opened.store.transaction():
                 self._charge(work, start, seconds)
             over = self.accounts.spent() > self.accounts.cap
@@ -89,15 +89,15 @@ class Rewritten:
                 parts.close()  # type: ignore[attr-defined]
                 if work.missing(rows):
                     limit = format_seconds(self.accounts.limit)
-                    return f"the budget of {limit} ended while rows were rewritten" if over else "stopped"
+                    return f"the budget of {limit} ended while rows were mapped" if over else "stopped"
         return ""
 
-    def _charge(self, work: Rewriting, start: int, seconds: float) -> None:
+    def _charge(self, work: MapperRun, start: int, seconds: float) -> None:
         """What a part took, on top of what was charged for it before."""
-        key = f"rewrite:{work.folder.name}:{start}"
-        costs.charge(self.opened.store, key, "rewrite", seconds + costs.get(self.opened.store, key))
+        key = f"mapper:{work.folder.name}:{start}"
+        costs.charge(self.opened.store, key, "mapper", seconds + costs.get(self.opened.store, key))
 
-    def _tell(self, work: Rewriting, rows: Numbers) -> None:
+    def _tell(self, work: MapperRun, rows: Numbers) -> None:
         """Store what the mappers did. Raises: DataError when they fail on more rows than may be bad."""
         summary = work.summary(rows)
         results.mapped(key_of(work.mappers)).put(self.opened.store, self.opened.setup, summary)
@@ -110,8 +110,8 @@ class Rewritten:
                 f"{limit:.0%}): {reason}; mend the cause, remove {work.folder}, and the same command goes on"
             )
 
-    def _caches(self, work: Rewriting, rows: Numbers) -> Path:
-        """The task's caches of the rewritten rows; what they have in common with the study's own is shared."""
+    def _caches(self, work: MapperRun, rows: Numbers) -> Path:
+        """The task's caches of the mapped rows; what they have in common with the study's own is shared."""
         opened = self.opened
         good = np.zeros(len(opened.data), bool)
         good[rows] = True

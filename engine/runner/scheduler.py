@@ -30,7 +30,7 @@ from engine.runner.accounts import Accounts, Balance
 from engine.runner.device import Events, Slot
 from engine.runner.devices import open_slots
 from engine.runner.inbox import Inbox
-from engine.runner.mapped_rows import Rewritten
+from engine.runner.mapped_rows import MappedRows
 from engine.runner.training_states import TrainingStates
 from engine.runner.trial_book import TrialBook
 from engine.study.opened import OpenStudy
@@ -78,7 +78,7 @@ class Scheduler:
         self.accounts = Accounts(opened, self.limit)
         self.book = TrialBook(opened)
         self.states = TrainingStates(opened)
-        self.rewritten = Rewritten(opened, self.accounts)
+        self.mapped = MappedRows(opened, self.accounts)
 
     def balance(self) -> Balance:
         """What is spent, what runs, what is left."""
@@ -116,7 +116,7 @@ class Scheduler:
         """Let the first device score all training rows by a checkpoint, into a file; the time is charged."""
         event = self.alone("score", "scoring the rows", checkpoint=str(checkpoint), file=str(file))
         with self.store.transaction():
-            self.accounts.charge_once("feedback", self.slots[0].device, event["seconds"])
+            self.accounts.charge_once("model_scores", self.slots[0].device, event["seconds"])
 
     def alone(self, do: str, what: str, **content: Any) -> dict[str, Any]:
         """Have the first worker do something that is no trial, while nothing else runs; what it came to.
@@ -154,7 +154,7 @@ class Scheduler:
         self.stage, self.finished, self.note = stage, 0, ""
         self.accounts.cap = min(cap, self.limit)
         self._waiting = deque(self.book.waiting(proposals))
-        self.note = self.rewritten.ensure(self._waiting, self._asked_to_stop)
+        self.note = self.mapped.ensure(self._waiting, self._asked_to_stop)
         try:
             while (self._waiting and not self.stopping and not self.note) or (self._running() and not self.aborting):
                 self.obey()
@@ -289,7 +289,7 @@ class Scheduler:
 
     def _length(self, trial: QueuedTrial) -> tuple[Any, ...]:
         """What trials of one pack have in common."""
-        prepared = self.rewritten.prepared(trial)
+        prepared = self.mapped.prepared(trial)
         return trial.samples, trial.horizon, trial.init, self.states.had(trial), prepared
 
     def _launch(self, slot: Slot, pack: list[QueuedTrial], estimate: float | None) -> None:
@@ -299,7 +299,7 @@ class Scheduler:
                 slot.trials[trial.id] = self.book.launch(trial, slot.device, estimate, resumed)
         slot.seconds = 0.0
         jobs = [asdict(self._job(t)) for t in pack]
-        slot.send(self._message("trials", self.rewritten.prepared(pack[0]), jobs=jobs))
+        slot.send(self._message("trials", self.mapped.prepared(pack[0]), jobs=jobs))
 
     def _job(self, trial: QueuedTrial) -> Job:
         """The trial as its worker gets it; writes its rows."""

@@ -73,7 +73,7 @@ def combine(opened: OpenStudy) -> list[Proposal]:
     evidence = tuple(dict.fromkeys(r.pool.id for chosen, _ in kept for r in chosen))
     return [
         Proposal(
-            origin="paper", kind="combine", stage="combine", pools=tuple(pools), seeds=(seed,), evidence=evidence,
+            origin="paper", kind="combine", stage="combine", pools=tuple(pools), seeds=(seed,), cites=evidence,
             reason=f"seed {seed + 1} of {opened.study.search.seeds}: {reason}",
             expected=max((r.effect.change or 0) for chosen, _ in kept for r in chosen),
             fallback="the best single OP is the recipe",
@@ -116,7 +116,7 @@ def confirm(opened: OpenStudy) -> list[Proposal]:
     return [
         Proposal(
             origin="paper", kind="seeds", stage="confirm", pools=tuple(pools), seeds=(FRESH + seed,),
-            evidence=tuple(r.pool.id for r in chosen), expected=chosen[0].effect.change,
+            cites=tuple(r.pool.id for r in chosen), expected=chosen[0].effect.change,
             reason=f"fresh seed {seed + 1} of {section.seeds} for {', '.join(r.label for r in chosen)} and the control",
             fallback="fewer fresh seeds; below two, no recipe is called best",
         )

@@ -40,7 +40,7 @@ def suggestion(opened: OpenStudy, **experiment: Any) -> dict[str, Any]:
         "kind": "combine",
         "slices": [{"statistic": "text_len", "bucket": "low"}, {"statistic": "num_words", "low": 1, "high": 14}],
     }
-    return {"experiment": wanted, "reason": "short captions do well", "evidence": [best(opened)], "expected": 3.0}
+    return {"experiment": wanted, "reason": "short captions do well", "cites": [best(opened)], "expected": 3.0}
 
 
 def runnable(opened: OpenStudy) -> list[tuple[Any, ...]]:

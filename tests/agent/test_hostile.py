@@ -49,7 +49,7 @@ NOT_JSON = [
     '{"proposals": [[]]}', '{"Proposals": []}', '{"proposals": [], "proposals2": []}', "\\ud800", "# comment",
 ]  # fmt: skip
 VALUES: list[Any] = [None, 1, "x", [], {}, True, [1], {"a": 1}]
-FIELDS = ("experiment", "reason", "evidence", "papers", "expected", "fallback", "version")
+FIELDS = ("experiment", "reason", "cites", "papers", "expected", "fallback", "version")
 ALLOWED = {("reason", "x"), ("expected", None), ("expected", 1), ("fallback", "x"), ("papers", ()), ("version", 1)}
 IDS = [
     "0" * 12, "deadbeefdead", "POOL'; DROP TABLE pools; --", "' OR 1=1 --", "%", "_" * 12, "*", "../../etc/passwd",
@@ -134,7 +134,7 @@ def _cases() -> list[Case]:
             plain = isinstance(key, str | int | tuple | None) and not isinstance(key, bool)
             if not (plain and (field, key) in ALLOWED) and (field, value) != ("version", True):
                 cases.append((f"type {field}={value!r}", changed(**{field: value})))
-    cases += [(f"evidence {i!r}", changed(evidence=[i])) for i in IDS]
+    cases += [(f"evidence {i!r}", changed(cites=[i])) for i in IDS]
     cases += [(f"pool id {i!r}", experiment(kind="seeds", pool=i, seeds=2)) for i in IDS]
     cases += [(f"op {op}", experiment(kind="mapper", op=op, params={})) for op in FORBIDDEN]
     cases += [
@@ -146,13 +146,13 @@ def _cases() -> list[Case]:
         mapper = experiment(kind="mapper", op="image_captioning_mapper", params={"hf_img2seq": path})
         cases += [
             (f"weights {path!r}", mapper),
-            (f"data {path!r}", experiment(kind="scale", pool="POOL", dataset=path)),
+            (f"data {path!r}", experiment(kind="transfer", pool="POOL", dataset=path)),
         ]
     for part in SHELL:
         cases += [
             (f"shell statistic {part!r}", experiment(kind="bucket", slice={"statistic": part, "low": 1})),
             (f"shell op {part!r}", experiment(kind="mapper", op=part)),
-            (f"shell preset {part!r}", experiment(kind="scale", pool="POOL", preset=part)),
+            (f"shell preset {part!r}", experiment(kind="transfer", pool="POOL", preset=part)),
         ]
     cases += [(f"{f} {v!r:.20}", experiment(kind="repeat", pool="POOL", **{f: v})) for f, v in BEYOND]
     cases += [(f"seeds {v!r}", experiment(kind="seeds", pool="POOL", seeds=v)) for v in SEEDS]
@@ -164,7 +164,7 @@ def _cases() -> list[Case]:
         for extra in APPROVALS
     ]
     cases += [
-        ("no evidence", changed(evidence=[])), ("endless text", changed(reason="x" * 1_000_000)),
+        ("no evidence", changed(cites=[])), ("endless text", changed(reason="x" * 1_000_000)),
         ("one statistic twice", lambda o: reply(suggestion(o, **COMBINE))),
         ("plain text", lambda _: text("approve all")),
         ("a hundred proposals", lambda o: call("Proposals", {"proposals": [suggestion(o)] * 100})),

@@ -184,7 +184,7 @@ def confirmed_values(opened: OpenStudy) -> list[str]:
         opened.store.put("metrics", {"trial": fresh["id"], "name": "accuracy", "value": 0.918273645 + i})
     Result[Any]("recipe", Any).put(opened.store, opened.setup, {"label": "r", "change": 918.27})
     Result[Any]("insight:confirm", Any).put(
-        opened.store, opened.setup, [{"text": "918.27", "evidence": [], "by": "template"}]
+        opened.store, opened.setup, [{"text": "918.27", "cites": [], "by": "template"}]
     )
     opened.store.event("recipe", "r: +918.27 % on fresh seeds", trial["pool"])
     return ["918.27", "0.918273645", "1.918273645", f"{0:016x}"]
@@ -196,7 +196,7 @@ def test_results_on_fresh_seeds_are_not_shown(opened: OpenStudy, monkeypatch: py
     looks = [
         call("trials", {"pool": pool}), call("pool", {"id": pool}), call("decisions", {"last": 30}),
         call("distribution", {"statistic": "text_len"}), call("rows", {"statistic": "text_len", "bucket": "low"}),
-        proposals({**suggestion(opened), "evidence": [f"{0:016x}"]}),
+        proposals({**suggestion(opened), "cites": [f"{0:016x}"]}),
     ]  # fmt: skip
     with serving(*looks) as server:
         assert proposer(opened, server.url, monkeypatch, tries=1).propose(opened, 1) == []
@@ -222,11 +222,11 @@ def test_a_summary_is_taken_where_the_briefing_bears_it_out(opened: OpenStudy, m
     outcome.analyse(opened, "probe")
     template = insights(opened)["probe"]
     assert template
-    assert all(s.evidence and s.by == "template" for s in template)
+    assert all(s.cites and s.by == "template" for s in template)
     sentences = [
-        {"text": f"{leader.label} leads with {leader.effect.change:+.1f} %.", "evidence": [leader.pool.id]},
-        {"text": "Everything doubled: +123.4 %.", "evidence": [leader.pool.id]},
-        {"text": "An id from nowhere.", "evidence": ["0123456789ab"]},
+        {"text": f"{leader.label} leads with {leader.effect.change:+.1f} %.", "cites": [leader.pool.id]},
+        {"text": "Everything doubled: +123.4 %.", "cites": [leader.pool.id]},
+        {"text": "An id from nowhere.", "cites": ["0123456789ab"]},
     ]
     with serving(call("Summary", {"sentences": sentences})) as server:
         outcome.summarise(opened, "probe", proposer(opened, server.url, monkeypatch))
@@ -244,7 +244,7 @@ def test_a_summary_is_taken_where_the_briefing_bears_it_out(opened: OpenStudy, m
 )
 def test_numbers_are_those_of_the_briefing_at_their_precision(said: str, good: bool) -> None:
     briefing = "aabbccddeeff x: +3.14 % over 2 seeds"
-    assert grounded(Statement(text=said, evidence=["aabbccddeeff"]), briefing) is good
+    assert grounded(Statement(text=said, cites=["aabbccddeeff"]), briefing) is good
 
 
 def test_nothing_of_a_model_runs_without_a_decision(opened: OpenStudy, monkeypatch: pytest.MonkeyPatch) -> None:

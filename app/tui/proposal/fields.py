@@ -150,9 +150,9 @@ def fields(content: Row, choices: Row, changes: dict[str, float | None]) -> Iter
         value = content.get(name)
         entry = Input(_written(value), placeholder=hint, id=name, compact=True)
         yield Field(name, name, entry, "number" if name == "expected" else "text")
-    ids = " ".join(map(str, content.get("evidence") or ()))
-    entry = Input(ids, placeholder="ids of pools, trials or proposals it rests on", id="evidence", compact=True)
-    yield Field("evidence", "evidence", entry, "ids")
+    ids = " ".join(map(str, content.get("cites") or ()))
+    entry = Input(ids, placeholder="ids of pools, trials or proposals it rests on", id="cites", compact=True)
+    yield Field("cites", "cites", entry, "ids")
 
 
 def _widget(part: Row, value: Any, choices: Row, changes: dict[str, float | None]) -> Widget:

@@ -209,9 +209,9 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
         """What the study says of a valid suggestion."""
         same = self.old is not None and told.get("id") == self.old
         self.refused = "nothing is changed yet" if same else told["problem"]
-        if self.refused.startswith("evidence") and not self._as_yaml:
+        if self.refused.startswith("cites") and not self._as_yaml:
             for field in self.parts:
-                if field.path == "evidence":
+                if field.path == "cites":
                     field.say(self.refused)
         if not self.refused:
             cost = (
@@ -274,7 +274,7 @@ def fits(content: Any) -> bool:
     experiment = content.get("experiment") if isinstance(content, dict) else None
     if not isinstance(experiment, dict) or not isinstance(experiment.get("kind"), str):
         return False
-    slices, prompts, evidence = experiment.get("slices") or [], experiment.get("prompts") or [], content.get("evidence")
+    slices, prompts, evidence = experiment.get("slices") or [], experiment.get("prompts") or [], content.get("cites")
     if not all(isinstance(part, list | tuple) for part in (slices, prompts, evidence or [])):
         return False
     texts = [experiment.get(name) for name in ("pool", "arms")]

@@ -49,8 +49,8 @@ def detail(p: Row, s: Snapshot, best: Row | None) -> Text:
     if content.get("seeds"):
         text.append(f"seeds {', '.join(map(str, content['seeds']))}\n", "faint")
     text.append(f"the gate: {printable(content.get('gate', ''))}\n", "faint")
-    if content.get("evidence"):
-        text.append(f"rests on {', '.join(content['evidence'])}\n", "faint")
+    if content.get("cites"):
+        text.append(f"rests on {', '.join(content['cites'])}\n", "faint")
     return text.append(f"if rejected: {one_line(str(content.get('fallback', '')))}\n", "faint")
 
 

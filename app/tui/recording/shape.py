@@ -138,7 +138,7 @@ class Sentence(TypedDict):
     """One statement on a stage."""
 
     text: Str
-    evidence: list[Str]
+    cites: list[Str]
     by: Str
 
 

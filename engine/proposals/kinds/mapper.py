@@ -14,7 +14,7 @@ from engine.proposals.arms import control, kind_of, request
 from engine.proposals.gate import mappers_problem
 from engine.proposals.kinds.contract import Drafted, FormField, Kind, Refused
 from engine.records.experiment import Experiment, Id, Name
-from engine.records.pool import Rewrite
+from engine.records.pool import MapperStep
 from engine.study.opened import OpenStudy, last_rung
 
 MAPPERS_MOST = 4
@@ -55,7 +55,7 @@ class MapperKind(Kind[Mapper]):
             base, name = stored.pool, stored.label
         if len(base.mappers) >= MAPPERS_MOST:
             raise Refused(f"pool {base.id} has {len(base.mappers)} mappers; a pool may have {MAPPERS_MOST}")
-        step = Rewrite(experiment.op, tuple(sorted(experiment.params.items())))
+        step = MapperStep(experiment.op, tuple(sorted(experiment.params.items())))
         if problem := mappers_problem(opened, (step,)):
             raise Refused(problem)
         step = replace(step, weights=weights_of(experiment.op, dict(experiment.params), opened.folder))

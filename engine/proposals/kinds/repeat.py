@@ -77,7 +77,7 @@ def repeat(opened: OpenStudy, ranked: Sequence[Ranked], best: Ranked, rate: int)
     return Proposal(
         origin="paper", kind="repeat", stage="scale",
         pools=tuple(p.model_copy(update={"samples": samples}) for p in pools),
-        seeds=tuple(range(opened.study.scale.seeds)), evidence=(best.pool.id,), expected=best.effect.change,
+        seeds=tuple(range(opened.study.scale.seeds)), cites=(best.pool.id,), expected=best.effect.change,
         reason=f"{best.label}: repeat ×{rate}, or add lower-ranked rows, at {samples} trained samples",
         fallback="the recipe is used without repetition",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Kind `scale`: a recipe on another model, other data or another amount of training."""
+"""Kind `transfer`: a recipe on another model, other data or another amount of training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from engine.data.catalogue import inside
-from engine.evidence.transfer import STAGE, ScalingLaw, Transfer, scaling_law
+from engine.evidence.transfer import STAGE, ScalingLaw, TransferRun, scaling_law
 from engine.journal import pools, proposals
 from engine.proposals.arms import control, kind_of, request
 from engine.proposals.kinds.contract import Drafted, FormField, Kind, Refused
@@ -21,30 +21,30 @@ from engine.study.variants import elsewhere
 from engine.study.view import StudyView
 
 
-class Scale(Experiment):
+class Transfer(Experiment):
     """A pool against the control on another model, on other data inside the study's folder, or trained for longer.
 
     compute: times the study's epochs (Sections 4.4 and 4.5).
     """
 
     place = 70
-    kind: Literal["scale"]
+    kind: Literal["transfer"]
     pool: Id
     preset: Annotated[str, Field(pattern=r"^[a-z][a-z0-9._-]{0,63}$")] | None = None
     dataset: Annotated[str, Field(max_length=300)] | None = None
     compute: Annotated[float, Field(ge=1 / 64, le=64, allow_inf_nan=False)] = 1.0
 
     @model_validator(mode="after")
-    def _differs(self) -> Scale:
+    def _differs(self) -> Transfer:
         if self.preset is None and self.dataset is None and self.compute == 1:
             raise ValueError("name a preset, a dataset, or a compute other than 1")
         return self
 
 
-class TransferKind(Kind[Scale]):
+class TransferKind(Kind[Transfer]):
     """A recipe elsewhere."""
 
-    schema = Scale
+    schema = Transfer
     form = (
         FormField("pool", "pool"),
         FormField("preset", hint="a larger model"),
@@ -54,15 +54,15 @@ class TransferKind(Kind[Scale]):
     fields = "`pool`; `preset`, `dataset` or `compute` (1/64 … 64 times the study's epochs)"
     asks = (
         "a bucket or combination against the control on another model, on other data, or trained for longer "
-        "([scaling.md](transfer.md))"
+        "([transfer.md](transfer.md))"
     )
 
-    def check(self, opened: OpenStudy, experiment: Scale) -> None:
+    def check(self, opened: OpenStudy, experiment: Transfer) -> None:
         """Data inside the study's folder only."""
         if experiment.dataset is not None:
             inside(opened.folder, experiment.dataset)
 
-    def draft(self, opened: OpenStudy, experiment: Scale) -> Drafted:
+    def draft(self, opened: OpenStudy, experiment: Transfer) -> Drafted:
         """A recipe and the control on fresh seeds, on another model, dataset or amount of training."""
         stored = pools.get(opened.store, experiment.pool)
         if stored is None or stored.kind not in ("single", "combination"):
@@ -81,7 +81,7 @@ class TransferKind(Kind[Scale]):
         ]
         return Drafted(STAGE, arms, tuple(FRESH + seed for seed in range(opened.study.confirm.seeds)))
 
-    def where(self, opened: OpenStudy, experiment: Scale) -> OpenStudy:
+    def where(self, opened: OpenStudy, experiment: Transfer) -> OpenStudy:
         """On the other model or data."""
         return elsewhere(opened, experiment.preset, experiment.dataset)
 
@@ -91,7 +91,7 @@ KINDS = (TransferKind(),)
 
 def approved(view: StudyView) -> list[StoredProposal]:
     """The approved proposals of the kind in the study's cycles, oldest first."""
-    return proposals.approved_of_kind(view.store, view.root, "scale")
+    return proposals.approved_of_kind(view.store, view.root, "transfer")
 
 
 def scaling(view: StudyView) -> ScalingLaw | None:
@@ -99,11 +99,11 @@ def scaling(view: StudyView) -> ScalingLaw | None:
     return scaling_law(view, [_transfer(view, row) for row in approved(view)])
 
 
-def _transfer(view: StudyView, row: StoredProposal) -> Transfer:
+def _transfer(view: StudyView, row: StoredProposal) -> TransferRun:
     proposal = row.proposal
-    assert proposal.suggestion is not None and isinstance(proposal.suggestion.experiment, Scale)
+    assert proposal.suggestion is not None and isinstance(proposal.suggestion.experiment, Transfer)
     experiment, control = proposal.suggestion.experiment, proposal.pools[0]
-    return Transfer(
+    return TransferRun(
         row.id, experiment.pool, proposal.pools[-1].label, experiment.preset or view.study.model.preset,
         experiment.dataset or view.study.dataset.path, experiment.compute, control.samples, control.to_pool().size,
     )  # fmt: skip

@@ -128,12 +128,12 @@ def good(probed: Tiny) -> dict[str, Any]:
     ((pool,),) = query(probed.study, "SELECT id FROM pools WHERE label = 'text_len low'")
     slices = [{"statistic": "text_len", "bucket": "low"}, {"statistic": "num_words", "low": 1, "high": 14}]
     experiment = {"kind": "combine", "slices": slices}
-    return {"experiment": experiment, "reason": "both help", "evidence": [pool]}
+    return {"experiment": experiment, "reason": "both help", "cites": [pool]}
 
 
 def test_a_model_is_asked_and_a_script_decides(probed: Tiny) -> None:
     study = probed.study
-    other = {**good(probed), "experiment": {"kind": "seeds", "pool": good(probed)["evidence"][0], "seeds": 1}}
+    other = {**good(probed), "experiment": {"kind": "seeds", "pool": good(probed)["cites"][0], "seeds": 1}}
     with serving(call("Proposals", {"proposals": [good(probed), other]})) as server:
         done = model(probed, server.url, "propose", study, "--by", "model", "--n", "2", "--json")
     assert done.returncode == 0, done.stderr

@@ -99,7 +99,7 @@ def _proposal(n: int, origin: str, kind: str, status: str, reason: str, places: 
               "pool": _content(BOARD[p]["label"])} for p in places]  # fmt: skip
     content = {
         "version": 1, "origin": origin, "kind": kind, "stage": "combine", "pools": pools, "seeds": [0, 1],
-        "reason": reason, "evidence": [BOARD[p]["pool"] for p in places], "expected": None, "suggestion": None,
+        "reason": reason, "cites": [BOARD[p]["pool"] for p in places], "expected": None, "suggestion": None,
         "parent": None, "fallback": "the stage goes on without it", "gate": "allowed: 12 s of device time", **more,
     }  # fmt: skip
     return {
@@ -178,8 +178,8 @@ SNAPSHOT = Snapshot(
     decisions=DECISIONS,
     events=EVENTS,
     insights={
-        "probe": [{"text": "Little repetition of characters helps most: +24.1 %.", "evidence": [_id(2)]}],
-        "combine": [{"text": "Repetition and words together beat each alone.", "evidence": [_id(1)]}],
+        "probe": [{"text": "Little repetition of characters helps most: +24.1 %.", "cites": [_id(2)]}],
+        "combine": [{"text": "Repetition and words together beat each alone.", "cites": [_id(1)]}],
     },
     results={
         "recipe": {**BOARD[0], "samples": 4800, "repetition": 2, "kept": 2310, "rows": 12000},

@@ -22,14 +22,14 @@ from engine.base.paths import ENTRY
 from engine.data.apply_recipe import apply_recipe
 from engine.data.catalogue import check_mapper
 from engine.data.dataset import Dataset
-from engine.data.mappers import Rewriting, _rewrite_chunk, failures
+from engine.data.mappers import MapperRun, _map_chunk, failures
 from engine.data.recipes import read_recipe, recipe_yaml
-from engine.records.pool import Pool, Rewrite, pool_from_json
+from engine.records.pool import MapperStep, Pool, pool_from_json
 from engine.settings.data import DatasetSection
 from tests.conftest import make_rows, write_jsonl
 from tests.engine.data.tiny_mappers import captioner, diffuser
 
-TAGS = Rewrite("remove_specific_chars_mapper", (("chars_to_remove", "<>/"),))
+TAGS = MapperStep("remove_specific_chars_mapper", (("chars_to_remove", "<>/"),))
 
 
 def written(folder: Path, texts: Sequence[str]) -> Dataset:
@@ -39,11 +39,11 @@ def written(folder: Path, texts: Sequence[str]) -> Dataset:
     return Dataset(file, DatasetSection(path="rows.jsonl", text="text", images="images", id="id"))
 
 
-def rewriting(data: Dataset, *mappers: Rewrite) -> Rewriting:
-    return Rewriting(data, data.path.parent, mappers, data.path.parent, data.path.parent / "cache")
+def rewriting(data: Dataset, *mappers: MapperStep) -> MapperRun:
+    return MapperRun(data, data.path.parent, mappers, data.path.parent, data.path.parent / "cache")
 
 
-def run(work: Rewriting, rows: Sequence[int], workers: int = 1) -> int:
+def run(work: MapperRun, rows: Sequence[int], workers: int = 1) -> int:
     """How many rows were rewritten."""
     return sum(n for _, n, _ in work.run(np.asarray(rows, np.int64), workers))
 
@@ -51,7 +51,7 @@ def run(work: Rewriting, rows: Sequence[int], workers: int = 1) -> int:
 def test_a_pool_without_mappers_keeps_its_id_and_one_with_them_survives_json() -> None:
     plain, mapped = (
         Pool(size=9),
-        Pool(size=9, mappers=(Rewrite("image_captioning_mapper", (("caption_num", 2),), "a"),)),
+        Pool(size=9, mappers=(MapperStep("image_captioning_mapper", (("caption_num", 2),), "a"),)),
     )
     assert plain.id == "edca61c18557" and "mappers" not in plain.to_json()
     assert pool_from_json(json.loads(json.dumps(mapped.to_json()))) == mapped
@@ -60,7 +60,7 @@ def test_a_pool_without_mappers_keeps_its_id_and_one_with_them_survives_json() -
 
 def test_text_mappers_run_one_after_the_other_and_only_on_the_rows_asked_for(tmp_path: Path) -> None:
     data = written(tmp_path, ["<red> a@b.com", "<blue>", "green", "</>"])
-    work, rows = rewriting(data, TAGS, Rewrite("clean_email_mapper")), np.array([0, 2, 3])
+    work, rows = rewriting(data, TAGS, MapperStep("clean_email_mapper")), np.array([0, 2, 3])
     assert run(work, rows) == 3 and run(work, rows) == 0
     found = work.dataset(rows)
     read = found.reader.read(0, 4)
@@ -87,20 +87,20 @@ def test_a_growing_set_of_rows_is_another_dataset_and_computes_what_is_new_only(
 def test_captions_are_made_of_images_alike_in_any_order(tmp_path: Path) -> None:
     data = written(tmp_path, ["old words"] * 3)
     model = captioner(tmp_path / "blip")
-    step = Rewrite("image_captioning_mapper", (("hf_img2seq", model.name),))
+    step = MapperStep("image_captioning_mapper", (("hf_img2seq", model.name),))
     work = rewriting(data, step)
     assert run(work, [0, 1, 2]) == 3
     made = [work.results(0)[n] for n in range(3)]
     assert all(m["kept"] is None and m["images"] is None for m in made), made
     assert all("old" not in m["text"] and "__dj__" not in m["text"] for m in made)
-    again = Rewriting(data, tmp_path, (step,), tmp_path, tmp_path / "again")
+    again = MapperRun(data, tmp_path, (step,), tmp_path, tmp_path / "again")
     assert run(again, [2]) == 1 and again.results(0)[2] == made[2]
 
 
 def test_images_are_drawn_anew_from_their_captions(tmp_path: Path) -> None:
     data = written(tmp_path, ["a red thing", "a blue thing"])
     model = diffuser(tmp_path / "sd")
-    step = Rewrite("image_diffusion_mapper", (("hf_diffusion", model.name), ("strength", 0.04)))
+    step = MapperStep("image_diffusion_mapper", (("hf_diffusion", model.name), ("strength", 0.04)))
     work = rewriting(data, step)
     assert run(work, [0]) == 1 and work.results(0)[0]["kept"] is None, work.results(0)
     row, left = work.dataset(np.array([0])).reader.read(0, 2)
@@ -149,7 +149,7 @@ def test_a_row_that_a_mapper_cannot_read_stays_and_is_counted(tmp_path: Path) ->
     data = written(tmp_path, ["one", "two"])
     (tmp_path / "images" / "0001.png").write_bytes(b"no image")
     model = captioner(tmp_path / "blip")
-    work = rewriting(data, Rewrite("image_captioning_mapper", (("hf_img2seq", model.name),)))
+    work = rewriting(data, MapperStep("image_captioning_mapper", (("hf_img2seq", model.name),)))
     run(work, [0, 1])
     assert work.results(0)[1]["text"] is None and sum(work.summary(np.array([0, 1])).kept.values()) == 1
 
@@ -161,14 +161,14 @@ def test_a_failure_without_a_message_counts_and_a_text_that_a_mapper_empties_doe
         raise MemoryError
 
     data, rows = written(tmp_path, ["one", "two"]), np.array([0, 1])
-    emptied = rewriting(data, Rewrite("remove_specific_chars_mapper", (("chars_to_remove", "onetw"),)))
+    emptied = rewriting(data, MapperStep("remove_specific_chars_mapper", (("chars_to_remove", "onetw"),)))
     run(emptied, [0, 1])
     told = emptied.summary(rows)
     assert (sum(told.kept.values()), failures(told)) == (2, 0)
     monkeypatch.setattr("engine.data.mappers._mapped", broken)
     (tmp_path / "other").mkdir()
     work = replace(emptied, folder=tmp_path / "other")
-    _rewrite_chunk((work, 0, [0, 1], 0))
+    _map_chunk((work, 0, [0, 1], 0))
     assert failures(work.summary(rows)) == 2
 
 
@@ -204,7 +204,7 @@ def test_a_recipe_with_mappers_is_applied_by_djsb_and_by_data_juicer_itself(tmp_
 
 def test_new_images_of_an_applied_recipe_lie_beside_its_output(tmp_path: Path) -> None:
     data = written(tmp_path, ["a red thing"])
-    step = Rewrite("image_diffusion_mapper", (("hf_diffusion", "sd"), ("strength", 0.04)))
+    step = MapperStep("image_diffusion_mapper", (("hf_diffusion", "sd"), ("strength", 0.04)))
     diffuser(tmp_path / "sd")
     text = recipe_yaml((), data.fields, name="mapped", mappers=(step,), root=tmp_path)
     assert yaml.safe_load(text)["process"][0]["image_diffusion_mapper"]["caption_key"] == "text"

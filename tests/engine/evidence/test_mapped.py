@@ -88,7 +88,7 @@ def test_it_is_evidence_against_the_same_rows_with_paired_seeds_and_the_rewritin
         told = {r.label: r for r in judged(opened)}["all rows → remove_specific_chars_mapper(chars_to_remove=aeo)"]
         assert told.against == "all rows" and told.rewritten is not None and told.rewritten.changed > 0
         assert all(m.effect.change for m in candidates(opened))
-    assert rows(mapped.study, "SELECT 1 FROM costs WHERE kind = 'rewrite' AND seconds > 0")
+    assert rows(mapped.study, "SELECT 1 FROM costs WHERE kind = 'mapper' AND seconds > 0")
 
 
 def test_it_is_shown_before_and_after_and_its_recipe_can_be_applied(mapped: Tiny, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_the_probe_names_what_helps_hurts_and_says_the_same(monkeypatch: pytest.
     assert "1 of 3 pools is worse than the control: a high." in text
     assert "b and a say much the same of a row (Pearson's r = 0.90)." in text
     ids = {r.pool.id for r in board}
-    assert all(s.evidence and set(s.evidence) <= ids for s in found)
+    assert all(s.cites and set(s.cites) <= ids for s in found)
 
 
 def test_where_nothing_is_told_apart_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_repeating_stands_beside_adding_rows(monkeypatch: pytest.MonkeyPatch) ->
     (one,) = told(monkeypatch, "scale", [repeated, added])
     assert one.text.startswith("a ×2 at 200 trained samples: +5.0 %")
     assert "adding lower-ranked rows instead: +3.0 %" in one.text
-    assert set(one.evidence) == {repeated.pool.id, added.pool.id}
+    assert set(one.cites) == {repeated.pool.id, added.pool.id}
 
 
 def test_the_confirmation_says_its_verdict(monkeypatch: pytest.MonkeyPatch) -> None:

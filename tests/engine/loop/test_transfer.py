@@ -24,9 +24,9 @@ def one(two_cycles: Tiny, tmp_path: Path) -> Tiny:
 
 
 def suggest(tiny: Tiny, pool: str, **wanted: Any) -> Row:
-    """What has become of a person's proposal of kind scale."""
+    """What has become of a person's proposal of kind transfer."""
     file = tiny.root / "wanted.json"
-    file.write_text(json.dumps({"experiment": {"kind": "scale", "pool": pool, **wanted}, "reason": "does it hold?"}))
+    file.write_text(json.dumps({"experiment": {"kind": "transfer", "pool": pool, **wanted}, "reason": "does it hold?"}))
     done = run_djsb("propose", tiny.study, "--by", "person", "--from", file, "--json")
     assert done.returncode == 0, done.stderr
     found: Row = json.loads(done.stdout)["proposals"][0]
@@ -89,7 +89,7 @@ def test_what_cannot_be_scaled_to_is_refused(one: Tiny, wanted: Row, reason: str
 
 def test_a_point_without_a_difference_is_not_valid(one: Tiny) -> None:
     file = one.root / "wanted.json"
-    file.write_text(json.dumps({"experiment": {"kind": "scale", "pool": best(one)}, "reason": "?"}))
+    file.write_text(json.dumps({"experiment": {"kind": "transfer", "pool": best(one)}, "reason": "?"}))
     done = run_djsb("propose", one.study, "--by", "person", "--from", file)
     assert done.returncode == 1
     assert "name a preset, a dataset, or a compute" in done.stderr

@@ -23,7 +23,7 @@ from engine.study.opened import OpenStudy
 
 def queue(opened: OpenStudy, origin: Origin = "model", **experiment: Any) -> str:
     """Queue a suggestion; its id."""
-    content = {"experiment": experiment, "reason": "a test", "evidence": [rank(opened)[0].pool.id]}
+    content = {"experiment": experiment, "reason": "a test", "cites": [rank(opened)[0].pool.id]}
     key, status, reason = suggest(opened, Suggestion.model_validate(content), origin, Accounts(opened, 3600.0))
     assert status == "queued", reason
     return key
@@ -116,12 +116,12 @@ def test_bounds_agree_with_the_buckets_they_lie_in(opened: OpenStudy) -> None:
         assert (found is None) == (sign > 0)
 
 
-@pytest.mark.parametrize("evidence", [[], ["0123456789ab"]])
-def test_a_model_that_asks_for_what_a_person_has_queued_changes_nothing(opened: OpenStudy, evidence: list[str]) -> None:
+@pytest.mark.parametrize("cites", [[], ["0123456789ab"]])
+def test_a_model_that_asks_for_what_a_person_has_queued_changes_nothing(opened: OpenStudy, cites: list[str]) -> None:
     pool = rank(opened)[0].pool.id
     key = queue(opened, "person", kind="seeds", pool=pool, seeds=1)
     before = opened.store.one("SELECT * FROM proposals WHERE id = ?", (key,))
-    again = {"experiment": {"kind": "seeds", "pool": pool, "seeds": 1}, "reason": "mine", "evidence": evidence}
+    again = {"experiment": {"kind": "seeds", "pool": pool, "seeds": 1}, "reason": "mine", "cites": cites}
     found = suggest(opened, Suggestion.model_validate(again), "model", Accounts(opened, 3600.0))
     assert found == (key, "queued", "the same was asked for by person and waits")
     assert opened.store.one("SELECT * FROM proposals WHERE id = ?", (key,)) == before

@@ -67,7 +67,7 @@ def test_combinations_are_the_lattice_of_the_best_at_one_size(opened: OpenStudy)
     labels = [p.label for p in first.pools]
     assert "text_len low + num_words low" in labels
     assert all("high" not in label for label in labels if label != "control")
-    assert first.evidence
+    assert first.cites
 
 
 def test_no_combination_without_a_second_slice_that_helps(opened: OpenStudy) -> None:

@@ -120,7 +120,7 @@ def _recorded(at: Chat, seen: list[str]) -> Any:
 async def test_what_is_to_be_tried_waits_and_is_one_key_away(probed: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     ((pool,),) = query(probed.study, "SELECT id FROM pools WHERE label = 'text_len low'")
     parts = [{"statistic": "text_len", "bucket": "low"}, {"statistic": "num_words", "low": 1, "high": 14}]
-    wanted = {"experiment": {"kind": "combine", "slices": parts}, "reason": "both do well", "evidence": [pool]}
+    wanted = {"experiment": {"kind": "combine", "slices": parts}, "reason": "both do well", "cites": [pool]}
     app = DjsbApp(probed.study)
     with serving(call("suggest", {"suggestion": wanted}), text("Queued."), text("Yes.")) as server:
         reached(monkeypatch, server.url)

@@ -95,16 +95,14 @@ async def test_a_proposal_is_written_in_the_form_and_queued(probed: Tiny) -> Non
         at.query_one("#evidence", Input).value = "zz"
         at.query_one("#reason", Input).value = "short captions with few words"
         await until(pilot, lambda: "is no place among the values" in two.problem, "a problem")
-        await until(pilot, lambda: "'zz' is no id" in field(at, "evidence").problem, "a problem")
+        await until(pilot, lambda: "'zz' is no id" in field(at, "cites").problem, "a problem")
         await until(pilot, lambda: field(at, "reason").problem == "", "no problem")
         assert accept(at).disabled
         await pilot.press("ctrl+s")
         assert isinstance(app.screen, ProposalForm), "an invalid suggestion was taken"
         two.query_one(".low", Input).value = "1"
         at.query_one("#evidence", Input).value = "0123456789ab"
-        await until(
-            pilot, lambda: "no such pool" in field(at, "evidence").problem, "what the gate says of the evidence"
-        )
+        await until(pilot, lambda: "no such pool" in field(at, "cites").problem, "what the gate says of the evidence")
         assert accept(at).disabled
         at.query_one("#evidence", Input).value = ""
         await until(pilot, lambda: "passes the gate" in verdict(at), "the gate's word")
