@@ -94,7 +94,7 @@ def test_a_study_learns_what_its_control_thinks_and_the_next_cycle_cuts_by_it(ti
         control = opened.store.one("SELECT t.*, p.kind FROM trials t JOIN pools p ON p.id = t.pool WHERE t.id = ?",
                                    (told.trial,))  # fmt: skip
         assert (control["kind"], control["seed"], control["state"]) == ("control", 0, "COMPLETE")
-        (cost,) = opened.store.query("SELECT * FROM costs WHERE kind = 'feedback'")
+        (cost,) = opened.store.query("SELECT * FROM costs WHERE kind = 'model_scores'")
         assert cost["seconds"] > 0
         assert not [c for c in opened.cuts if c.slice.op == FEEDBACK]  # this cycle's probe had ended
         pool = draft(opened, bucket("model_similarity"), "person").pools[-1].to_pool()

@@ -56,7 +56,7 @@ async def opened(pilot: Pilot[Any], app: DjsbApp) -> Proposals:
 async def form(pilot: Pilot[Any], app: DjsbApp, key: str) -> ProposalForm:
     """Open the form and wait for its fields."""
     await pilot.press(key)
-    await until(pilot, lambda: isinstance(app.screen, ProposalForm) and app.screen.query("#evidence"), "the form")
+    await until(pilot, lambda: isinstance(app.screen, ProposalForm) and app.screen.query("#cites"), "the form")
     assert isinstance(app.screen, ProposalForm)
     return app.screen
 
@@ -92,7 +92,7 @@ async def test_a_proposal_is_written_in_the_form_and_queued(probed: Tiny) -> Non
         one.query_one(".bucket", Select).value = "low"
         two.query_one(".bucket", Select).value = "bounds"
         two.query_one(".low", Input).value = "x"
-        at.query_one("#evidence", Input).value = "zz"
+        at.query_one("#cites", Input).value = "zz"
         at.query_one("#reason", Input).value = "short captions with few words"
         await until(pilot, lambda: "is no place among the values" in two.problem, "a problem")
         await until(pilot, lambda: "'zz' is no id" in field(at, "cites").problem, "a problem")
@@ -101,10 +101,10 @@ async def test_a_proposal_is_written_in_the_form_and_queued(probed: Tiny) -> Non
         await pilot.press("ctrl+s")
         assert isinstance(app.screen, ProposalForm), "an invalid suggestion was taken"
         two.query_one(".low", Input).value = "1"
-        at.query_one("#evidence", Input).value = "0123456789ab"
+        at.query_one("#cites", Input).value = "0123456789ab"
         await until(pilot, lambda: "no such pool" in field(at, "cites").problem, "what the gate says of the evidence")
         assert accept(at).disabled
-        at.query_one("#evidence", Input).value = ""
+        at.query_one("#cites", Input).value = ""
         await until(pilot, lambda: "passes the gate" in verdict(at), "the gate's word")
         assert "text_len low + num_words 1…" in verdict(at)
         assert not accept(at).disabled
