@@ -9,6 +9,7 @@ from app.text.printable import say
 from engine.base.errors import DjsbError
 from engine.journal import caches
 from engine.journal.store import Row
+from engine.review.guard import check_guard
 from engine.study.lock import EngineLock
 from engine.study.opened import Notice, OpenStudy, open_study
 from engine.tasks.contract import Remarks
@@ -21,6 +22,10 @@ def check(folder: Path, workers: int | None, notice: Notice) -> Row:
     found: Row = {"problems": [], "findings": [], "bad_rows": [], "duplicates": [], "ops": [], "left_out": []}
     opened = open_study(folder, workers, notice)
     with opened.store, EngineLock(opened.state):
+        try:
+            check_guard(opened.study)
+        except DjsbError as error:
+            found["problems"].append(str(error))
         _check_rows(opened, found, "data")
         if opened.has_evaluation_rows:
             _check_rows(opened, found, "evaluation")

@@ -17,6 +17,7 @@ from engine.loop.stage import Policy, run_stage
 from engine.loop.transfer import run_transfers
 from engine.proposals.queue import record_cuts
 from engine.review.decisions import waiting_proposals
+from engine.review.guard import check_guard
 from engine.runner.scheduler import Scheduler, scheduler
 from engine.search.contract import Adviser
 from engine.settings.study import STAGES
@@ -53,6 +54,7 @@ def run_loop(
     and a summary after each stage.
     Raises: Awaited when proposals wait for a person; BudgetError, LockedError and others.
     """
+    check_guard(opened.study)
     limit = parse_budget(budget or opened.study.budget)
     policy = Policy(approve or opened.study.approve, guard=approve == "auto")
     whole = until == STAGES[-1]

@@ -10,7 +10,14 @@ from engine.journal import decisions, events, proposals
 from engine.proposals.kinds.registry import KINDS
 from engine.records.proposal import StoredProposal
 from engine.review.decisions import AUTO, decide, undone
+from engine.settings.study import Study
 from engine.study.opened import OpenStudy
+
+
+def check_guard(study: Study) -> None:
+    """Raises: StudyError when `guard.kinds` names a kind of experiment that there is none of."""
+    if unknown := set(study.guard.kinds) - set(KINDS):
+        raise StudyError(f"guard.kinds: there is no kind {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
 
 
 def apply_guard(opened: OpenStudy, wanted: bool) -> list[str]:
@@ -22,8 +29,6 @@ def apply_guard(opened: OpenStudy, wanted: bool) -> list[str]:
     guard = opened.study.guard
     if not (wanted or guard.approve == "auto"):
         return []
-    if unknown := set(guard.kinds) - set(KINDS):
-        raise StudyError(f"guard.kinds: there is no kind {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
     approved = []
     for stored in proposals.of_setup(opened.store, opened.setup, ["queued"]):
         if stored.origin != "model":

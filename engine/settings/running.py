@@ -51,6 +51,11 @@ class GuardSection(Section):
     cost_per_day: str | None = Field("2gpu-hours", description="device time of all in 24 hours; null: any")
     paper_agrees: bool = Field(True, description="only if the paper's procedure would ask for it as well")
 
+    @field_validator("kinds")
+    @classmethod
+    def _reads_the_retired_kind(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple("transfer" if kind == "scale" else kind for kind in kinds)
+
     @field_validator("cost", "cost_per_day")
     @classmethod
     def _is_amount(cls, amount: str | None) -> str | None:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from app.text.suggestion_file import read_suggestion
+from engine.proposals.kinds import registry
 from tests.agent.conftest import KEY
 from tests.agent.server import Raw, call, serving, text
 from tests.conftest import Tiny, run_djsb, the_error
@@ -189,3 +191,13 @@ def test_chat_answers_and_names_ids_that_are_not_there(probed: Tiny) -> None:
 
 def test_a_study_without_pools_says_what_to_run(tiny: Tiny) -> None:
     assert "djsb pools" in the_error(run_djsb("propose", tiny.study))
+
+
+def test_a_suggestion_in_retired_words_is_read_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text("{experiment: {kind: scale, pool: 3ecca1f06ba0, compute: 2}, reason: r, evidence: [3ecca1f06ba0]}")
+    content = registry.read_suggestion(read_suggestion(file))
+    assert content.experiment.kind == "transfer"
+    assert content.cites == ("3ecca1f06ba0",)
+    notes = capsys.readouterr().err
+    assert "`evidence` is called `cites` now" in notes and "`kind: scale` is called `kind: transfer` now" in notes

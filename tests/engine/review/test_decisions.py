@@ -15,7 +15,7 @@ from engine.proposals.suggest import suggest
 from engine.records.experiment import Suggestion
 from engine.records.proposal import Origin
 from engine.review import decisions
-from engine.review.guard import apply_guard
+from engine.review.guard import apply_guard, check_guard
 from engine.runner.accounts import Accounts
 from engine.settings.running import GuardSection
 from engine.study.opened import OpenStudy
@@ -101,6 +101,15 @@ def test_the_papers_procedure_may_have_to_agree(opened: OpenStudy) -> None:
     }
     assert "not among the best" in told[bad]
     assert "not one of the best recipes" in told[repeated]
+
+
+def test_the_guard_may_name_kinds_that_there_are_only(opened: OpenStudy) -> None:
+    guard(opened, kinds=["combine", "scale"])
+    assert opened.study.guard.kinds == ("combine", "transfer")  # as the kind is called now
+    check_guard(opened.study)
+    guard(opened, kinds=["combine", "run"])
+    with pytest.raises(StudyError, match=r"guard\.kinds: there is no kind run; there are .*combine"):
+        run_loop(opened, until="probe", workers=1)
 
 
 def test_bounds_agree_with_the_buckets_they_lie_in(opened: OpenStudy) -> None:
