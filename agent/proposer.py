@@ -14,6 +14,7 @@ from agent.literature import all_papers
 from agent.prompts import prompt
 from engine.base.errors import DjsbError
 from engine.journal import proposals
+from engine.proposals.kinds.registry import briefs
 from engine.proposals.suggest import suggest
 from engine.records.experiment import Id, Suggestion
 from engine.records.proposal import Origin, Proposal
@@ -90,7 +91,7 @@ class ModelProposer:
     def _propose(self, opened: OpenStudy, n: int) -> list[Proposal]:
         from agent.question import Question, bulleted
 
-        question = Question(opened, self.settings, "propose", prompt("propose"), Proposals, self.stop)
+        question = Question(opened, self.settings, "propose", prompt("propose", kinds=briefs()), Proposals, self.stop)
         accounts, passed = Accounts(opened, self.limit), dict[str, Proposal]()
         text = prompt("briefing", n=n, briefing=write_briefing(opened, self.limit))
         for _ in range(self.settings.tries):

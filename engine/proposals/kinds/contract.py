@@ -52,13 +52,14 @@ class Kind(Protocol[E]):
     """One kind of experiment. A kind inherits what it does as most do.
 
     schema: its fields, and by `place` its row in lists. form: its fields for a person. fields, asks: its row in the
-    table of docs/guides/agent.md, as Markdown.
+    table of docs/guides/agent.md, as Markdown. brief: what a language model is told of it.
     """
 
     schema: type[E]
     form: tuple[FormField, ...]
     fields: str
     asks: str
+    brief: str
 
     def check(self, opened: OpenStudy, experiment: E) -> None:
         """Refuse what no study may run, before anything else is looked at. Raises: DjsbError."""

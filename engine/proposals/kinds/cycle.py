@@ -26,6 +26,7 @@ class CycleKind(Kind[Cycle]):
     form = (FormField("checkpoint", hint="a trial's id"),)
     fields = "`checkpoint`: a trial's id"
     asks = "a next cycle that goes on from this checkpoint ([cycles.md](cycles.md))"
+    brief = "a next cycle, which probes again from the kept checkpoint of a trial."
 
     def draft(self, opened: OpenStudy, experiment: Cycle) -> Drafted:
         """The first round of a next cycle: all buckets and the control, going on from a trial's checkpoint."""

@@ -37,6 +37,13 @@ class MapperKind(Kind[Mapper]):
     form = (FormField("op", hint="a mapper"), FormField("params", "yaml", "{name: value}"), FormField("pool", "pool"))
     fields = "`op`; `params`, `pool`"
     asks = "the pool's rows (or all) mapped, against the same rows as they are ([mappers.md](mappers.md))"
+    brief = (
+        "the rows of a pool (or, without `pool`, of all) mapped, against the same rows as they are. `op` is a"
+        " text mapper without parameters (clean_html_mapper, clean_links_mapper, clean_email_mapper, "
+        "fix_unicode_mapper, whitespace_normalization_mapper, punctuation_normalization_mapper), or "
+        "image_captioning_mapper or image_diffusion_mapper where the briefing shows that a model folder for "
+        "it was used before."
+    )
 
     def check(self, opened: OpenStudy, experiment: Mapper) -> None:
         """Only OPs and parameters of the catalogue."""

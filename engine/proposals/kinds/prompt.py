@@ -36,6 +36,7 @@ class PromptKind(Kind[Prompt]):
     asks = (
         "caption prompts on each cycle's checkpoint, without training; task `caption` only ([mappers.md](mappers.md))"
     )
+    brief = "1 to 16 new prompts that ask the trained checkpoints for captions; nothing is trained."
 
     def fits(self, task: Task) -> bool:
         """A task whose models answer a prompt."""

@@ -46,3 +46,8 @@ def read_suggestion(content: Any) -> Suggestion:
 def read_proposal(content: Mapping[str, Any]) -> Proposal:
     """The proposal in a stored content; the gate's notes are left aside. Raises: ValidationError."""
     return Proposal.model_validate({k: v for k, v in content.items() if k in Proposal.model_fields})
+
+
+def briefs() -> str:
+    """What a language model is told of each kind, a line each."""
+    return "\n".join(f"- {name}: {kind.brief}" for name, kind in KINDS.items())

@@ -39,6 +39,7 @@ class RepeatKind(Kind[Repeat]):
     )
     fields = "`pool`, `rate` (2 … 64), `arms`: `repeat`, `layers` or `both`"
     asks = "the pool repeated, lower-ranked rows added instead, the control: equal trained samples"
+    brief = "a pool's rows several times over, or lower-ranked rows added, at equal trained samples."
 
     def draft(self, opened: OpenStudy, experiment: Repeat) -> Drafted:
         ranked = rank(opened, ("single", "combination"), ("probe", "combine"))

@@ -31,6 +31,7 @@ class SeedsKind(Kind[Seeds]):
     form = (FormField("pool", "pool"), FormField("seeds", "number", "1 … 16 more"))
     fields = "`pool`, `seeds` (1 … 16)"
     asks = "more seeds of the pool and of the control, at the length that it has reached"
+    brief = "more seeds for a pool whose interval is wide and that may be among the best."
 
     def draft(self, opened: OpenStudy, experiment: Seeds) -> Drafted:
         """The next seeds of a pool at the longest training that it has, and of the control at the same."""

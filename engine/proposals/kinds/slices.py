@@ -56,6 +56,11 @@ class CombineKind(Kind[Combine]):
     form = (FormField("slices", "slices", start=({}, {})),)
     fields = "`slices`: 2 to 6 of `{statistic, bucket}` or `{statistic, low, high}` (low ≤ value < high)"
     asks = "rows that lie in all of them, and the control"
+    brief = (
+        "rows that lie in all of two to six intervals of different statistics. An interval is a bucket of the"
+        " study (low, mid, high) or has bounds of its own (low <= value < high). A bound is a value, or a "
+        'place among the values in quotes: "p10" for a percentile, "mean+1sd" for k sigmas from the mean.'
+    )
 
     def draft(self, opened: OpenStudy, experiment: Combine) -> Drafted:
         """At the size of the stage's other pools."""
@@ -78,6 +83,7 @@ class BucketKind(Kind[Bucket]):
     form = (FormField("slice", "slice", start={}),)
     fields = "`slice`: `{statistic, low, high}`, one bound may be left out"
     asks = "rows in these bounds, at the common size"
+    brief = "other bounds of one statistic than its buckets have."
 
     def draft(self, opened: OpenStudy, experiment: Bucket) -> Drafted:
         """At the common size."""

@@ -56,6 +56,10 @@ class TransferKind(Kind[Transfer]):
         "a bucket or combination against the control on another model, on other data, or trained for longer "
         "([transfer.md](transfer.md))"
     )
+    brief = (
+        "a bucket or combination against the control on another model (`preset`), on other data inside the "
+        "study's folder (`dataset`), or trained for longer (`compute`)."
+    )
 
     def check(self, opened: OpenStudy, experiment: Transfer) -> None:
         """Data inside the study's folder only."""

@@ -14,9 +14,9 @@ from agent.proposer import Proposals
 from app.tui.proposal.fields import empty, fields, problems
 from app.tui.reading.form_answers import choices, tried
 from engine.journal import proposals, trials
+from engine.loop.run import run_loop
 from engine.proposals import kinds
-from engine.proposals.kinds.registry import KINDS, declared, read_suggestion, runnable
-from engine.proposals.queue import ensure_trials
+from engine.proposals.kinds.registry import KINDS, briefs, declared, read_suggestion, runnable
 from engine.proposals.suggest import suggest
 from engine.records.experiment import SCHEMAS
 from engine.review.decisions import decide
@@ -48,6 +48,7 @@ class SmallerKind(Kind[Smaller]):
     form = (FormField("rows", "number", "rows of the control"),)
     fields = "`rows`"
     asks = "the control of so many rows"
+    brief = "the control of fewer rows."
 
     def draft(self, opened, experiment):
         pool = control(opened, experiment.rows)
@@ -77,7 +78,7 @@ def ninth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 ASKED: dict[str, Any] = {"experiment": {"kind": "smaller", "rows": 20}, "reason": "to see"}
 
 
-def test_it_is_drafted_gated_queued_and_approved(ninth: None, opened: OpenStudy) -> None:
+def test_it_is_drafted_gated_queued_approved_and_run(ninth: None, opened: OpenStudy) -> None:
     assert "smaller" in runnable(opened.task)
     accounts = Accounts(opened, 3600.0)
     key, status, reason = suggest(opened, read_suggestion(ASKED), "person", accounts)
@@ -85,8 +86,8 @@ def test_it_is_drafted_gated_queued_and_approved(ninth: None, opened: OpenStudy)
     decide(opened, key, "approve", "person a", "yes")
     (stored,) = proposals.by_ids(opened.store, [key])
     assert (stored.kind, stored.status) == ("smaller", "approved")
-    ensure_trials(opened, stored.proposal, key)
-    assert [t.label for t in trials.of_proposal(opened.store, key)] == ["20 rows"]
+    assert run_loop(opened, until="probe", workers=1).how == "done"
+    assert [(t.label, t.state) for t in trials.of_proposal(opened.store, key)] == [("20 rows", "COMPLETE")]
     again = suggest(opened, read_suggestion(ASKED), "person", accounts)
     assert again[1] == "refused" and "was asked for before" in again[2]
     too_many = {**ASKED, "experiment": {"kind": "smaller", "rows": 10**6}}
@@ -122,6 +123,7 @@ async def test_the_form_has_its_fields(ninth: None, opened: OpenStudy) -> None:
 def test_the_language_model_is_told_its_schema(ninth: None) -> None:
     schema = Proposals.model_json_schema()
     assert schema["$defs"]["Smaller"]["description"] == "The control at a smaller size."
+    assert "- smaller: the control of fewer rows." in briefs().splitlines()
     assert "smaller" in schema["$defs"]["Suggestion"]["properties"]["experiment"]["discriminator"]["mapping"]
 
 
