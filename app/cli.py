@@ -7,9 +7,8 @@ Exit codes: 0 done · 1 error · 2 wrong usage · 3 a decision is awaited · 4 t
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -35,62 +34,11 @@ Workers = Annotated[int | None, typer.Option("--workers", min=1, help="devices o
 HERE = Path()
 
 
-class Stage(StrEnum):
-    """Stages of the loop."""
-
-    probe = "probe"
-    combine = "combine"
-    scale = "scale"
-    confirm = "confirm"
-
-
-class Approve(StrEnum):
-    """What happens to proposals that pass the gate."""
-
-    auto = "auto"
-    hold = "hold"
-
-
-class Aggregate(StrEnum):
-    """How the changes of several metrics become one."""
-
-    mean_of_changes = "mean-of-changes"
-    change_of_means = "change-of-means"
-
-
-class Who(StrEnum):
-    """Proposers."""
-
-    paper = "paper"
-    race = "race"
-    model = "model"
-    person = "person"
-
-
-class Status(StrEnum):
-    """What has become of a proposal."""
-
-    queued = "queued"
-    held = "held"
-    approved = "approved"
-    rejected = "rejected"
-    edited = "edited"
-    refused = "refused"
-    superseded = "superseded"
-
-
-class TableFormat(StrEnum):
-    """File formats of rows."""
-
-    jsonl = "jsonl"
-    parquet = "parquet"
-
-
-class ResultFormat(StrEnum):
-    """File formats of results."""
-
-    csv = "csv"
-    json = "json"
+Stage = Literal["probe", "combine", "scale", "confirm"]
+Approve = Literal["auto", "hold"]
+Aggregate = Literal["mean-of-changes", "change-of-means"]
+Who = Literal["paper", "race", "model", "person"]
+Status = Literal["queued", "held", "approved", "rejected", "edited", "refused", "superseded"]
 
 
 def _version(wanted: bool) -> None:
@@ -176,7 +124,7 @@ def auto(
     ] = None,
     cycles: Annotated[int | None, typer.Option("--cycles", min=1, help="with --demo: cycles at most")] = None,
     budget: Annotated[str | None, typer.Option("--budget", help="8gpu-days, 6gpu-hours, 30min of device time")] = None,
-    until: Annotated[Stage, typer.Option("--until", help="last stage to run")] = Stage.confirm,
+    until: Annotated[Stage, typer.Option("--until", help="last stage to run")] = "confirm",
     approve: Annotated[
         Approve | None, typer.Option("--approve", help="auto, or hold every proposal for a person")
     ] = None,
@@ -199,7 +147,7 @@ def auto(
         folder = write_demo(usual if folder == HERE else folder, task, change)
         if cycles is not None:
             check_cycles(folder, cycles)
-    ended = run(folder, budget, until.value, approve.value if approve else None, workers)
+    ended = run(folder, budget, until, approve, workers)
     _print(ending(folder, ended), json, show_ending)
     if ended.how == "failed":
         _fail(ended.note, 1)
@@ -249,8 +197,9 @@ def rank(
     else:
         if confidence is not None and not 0.5 < confidence < 1:
             raise typer.BadParameter("--confidence lies between 0.5 and 1, e.g. 0.95")
-        way = aggregate or Aggregate.mean_of_changes
-        found = recorded.rank(results, way.value, lower or [], 0.95 if confidence is None else confidence)
+        found = recorded.rank(
+            results, aggregate or "mean-of-changes", lower or [], 0.95 if confidence is None else confidence
+        )
     _print(found, json, look.show_rank)
 
 
@@ -288,7 +237,7 @@ def log(
 @app.command()
 def propose(
     folder: Folder = HERE,
-    by: Annotated[Who, typer.Option("--by", help="who proposes; person: yourself, from --from")] = Who.paper,
+    by: Annotated[Who, typer.Option("--by", help="who proposes; person: yourself, from --from")] = "paper",
     n: Annotated[int | None, typer.Option("--n", min=1, help="how many at most")] = None,
     source: Annotated[
         Path | None, typer.Option("--from", help="file with your own proposal, YAML or JSON; - is standard input")
@@ -298,9 +247,9 @@ def propose(
     """Ask a proposer for the next experiments and queue what passes the gate. Nothing runs before a decision."""
     from app.commands.propose import propose, show_propose
 
-    if (source is not None) != (by is Who.person):
+    if (source is not None) != (by == "person"):
         raise typer.BadParameter("--from goes with --by person, and --by person needs it")
-    _print(propose(folder, by.value, n, source), json, show_propose)
+    _print(propose(folder, by, n, source), json, show_propose)
 
 
 @app.command()
@@ -312,7 +261,7 @@ def proposals(
     """List proposals with origin, status, cost and reason, oldest first."""
     from app.commands import proposals as reviewing
 
-    _print(reviewing.proposals(folder, status_.value if status_ else None), json, reviewing.show_proposals)
+    _print(reviewing.proposals(folder, status_), json, reviewing.show_proposals)
 
 
 @app.command()
@@ -440,7 +389,7 @@ def export_pool(
     pool: Annotated[str, typer.Argument(metavar="ID", help="the pool's id")],
     out: Annotated[Path, typer.Option("--out", help="file to write")],
     folder: Annotated[Path, typer.Option("--dir", help="folder of the study")] = HERE,
-    format_: Annotated[TableFormat, typer.Option("--format")] = TableFormat.jsonl,
+    format_: Annotated[Literal["jsonl", "parquet"], typer.Option("--format")] = "jsonl",
     seed: Annotated[int, typer.Option("--seed", help="the trial seed whose sample is written")] = 0,
     force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
     workers: Workers = None,
@@ -450,7 +399,7 @@ def export_pool(
     from app.text.progress import Display
 
     with Display() as display:
-        rows = export.pool(folder, pool, out, format_.value, seed, force, workers, display.notice)
+        rows = export.pool(folder, pool, out, format_, seed, force, workers, display.notice)
     _tell(f"{rows} rows written to {out}")
 
 
@@ -458,12 +407,12 @@ def export_pool(
 def export_results(
     folder: Folder = HERE,
     out: Annotated[Path | None, typer.Option("--out", help="file to write; left out: standard output")] = None,
-    format_: Annotated[ResultFormat, typer.Option("--format")] = ResultFormat.csv,
+    format_: Annotated[Literal["csv", "json"], typer.Option("--format")] = "csv",
 ) -> None:
     """Write every measured value: pool, seed, metric, value."""
     from app.commands import export
 
-    _write(export.results(folder, format_.value), out)
+    _write(export.results(folder, format_), out)
 
 
 @app.command()

@@ -34,7 +34,7 @@ from engine.data.catalogue import (
     mapper_model,
     mapper_needs,
 )
-from engine.records.pool import FEEDBACK, MapperStep, Slice
+from engine.records.pool import MODEL_SCORE, MapperStep, Slice
 from engine.settings.data import DatasetSection
 
 Entry = tuple[str, Mapping[str, Any]]
@@ -162,7 +162,7 @@ def recipe_yaml(
 
 def slice_entries(s: Slice) -> list[Entry]:
     """A slice as entries of `process`: one, or two for an OP that bounds one side only."""
-    if s.op == FEEDBACK:
+    if s.op == MODEL_SCORE:
         raise OpError(
             f"{s.statistic} is the score of the checkpoint of trial {dict(s.params)['checkpoint']}, which no OP of "
             "Data-Juicer computes; write the pool's rows instead: djsb export pool"

@@ -174,6 +174,7 @@ def m007_words(db: Database) -> None:
     UPDATE results SET content = replace(content, '"evidence": [', '"cites": [') WHERE name LIKE 'insight:%';
     UPDATE results SET name = 'model_scores' WHERE name = 'feedback';
     UPDATE results SET name = 'mapped:' || substr(name, 11) WHERE name LIKE 'rewritten:%';
-    UPDATE costs SET kind = 'model_scores' WHERE kind = 'feedback';
+    UPDATE costs SET kind = 'model_scores', id = 'model_scores' || substr(id, 9) WHERE kind = 'feedback';
+    UPDATE events SET kind = 'model scores' WHERE kind = 'feedback';
     UPDATE costs SET kind = 'mapper', id = 'mapper:' || substr(id, 9) WHERE kind = 'rewrite';
     """)

@@ -17,14 +17,14 @@ from engine.loop.checkpoints import there_again
 from engine.proposals.arms import control, request, trial_id
 from engine.runner.scheduler import Scheduler
 from engine.study.opened import OpenStudy, last_rung
-from engine.tasks.contract import Feedback
+from engine.tasks.contract import ScoresRows
 
 
-def scoring_task(opened: OpenStudy) -> Feedback | None:
+def scoring_task(opened: OpenStudy) -> ScoresRows | None:
     """The task, where the study asks for its scores."""
-    if not opened.study.pools.feedback or opened.study.task is None:
+    if not opened.study.pools.model_scores or opened.study.task is None:
         return None
-    return opened.task if isinstance(opened.task, Feedback) else None
+    return opened.task if isinstance(opened.task, ScoresRows) else None
 
 
 def begin(opened: OpenStudy, scheduler: Scheduler) -> None:
@@ -51,23 +51,23 @@ def _control(opened: OpenStudy) -> str:
     return trial_id(opened, arm.part(last_rung(opened)[0]), 0)
 
 
-def _measure(opened: OpenStudy, task: Feedback, scheduler: Scheduler) -> None:
+def _measure(opened: OpenStudy, task: ScoresRows, scheduler: Scheduler) -> None:
     """Score every row by the checkpoint on a device, once, and charge the time. Raises: TrialError."""
     store, setup = opened.store, opened.setup
     scores = results.MODEL_SCORES.get(store, setup)
     assert scores is not None
     trial = scores.trial
     key = [opened.data.fingerprint, opened.data.fields.model_dump(), trial, task.traits.version]
-    name = f"feedback-{content_id(key)}.npy"
+    name = f"scores-{content_id(key)}.npy"
     file, checkpoint = opened.state / "cache" / name, opened.state / "checkpoints" / trial
     if file.exists() and scores.file == name:
         return
     if not file.exists():
         ran = checkpoint.exists() or trials.is_complete(store, trial)
         if not ran or not there_again(opened, scheduler, trial, "probe", "rows are scored by"):
-            store.event("feedback", "its trial has no result, so no row is scored", trial, "warning")
+            store.event("model scores", "its trial has no result, so no row is scored", trial, "warning")
             return
         scheduler.score(checkpoint, file)
     results.MODEL_SCORES.put(store, setup, replace(scores, file=name, statistic=task.traits.scores))
-    store.event("feedback", f"{task.traits.scores} of every row, by the checkpoint of this trial", trial)
+    store.event("model scores", f"{task.traits.scores} of every row, by the checkpoint of this trial", trial)
     opened.forget_columns()

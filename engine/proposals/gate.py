@@ -9,7 +9,7 @@ from engine.base.errors import DjsbError, OpError
 from engine.data.catalogue import check_mapper, check_params, mapper_fields, mapper_needs
 from engine.data.mappers import Mappers
 from engine.journal import pools, proposals, trials
-from engine.records.pool import FEEDBACK, Pool
+from engine.records.pool import MODEL_SCORE, Pool
 from engine.records.proposal import Proposal
 from engine.study.opened import OpenStudy
 
@@ -78,7 +78,7 @@ def _pool_problem(pool: Pool, opened: OpenStudy) -> str | None:
                 return f"statistic {s.statistic!r} is not computed in this study"
             if known[s.statistic] != (s.op, s.params):
                 return f"{s.statistic} comes from {known[s.statistic][0]} with other parameters"
-            if s.op == FEEDBACK:
+            if s.op == MODEL_SCORE:
                 continue  # its one parameter, the checkpoint, is compared above
             try:
                 check_params(s.op, dict(s.params), opened.folder)

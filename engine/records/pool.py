@@ -14,7 +14,7 @@ from typing import Any
 from engine.base.errors import PoolError
 from engine.base.ids import content_id
 
-FEEDBACK = "model_feedback"  # in place of an OP: a checkpoint's score of each row
+MODEL_SCORE = "model_feedback"  # in place of an OP: a checkpoint's score of each row
 BUCKETS = {
     2: ("low", "high"),
     3: ("low", "mid", "high"),

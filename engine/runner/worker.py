@@ -19,7 +19,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from engine.base.errors import DjsbError
-from engine.tasks.contract import Feedback
+from engine.tasks.contract import ScoresRows
 
 BEAT = 1.0  # seconds between two heartbeats
 
@@ -179,7 +179,7 @@ def score(message: dict[str, Any]) -> None:
 
     study = Study.model_validate(message["study"])
     task = get_task(study)
-    assert isinstance(task, Feedback)
+    assert isinstance(task, ScoresRows)
     values = task.score(study, Path(message["prepared"]), message["checkpoint"])
     file = Path(message["file"])
     scratch = file.with_suffix(".tmp.npy")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -86,11 +86,18 @@ class PoolsSection(Section):
         "null: into equal parts",
     )
 
-    feedback: bool = later(
+    model_scores: bool = later(
         False,
         description="tasks clip and lm: the reference model's own score of each row as one more statistic "
         "(docs/guides/statistics.md)",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_the_retired_name(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or "feedback" not in content or "model_scores" in content:
+            return content
+        return {"model_scores" if name == "feedback" else name: value for name, value in content.items()}
 
     @model_validator(mode="after")
     def _bounds_fit(self) -> PoolsSection:

@@ -10,7 +10,7 @@ from engine.base.errors import PoolError
 from engine.data.cuts import Column, RowMask, StatisticColumn, Values
 from engine.journal import results
 from engine.journal.store import Store
-from engine.records.pool import FEEDBACK
+from engine.records.pool import MODEL_SCORE
 
 
 def columns(store: Store, setup: str, state: Path, scanned: RowMask) -> list[StatisticColumn]:
@@ -24,7 +24,7 @@ def columns(store: Store, setup: str, state: Path, scanned: RowMask) -> list[Sta
     if not (state / "cache" / stored.file).exists():
         return []  # engine/loop/model_scores.py makes it again
     params = (("checkpoint", stored.trial),)
-    return [StatisticColumn(FEEDBACK, stored.statistic, params, _column(state, stored.file, scanned))]
+    return [StatisticColumn(MODEL_SCORE, stored.statistic, params, _column(state, stored.file, scanned))]
 
 
 def scored(store: Store, checkpoint: str, state: Path, scanned: RowMask) -> Column:

@@ -28,7 +28,7 @@ from engine.journal.caches import Duplicate
 from engine.journal.setups import Setup
 from engine.journal.store import Store, now
 from engine.records.metric import Metric
-from engine.records.pool import FEEDBACK, Pool
+from engine.records.pool import MODEL_SCORE, Pool
 from engine.settings.data import DatasetSection
 from engine.settings.section import shared
 from engine.study import model_scores
@@ -135,7 +135,7 @@ class OpenStudy(StudyView):
     @cached_property
     def statistic_columns(self) -> list[StatisticColumn]:
         """Every statistic of every OP that runs, and the model's own once its checkpoint has scored the rows."""
-        if not self.study.pools.feedback:
+        if not self.study.pools.model_scores:
             return self.op_columns
         return [*self.op_columns, *model_scores.columns(self.store, self.setup, self.state, self.scanned.good)]
 
@@ -189,7 +189,7 @@ class OpenStudy(StudyView):
 
     def _columns_of(self, pool: Pool) -> Mapping[str, Column]:
         """The statistics that a pool is cut by; a model's own as its slices name the checkpoint, of whatever cycle."""
-        asked = {s.statistic: s for layer in pool.layers for s in layer.slices if s.op == FEEDBACK}
+        asked = {s.statistic: s for layer in pool.layers for s in layer.slices if s.op == MODEL_SCORE}
         if not asked:
             return self.columns
         scores = {
@@ -212,7 +212,7 @@ class OpenStudy(StudyView):
     def at(self, setup: str, init: str | None, cycle: int) -> OpenStudy:
         """The study in another cycle; what was computed is shared."""
         other = super().at(setup, init, cycle)
-        if self.study.pools.feedback:
+        if self.study.pools.model_scores:
             other.forget_columns()
         return other
 

@@ -114,7 +114,7 @@ class Traits:
     neither opened nor scanned. fewest_rows: that a pool must have for one
     step; None: a batch. can_pause: a longer trial may go on from a shorter one's state (`Job.pause`, `Job.resume`).
     suits: `djsb init` chooses the task for data with exactly these of text, images and videos. scores: name of the
-    statistic that `Feedback.score` gives. demo: module whose `make_demo` writes a small world for it; the study is
+    statistic that `ScoresRows.score` gives. demo: module whose `make_demo` writes a small world for it; the study is
     recipes/demo-TASK.yaml.
     """
 
@@ -235,8 +235,8 @@ class Remarks(Protocol):
 
 
 @runtime_checkable
-class Feedback(Protocol):
-    """A task whose model scores single rows, for a statistic of its own (`pools.feedback`), named in its traits."""
+class ScoresRows(Protocol):
+    """A task whose model scores single rows, for a statistic of its own (`pools.model_scores`), named in its traits."""
 
     traits: Traits
 

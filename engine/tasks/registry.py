@@ -13,7 +13,7 @@ from engine import tasks
 from engine.base.errors import StudyError
 from engine.base.problems import explain
 from engine.settings.study import Study
-from engine.tasks.contract import Feedback, Task
+from engine.tasks.contract import ScoresRows, Task
 
 # fields that some tasks use; one that the study's task does not use may not be set
 SOME = (
@@ -74,8 +74,8 @@ def misfit(study: Study, task: Task) -> str | None:
     for field in SOME:
         if field not in task.traits.uses and attrgetter(field)(study) != _default(study, field):
             return f"task {study.task} does not use {field}; remove it"
-    if study.pools.feedback and not isinstance(task, Feedback):
-        return f"pools.feedback: task {study.task} scores no single rows; set it to false"
+    if study.pools.model_scores and not isinstance(task, ScoresRows):
+        return f"pools.model_scores: task {study.task} scores no single rows; set it to false"
     return task.lacks(study)
 
 

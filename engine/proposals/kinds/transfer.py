@@ -13,7 +13,7 @@ from engine.journal import pools, proposals
 from engine.proposals.arms import control, kind_of, request
 from engine.proposals.kinds.contract import Drafted, FormField, Kind, Refused
 from engine.records.experiment import Experiment, Id
-from engine.records.pool import FEEDBACK
+from engine.records.pool import MODEL_SCORE
 from engine.records.proposal import StoredProposal
 from engine.records.trial import FRESH
 from engine.study.opened import OpenStudy
@@ -72,7 +72,7 @@ class TransferKind(Kind[Transfer]):
         if stored is None or stored.kind not in ("single", "combination"):
             raise Refused(f"pool {experiment.pool} is no bucket or combination of this study; djsb rank names them")
         pool, other = stored.pool, elsewhere(opened, experiment.preset, experiment.dataset)
-        if any(s.op == FEEDBACK for s in pool.slices):
+        if any(s.op == MODEL_SCORE for s in pool.slices):
             raise Refused(f"{stored.label} is cut by a model's scores, which only the study of that model has")
         if experiment.dataset is not None:
             pool = replace(pool, size=min(other.pool_size, other.kept(pool)))

@@ -1,4 +1,4 @@
-"""Model feedback: a checkpoint's own score of every row is a statistic, once the checkpoint is there."""
+"""Model scores: a checkpoint's own score of every row is a statistic, once the checkpoint is there."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from engine.data.recipes import slice_entries
 from engine.evidence.recipe_file import recipe, write_recipe
 from engine.journal import pools
 from engine.journal.results import MODEL_SCORES
-from engine.loop import model_scores as feedback
+from engine.loop import model_scores
 from engine.loop.run import run_loop
 from engine.proposals.gate import _pool_problem
 from engine.proposals.kinds.contract import Refused
 from engine.proposals.suggest import draft
 from engine.records.experiment import Suggestion
-from engine.records.pool import FEEDBACK, Layer, Pool
+from engine.records.pool import MODEL_SCORE, Layer, Pool
 from engine.runner.scheduler import scheduler
 from engine.study.file import parse_study
 from engine.study.opened import open_study
@@ -84,7 +84,7 @@ def bucket(statistic: str) -> Suggestion:
 
 def test_a_study_learns_what_its_control_thinks_and_the_next_cycle_cuts_by_it(tiny: Tiny) -> None:
     mislabel(tiny)
-    tiny.set({"pools": {"feedback": True}, "ops": {"text_length_filter": {}}, "search": {"strategy": "race"},
+    tiny.set({"pools": {"model_scores": True}, "ops": {"text_length_filter": {}}, "search": {"strategy": "race"},
               "train": {"epochs": 2}})  # fmt: skip
     with (opened := open_study(tiny.study, 1)).store:
         with pytest.raises(Refused, match="not computed"):
@@ -96,7 +96,7 @@ def test_a_study_learns_what_its_control_thinks_and_the_next_cycle_cuts_by_it(ti
         assert (control["kind"], control["seed"], control["state"]) == ("control", 0, "COMPLETE")
         (cost,) = opened.store.query("SELECT * FROM costs WHERE kind = 'model_scores'")
         assert cost["seconds"] > 0
-        assert not [c for c in opened.cuts if c.slice.op == FEEDBACK]  # this cycle's probe had ended
+        assert not [c for c in opened.cuts if c.slice.op == MODEL_SCORE]  # this cycle's probe had ended
         pool = draft(opened, bucket("model_similarity"), "person").pools[-1].to_pool()
         (cut,) = pool.slices
         assert cut.params == (("checkpoint", told.trial),)
@@ -110,7 +110,7 @@ def test_a_study_learns_what_its_control_thinks_and_the_next_cycle_cuts_by_it(ti
         after = opened.following(told.trial)
         with scheduler(opened, 1e9, 1) as at_work:
             at_work.enter(after)
-            feedback.begin(after, at_work)
+            model_scores.begin(after, at_work)
         assert np.array_equal(after.realise(pool), opened.realise(pool))  # the pool names its checkpoint itself
         lost = Pool((Layer((type(cut)(**{**asdict(cut), "params": (("checkpoint", "0" * 16),)}),)),), 20)
         with pytest.raises(PoolError, match="not in the cache"):
@@ -127,8 +127,8 @@ def test_a_study_learns_what_its_control_thinks_and_the_next_cycle_cuts_by_it(ti
 
 def test_a_task_that_scores_no_rows_is_told_so() -> None:
     text = """
-        {name: s, task: t2v, pools: {feedback: true}, ops: {}, dataset: {path: d.jsonl, videos: v},
+        {name: s, task: t2v, pools: {model_scores: true}, ops: {}, dataset: {path: d.jsonl, videos: v},
          evaluation: {path: e.jsonl}}
     """
-    with pytest.raises(StudyError, match=r"pools\.feedback: task t2v scores no single rows"):
+    with pytest.raises(StudyError, match=r"pools\.model_scores: task t2v scores no single rows"):
         parse_study(text)
