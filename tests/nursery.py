@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -80,7 +81,8 @@ class Forked:
     def send_signal(self, number: int) -> None:
         """Send it a signal while it runs."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has ended, and the news of it is on its way
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End it at once."""

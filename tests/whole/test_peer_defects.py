@@ -383,7 +383,7 @@ def test_09_the_number_of_combinations_has_a_cap(tiny: Tiny) -> None:
         ({"search": {"strategy": "annealing"}}, ["search.strategy", "'grid'", "'annealing'"]),
         ({"search": {"seeds": 0}}, ["search.seeds", "greater than or equal to 1"]),
         ({"evaluation": {"aggregate": "best"}}, ["evaluation.aggregate", "'mean-of-changes'", "'best'"]),
-        ({"task": "llm"}, ["task", "'clip'", "'llm'"]),
+        ({"task": "llm"}, ["task", "clip", "'llm'"]),
         ({"evaluation": {"metrics": ["bleu"]}}, ["evaluation.metrics: bleu not measured; choose from accuracy"]),
     ],
     ids=["strategy", "no iteration", "aggregate", "task", "metric"],

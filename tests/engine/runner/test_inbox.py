@@ -106,9 +106,9 @@ def test_a_cancelled_trial_is_never_run(tiny: Tiny, pack: bool) -> None:
 
 
 def test_another_budget_counts_from_now_on(singles: Tiny) -> None:
-    ended, store = running(singles, lambda s, db: s.finished and ask(db, "budget", "test", "0.5s") is None)
+    ended, store = running(singles, lambda s, db: s.finished and ask(db, "budget", "test", "0.01s") is None)
     assert ended.how == "budget"
-    assert store.query("SELECT content FROM results WHERE name = 'budget'")[0]["content"] == "0.5"
+    assert store.query("SELECT content FROM results WHERE name = 'budget'")[0]["content"] == "0.01"
     with pytest.raises(BudgetError):
         ask(store, "budget", "test", "much")
 

@@ -87,7 +87,7 @@ class Letters(TrainingTask):
 
     traits = Traits(
         version=1, needs=("dataset.text", "evaluation.path"), reads_evaluation=frozenset({"text"}),
-        suits=frozenset({"text"}), runs=frozenset({"combine", "seeds"}),
+        suits=frozenset({"text"}),
     )
     training = Training(build, train, evaluate, save, sample=partial(first_rows, "train.npy"))
 
@@ -181,7 +181,7 @@ asyncio.run(main())
 FORM = """
 from pathlib import Path
 from app.tui.reading.form_answers import choices
-from engine.study.opened import view_study
+from engine.study.view import view_study
 print(choices(view_study(Path("study")))["kinds"])
 """
 
@@ -231,16 +231,16 @@ def test_it_trains_and_its_pools_are_ranked(tree: Path, study: Path) -> None:
 
 
 def test_the_gate_lets_through_what_it_runs_and_the_queue_keeps_it(tree: Path, study: Path) -> None:
-    bucket = {"kind": "bucket", "slice": {"statistic": "text_len", "low": 20}}
+    prompt = {"kind": "prompt", "prompts": ["What is it?"]}
     seeds = {"kind": "seeds", "pool": ranking(tree)[0]["pool"], "seeds": 2}
     proposals = []
-    for experiment in (bucket, seeds):
+    for experiment in (prompt, seeds):
         file = study.parent / "suggestion.yaml"
         file.write_text(yaml.safe_dump({"experiment": experiment, "reason": "a test"}))
         done = djsb(tree, "propose", "study", "--by", "person", "--from", file, "--json")
         proposals += json.loads(done.stdout)["proposals"]
     assert [p["status"] for p in proposals] == ["refused", "queued"]
-    assert "task letters runs no bucket proposals; it runs combine, cycle, scale, seeds" in proposals[0]["gate"]
+    assert "task letters runs no prompt proposals; it runs bucket, combine, cycle" in proposals[0]["gate"]
     assert djsb(tree, "review", proposals[1]["id"], "--approve", "--dir", "study").returncode == 0
     approved = json.loads(djsb(tree, "proposals", "study", "--json").stdout)
     assert next(p["status"] for p in approved if p["id"] == proposals[1]["id"]) == "approved"
@@ -248,7 +248,8 @@ def test_the_gate_lets_through_what_it_runs_and_the_queue_keeps_it(tree: Path, s
 
 def test_wizard_and_form_offer_it(tree: Path, study: Path) -> None:
     assert python(tree, WIZARD) == "['letters', 'none']\n"
-    assert python(tree, FORM) == "['combine', 'cycle', 'scale', 'seeds']\n"
+    kinds = "['bucket', 'combine', 'cycle', 'mapper', 'repeat', 'seeds', 'transfer']\n"
+    assert python(tree, FORM) == kinds
 
 
 def test_the_list_of_tasks_needs_no_task(tree: Path) -> None:
