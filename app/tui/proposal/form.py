@@ -27,7 +27,7 @@ NEW: Row = {"experiment": {"kind": "combine"}}
 
 
 class ProposalForm(ModalScreen[dict[str, Any] | None]):
-    """A suggestion, as `engine.experiments.Suggestion` takes it; None when it was left.
+    """A suggestion, as `engine.records.experiment.Suggestion` takes it; None when it was left.
 
     old: id of the proposal that is edited. It can be accepted only while it is valid and would pass the gate.
     """
