@@ -141,9 +141,9 @@ def test_few_pools_are_not_called_different_too_often(pools: int, seeds: int) ->
     assert wrong <= 600 * 0.05 + 2 * math.sqrt(600 * 0.05 * 0.95), f"{wrong} of {studies} studies"
 
 
-def test_looking_after_every_single_result_finds_nothing_where_there_is_nothing() -> None:
+@pytest.mark.parametrize("studies", [80, pytest.param(200, marks=pytest.mark.long)])
+def test_looking_after_every_single_result_finds_nothing_where_there_is_nothing(studies: int) -> None:
     """A/A: 24 pools up to 8 seeds, one trial after another, read after each: any verdict in at most 5 % of studies."""
-    studies = 200
     with ProcessPoolExecutor() as workers:
         wrong = sum(workers.map(says_something, range(studies), chunksize=10))
     assert wrong <= studies * 0.05 + 2 * math.sqrt(studies * 0.05 * 0.95), f"{wrong} of {studies} studies"
