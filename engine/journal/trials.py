@@ -49,11 +49,6 @@ def of_setup(store: Store, setup: str) -> list[Trial]:
     return _trials(store, "WHERE t.setup = ?", (setup,))
 
 
-def unfinished(store: Store, setup: str) -> list[Trial]:
-    """Trials of a setup that wait or run."""
-    return _trials(store, "WHERE t.setup = ? AND t.state IN ('WAITING', 'RUNNING')", (setup,))
-
-
 def changing(store: Store, setup: str, since: str) -> list[Trial]:
     """Trials of a setup that may change, and those that ended since a time (UTC, ISO 8601)."""
     return _trials(
@@ -265,12 +260,6 @@ def main_pool(store: Store, setup: str, stage: str) -> Pool | None:
         (setup, stage),
     )
     return stored_pool(row["content"]) if row else None
-
-
-def failures(store: Store, setup: str) -> list[tuple[str, str]]:
-    """(id, error) of the trials that failed for good, in the order of their ends."""
-    sql = "SELECT id, error FROM trials WHERE setup = ? AND state = 'FAIL' ORDER BY finished"
-    return [(r["id"], r["error"]) for r in store.query(sql, (setup,))]
 
 
 def progress(store: Store, setup: str) -> tuple[int, int, str | None]:

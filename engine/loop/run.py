@@ -105,12 +105,12 @@ def _cycle(opened: OpenStudy, until: str, policy: Policy, scheduler: Scheduler, 
 
 def _failures(opened: OpenStudy) -> str:
     """What to say of the trials that failed for good, or nothing."""
-    failed = trials.failures(opened.store, opened.setup)
+    failed = trials.failed(opened.store, opened.setup)
     if not failed:
         return ""
-    first, error = failed[0]
+    first = min(failed, key=lambda t: t.finished or "")
     return (
-        f"{len(failed)} trial(s) failed for good, first {first}: {error}; see djsb log and the "
+        f"{len(failed)} trial(s) failed for good, first {first.id}: {first.error}; see djsb log and the "
         "logs it names, mend the cause, and the same command tries them again"
     )
 

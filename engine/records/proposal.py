@@ -104,6 +104,11 @@ class Proposal(BaseModel):
 ID_WORDS = {"transfer": "scale"}  # an id keeps the word that its kind had when the first of them were made
 
 
+def stored_proposal(content: Mapping[str, Any]) -> Proposal:
+    """The proposal in a stored content; the gate's notes are left aside. Raises: ValidationError."""
+    return Proposal.model_validate({k: v for k, v in content.items() if k in Proposal.model_fields})
+
+
 @dataclass(frozen=True)
 class StoredProposal:
     """A proposal as the journal keeps it.
@@ -125,7 +130,7 @@ class StoredProposal:
     @property
     def proposal(self) -> Proposal:
         """The proposal, without the gate's notes. Raises: ValidationError for a suggestion that was never drafted."""
-        return Proposal.model_validate({k: v for k, v in self.content.items() if k in Proposal.model_fields})
+        return stored_proposal(self.content)
 
     @property
     def reason(self) -> str:

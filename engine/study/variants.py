@@ -33,5 +33,5 @@ def elsewhere(opened: OpenStudy, preset: str | None, dataset: str | None) -> Ope
     try:
         study = fitting_study(content)
     except StudyError as error:
-        raise StudyError(f"scale: {error}") from None
+        raise StudyError(f"transfer: {error}") from None
     return OpenStudy(opened.folder, study, opened.store, workers=opened.workers, notice=opened.notice)

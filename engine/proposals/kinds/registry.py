@@ -11,7 +11,7 @@ from typing import Any
 from engine.proposals import kinds
 from engine.proposals.kinds.contract import Kind, Refused
 from engine.records.experiment import Experiment, Suggestion, kind_name
-from engine.records.proposal import Proposal
+from engine.records.proposal import Proposal, stored_proposal
 from engine.tasks.contract import Task
 
 
@@ -44,8 +44,8 @@ def read_suggestion(content: Any) -> Suggestion:
 
 
 def read_proposal(content: Mapping[str, Any]) -> Proposal:
-    """The proposal in a stored content; the gate's notes are left aside. Raises: ValidationError."""
-    return Proposal.model_validate({k: v for k, v in content.items() if k in Proposal.model_fields})
+    """The proposal in a stored content, of any kind that there is. Raises: ValidationError."""
+    return stored_proposal(content)
 
 
 def briefs() -> str:
