@@ -1,4 +1,4 @@
-"""Paths that come from elsewhere stay within their folder: a database, a cache, a recording or a worker may name any."""
+"""Paths that come from elsewhere stay within their folder. A database, a cache or a message may name any."""
 
 from __future__ import annotations
 
