@@ -20,6 +20,7 @@ def check(folder: Path, workers: int | None, notice: Notice) -> Row:
     from engine.runner.local import gpus
 
     found: Row = {"problems": [], "findings": [], "bad_rows": [], "duplicates": [], "ops": [], "left_out": []}
+    found["inputs"] = []
     opened = open_study(folder, workers, notice)
     with opened.store, EngineLock(opened.state):
         try:
@@ -31,6 +32,8 @@ def check(folder: Path, workers: int | None, notice: Notice) -> Row:
             _check_rows(opened, found, "evaluation")
         if not found["problems"]:
             _check_ops_and_task(opened, found)
+        if not found["problems"]:
+            _check_inputs(opened, found)
     devices = gpus()
     found["findings"].append(f"devices: {len(devices)} GPU(s)" if devices else "devices: no GPU; CPU cores are used")
     return found
@@ -73,8 +76,22 @@ def _check_ops_and_task(opened: OpenStudy, found: Row) -> None:
         found["problems"].append(str(error))
 
 
+def _check_inputs(opened: OpenStudy, found: Row) -> None:
+    from engine.study.inputs import inputs_of
+
+    try:
+        inputs = inputs_of(opened)
+    except DjsbError as error:
+        found["problems"].append(str(error))
+        return
+    found["inputs"] = [{**i.to_json(), "line": i.line} for i in inputs]
+    found["problems"] += [i.problem for i in inputs if i.problem]
+
+
 def show_check(found: Row) -> None:
     """As people read it."""
+    for row in found["inputs"]:
+        say(f"input    {row['line']}")
     for text in found["findings"]:
         say(f"ok       {text}")
     for op in found["ops"]:

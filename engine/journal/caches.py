@@ -73,6 +73,12 @@ def worst_reasons(store: Store, scan: str) -> list[BadRows]:
     return [BadRows(**row) for row in rows]
 
 
+def reasons(store: Store, scan: str) -> list[tuple[str, int]]:
+    """Every reason why a scan leaves rows out, and how many."""
+    rows = store.query("SELECT reason, COUNT(*) AS n FROM quarantine WHERE dataset = ? GROUP BY reason", (scan,))
+    return [(row["reason"], row["n"]) for row in rows]
+
+
 def replace_duplicates(store: Store, removal: str, rows: Iterable[Duplicate]) -> None:
     """Write the rows that a search for duplicates leaves out, in place of what was there. One transaction."""
     with store.transaction():

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.data.dataset import Dataset
+from engine.records.accounting import Accounting
 from engine.records.metric import Metric
 from engine.settings.study import Study
 
@@ -153,6 +154,13 @@ class Task(Protocol):
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """What `run` returns, with directions and scales."""
         ...
+
+    def inputs(self, study: Study, folder: Path, prepared: Path) -> list[Accounting]:
+        """What it reads beside the rows, each with its accounting: benchmarks, instructions, checkpoints.
+
+        `prepare` refuses what is not accounted for.
+        """
+        return []
 
     def prepare(
         self, study: Study, folder: Path, train: Rows, evaluation: Rows | None, workers: int, progress: Progress | None

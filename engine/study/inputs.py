@@ -1,0 +1,35 @@
+"""What a study reads, each input with its accounting: what `djsb check` prints, and what the engine minds."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from engine.data.dataset import Dataset
+from engine.data.scan import Scan, quarantine_id
+from engine.journal import caches
+from engine.journal.store import Store
+from engine.records.accounting import Accounting
+from engine.study.opened import OpenStudy
+
+KIND = re.compile(r"(duplicated id|missing file|[^:]*)")  # of a reason, without the id, file or library's words
+
+
+def rows_read(name: str, data: Dataset, scan: Scan, store: Store) -> Accounting:
+    """The rows of a dataset: those that may stand in a pool, of those that the file holds."""
+    kinds: Counter[str] = Counter()
+    for reason, n in caches.reasons(store, quarantine_id(data)):
+        found = KIND.match(reason)
+        kinds[found[0].strip() if found else reason] += n
+    left = [("like earlier ones (dedup)", scan.duplicates), *kinds.most_common()]
+    return Accounting(name, len(data), int(scan.good.sum()), tuple((reason, n) for reason, n in left if n))
+
+
+def inputs_of(opened: OpenStudy) -> list[Accounting]:
+    """Every input of the study; its data is scanned, and the task's caches are made, where they are not."""
+    found = [rows_read("training rows", opened.data, opened.scan, opened.store)]
+    if opened.has_evaluation_rows:
+        found.append(rows_read("evaluation rows", opened.evaluation, opened.evaluation_scan, opened.store))
+    if opened.study.task:
+        found += opened.task.inputs(opened.study, opened.folder, opened.prepared)
+    return found
