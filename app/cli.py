@@ -56,6 +56,9 @@ def main(
     ] = False,
 ) -> None:
     """Options of every command."""
+    from engine.journal.store import Store
+
+    Store.tell = staticmethod(_tell)
 
 
 @app.command()

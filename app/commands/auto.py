@@ -29,6 +29,7 @@ def run(folder: Path, budget: str | None, until: str, approve: str | None, worke
     with Display() as display:
         opened = open_study(folder, workers, display.notice)
         with opened.store:
+            opened.store.patience.tell = display.line
             adviser = _adviser(opened, budget, display)
             ended = run_loop(
                 opened, budget=budget, until=until, approve=approve, workers=workers,

@@ -25,6 +25,7 @@ from app.tui.reading.snapshot import Snapshot
 from engine.base.errors import DjsbError, StoreError
 from engine.base.paths import DATABASE, ENTRY, STATE_FOLDER
 from engine.base.secrets import secret_names, without_secrets
+from engine.journal.store import Store
 
 if TYPE_CHECKING:
     from app.tui.recording.file import Recorder
@@ -36,7 +37,7 @@ SHARE = 5  # a ranking takes at most one part in so many of the time
 AGAIN = 2.0  # seconds after which engine and errors are looked at even if nothing was committed
 MENDED = 0.5  # seconds until a study that could not be read, or a child that ended, is tried again
 REVIVALS = 3  # times that a dead child is started again
-PATIENCE = 1000  # milliseconds that a locked database is waited for before it is said
+PATIENCE = 1.0  # seconds that a locked database is waited for before it is said
 Ask = tuple[int, str, tuple[Any, ...]]
 Child = tuple[subprocess.Popen[bytes], Connection]
 
@@ -147,6 +148,7 @@ def serve(folder: Path, descriptor: int, record: Path | None = None) -> None:
     """
     pipe: Connection[Any, Any] = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is a key of the UI's
+    Store.wait = PATIENCE
     reader = _Reader(folder, pipe)
     with contextlib.suppress(EOFError, OSError, BrokenPipeError):
         if record:
@@ -262,7 +264,6 @@ class _Reader:
         if self._file and not _identity(self.folder / STATE_FOLDER / DATABASE):
             self._refuse_gone()  # once there was one, so this is no study that has yet to begin
         self.view, self.memory = reading.opened(self.folder), Memory()
-        self.view.store.wait_for(PATIENCE)
         self._file = _identity(self.view.store.file)
         self._version, self._recorded = None, self._last_recorded()
 

@@ -14,6 +14,7 @@ from queue import SimpleQueue
 
 from engine.base.errors import DjsbError, StudyError
 from engine.base.paths import DATABASE, STATE_FOLDER, STUDY_FILE
+from engine.journal.store import Store
 
 
 def run_tui(folder: Path, bell: bool, record: Path | None = None, replay: Path | None = None) -> None:
@@ -58,6 +59,7 @@ def run_tui(folder: Path, bell: bool, record: Path | None = None, replay: Path |
         from app.tui.feed import spawn
 
         child = spawn(folder, record)  # what is wrong with the study, it tells the UI
+    Store.tell, Store.wait = staticmethod(lambda _: None), 2.0  # a line would fall into the screen
     from app.tui.app import DjsbApp
 
     gc.set_threshold(50_000, 50, 1000)  # looking through ten thousand trials for rubbish takes longer than a key may

@@ -7,20 +7,22 @@ at any moment leaves either all of it or nothing.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.base.errors import StoreError
 from engine.base.secrets import redact
+from engine.journal.patience import TURN, Patience, holders, is_locked
 from engine.journal.schema import STEPS, schema, sqlite_utils
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
 Row = dict[str, Any]
+Result = TypeVar("Result")
 
 
 def now() -> str:
@@ -35,6 +37,8 @@ def _readable_errors(file: Path) -> Iterator[None]:
         yield
     except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
         text = str(error)
+        if is_locked(error):
+            raise StoreError(f"{file}: {text}; {holders(file)} holds it: wait for it, or stop it") from error
         remedy = "check the disk and the permissions; copy the file before any repair"
         for part, hint in (
             ("full", "the disk is full: free some space and run the same command again; nothing is lost"),
@@ -43,7 +47,6 @@ def _readable_errors(file: Path) -> Iterator[None]:
             ("disk I/O", "the disk refuses to write: free some space, then run the same command again"),
             ("not a database", "the file is damaged: restore a copy, or move it away to start anew"),
             ("malformed", "the file is damaged: restore a copy, or move it away to start anew"),
-            ("locked", "another process holds it: wait for it, or stop it"),
         ):
             if part in text:
                 remedy = hint
@@ -58,30 +61,39 @@ class Outdated(StoreError):
 class Store:
     """The database of one study, one connection. Not shared between threads.
 
-    readonly: open without creating or migrating (`djsb status` while the engine writes).
+    readonly: open without creating or migrating (`djsb status` while the engine writes). patience: how long a database
+    that another process has locked is waited for.
     """
 
-    def __init__(self, file: Path, readonly: bool = False) -> None:
-        self.file = file
+    # of all stores of this process: seconds that they wait for a lock, and where they say so
+    wait: float = 30.0
+    tell: Callable[[str], None] = staticmethod(lambda _: None)
+
+    def __init__(self, file: Path, readonly: bool = False, patience: Patience | None = None) -> None:
+        self.file, self.patience = file, patience or Patience(file, self.wait, tell=self.tell)
         with _readable_errors(file):
             if readonly:
                 if not file.exists():
                     raise StoreError(f"{file} does not exist yet; run djsb auto or djsb pools first")
                 # a reader must be able to recover the log of an engine that was killed, so it may write
-                self.connection = sqlite3.connect(file, isolation_level=None, timeout=10)
             else:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                self.connection = sqlite3.connect(file, isolation_level=None, timeout=30)
+            self.connection = sqlite3.connect(file, isolation_level=None, timeout=TURN / 1000)
             self.db: Database = sqlite_utils().Database(self.connection)
-            self._refuse_newer()
+            self._patiently(self._refuse_newer)
             if not readonly:
-                self.connection.execute("PRAGMA journal_mode=WAL")
+                self._patiently(lambda: self.connection.execute("PRAGMA journal_mode=WAL"))
                 self.connection.execute("PRAGMA synchronous=NORMAL")
-                schema().apply(self.db)
-            elif schema().pending(self.db):
+                if self._patiently(lambda: schema().pending(self.db)):
+                    with self.transaction():
+                        schema().apply(self.db)
+            elif self._patiently(lambda: schema().pending(self.db)):
                 raise Outdated(
                     f"{file} is from an older djsb; end its engine, and the same command brings it up to date"
                 )
+
+    def _patiently(self, work: Callable[[], Result]) -> Result:
+        return self.patience.wait(self.connection, work)
 
     def _refuse_newer(self) -> None:
         known = {step.__name__ for step in STEPS}
@@ -104,15 +116,29 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All writes inside happen together or not at all."""
-        with _readable_errors(self.file), self.db.atomic():
-            yield
+        with _readable_errors(self.file):
+            if self.connection.in_transaction:
+                with self.db.atomic():
+                    yield
+                return
+            self._patiently(lambda: self.connection.execute("BEGIN IMMEDIATE"))  # no other process writes from here on
+            try:
+                yield
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                raise
 
     def query(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
         """Rows as dicts."""
         with _readable_errors(self.file):
-            cursor = self.connection.execute(sql, parameters)
-            names = [d[0] for d in cursor.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in cursor]
+            return self._patiently(lambda: self._rows(sql, parameters))
+
+    def _rows(self, sql: str, parameters: Sequence[Any] | dict[str, Any]) -> list[Row]:
+        cursor = self.connection.execute(sql, parameters)
+        names = [d[0] for d in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
 
     def one(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> Row | None:
         """The first row, or None."""
@@ -126,17 +152,13 @@ class Store:
             return
         names = list(many[0])
         sql = f"INSERT OR REPLACE INTO {table}({', '.join(names)}) VALUES({', '.join('?' * len(names))})"
-        with _readable_errors(self.file):
+        with self.transaction():
             self.connection.executemany(sql, [[row[n] for n in names] for row in many])
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement; the number of rows that it changed."""
         with _readable_errors(self.file):
-            return self.connection.execute(sql, parameters).rowcount
-
-    def wait_for(self, milliseconds: int) -> None:
-        """Wait so long for a database that another process has locked."""
-        self.connection.execute(f"PRAGMA busy_timeout={milliseconds}")
+            return self._patiently(lambda: self.connection.execute(sql, parameters).rowcount)
 
     def version(self) -> int:
         """A number that changes when another process commits."""

@@ -24,6 +24,8 @@ from engine.settings.study import STAGES
 from engine.study.lock import EngineLock
 from engine.study.opened import OpenStudy
 
+PATIENCE = 600.0  # seconds that an engine waits for a database that another process, a backup say, has locked
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -55,6 +57,7 @@ def run_loop(
     Raises: Awaited when proposals wait for a person; BudgetError, LockedError and others.
     """
     check_guard(opened.study)
+    opened.store.patience.seconds = PATIENCE
     limit = parse_budget(budget or opened.study.budget)
     policy = Policy(approve or opened.study.approve, guard=approve == "auto")
     whole = until == STAGES[-1]

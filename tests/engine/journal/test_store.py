@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.base.errors import StoreError
+from engine.journal.patience import Patience
 from engine.journal.results import Result
 from engine.journal.schema import schema
 from engine.journal.store import Store
@@ -129,14 +133,71 @@ def test_a_file_that_is_no_database_is_damaged_and_left_alone(file: Path) -> Non
     assert file.read_bytes() == b"no database" * 1000
 
 
-def test_a_database_that_is_locked_says_so(file: Path) -> None:
-    with Store(file) as store, closing(sqlite3.connect(file, isolation_level=None)) as other:
-        store.execute("PRAGMA busy_timeout = 1")
-        other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(StoreError, match="locked; another process holds it: wait for it, or stop it"):
-            store.event("k", "t")
-        other.execute("ROLLBACK")
+LOCK = """
+import sqlite3, sys, time
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute(sys.argv[3])
+db.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+
+
+@contextmanager
+def locked(file: Path, seconds: float, first: str = "SELECT 1") -> Iterator[int]:
+    """Another process, by its number, holds the database for so long, or to the end of the block."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCK, str(file), str(seconds), first], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        yield other.pid
+        other.kill()
+
+
+@pytest.mark.parametrize("write", [
+    lambda s: s.event("k", "t"), lambda s: s.execute(EVENT),
+])  # fmt: skip
+def test_a_locked_database_is_waited_for_and_the_wait_is_told(file: Path, write: Callable[[Store], None]) -> None:
+    told: list[str] = []
+    with Store(file, patience=Patience(file, 30, 0.3, told.append)) as store, locked(file, 1.5) as pid:
+        write(store)
+        assert len(store.query("SELECT * FROM events")) == 1
+        assert told[0] == f"waiting for {file}, which process {pid} (python) has locked"
+        assert "was locked for" in told[1] and len(told) == 2
+        assert store.patience.waited > 1
+
+
+def test_a_database_that_stays_locked_says_who_holds_it(file: Path) -> None:
+    with Store(file, patience=Patience(file, 0.3)) as store:
+        with locked(file, 60) as pid:
+            holds = rf"locked; process {pid} \(python\) holds it: wait for it, or stop it"
+            with pytest.raises(StoreError, match=holds):
+                store.event("k", "t")
+            with pytest.raises(StoreError, match=holds), store.transaction():
+                raise AssertionError("nothing may begin")
+            assert store.query("SELECT * FROM events") == []  # readers pass a writer
         store.event("k", "t")
+
+
+def test_a_reader_and_one_who_opens_wait_for_a_database_that_is_held_alone(file: Path) -> None:
+    Store(file).close()
+    for readonly in (True, False):
+        with locked(file, 1.0, "PRAGMA locking_mode = EXCLUSIVE"), Store(file, readonly) as store:
+            assert store.query("SELECT * FROM events") == []
+    with locked(file, 60, "PRAGMA locking_mode = EXCLUSIVE"), pytest.raises(StoreError, match="holds it: wait"):
+        Store(file, True, Patience(file, 0.3))
+
+
+def test_a_transaction_that_reads_first_is_not_overtaken(file: Path) -> None:
+    """SQLite does not wait where a reader turns writer after another has written: the lock is taken at the start."""
+    with Store(file) as store, Store(file, patience=Patience(file, 0.2)) as other:
+        with store.transaction():
+            assert store.query("SELECT * FROM events") == []
+            with pytest.raises(StoreError, match="locked"):
+                other.event("k", "between")
+            store.event("k", "t")
+        assert len(other.query("SELECT * FROM events")) == 1
 
 
 def test_a_database_that_may_not_grow_is_a_full_disk(file: Path) -> None:
