@@ -1,12 +1,17 @@
-"""Arrays on disk, written piece by piece."""
+"""Arrays on disk, written whole or piece by piece."""
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from engine.base.durable import written_whole
 
 
 def new_array(file: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
@@ -21,3 +26,20 @@ def new_array(file: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, 
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(file)) from error
     return array
+
+
+def save_array(file: Path, array: NDArray[Any]) -> None:
+    """Write a .npy file whole, and seal it."""
+    _save(file, lambda out: np.save(out, array))
+
+
+def save_arrays(file: Path, **arrays: NDArray[Any]) -> None:
+    """Write an .npz file whole, and seal it."""
+    _save(file, lambda out: np.savez(out, **arrays))  # type: ignore[arg-type]
+
+
+def _save(file: Path, write: Callable[[io.BytesIO], None]) -> None:
+    content = io.BytesIO()  # NumPy's own writing to a file says not why it failed
+    write(content)
+    with written_whole(file) as scratch:
+        scratch.write_bytes(content.getbuffer())
