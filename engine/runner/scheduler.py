@@ -11,10 +11,9 @@ import math
 import queue
 import shutil
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,13 +21,15 @@ import numpy as np
 
 from engine.base.amounts import format_seconds, parse_budget
 from engine.base.errors import BudgetError, TrialError
-from engine.journal import curves, results
+from engine.journal import results
 from engine.journal.requests import Request
 from engine.journal.results import Calibration
 from engine.journal.trials import QueuedTrial
 from engine.runner.accounts import Accounts, Balance
+from engine.runner.backlog import Backlog
 from engine.runner.device import Events, Slot
 from engine.runner.devices import open_slots
+from engine.runner.hearing import SILENCE, Hearing
 from engine.runner.inbox import Inbox
 from engine.runner.mapped_rows import MappedRows
 from engine.runner.training_states import TrainingStates
@@ -36,10 +37,7 @@ from engine.runner.trial_book import TrialBook
 from engine.study.opened import OpenStudy
 from engine.tasks.contract import Job, Outside
 
-SILENCE = 300.0  # seconds without a heartbeat after which a worker counts as lost
 START = 600.0  # seconds that a worker may take to import its libraries
-RETRIES = 1
-HUNG = 10.0  # times its estimate, and at least SILENCE, after which a job that still beats counts as hung
 
 
 @dataclass
@@ -61,13 +59,11 @@ class Scheduler:
     note: str = ""
     stage: str = ""
     finished: int = 0
-    _waiting: deque[QueuedTrial] = field(default_factory=deque)
-    _micro: int | None = None
-    _pack: int | None = None  # most trials that one worker trains at once, once memory has run out
-    _failures: Counter[str] = field(default_factory=Counter)  # of this run: a later one tries again
 
     def __post_init__(self) -> None:
         self.store = self.opened.store
+        self.backlog = Backlog()
+        self.waiting = self.backlog.waiting
         self.enter(self.opened)
         self.inbox = Inbox(self.store)
         self._tell("running")
@@ -78,6 +74,8 @@ class Scheduler:
         self.accounts = Accounts(opened, self.limit)
         self.book = TrialBook(opened)
         self.states = TrainingStates(opened)
+        self.backlog.enter(opened, self.book, self.states)
+        self.hearing = Hearing(opened, self.accounts, self.book, self.states, self.backlog)
         self.mapped = MappedRows(opened, self.accounts)
 
     def balance(self) -> Balance:
@@ -87,7 +85,7 @@ class Scheduler:
     @property
     def unfinished(self) -> int:
         """Trials that run or wait."""
-        return len(self._waiting) + sum(len(s.trials) for s in self.slots)
+        return len(self.waiting) + sum(len(s.trials) for s in self.slots)
 
     def calibrate(self, charge: bool = True, flops: bool = False) -> None:
         """Measure a few steps on the first device, once per setup; the time is charged, unless only a plan is made.
@@ -153,10 +151,11 @@ class Scheduler:
         """
         self.stage, self.finished, self.note = stage, 0, ""
         self.accounts.cap = min(cap, self.limit)
-        self._waiting = deque(self.book.waiting(proposals))
-        self.note = self.mapped.ensure(self._waiting, self._asked_to_stop)
+        self.waiting.clear()
+        self.waiting.extend(self.book.waiting(proposals))
+        self.note = self.mapped.ensure(self.waiting, self._asked_to_stop)
         try:
-            while (self._waiting and not self.stopping and not self.note) or (self._running() and not self.aborting):
+            while (self.waiting and not self.stopping and not self.note) or (self._running() and not self.aborting):
                 self.obey()
                 if not (self.stopping or self.note or self.paused):
                     self._fill()
@@ -164,7 +163,7 @@ class Scheduler:
                 self.watch(self)
         finally:
             for slot in self._running():  # idle workers stay for the next round
-                self._rescind(slot, "the engine was stopped")
+                self.backlog.rescind(slot, "the engine was stopped")
         return "stopped" if self.stopping else "budget" if self.note else "done"
 
     def _asked_to_stop(self) -> bool:
@@ -203,8 +202,8 @@ class Scheduler:
 
     def cancel(self, trial: str) -> str:
         """Take a trial out for good, whether it waits or runs; what came of it. What it used stays charged."""
-        if row := next((t for t in self._waiting if t.id == trial), None):
-            self._waiting.remove(row)
+        if row := next((t for t in self.waiting if t.id == trial), None):
+            self.waiting.remove(row)
             self.book.cancel(trial)
             return "taken out of the queue"
         slot = next((s for s in self.slots if trial in s.trials), None)
@@ -214,7 +213,7 @@ class Scheduler:
             slot.send({"do": "drop", "trials": [trial]})
             return "it leaves its pack"
         slot.kill()
-        self._free(slot)
+        self.backlog.free(slot)
         self.book.cancel(trial)
         return "it was ended"
 
@@ -224,11 +223,6 @@ class Scheduler:
         self.limit = self.accounts.limit = seconds
         self.accounts.cap = share * seconds
         results.BUDGET.put(self.store, self.opened.setup, seconds)
-
-    @property
-    def _retries(self) -> int:
-        task = self.opened.task
-        return task.retries(self.opened.study) if isinstance(task, Outside) else RETRIES
 
     def _running(self) -> list[Slot]:
         return [s for s in self.slots if s.trials]
@@ -240,7 +234,7 @@ class Scheduler:
         if all(s.lost for s in self.slots):
             raise TrialError("every device is lost; bring one back, then the same command goes on")
         for slot in self.slots:
-            if not self._waiting:
+            if not self.waiting:
                 return
             if slot.trials or slot.lost:
                 continue
@@ -248,7 +242,7 @@ class Scheduler:
                 slot.start()
             if not slot.ready:
                 continue
-            estimate = self.accounts.estimate(self._waiting[0].samples - self.states.had(self._waiting[0]))
+            estimate = self.accounts.estimate(self.waiting[0].samples - self.states.had(self.waiting[0]))
             pack = self._next_pack(estimate)
             if not pack:
                 if not self._running():
@@ -262,29 +256,29 @@ class Scheduler:
 
     def _pack_size(self) -> int:
         """How many trials a worker trains at once: the fastest of the calibration, or less once memory ran out."""
-        if self._micro is not None:
+        if self.backlog.micro is not None:
             return 1  # micro-batches go through one model at a time
         calibration = self.accounts.calibration
         fastest = calibration.fastest_pack if calibration else 1
-        return max(1, min(fastest, self._pack or fastest))
+        return max(1, min(fastest, self.backlog.pack or fastest))
 
     def _next_pack(self, estimate: float | None) -> list[QueuedTrial]:
         """The trials to start next on one device: equally long, few enough for the budget and to leave others some."""
-        first = self._waiting[0]
+        first = self.waiting[0]
         kind = self._length(first)
-        alike = [t for t in self._waiting if self._length(t) == kind]
+        alike = [t for t in self.waiting if self._length(t) == kind]
         idle = sum(not s.lost and not s.trials for s in self.slots)
         rounds = math.ceil(len(alike) / (idle * self._pack_size()))
         size = math.ceil(len(alike) / (idle * rounds))  # so that all devices end together
-        if self._failures[first.id]:
+        if self.backlog.failures[first.id]:
             alike, size = [first], 1  # one that failed is tried alone
         else:
-            alike = [t for t in alike if not self._failures[t.id]]
+            alike = [t for t in alike if not self.backlog.failures[t.id]]
         if estimate:
             size = min(size, int(self.balance().left / estimate))
         chosen = alike[:size]
         for trial in chosen:
-            self._waiting.remove(trial)
+            self.waiting.remove(trial)
         return chosen
 
     def _length(self, trial: QueuedTrial) -> tuple[Any, ...]:
@@ -313,7 +307,7 @@ class Scheduler:
         init = str(output.with_name(trial.init)) if trial.init else None
         keep = self.book.wants_checkpoint(trial)
         return Job(
-            trial.id, str(file), trial.samples, trial.seed, init, str(output) if keep else "", self._micro,
+            trial.id, str(file), trial.samples, trial.seed, init, str(output) if keep else "", self.backlog.micro,
             trial.horizon, self.states.before(trial), self.states.after(trial),
         )  # fmt: skip
 
@@ -322,7 +316,7 @@ class Scheduler:
         study = self.opened.study.model_dump(mode="json")
         return {"do": do, "study": study, "prepared": str(prepared or self.opened.prepared), **content}
 
-    # -- events --------------------------------------------------------------------------------
+    # -- hearing -------------------------------------------------------------------------------
 
     def _turn(self) -> None:
         """Handle one event, and find workers that have gone silent."""
@@ -332,147 +326,17 @@ class Scheduler:
         except queue.Empty:
             return
         slot.heard = time.monotonic()
-        if event is None:
-            if slot.lost:
-                self._lost(slot, f"{slot.device} is lost")
-            elif died := slot.died():
-                self._lost(slot, died)
-        elif event["event"] == "ready":
-            slot.ready = True
-        elif not slot.trials:
-            return  # the last words of a job that was cancelled
-        elif event["event"] == "curve":
-            self._curve(slot, event)
-        elif event["event"] == "beat":
-            self._beat(slot, event["seconds"])
-        elif event["event"] == "done":
-            self._finish(slot, event)
-        elif event["event"] == "failed":
-            self._failed(slot, event)
+        self.finished += self.hearing.hear(slot, event)
+        if slot.trials and self.accounts.spent() > self.limit:
+            self.note = f"the budget of {format_seconds(self.limit)} is spent"
+            self.backlog.rescind(slot, "the budget is spent")
 
     def _listen_for_silence(self) -> None:
         for slot in self.slots:
             quiet = time.monotonic() - slot.heard
             limit = SILENCE if slot.ready else START
             if slot.started and quiet > limit and (slot.trials or not slot.ready):
-                self._lost(slot, f"no sign of life for {quiet:.0f} s")
-
-    def _curve(self, slot: Slot, event: dict[str, Any]) -> None:
-        if event["trial"] not in slot.trials:
-            return
-        with self.store.transaction():
-            curves.add(self.store, event["trial"], event["step"], event["values"])
-
-    def _charge(self, slot: Slot, seconds: float) -> None:
-        """Share what the job has used since the last time among its trials that still run."""
-        spent, slot.seconds = seconds - slot.seconds, seconds
-        for key, trial in slot.trials.items():
-            used = trial.charged + max(0.0, spent) / len(slot.trials)
-            slot.trials[key] = self.accounts.charge(trial, slot.device, used)
-
-    def _beat(self, slot: Slot, seconds: float) -> None:
-        with self.store.transaction():
-            self._charge(slot, seconds)
-        estimate = sum(t.estimate or SILENCE for t in slot.trials.values())
-        if seconds > max(SILENCE, HUNG * estimate) and not isinstance(self.opened.task, Outside):
-            self._lost(slot, f"the trial hangs: {seconds:.0f} s, estimated {estimate:.0f} s")
-        elif self.accounts.spent() > self.limit:
-            self.note = f"the budget of {format_seconds(self.limit)} is spent"
-            self._rescind(slot, "the budget is spent")
-
-    def _finish(self, slot: Slot, event: dict[str, Any]) -> None:
-        results: dict[str, dict[str, float]] = event["results"]
-        with self.store.transaction():
-            self._charge(slot, event["seconds"])
-            for key, trial in slot.trials.items():
-                if key in results:
-                    self.book.complete(key, results[key], trial.charged)
-                else:
-                    self.book.cancel(key)
-        done = [t for t in self._free(slot) if t.id in results]
-        self.finished += len(done)
-        for trial in done:
-            self.book.keep_best(trial.id)
-            self.states.supersede(trial)
-
-    # -- failures ------------------------------------------------------------------------------
-
-    def _failed(self, slot: Slot, event: dict[str, Any]) -> None:
-        """Out of memory: a smaller pack, then a smaller micro-batch; anything else: one retry."""
-        with self.store.transaction():
-            self._charge(slot, event["seconds"])
-        if not (event["memory"] and self._shrink(slot)):
-            slot.kill()  # what broke one trial may have broken the process
-            self._retry(slot, event["error"])
-
-    def _shrink(self, slot: Slot) -> bool:
-        """Ask for less memory from now on and try again; False when nothing is left to shrink."""
-        size = len(slot.trials)
-        train = self.opened.study.train
-        micro = (self._micro or train.micro_batch or train.batch_size) // 2
-        if size > 1:
-            self._pack = size // 2
-            what = f"goes on with {self._pack} trials at once"
-        elif micro >= 1:
-            self._micro = micro
-            what = f"goes on with micro-batches of {micro}"
-        else:
-            return False
-        self.store.event("memory", f"out of memory; {what}", next(iter(slot.trials)), "warning")
-        slot.kill()  # gives the memory back
-        for trial in self._free(slot):
-            self._again(trial)
-        return True
-
-    def _lost(self, slot: Slot, why: str) -> None:
-        served = slot.ready
-        slot.kill()
-        if slot.trials:
-            self._retry(slot, why)
-        elif slot.lost:
-            self.store.event("lost", f"{why}; its trials go to the others", slot.device, "warning")
-        elif not served:
-            raise TrialError(f"{why} before its first trial; see {slot.log}")
-
-    def _retry(self, slot: Slot, error: str) -> None:
-        """Try each trial again, as often as the task allows; a pack's are not to blame yet, so they are tried alone.
-
-        That a device was lost is no trial's fault.
-        """
-        alone = len(slot.trials) == 1
-        trials = self._free(slot)
-        with self.store.transaction():
-            for trial in trials:
-                self.store.event("crash", f"{error}; see {slot.log}", trial.id, "error")
-                if slot.lost:
-                    continue
-                self._failures[trial.id] += 1
-                self.states.forget(trial)  # should its state be to blame
-                if alone and self._failures[trial.id] > self._retries:
-                    self.book.fail(trial.id, error)
-        for trial in reversed(trials):
-            if not alone or self._failures[trial.id] <= self._retries:
-                self._again(trial)
-
-    def _again(self, trial: QueuedTrial) -> None:
-        self.book.wait_again(trial.id)
-        self._waiting.appendleft(trial)
-
-    def _rescind(self, slot: Slot, why: str) -> None:
-        """Stop a running job; its trials wait again and what they used stays charged."""
-        slot.kill()
-        with self.store.transaction():
-            for trial in self._free(slot):
-                self.book.wait_again(trial.id)
-                self.store.event("stop", why, trial.id)
-
-    def _free(self, slot: Slot) -> list[QueuedTrial]:
-        """The slot's trials, which it no longer runs."""
-        trials = list(slot.trials.values())
-        for trial in trials:
-            (self.opened.state / "rows" / f"{trial.id}.npy").unlink(missing_ok=True)
-        slot.trials, slot.seconds = {}, 0.0
-        return trials
+                self.backlog.lost(slot, f"no sign of life for {quiet:.0f} s")
 
 
 @contextmanager

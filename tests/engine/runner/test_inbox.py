@@ -85,8 +85,8 @@ def test_a_cancelled_trial_is_never_run(tiny: Tiny, pack: bool) -> None:
     def script(s: Scheduler, store: Store) -> bool:
         if not gone:
             gone.extend(t for slot in s.slots for t in list(slot.trials)[-1:])
-            if s._waiting:
-                gone.append(s._waiting[-1].id)
+            if s.waiting:
+                gone.append(s.waiting[-1].id)
             for trial in [*gone, "nothing"] if gone else []:
                 ask(store, "cancel", "test", trial)
         return bool(gone)

@@ -1,0 +1,115 @@
+"""Trials that wait, and those that come back: from a crash, a lost device, a lack of memory, a stop."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+from engine.base.errors import TrialError
+from engine.journal.trials import QueuedTrial
+from engine.runner.device import Slot
+from engine.runner.training_states import TrainingStates
+from engine.runner.trial_book import TrialBook
+from engine.study.opened import OpenStudy
+from engine.tasks.contract import Outside
+
+RETRIES = 1
+
+
+class Backlog:
+    """The queue of the scheduler.
+
+    waiting: trials to start, in order. micro: rows at once, or None for the study's. pack: most trials that one worker
+    trains at once, or None; both once memory has run out. failures: of this run, by trial: a later one tries again.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: deque[QueuedTrial] = deque()
+        self.micro: int | None = None
+        self.pack: int | None = None
+        self.failures: Counter[str] = Counter()
+
+    def enter(self, opened: OpenStudy, book: TrialBook, states: TrainingStates) -> None:
+        """Go on with a cycle of the study."""
+        self.opened, self.store, self.book, self.states = opened, opened.store, book, states
+
+    @property
+    def retries(self) -> int:
+        """How often a failed trial is tried again."""
+        task = self.opened.task
+        return task.retries(self.opened.study) if isinstance(task, Outside) else RETRIES
+
+    def free(self, slot: Slot) -> list[QueuedTrial]:
+        """The slot's trials, which it no longer runs."""
+        trials = list(slot.trials.values())
+        for trial in trials:
+            (self.opened.state / "rows" / f"{trial.id}.npy").unlink(missing_ok=True)
+        slot.trials, slot.seconds = {}, 0.0
+        return trials
+
+    def failed(self, slot: Slot, error: str, memory: bool) -> None:
+        """Out of memory: a smaller pack, then a smaller micro-batch; anything else: one retry."""
+        if not (memory and self._shrink(slot)):
+            slot.kill()  # what broke one trial may have broken the process
+            self._retry(slot, error)
+
+    def _shrink(self, slot: Slot) -> bool:
+        """Ask for less memory from now on and try again; False when nothing is left to shrink."""
+        size = len(slot.trials)
+        train = self.opened.study.train
+        micro = (self.micro or train.micro_batch or train.batch_size) // 2
+        if size > 1:
+            self.pack = size // 2
+            what = f"goes on with {self.pack} trials at once"
+        elif micro >= 1:
+            self.micro = micro
+            what = f"goes on with micro-batches of {micro}"
+        else:
+            return False
+        self.store.event("memory", f"out of memory; {what}", next(iter(slot.trials)), "warning")
+        slot.kill()  # gives the memory back
+        for trial in self.free(slot):
+            self._again(trial)
+        return True
+
+    def lost(self, slot: Slot, why: str) -> None:
+        """The worker is gone, or is ended because nothing is to be expected of it."""
+        served = slot.ready
+        slot.kill()
+        if slot.trials:
+            self._retry(slot, why)
+        elif slot.lost:
+            self.store.event("lost", f"{why}; its trials go to the others", slot.device, "warning")
+        elif not served:
+            raise TrialError(f"{why} before its first trial; see {slot.log}")
+
+    def _retry(self, slot: Slot, error: str) -> None:
+        """Try each trial again, as often as the task allows; a pack's are not to blame yet, so they are tried alone.
+
+        That a device was lost is no trial's fault.
+        """
+        alone = len(slot.trials) == 1
+        trials = self.free(slot)
+        with self.store.transaction():
+            for trial in trials:
+                self.store.event("crash", f"{error}; see {slot.log}", trial.id, "error")
+                if slot.lost:
+                    continue
+                self.failures[trial.id] += 1
+                self.states.forget(trial)  # should its state be to blame
+                if alone and self.failures[trial.id] > self.retries:
+                    self.book.fail(trial.id, error)
+        for trial in reversed(trials):
+            if not alone or self.failures[trial.id] <= self.retries:
+                self._again(trial)
+
+    def _again(self, trial: QueuedTrial) -> None:
+        self.book.wait_again(trial.id)
+        self.waiting.appendleft(trial)
+
+    def rescind(self, slot: Slot, why: str) -> None:
+        """Stop a running job; its trials wait again and what they used stays charged."""
+        slot.kill()
+        with self.store.transaction():
+            for trial in self.free(slot):
+                self.book.wait_again(trial.id)
+                self.store.event("stop", why, trial.id)
