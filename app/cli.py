@@ -181,6 +181,9 @@ def rank(
     lower: Annotated[
         list[str] | None, typer.Option("--lower", help="with --from: a metric that is better when low; repeatable")
     ] = None,
+    higher: Annotated[
+        list[str] | None, typer.Option("--higher", help="with --from: one that is better when high, whatever its name")
+    ] = None,
     confidence: Annotated[
         float | None, typer.Option("--confidence", help="with --from: of all intervals together; 0.95 by default")
     ] = None,
@@ -194,15 +197,16 @@ def rank(
     from app.commands import rank_file as recorded
 
     if results is None:
-        if aggregate or lower or confidence is not None:
-            raise typer.BadParameter("--aggregate, --lower and --confidence go with --from; a study has its own")
-        found = look.rank(folder, cycle)
+        if aggregate or lower or higher or confidence is not None:
+            raise typer.BadParameter(
+                "--aggregate, --lower, --higher and --confidence go with --from; a study has its own"
+            )
+        found = look.rank(folder, cycle, _tell)
     else:
         if confidence is not None and not 0.5 < confidence < 1:
             raise typer.BadParameter("--confidence lies between 0.5 and 1, e.g. 0.95")
-        found = recorded.rank(
-            results, aggregate or "mean-of-changes", lower or [], 0.95 if confidence is None else confidence
-        )
+        level = 0.95 if confidence is None else confidence
+        found = recorded.rank(results, aggregate or "mean-of-changes", lower or [], level, higher or [], _tell)
     _print(found, json, look.show_rank)
 
 

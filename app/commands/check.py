@@ -65,7 +65,7 @@ def _check_ops_and_task(opened: OpenStudy, found: Row) -> None:
             found["problems"].append("no OP of the study can run here; see left_out for what they need")
         found["findings"].append(f"pools: {opened.pool_size} rows each")
         if opened.study.task:
-            names = ", ".join(m.name for m in opened.metrics)
+            names = ", ".join(m.direction for m in opened.metrics)
             main = ", ".join(m.name for m in opened.main_metrics)
             found["findings"].append(f"metrics: {names}; the ranking counts {main}")
             if isinstance(opened.task, Remarks):

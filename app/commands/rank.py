@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from app.text.numbers import VERDICTS, percent
@@ -10,8 +11,8 @@ from engine.base.errors import StudyError
 from engine.journal.store import Row
 
 
-def rank(folder: Path, cycle: int | None = None) -> list[Row]:
-    """The leaderboard of a cycle; None: of the one that the engine was in last."""
+def rank(folder: Path, cycle: int | None, tell: Callable[[str], None]) -> list[Row]:
+    """The leaderboard of a cycle; None: of the one that the engine was in last. tell: of the metrics' directions."""
     from engine.evidence.ranking import leaderboard
     from engine.study.view import view_study
 
@@ -19,6 +20,7 @@ def rank(folder: Path, cycle: int | None = None) -> list[Row]:
     found = [e.to_json() for e in leaderboard(opened)]
     if not found:
         raise StudyError(f"no pool was cut yet in {folder}; start with: djsb auto {folder}")
+    tell(f"metrics: {', '.join(m.direction for m in opened.main_metrics)}")
     return found
 
 

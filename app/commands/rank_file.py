@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from engine.base.errors import DataError
-from engine.evidence.effects import Aggregate, chances, effects
+from engine.evidence.effects import Aggregate, chances, effects, numberless
 from engine.journal.store import Row
-from engine.records.metric import Metric
+from engine.records.metric import Metric, direction
 
 COLUMNS = ("pool", "seed", "metric", "value")
 CONTROL = "control"
@@ -20,16 +21,27 @@ Key = tuple[str, int, int]  # pool, samples, horizon
 Table = dict[Key, dict[int, dict[str, float | None]]]  # → seed → metric → value
 
 
-def rank(file: Path, aggregate: Aggregate, lower: Sequence[str], confidence: float) -> list[Row]:
+def rank(
+    file: Path,
+    aggregate: Aggregate,
+    lower: Sequence[str],
+    confidence: float,
+    higher: Sequence[str] = (),
+    tell: Callable[[str], None] | None = None,
+) -> list[Row]:
     """The leaderboard of a file's pools against the pool named control, best first.
 
-    lower: metrics that are better when low. confidence: of all intervals together.
+    lower, higher: metrics that are better when low, and when high whatever their names say. confidence: of all
+    intervals together. tell: is given the metrics' directions in words.
     Raises: DataError.
     """
     table = read_results(file)
     names = sorted({name for runs in table.values() for values in runs.values() for name in values})
-    if unknown := [name for name in lower if name not in names]:
-        raise DataError(f"--lower: {file} has no metric {', '.join(unknown)}; its metrics are {', '.join(names)}")
+    metrics = _with_directions(file, names, lower, higher)
+    if tell:
+        assumed = [n for n in names if direction(n) is None and n not in (*lower, *higher)]
+        turn = f"; {', '.join(assumed)}: nothing is known of it, --lower turns it" if assumed else ""
+        tell(f"metrics: {', '.join(m.direction for m in metrics)}{turn}")
     pools = sorted(key for key in table if key[0] != CONTROL)
     if len(pools) == len(table):
         raise DataError(f"{file} has no pool named {CONTROL}; give this name to what the others are compared with")
@@ -40,7 +52,7 @@ def rank(file: Path, aggregate: Aggregate, lower: Sequence[str], confidence: flo
     found = effects(
         {_name(key): runs for key, runs in table.items()},
         {name: _name((CONTROL, key[1], key[2])) for name, key in by_name.items()},
-        [Metric(name, name not in lower, -math.inf, math.inf) for name in names],
+        metrics,
         aggregate=aggregate,
         confidence=confidence,
     )
@@ -55,6 +67,25 @@ def rank(file: Path, aggregate: Aggregate, lower: Sequence[str], confidence: flo
     ]  # fmt: skip
 
 
+def _with_directions(file: Path, names: Sequence[str], lower: Sequence[str], higher: Sequence[str]) -> list[Metric]:
+    """The metrics. One that nothing is known of is better when high. Raises: DataError."""
+    for option, given in (("--lower", lower), ("--higher", higher)):
+        if unknown := [name for name in given if name not in names]:
+            raise DataError(f"{option}: {file} has no metric {', '.join(unknown)}; its metrics are {', '.join(names)}")
+    if both := [name for name in lower if name in higher]:
+        raise DataError(f"{both[0]} is given to --lower and to --higher; give it to one of them")
+    if silent := [n for n in names if direction(n) is False and n not in (*lower, *higher)]:
+        raise DataError(
+            f"{file}: {', '.join(silent)} is better when low by its name; add {_options('--lower', silent)}, "
+            f"or {_options('--higher', silent)} if it is better when high"
+        )
+    return [Metric(name, name not in lower, -math.inf, math.inf) for name in names]
+
+
+def _options(option: str, names: Sequence[str]) -> str:
+    return " ".join(f"{option} {shlex.quote(name)}" for name in names)
+
+
 def _name(key: Key) -> str:
     return "\n".join(map(str, key))
 
@@ -65,7 +96,7 @@ def _left_out(table: Table, key: Key, metrics: Sequence[str]) -> list[str]:
     found = []
     for name, runs in ((key[0], pool), (CONTROL, control)):
         for metric in metrics:
-            if seeds := [s for s in sorted(runs) if runs[s].get(metric) is None]:
+            if seeds := [s for s in sorted(runs) if s not in numberless(runs) and runs[s].get(metric) is None]:
                 found.append(f"{metric}: no number of {name} at seed {', '.join(map(str, seeds))}")
     if lone := sorted(set(pool) - set(control)):
         found.append(f"no result of {CONTROL} at seed {', '.join(map(str, lone))}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -77,12 +77,13 @@ def _compare(pools: Scores, control: Runs, metrics: Sequence[Metric], aggregate:
 
     mean-of-changes: mean over metrics of their relative changes. change-of-means: Eq. 1 of the
     paper, the relative change of the metrics' mean. A missing or NaN value leaves that metric out
-    for all seeds of the pool, so that every seed is judged on the same metrics.
+    for all seeds of the pool, so that every seed is judged on the same metrics. A seed without any
+    number is as if there were no run.
     """
     names, seeds = list(pools), sorted(control)
     table, ran = _table([*pools.values(), control], seeds, metrics)
     known = ~np.isnan(table)
-    usable = ~(ran[:, :, None] & ~(known & known[-1])).any(1)
+    usable = ~((ran & ran[-1])[:, :, None] & ~(known & known[-1])).any(1)
     groups: dict[bytes, list[int]] = {}
     for i in range(len(names)):
         groups.setdefault(usable[i].tobytes(), []).append(i)
@@ -119,12 +120,26 @@ def _compare(pools: Scores, control: Runs, metrics: Sequence[Metric], aggregate:
 
 
 def _table(runs: Sequence[Runs], seeds: Sequence[int], metrics: Sequence[Metric]) -> tuple[Floats, NDArray[np.bool_]]:
-    """(runs × seeds × metrics, NaN where a value is missing or not finite; runs × seeds, where there is a run)."""
+    """(runs × seeds × metrics, NaN where a value is missing or not finite; runs × seeds, where there is a number)."""
     names, none = [m.name for m in metrics], dict[str, float | None]()
     values = [at.get(name) for run in runs for seed in seeds for at in (run.get(seed, none),) for name in names]
     table = np.array(values, np.float64).reshape(len(runs), len(seeds), len(names))  # None becomes NaN
     table[np.isinf(table)] = np.nan
-    return table, np.array([seed in run for run in runs for seed in seeds], bool).reshape(table.shape[:2])
+    return table, ~np.isnan(table).all(2)
+
+
+def numberless(runs: Runs) -> list[int]:
+    """The seeds at which all metrics lack a number."""
+    return [s for s, at in sorted(runs.items()) if not any(v is not None and math.isfinite(v) for v in at.values())]
+
+
+def _lost(pool: Runs, control: Runs) -> tuple[str, ...]:
+    """In words, the seeds that are lost because the pool or its control has no number there."""
+    return tuple(
+        f"{who}no number at seed {', '.join(map(str, seeds))}"
+        for who, runs in (("", pool), ("control: ", control))
+        if (seeds := numberless(runs))
+    )
 
 
 def paired_changes(
@@ -239,6 +254,9 @@ def effects(
     for c, fit, rows in zip(comparisons, fits, judged, strict=True):
         start, end = end, end + len(rows)
         found += _judge(c, fit, variances[start:end], dfs[start:end], alpha, anytime)
+    none = dict[int, dict[str, float | None]]()
+    lost = {e.pool: _lost(scores.get(e.pool, none), scores.get(controls[e.pool], none)) for e in found}
+    found = [replace(e, skipped=(*e.skipped, *lost[e.pool])) if lost[e.pool] else e for e in found]
     return sorted(found, key=lambda e: (-math.inf if e.change is None else e.change, e.pool), reverse=True)
 
 

@@ -28,7 +28,7 @@ from engine.base.paths import resolve
 from engine.base.secrets import redact, secret_names
 from engine.data.datajuicer import OFFLINE
 from engine.data.dataset import Dataset
-from engine.records.metric import Metric
+from engine.records.metric import Metric, direction
 from engine.settings.study import Study
 from engine.tasks.command.pool_file import write_pool
 from engine.tasks.contract import BARE, Job, Progress, Report, Rows, Task, Traits
@@ -86,7 +86,13 @@ class CommandTask(Task):
     def prepare(
         self, study: Study, folder: Path, train: Rows, _held: Rows | None, _workers: int, _progress: Progress | None
     ) -> Path:
-        """Check that the program is there; note where media are."""
+        """Check that the program is there and each metric's direction said; note where media are."""
+        for metric in study.command.metrics:
+            if direction(metric.name) is False and "higher_is_better" not in metric.model_fields_set:
+                raise StudyError(
+                    f"command.metrics: {metric.name} is better when low by its name; write higher_is_better: false "
+                    "beside it, or true if it is better when high"
+                )
         program = study.command.run[0]
         # a path starts from the study's folder, a name is looked for on PATH
         if "{" not in program and shutil.which(str(folder / program) if "/" in program else program) is None:

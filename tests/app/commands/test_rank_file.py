@@ -46,7 +46,7 @@ def made(pools: dict[str, float], seeds: int = 4) -> list[Line]:
 def read(file: Path, *args: object) -> list[dict[str, Any]]:
     """The leaderboard as the command line prints it."""
     done = run_djsb("rank", "--from", file, "--json", *args)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0 and done.stderr.startswith("metrics: "), done.stderr
     found: list[dict[str, Any]] = json.loads(done.stdout)
     return found
 
@@ -76,7 +76,7 @@ def test_results_in_any_order_are_ranked_as_a_studys(tmp_path: Path) -> None:
 
 def test_options_change_the_answer(tmp_path: Path) -> None:
     file = recorded(tmp_path / "r.csv", made({"p": 10.0}))
-    mixed = rank(file, "mean-of-changes", [], 0.95)[0]
+    mixed = rank(file, "mean-of-changes", [], 0.95, ["loss"])[0]
     assert mixed["change"] == pytest.approx(0, abs=0.5)  # both count as better when high
     wide, narrow = (rank(file, "change-of-means", ["loss"], confidence)[0] for confidence in (0.99, 0.8))
     assert wide["change"] == narrow["change"] == pytest.approx(10.0, abs=0.5)
@@ -103,6 +103,43 @@ def test_one_seed_has_no_interval_and_is_unclear(tmp_path: Path) -> None:
     assert first["change"] > 50
 
 
+def test_a_metric_whose_name_says_lower_is_not_ranked_the_other_way(tmp_path: Path) -> None:
+    file = recorded(
+        tmp_path / "r.csv",
+        [(p, s, "loss", v + s / 100) for p, v in (("control", 2.0), ("worse", 2.6)) for s in range(4)],
+    )
+    said = the_error(run_djsb("rank", "--from", file))
+    assert "loss is better when low by its name; add --lower loss, or --higher loss" in said
+    assert rank(file, "mean-of-changes", ["loss"], 0.95)[0]["verdict"] == "hurts"
+    assert rank(file, "mean-of-changes", [], 0.95, ["loss"])[0]["verdict"] == "helps"
+    with pytest.raises(DataError, match="loss is given to --lower and to --higher"):
+        rank(file, "mean-of-changes", ["loss"], 0.95, ["loss"])
+
+
+def test_directions_are_told_and_those_that_are_assumed_named(tmp_path: Path) -> None:
+    file = recorded(
+        tmp_path / "r.csv", [(p, s, m, 1 + s) for p in ("control", "p") for s in (0, 1) for m in ("acc", "q")]
+    )
+    heard: list[str] = []
+    rank(file, "mean-of-changes", [], 0.95, tell=heard.append)
+    rank(file, "mean-of-changes", ["q"], 0.95, tell=heard.append)
+    assert heard == [
+        "metrics: acc (higher is better), q (higher is better); q: nothing is known of it, --lower turns it",
+        "metrics: acc (higher is better), q (lower is better)",
+    ]
+
+
+@pytest.mark.parametrize("pool", ["a", "control"])
+def test_a_seed_without_a_number_is_as_if_absent_and_named(tmp_path: Path, pool: str) -> None:
+    lines: list[Line] = [(p, s, "acc", v + s / 1000) for p, v in (("control", 0.5), ("a", 0.55)) for s in range(5)]
+    without = [line for line in lines if line[:2] != (pool, 4)]
+    (absent,) = rank(recorded(tmp_path / "r.csv", without), "mean-of-changes", [], 0.95)
+    (lost,) = rank(recorded(tmp_path / "s.csv", [*without, (pool, 4, "acc", "NaN")]), "mean-of-changes", [], 0.95)
+    assert {**lost, "skipped": []} == {**absent, "skipped": []}
+    assert (lost["seeds"], lost["verdict"]) == (4, "helps")
+    assert lost["skipped"][0] == ("" if pool == "a" else "control: ") + "no number at seed 4"
+
+
 @pytest.mark.parametrize("value", ["", "nan", "-inf", "1e300", None])
 def test_a_value_that_is_no_number_is_named_and_its_metric_left_out(tmp_path: Path, value: str | None) -> None:
     lines = [line for line in made({"p": 10.0, "q": 5.0}) if line[:3] != ("p", 2, "loss")]
@@ -122,7 +159,7 @@ def test_more_columns_blank_lines_and_equal_repeats_do_no_harm(tmp_path: Path) -
     )
     other = tmp_path / "other.csv"
     other.write_text(f"{text}\r\n\r\n{text.splitlines()[-1]}\r\n", encoding="utf-8", newline="")
-    assert rank(other, "mean-of-changes", [], 0.95) == rank(plain, "mean-of-changes", [], 0.95)
+    assert rank(other, "mean-of-changes", ["loss"], 0.95) == rank(plain, "mean-of-changes", ["loss"], 0.95)
 
 
 def test_exported_results_are_read(tmp_path: Path) -> None:

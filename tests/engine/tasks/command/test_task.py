@@ -363,6 +363,21 @@ def test_a_program_that_is_not_there_is_told_before_anything_runs(tiny: Tiny) ->
     assert tiny.trials() == []
 
 
+def test_a_loss_without_a_direction_is_told_before_anything_runs(tiny: Tiny) -> None:
+    metric = {"name": "eval_loss", "high": 9}
+
+    def checked(**direction: bool) -> dict[str, Any]:
+        tiny.set(settings(tiny, "", metrics=[metric | direction]))
+        return dict(json.loads(run_djsb("check", tiny.study, "--json").stdout))
+
+    (problem,) = checked()["problems"]
+    assert "eval_loss is better when low by its name; write higher_is_better: false" in problem
+    for said, word in ((False, "lower"), (True, "higher")):
+        found = checked(higher_is_better=said)
+        assert not found["problems"]
+        assert any(f"eval_loss ({word} is better)" in f for f in found["findings"])
+
+
 def test_without_a_place_for_the_samples_the_race_has_rungs_of_seeds_only(tiny: Tiny) -> None:
     tiny.set(merged(settings(tiny, TRAINER), {"search": {"strategy": "race"}}))
     opened = open_study(tiny.study, 1)
