@@ -125,7 +125,7 @@ def _table(runs: Sequence[Runs], seeds: Sequence[int], metrics: Sequence[Metric]
     values = [at.get(name) for run in runs for seed in seeds for at in (run.get(seed, none),) for name in names]
     table = np.array(values, np.float64).reshape(len(runs), len(seeds), len(names))  # None becomes NaN
     table[np.isinf(table)] = np.nan
-    return table, ~np.isnan(table).all(2)
+    return table, np.asarray(np.isfinite(table).any(2))
 
 
 def numberless(runs: Runs) -> list[int]:
