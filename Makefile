@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install test test-long check demo bench-data bench-search bench-pack bench-agent bench-tui bench-cycles bench-demos wheel-test screenshots clean
+.PHONY: install test test-long check demo bench-data bench-search bench-pack bench-agent bench-tui bench-cycles bench-demos bench-chaos wheel-test screenshots clean
 
 install: $(READY)
 $(READY): pyproject.toml constraints.txt
@@ -47,6 +47,9 @@ bench-tui: $(READY)
 
 bench-demos: $(READY)
 	$(BIN)/python benchmarks/demos.py --write
+
+bench-chaos: $(READY)
+	$(BIN)/python benchmarks/chaos/run.py --write
 
 bench-cycles: $(READY)
 	$(BIN)/python benchmarks/cycles.py --write

@@ -1,0 +1,1 @@
+"""Kills, stops, locks, full disks and damaged files, and what a study lost by them."""
