@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import queue
 import statistics
 import sys
 import tempfile
@@ -26,8 +25,9 @@ import numpy as np
 
 from app.commands.init import write_demo
 from engine.records.pool import Layer, Pool
-from engine.runner.device import Events, Slot
+from engine.runner.device import Slot, new_events
 from engine.runner.local import LocalSlot, devices, gpus
+from engine.runner.messages import Bad, Done, Failed, Gone, Ready
 from engine.study.opened import OpenStudy, open_study
 from engine.tasks.contract import Job
 
@@ -56,14 +56,14 @@ def make_jobs(opened: OpenStudy, trials: int) -> list[Job]:
     return jobs
 
 
-def message(opened: OpenStudy, do: str, **content: Any) -> dict[str, Any]:
+def job_of(opened: OpenStudy, do: str, **content: Any) -> dict[str, Any]:
     """What the engine sends to a worker."""
     return {"do": do, "study": opened.study.model_dump(mode="json"), "prepared": str(opened.prepared), **content}
 
 
 def run(opened: OpenStudy, names: list[str], packs: list[list[Job]], fresh: bool) -> Run:
     """Give the packs to a worker on each device. fresh: with a new process for each pack."""
-    events: Events = queue.Queue()
+    events = new_events()
     slots: list[Slot] = [LocalSlot(name, opened.state / "logs" / f"bench-{name}.log", events) for name in names]
     waiting, out, working = deque(packs), Run(), 0.0
     began = time.perf_counter()
@@ -71,17 +71,16 @@ def run(opened: OpenStudy, names: list[str], packs: list[list[Job]], fresh: bool
         for slot in slots[: len(packs)]:
             slot.start()
         while sum(len(p) for p in packs) > len(out.results):
-            slot, event = events.get(timeout=600)
-            if event is None:
-                if slot.died():
-                    raise SystemExit(f"a worker died; see {slot.log}")
-                continue  # the end of one that was replaced
-            if event["event"] == "failed":
-                raise SystemExit(event["error"])
-            if event["event"] == "ready":
+            heard = events.get(timeout=600)
+            slot, message = heard.slot, heard.message
+            if heard.life != slot.life:
+                continue  # of one that was replaced
+            if isinstance(message, Gone | Bad | Failed):
+                raise SystemExit(f"a worker died: {message}; see {slot.log}")
+            if isinstance(message, Ready):
                 working = working or time.perf_counter()
-            elif event["event"] == "done":
-                out.results |= event["results"]
+            elif isinstance(message, Done):
+                out.results |= message.results
                 if fresh:
                     slot.kill()
                     if waiting:
@@ -90,7 +89,7 @@ def run(opened: OpenStudy, names: list[str], packs: list[list[Job]], fresh: bool
             else:
                 continue
             if waiting:
-                slot.send(message(opened, "trials", jobs=[asdict(job) for job in waiting.popleft()]))
+                slot.send(job_of(opened, "trials", jobs=[asdict(job) for job in waiting.popleft()]))
     finally:
         for slot in slots:
             slot.kill()
@@ -101,16 +100,15 @@ def run(opened: OpenStudy, names: list[str], packs: list[list[Job]], fresh: bool
 
 def calibrate(opened: OpenStudy, device: str) -> dict[str, Any]:
     """The worker's own calibration on a device."""
-    events: Events = queue.Queue()
+    events = new_events()
     slot = LocalSlot(device, opened.state / "logs" / "bench-calibration.log", events)
     slot.start()
     try:
-        while (event := events.get(timeout=600)[1]) is not None and event["event"] != "failed":
-            if event["event"] == "ready":
-                slot.send(message(opened, "calibrate"))
-            elif event["event"] == "done":
-                found: dict[str, Any] = event["calibration"]
-                return found
+        while not isinstance(message := events.get(timeout=600).message, Gone | Bad | Failed):
+            if isinstance(message, Ready):
+                slot.send(job_of(opened, "calibrate"))
+            elif isinstance(message, Done) and message.calibration:
+                return message.calibration.model_dump()
     finally:
         slot.kill()
     raise SystemExit(f"the calibration failed; see {slot.log}")

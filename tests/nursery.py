@@ -58,8 +58,8 @@ class Forked:
         self._line.sendall(message)
         self._news = self._line.makefile()
         self.pid, self.returncode = int(self._news.readline()), None
-        self.stdin: IO[str] | None = None
-        self.stdout: IO[str] | None = None
+        self.stdin: IO[bytes] | None = None
+        self.stdout: IO[bytes] | None = None
 
     returncode: int | None
 
@@ -166,7 +166,7 @@ def _worker(nursery: Path, env: Mapping[str, str], log: IO[bytes]) -> Forked:
     process = Forked(nursery, ["worker"], (read_in, write_out, log.fileno()), env, None)
     os.close(read_in)
     os.close(write_out)
-    process.stdin, process.stdout = os.fdopen(write_in, "w"), os.fdopen(read_out)
+    process.stdin, process.stdout = os.fdopen(write_in, "wb"), os.fdopen(read_out, "rb")
     return process
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.journal.store import Store
+
+MOST = 1000  # points of a curve
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,32 @@ class PoolPoint:
     value: float
 
 
-def add(store: Store, trial: str, step: int, values: Mapping[str, float]) -> None:
-    """Write the values of one step."""
+@dataclass(frozen=True)
+class Step:
+    """What a trial reports at a step."""
+
+    trial: str
+    step: int
+    values: Mapping[str, float]
+
+
+def add(store: Store, steps: Sequence[Step]) -> None:
+    """Write the values of steps; where a trial has more than MOST of a curve then, every second stays, and the last."""
     store.put(
         "curve_points",
         [
-            {"trial": trial, "name": n, "step": step, "value": v if math.isfinite(v) else None}
-            for n, v in values.items()
+            {"trial": s.trial, "name": n, "step": s.step, "value": v if math.isfinite(v) else None}
+            for s in steps
+            for n, v in s.values.items()
         ],
     )
+    for trial in {s.trial for s in steps}:
+        store.execute(
+            "DELETE FROM curve_points WHERE rowid IN (SELECT x.point FROM (SELECT rowid AS point, "
+            "row_number() OVER (PARTITION BY name ORDER BY step DESC) AS place, count(*) OVER (PARTITION BY name) AS n "
+            "FROM curve_points WHERE trial = ?) x WHERE x.n > ? AND x.place % 2 = 0)",
+            (trial, MOST),
+        )
 
 
 def of_trial(store: Store, trial: str) -> list[CurvePoint]:

@@ -48,12 +48,12 @@ def _ask(opened: OpenStudy, scheduler: Scheduler, column: Column, prompt: str) -
             f"{format_seconds(max(0.0, left))} are left"
         )
         return "budget"
-    done = scheduler.alone("ask", "asking a prompt", checkpoint=str(opened.folder / column.path), prompt=prompt)
-    own[prompt] = {n: v if math.isfinite(v) else None for n, v in done["scores"].items()}
+    done, took = scheduler.alone("ask", "asking a prompt", checkpoint=str(opened.folder / column.path), prompt=prompt)
+    own[prompt] = {n: v if math.isfinite(v) else None for n, v in done.scores.items()}
     with store.transaction():
         results.PROMPTS.put(store, column.setup, answers)
         costs.charge(
-            store, f"prompt:{column.trial}:{content_id(prompt, 12)}", "prompt", done["seconds"], trial=column.trial,
+            store, f"prompt:{column.trial}:{content_id(prompt, 12)}", "prompt", took, trial=column.trial,
             stage=STAGE, device=scheduler.slots[0].device,
         )  # fmt: skip
     return "done"

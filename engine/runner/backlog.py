@@ -43,7 +43,7 @@ class Backlog:
         trials = list(slot.trials.values())
         for trial in trials:
             (self.opened.state / "rows" / f"{trial.id}.npy").unlink(missing_ok=True)
-        slot.trials, slot.seconds = {}, 0.0
+        slot.trials, slot.dropped, slot.seconds = {}, set(), 0.0
         return trials
 
     def failed(self, slot: Slot, error: str, memory: bool) -> None:

@@ -3,51 +3,131 @@
 from __future__ import annotations
 
 import queue
+import time
+from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
+from engine.base.lines import Lines
+from engine.base.thinning import Thinning
 from engine.journal.trials import QueuedTrial
+from engine.runner.messages import Bad, Beat, Gone, Message, Point, parse
 
-Events = queue.Queue[tuple["Slot", dict[str, Any] | None]]
+CHUNK = 2**16  # bytes that are read of a worker at once
+QUEUE = 1000  # messages that wait for the scheduler; a worker that says more has to wait
+POINTS = 4000  # of a curve, before the scheduler gets every second one only
 
 
-class Slot(Protocol):
+class Heard(NamedTuple):
+    """A worker's message. life: of the slot, when the worker was started. at: when it arrived, by `time.monotonic`."""
+
+    slot: Slot
+    life: int
+    at: float
+    message: Message
+
+
+Events = queue.Queue[Heard]
+
+
+def new_events() -> Events:
+    """A queue for the messages of several workers."""
+    return queue.Queue(QUEUE)
+
+
+class Slot(ABC):
     """A device and the worker on it.
 
-    device: its unique name. log: file of the worker's standard error. ready: the worker waits for jobs.
-    heard: time of its last event. lost: the device is gone for good. trials: what runs on it now, by id.
-    seconds: device-seconds of the running job that are charged. Events arrive on one queue, None when
-    the worker is gone.
+    device: its unique name. log: file of the worker's standard error. ready: the worker waits for jobs. heard: when its
+    last message came. lost: the device is gone for good. life: another one for each worker, so that the last words of
+    an earlier one are told from its own. trials: what runs on it now, by id; dropped: those of them that it was asked
+    to leave. began: when it was given its job; seconds: device-seconds of the job that are charged.
+    Messages arrive on one queue, Gone when the worker is.
     """
 
-    device: str
-    log: Path
-    ready: bool
-    heard: float
-    lost: bool
-    trials: dict[str, QueuedTrial]
-    seconds: float
+    def __init__(self, device: str, log: Path, events: Events) -> None:
+        self.device, self.log, self.events = device, log, events
+        self.ready, self.lost, self.heard, self.life = False, False, 0.0, 0
+        self.trials: dict[str, QueuedTrial] = {}
+        self.dropped: set[str] = set()
+        self.began = self.seconds = 0.0
 
     @property
+    @abstractmethod
     def started(self) -> bool:
         """True while there is a worker, ready or not."""
-        ...
 
+    @abstractmethod
     def start(self) -> None:
         """Start the worker, with its own threads and device."""
-        ...
 
+    @abstractmethod
     def send(self, message: dict[str, Any]) -> None:
         """Give the worker a job; a worker that has just died is found by its last event."""
-        ...
 
+    @abstractmethod
     def kill(self) -> None:
         """End the worker at once."""
-        ...
 
+    @abstractmethod
     def died(self) -> str | None:
         """How a worker that was started has ended, or None."""
-        ...
+
+    def reborn(self) -> Listener:
+        """A worker starts, or the one there was is gone: who listens to it. What others still say is left aside."""
+        self.life += 1
+        self.ready, self.heard = False, time.monotonic()
+        return Listener(self)
+
+
+class Listener:
+    """Hears one worker, in a thread of its own, and passes on what the scheduler has to know.
+
+    Beats go no further; of many points of a curve some do. After a bad message nothing more does: the scheduler will
+    end the worker.
+    """
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot, self._life = slot, slot.life
+        self._lines, self._thinning, self._garbled = Lines(), Thinning(POINTS), False
+
+    def feed(self, data: bytes) -> None:
+        """Some of the worker's output."""
+        for line in self._lines.feed(data):
+            if self._garbled or self._slot.life != self._life:
+                return
+            self._slot.heard = time.monotonic()
+            self._take(parse(line))
+
+    def _take(self, message: Message) -> None:
+        if isinstance(message, Beat):
+            return
+        if isinstance(message, Point):
+            values = self._thinning.keep(message.trial, message.step, message.values)
+            if values:
+                self._post(Point(trial=message.trial, step=message.step, values=values))
+            return
+        self._post_last_points()
+        self._garbled = isinstance(message, Bad)
+        self._post(message)
+
+    def end(self) -> None:
+        """The worker has ended. Half a line is none."""
+        self._post_last_points()
+        self._post(Gone())
+
+    def _post_last_points(self) -> None:
+        for trial, step, values in self._thinning.rest():
+            self._post(Point(trial=trial, step=step, values=values))
+
+    def _post(self, message: Message) -> None:
+        """Hand a message to the scheduler; waits while the queue is full and the worker is still the slot's."""
+        heard = Heard(self._slot, self._life, time.monotonic(), message)
+        while self._slot.life == self._life:
+            with suppress(queue.Full):
+                self._slot.events.put(heard, timeout=0.5)
+                return
 
 
 def worker_env(device: str) -> dict[str, str]:

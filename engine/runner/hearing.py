@@ -1,19 +1,25 @@
-"""What workers say: points, heartbeats, ends. It is written here, and what running trials have used is charged."""
+"""What workers say: points and ends. It is written here, and what running trials have used is charged.
+
+Charged is the time on the engine's own clock, from the job's start to the message of its end, whatever arrives between.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from engine.journal import curves
 from engine.runner.accounts import Accounts
 from engine.runner.backlog import Backlog
-from engine.runner.device import Slot
+from engine.runner.device import Heard, Slot
+from engine.runner.messages import Bad, Done, Failed, Gone, Point, Ready
 from engine.runner.training_states import TrainingStates
 from engine.runner.trial_book import TrialBook
 from engine.study.opened import OpenStudy
 from engine.tasks.contract import Outside
 
+CHARGE = 1.0  # seconds between two charges of what runs
 SILENCE = 300.0  # seconds without a heartbeat after which a worker counts as lost
 HUNG = 10.0  # times its estimate, and at least SILENCE, after which a job that still beats counts as hung
 
@@ -27,64 +33,114 @@ class Hearing:
     book: TrialBook
     states: TrainingStates
     backlog: Backlog
+    _steps: list[curves.Step] = field(default_factory=list)
+    _due: float = 0.0
 
     def __post_init__(self) -> None:
         self.store = self.opened.store
 
-    def hear(self, slot: Slot, event: dict[str, Any] | None) -> int:
-        """Handle one event; how many trials it finished."""
-        if event is None:
-            if slot.lost:
-                self.backlog.lost(slot, f"{slot.device} is lost")
-            elif died := slot.died():
-                self.backlog.lost(slot, died)
-        elif event["event"] == "ready":
+    def hear(self, heard: Heard) -> int:
+        """Take in one message; how many trials it finished. A bad one fails the trials of its worker only."""
+        slot, message = heard.slot, heard.message
+        if heard.life != slot.life:
+            return 0  # the last words of a worker that was ended
+        if isinstance(message, Ready):
             slot.ready = True
+        elif isinstance(message, Gone):
+            self._gone(slot, heard.at)
+        elif isinstance(message, Bad):
+            self._bad(slot, heard.at, message.why)
         elif not slot.trials:
-            return 0  # the last words of a job that was cancelled
-        elif event["event"] == "curve":
-            self._curve(slot, event)
-        elif event["event"] == "beat":
-            self._beat(slot, event["seconds"])
-        elif event["event"] == "done":
-            return self._finish(slot, event)
-        elif event["event"] == "failed":
-            with self.store.transaction():
-                self._charge(slot, event["seconds"])
-            self.backlog.failed(slot, event["error"], event["memory"])
+            self._bad(slot, heard.at, f"the worker sent a message ({message.event}) while it had no job")
+        elif isinstance(message, Failed):
+            self.settle(slot, heard.at)
+            self.backlog.failed(slot, message.error, message.memory)
+        elif isinstance(message, Done):
+            return self._finish(slot, heard.at, message)
+        elif isinstance(message, Point):
+            self._point(slot, heard.at, message)
         return 0
 
-    def _curve(self, slot: Slot, event: dict[str, Any]) -> None:
-        if event["trial"] not in slot.trials:
-            return
-        with self.store.transaction():
-            curves.add(self.store, event["trial"], event["step"], event["values"])
+    def _gone(self, slot: Slot, at: float) -> None:
+        self.settle(slot, at)
+        if slot.lost:
+            self.backlog.lost(slot, f"{slot.device} is lost")
+        elif died := slot.died():
+            self.backlog.lost(slot, died)
 
-    def _charge(self, slot: Slot, seconds: float) -> None:
-        """Share what the job has used since the last time among its trials that still run."""
-        spent, slot.seconds = seconds - slot.seconds, seconds
-        for key, trial in slot.trials.items():
-            used = trial.charged + max(0.0, spent) / len(slot.trials)
-            slot.trials[key] = self.accounts.charge(trial, slot.device, used)
+    def _bad(self, slot: Slot, at: float, why: str) -> None:
+        if slot.trials:
+            self.settle(slot, at)
+            self.backlog.failed(slot, why, memory=False)
+        else:
+            self.store.event("worker", f"{why}; it is started anew", slot.device, "warning")
+            slot.kill()
 
-    def _beat(self, slot: Slot, seconds: float) -> None:
-        with self.store.transaction():
-            self._charge(slot, seconds)
-        estimate = sum(t.estimate or SILENCE for t in slot.trials.values())
-        if seconds > max(SILENCE, HUNG * estimate) and not isinstance(self.opened.task, Outside):
-            self.backlog.lost(slot, f"the trial hangs: {seconds:.0f} s, estimated {estimate:.0f} s")
+    def _point(self, slot: Slot, at: float, point: Point) -> None:
+        if point.trial in slot.trials:
+            self._steps.append(curves.Step(point.trial, point.step, point.values))
+        else:
+            self._bad(slot, at, f"the worker sent a point of {point.trial!r}, which it does not train")
 
-    def _finish(self, slot: Slot, event: dict[str, Any]) -> int:
-        results: dict[str, dict[str, float]] = event["results"]
+    def _finish(self, slot: Slot, at: float, done: Done) -> int:
+        others, missing = done.results.keys() - slot.trials, slot.trials.keys() - done.results.keys() - slot.dropped
+        if others or missing:
+            what = f"of {min(others)!r}, which it does not train" if others else f"without {min(missing)}"
+            self._bad(slot, at, f"the worker sent results {what}")
+            return 0
         with self.store.transaction():
-            self._charge(slot, event["seconds"])
+            self.settle(slot, at)
             for key, trial in slot.trials.items():
-                if key in results:
-                    self.book.complete(key, results[key], trial.charged)
+                if key in done.results:
+                    self.book.complete(key, done.results[key], trial.charged)
                 else:
                     self.book.cancel(key)
-        done = [t for t in self.backlog.free(slot) if t.id in results]
-        for trial in done:
+        finished = [t for t in self.backlog.free(slot) if t.id in done.results]
+        for trial in finished:
             self.book.keep_best(trial.id)
             self.states.supersede(trial)
-        return len(done)
+        return len(finished)
+
+    # -- charging ------------------------------------------------------------------------------
+
+    def until_due(self) -> float:
+        """Seconds until running trials are charged next."""
+        return max(0.0, self._due - time.monotonic())
+
+    def charge(self, slots: Sequence[Slot]) -> bool:
+        """Charge what runs once it is due, and write the points that have come; False when the budget is spent."""
+        running = [s for s in slots if s.trials]
+        if self.until_due() or not (running or self._steps):
+            return True
+        now = time.monotonic()
+        with self.store.transaction():
+            self._write()
+            for slot in running:
+                self._charge(slot, now)
+        left = self.accounts.limit - self.accounts.spent()
+        self._due = now + min(CHARGE, max(0.0, left) / max(1, len(running)))  # soon, when the budget nears its end
+        for slot in running:
+            self._end_if_hung(slot)
+        return left >= 0
+
+    def settle(self, slot: Slot, at: float | None = None) -> None:
+        """Write all that is known of what runs on a slot, which ends. at: when, by the engine's clock; None: now."""
+        with self.store.transaction():
+            self._write()
+            self._charge(slot, time.monotonic() if at is None else at)
+
+    def _write(self) -> None:
+        steps, self._steps = self._steps, []
+        curves.add(self.store, steps)
+
+    def _charge(self, slot: Slot, at: float) -> None:
+        """Share what the job has used since the last time among its trials that still run."""
+        spent = max(0.0, at - slot.began - slot.seconds)
+        slot.seconds += spent
+        for key, trial in slot.trials.items():
+            slot.trials[key] = self.accounts.charge(trial, slot.device, trial.charged + spent / len(slot.trials))
+
+    def _end_if_hung(self, slot: Slot) -> None:
+        estimate = sum(t.estimate or SILENCE for t in slot.trials.values())
+        if slot.seconds > max(SILENCE, HUNG * estimate) and not isinstance(self.opened.task, Outside):
+            self.backlog.lost(slot, f"the trial hangs: {slot.seconds:.0f} s, estimated {estimate:.0f} s")

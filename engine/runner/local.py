@@ -15,8 +15,7 @@ from typing import IO, Any
 
 from engine.base.paths import ENTRY
 from engine.base.secrets import without_secrets
-from engine.journal.trials import QueuedTrial
-from engine.runner.device import Events, worker_env
+from engine.runner.device import CHUNK, Events, Listener, Slot, worker_env
 
 
 def gpus() -> list[str]:
@@ -42,24 +41,22 @@ def devices(workers: int | None) -> list[str]:
     return found[:workers] if workers else found
 
 
-def launch(env: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[str]:
+def launch(env: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start a worker process. log: its standard error."""
     return subprocess.Popen(
         [sys.executable, str(ENTRY), "worker"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=dict(env), start_new_session=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=dict(env), start_new_session=True,
     )  # fmt: skip
 
 
-class LocalSlot:
+class LocalSlot(Slot):
     """A device of this machine and the worker process on it."""
 
     def __init__(self, device: str, log: Path, events: Events, extra: Mapping[str, str] | None = None) -> None:
         """extra: what the worker's environment holds besides."""
-        self.device, self.log, self.events, self.extra = device, log, events, extra or {}
-        self.ready, self.heard, self.lost = False, 0.0, False
-        self.trials: dict[str, QueuedTrial] = {}
-        self.seconds = 0.0
-        self._process: subprocess.Popen[str] | None = None
+        super().__init__(device, log, events)
+        self.extra = extra or {}
+        self._process: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] | None = None
 
     @property
@@ -75,21 +72,20 @@ class LocalSlot:
         cores = sorted(os.sched_getaffinity(0))
         if self.device.startswith("cpu") and int(self.device[3:]) < len(cores):
             os.sched_setaffinity(self._process.pid, {cores[int(self.device[3:])]})
-        self.ready, self.heard = False, time.monotonic()
-        threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
+        threading.Thread(target=self._listen, args=(self._process, self.reborn()), daemon=True).start()
 
-    def _listen(self, process: subprocess.Popen[str]) -> None:
+    def _listen(self, process: subprocess.Popen[bytes], listener: Listener) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            self.events.put((self, json.loads(line)))
+        while data := os.read(process.stdout.fileno(), CHUNK):
+            listener.feed(data)
         process.wait()  # its output may close a moment before it can be reaped
-        self.events.put((self, None))
+        listener.end()
 
     def send(self, message: dict[str, Any]) -> None:
         """See Slot."""
         assert self._process is not None and self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # its end arrives as an event
@@ -102,7 +98,8 @@ class LocalSlot:
             self._process.wait()
             if self._stderr:
                 self._stderr.close()
-        self._process, self.ready = None, False
+        self._process = None
+        self.reborn()
 
     def died(self) -> str | None:
         """See Slot."""

@@ -33,8 +33,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from engine.base.errors import StudyError, TrialError
 from engine.base.paths import ENTRY
 from engine.data.datajuicer import OFFLINE
-from engine.journal.trials import QueuedTrial
-from engine.runner.device import Events, worker_env
+from engine.runner.device import Events, Listener, Slot, worker_env
 
 os.environ.update(OFFLINE)  # Ray reads its settings when it is imported
 
@@ -50,19 +49,21 @@ class _Relay:
     and the worker ends.
     """
 
+    HELD = 256  # pieces of output that wait for the engine
+
     def __init__(self, command: list[str], env: dict[str, str], log: str) -> None:
-        self._lines: list[str] = []
+        self._output: list[bytes] = []
         self._dropped = 0
         self._end: str | None = None
         self._changed = threading.Condition()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         if granted := ray.get_runtime_context().get_accelerator_ids().get("GPU"):
             env = {**env, "CUDA_VISIBLE_DEVICES": ",".join(granted)}
         seen = Path(log).parent.is_dir()  # if not, the first job says so
         with Path(log if seen else os.devnull).open("ab") as stderr:
             try:
                 self._process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
                     env={**os.environ, **env}, start_new_session=True,
                 )  # fmt: skip
             except OSError as error:
@@ -70,24 +71,26 @@ class _Relay:
                 return
         threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
 
-    def _listen(self, process: subprocess.Popen[str]) -> None:
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
+        while data := os.read(process.stdout.fileno(), 2**16):
             with self._changed:
-                self._lines.append(line)
+                self._changed.wait_for(lambda: len(self._output) < self.HELD)  # the worker waits for the engine
+                self._output.append(data)
                 self._changed.notify_all()
         code = process.wait()
         with self._changed:
             self._end = f"exit code {code}"
             self._changed.notify_all()
 
-    def next_events(self, seen: int, wait: float) -> tuple[list[str], str | None]:
-        """The events after the first `seen`, waiting for one a while; and how the worker ended, once it did."""
+    def next_output(self, seen: int, wait: float) -> tuple[list[bytes], str | None]:
+        """The worker's output after the first `seen` pieces, waiting for one a while; and how it ended, once it did."""
         with self._changed:
-            del self._lines[: max(0, seen - self._dropped)]
+            del self._output[: max(0, seen - self._dropped)]
             self._dropped = max(seen, self._dropped)
-            self._changed.wait_for(lambda: bool(self._lines) or self._end is not None, wait)
-            return list(self._lines), self._end
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: bool(self._output) or self._end is not None, wait)
+            return list(self._output), self._end
 
     def send(self, line: str, folder: str | None) -> bool:
         """Give the worker a job; False when the folder that it needs is not there."""
@@ -95,7 +98,7 @@ class _Relay:
             return False
         assert self._process is not None and self._process.stdin is not None
         try:
-            self._process.stdin.write(line + "\n")
+            self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # its end arrives as an event
@@ -108,16 +111,12 @@ class _Relay:
             self._process.wait()
 
 
-class RaySlot:
+class RaySlot(Slot):
     """A device of a Ray cluster's node and the worker on it."""
 
     def __init__(self, node: str, name: str, logs: Path, events: Events) -> None:
         """node: Ray's id of the node. name: the device there, `gpu0` or `cpu1`."""
-        self.device, self.events = f"node-{node[:8]}/{name}", events
-        self.log = logs / f"worker-{self.device.replace('/', '-')}.log"
-        self.ready, self.heard, self.lost = False, 0.0, False
-        self.trials: dict[str, QueuedTrial] = {}
-        self.seconds = 0.0
+        super().__init__(f"node-{node[:8]}/{name}", logs / f"worker-node-{node[:8]}-{name}.log", events)
         self._node, self._name = node, name
         self._actor: Any = None
         self._listener: threading.Thread | None = None
@@ -138,33 +137,31 @@ class RaySlot:
             **share, max_restarts=0, max_concurrency=4, scheduling_strategy=here
         ).remote([sys.executable, str(ENTRY), "worker"], worker_env(self._name), str(self.log))  # fmt: skip
         self._end = None
-        self.ready, self.heard = False, time.monotonic()
-        self._listener = threading.Thread(target=self._listen, args=(self._actor,), daemon=True)
+        self._listener = threading.Thread(target=self._listen, args=(self._actor, self.reborn()), daemon=True)
         self._listener.start()
 
-    def _listen(self, actor: Any) -> None:
-        """Pass the worker's events on until its end, or until it is killed."""
+    def _listen(self, actor: Any, listener: Listener) -> None:
+        """Pass the worker's output on until its end, or until it is killed."""
         seen, end = 0, None
         while end is None and self._actor is actor:
-            lines: list[str] = []
+            output: list[bytes] = []
             try:
-                lines, end = ray.get(actor.next_events.remote(seen, POLL))
+                output, end = ray.get(actor.next_output.remote(seen, POLL))
                 if end is not None:  # does the actor go too? A node that breaks down ends both, the worker first
                     time.sleep(1)
-                    ray.get(actor.next_events.remote(seen, 0.0))
+                    ray.get(actor.next_output.remote(seen, 0.0))
             except ActorUnavailableError:  # the network, perhaps: nothing is lost, as `seen` says what has arrived
                 end = None
                 time.sleep(1)
                 continue
             except RayError as error:
                 end = self._fate(actor, error)
-            seen += len(lines)
-            for line in lines:
-                if self._actor is actor:
-                    self.events.put((self, json.loads(line)))
+            seen += len(output)
+            for data in output:
+                listener.feed(data)
         if self._actor is actor:
             self._end = end
-            self.events.put((self, None))
+            listener.end()
 
     def _fate(self, actor: Any, error: RayError) -> str:
         """Why the actor died; finds whether its node is lost."""
@@ -199,7 +196,7 @@ class RaySlot:
         with suppress(RayError):  # it is gone, or not there yet: the worker ends with its actor
             ray.get(actor.stop.remote(), timeout=ANSWER if self.ready else 1.0)
         ray.kill(actor, no_restart=True)
-        self.ready = False
+        self.reborn()
         if self._listener is not None:
             self._listener.join(ANSWER)
 

@@ -12,7 +12,7 @@ import queue
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,20 +23,21 @@ from engine.base.amounts import format_seconds, parse_budget
 from engine.base.errors import BudgetError, TrialError
 from engine.journal import results
 from engine.journal.requests import Request
-from engine.journal.results import Calibration
 from engine.journal.trials import QueuedTrial
 from engine.runner.accounts import Accounts, Balance
 from engine.runner.backlog import Backlog
-from engine.runner.device import Events, Slot
+from engine.runner.device import QUEUE, Events, Heard, Slot, new_events
 from engine.runner.devices import open_slots
 from engine.runner.hearing import SILENCE, Hearing
 from engine.runner.inbox import Inbox
 from engine.runner.mapped_rows import MappedRows
+from engine.runner.messages import Bad, Done, Failed, Ready
 from engine.runner.training_states import TrainingStates
 from engine.runner.trial_book import TrialBook
 from engine.study.opened import OpenStudy
 from engine.tasks.contract import Job, Outside
 
+TICK = 0.2  # seconds between two looks at what else there is to do
 START = 600.0  # seconds that a worker may take to import its libraries
 
 
@@ -101,48 +102,54 @@ class Scheduler:
         counted = flops and (before is None or before.flops is None)
         if not timed and not counted:
             return
-        event = self.alone("calibrate", "the calibration", timed=timed, packs=not flops, flops=counted)
+        done, seconds = self.alone("calibrate", "the calibration", timed=timed, packs=not flops, flops=counted)
+        calibration = done.calibration.added_to(before, self.slots[0].device) if done.calibration else None
+        if calibration is None:
+            raise TrialError(f"the calibration failed: the worker measured nothing; see {self.slots[0].log}")
         with self.store.transaction():
-            measured = {**(asdict(before) if before else {}), **event["calibration"], "device": self.slots[0].device}
-            results.CALIBRATION.put(self.store, self.opened.setup, Calibration(**measured))
+            results.CALIBRATION.put(self.store, self.opened.setup, calibration)
             if charge:
-                self.accounts.charge_once(
-                    "calibration", self.slots[0].device, event["seconds"], again=before is not None
-                )
+                self.accounts.charge_once("calibration", self.slots[0].device, seconds, again=before is not None)
 
     def score(self, checkpoint: Path, file: Path) -> None:
         """Let the first device score all training rows by a checkpoint, into a file; the time is charged."""
-        event = self.alone("score", "scoring the rows", checkpoint=str(checkpoint), file=str(file))
+        _, seconds = self.alone("score", "scoring the rows", checkpoint=str(checkpoint), file=str(file))
         with self.store.transaction():
-            self.accounts.charge_once("model_scores", self.slots[0].device, event["seconds"])
+            self.accounts.charge_once("model_scores", self.slots[0].device, seconds)
 
-    def alone(self, do: str, what: str, **content: Any) -> dict[str, Any]:
-        """Have the first worker do something that is no trial, while nothing else runs; what it came to.
+    def alone(self, do: str, what: str, **content: Any) -> tuple[Done, float]:
+        """Have the first worker do something that is no trial, while nothing else runs; what it came to, and seconds.
 
         what: names it in errors. Raises: TrialError.
         """
         message = self._message(do, **content)
         slot = next((s for s in self.slots if not s.lost), self.slots[0])
         if slot.ready:
-            slot.send(message)
+            self._give(slot, message)
         elif not slot.started:
             slot.start()
         while True:
-            origin, event = self.events.get(timeout=START)
-            if origin is not slot:  # a worker that was started for trials before
-                origin.ready = origin.ready or (event is not None and event["event"] == "ready")
-            elif event is None:
-                time.sleep(0.5)  # until the system knows that the process has ended
-                if slot.started and not slot.died():
-                    continue  # that was the end of an earlier worker
-                raise TrialError(f"{what} failed: {slot.died() or 'the worker is gone'}; see {slot.log}")
-            elif event["event"] == "ready":
-                slot.ready = True
-                slot.send(message)
-            elif event["event"] == "failed":
-                raise TrialError(f"{what} failed: {event['error']}; see {slot.log}")
-            elif event["event"] == "done":
-                return event
+            why = self._silence(slot)
+            for heard in self._arrived():
+                answer = heard.message
+                if heard.life != heard.slot.life:
+                    continue  # the last words of a worker that was ended
+                if heard.slot is slot and isinstance(answer, Ready) and not slot.ready:
+                    slot.ready = True
+                    self._give(slot, message)
+                elif heard.slot is not slot or isinstance(answer, Ready):  # a worker that was started for trials before
+                    self.hearing.hear(heard)
+                elif isinstance(answer, Done):
+                    return answer, heard.at - slot.began
+                elif isinstance(answer, Failed):
+                    raise TrialError(f"{what} failed: {answer.error}; see {slot.log}")
+                elif isinstance(answer, Bad):
+                    why = answer.why
+                else:
+                    why = slot.died() or "the worker is gone"
+            if why:
+                slot.kill()
+                raise TrialError(f"{what} failed: {why}; see {slot.log}")
 
     def run(self, stage: str, proposals: list[str], cap: float) -> str:
         """Run the waiting trials of the given proposals; why it ended: `done`, `budget` or `stopped`.
@@ -163,7 +170,7 @@ class Scheduler:
                 self.watch(self)
         finally:
             for slot in self._running():  # idle workers stay for the next round
-                self.backlog.rescind(slot, "the engine was stopped")
+                self._rescind(slot, "the engine was stopped")
         return "stopped" if self.stopping else "budget" if self.note else "done"
 
     def _asked_to_stop(self) -> bool:
@@ -210,8 +217,10 @@ class Scheduler:
         if slot is None:
             return "it neither runs nor waits"
         if len(slot.trials) > 1:
+            slot.dropped.add(trial)
             slot.send({"do": "drop", "trials": [trial]})
             return "it leaves its pack"
+        self.hearing.settle(slot)
         slot.kill()
         self.backlog.free(slot)
         self.book.cancel(trial)
@@ -291,9 +300,12 @@ class Scheduler:
             for trial in pack:
                 resumed = self.states.had(trial)
                 slot.trials[trial.id] = self.book.launch(trial, slot.device, estimate, resumed)
-        slot.seconds = 0.0
         jobs = [asdict(self._job(t)) for t in pack]
-        slot.send(self._message("trials", self.mapped.prepared(pack[0]), jobs=jobs))
+        self._give(slot, self._message("trials", self.mapped.prepared(pack[0]), jobs=jobs))
+
+    def _give(self, slot: Slot, message: dict[str, Any]) -> None:
+        slot.began, slot.seconds = time.monotonic(), 0.0
+        slot.send(message)
 
     def _job(self, trial: QueuedTrial) -> Job:
         """The trial as its worker gets it; writes its rows."""
@@ -319,24 +331,33 @@ class Scheduler:
     # -- hearing -------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        """Handle one event, and find workers that have gone silent."""
-        self._listen_for_silence()
-        try:
-            slot, event = self.events.get(timeout=0.2)
-        except queue.Empty:
-            return
-        slot.heard = time.monotonic()
-        self.finished += self.hearing.hear(slot, event)
-        if slot.trials and self.accounts.spent() > self.limit:
-            self.note = f"the budget of {format_seconds(self.limit)} is spent"
-            self.backlog.rescind(slot, "the budget is spent")
-
-    def _listen_for_silence(self) -> None:
+        """Take in what has arrived, charge what runs, and find workers that have gone silent."""
         for slot in self.slots:
-            quiet = time.monotonic() - slot.heard
-            limit = SILENCE if slot.ready else START
-            if slot.started and quiet > limit and (slot.trials or not slot.ready):
-                self.backlog.lost(slot, f"no sign of life for {quiet:.0f} s")
+            if (slot.trials or not slot.ready) and (why := self._silence(slot)):
+                self.backlog.lost(slot, why)
+        for heard in self._arrived():
+            self.finished += self.hearing.hear(heard)
+        if not self.hearing.charge(self.slots):
+            self.note = f"the budget of {format_seconds(self.limit)} is spent"
+            for slot in self._running():
+                self._rescind(slot, "the budget is spent")
+
+    def _arrived(self) -> Iterator[Heard]:
+        """Messages that have come, after a while of waiting for the first."""
+        with suppress(queue.Empty):
+            yield self.events.get(timeout=min(TICK, self.hearing.until_due()) if self._running() else TICK)
+            for _ in range(QUEUE):
+                yield self.events.get_nowait()
+
+    def _silence(self, slot: Slot) -> str | None:
+        """How long nothing has come from a worker, once that is too long."""
+        quiet = time.monotonic() - slot.heard
+        too_long = slot.started and quiet > (SILENCE if slot.ready else START)
+        return f"no sign of life for {quiet:.0f} s" if too_long else None
+
+    def _rescind(self, slot: Slot, why: str) -> None:
+        self.hearing.settle(slot)
+        self.backlog.rescind(slot, why)
 
 
 @contextmanager
@@ -344,7 +365,7 @@ def scheduler(opened: OpenStudy, limit: float, workers: int | None) -> Iterator[
     """A scheduler whose workers end with the block. workers: most devices to use, or None for all."""
     if limit <= 0:
         raise BudgetError("the budget must be above 0")
-    events: Events = queue.Queue()
+    events = new_events()
     task = opened.task if opened.study.task else None
     extra = task.environment(opened.study) if isinstance(task, Outside) else None
     with open_slots(opened.study.executor, workers, opened.state / "logs", events, extra) as slots:

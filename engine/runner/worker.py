@@ -11,7 +11,6 @@ import json
 import os
 import sys
 import threading
-import time
 import traceback
 from pathlib import Path
 from typing import Any, TextIO
@@ -85,25 +84,24 @@ def _settle_threads() -> None:
 
 def _serve(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> None:
     """Run one job; its end is `done` or `failed`, never silence."""
-    began = time.monotonic()
     stop = threading.Event()
 
     def beat() -> None:
         while not stop.wait(BEAT):
-            channel.send("beat", seconds=time.monotonic() - began)
+            channel.send("beat")
 
     threading.Thread(target=beat, daemon=True).start()
     try:
         kinds = {"calibrate": _calibrate, "ask": _ask, "score": _score}
         result = kinds[job["do"]](job) if job["do"] in kinds else _trials(job, channel, dropped)
         stop.set()
-        channel.send("done", seconds=time.monotonic() - began, **result)
+        channel.send("done", **result)
     except Exception as error:  # the process border: the engine records it
         stop.set()
         traceback.print_exc()
         text = str(error) if isinstance(error, DjsbError) else f"{type(error).__name__}: {error}"
         text = (text.splitlines() or [type(error).__name__])[0][:2000]
-        channel.send("failed", seconds=time.monotonic() - began, error=text, memory=_is_memory(error))
+        channel.send("failed", error=text, memory=_is_memory(error))
 
 
 def _is_memory(error: BaseException) -> bool:
@@ -125,7 +123,10 @@ def _trials(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> dict[s
     task = get_task(study)
     # one trial alone is a pack too, so that no result hangs on which trials happened to run together
     packs = packing(study, task) if all(j.micro_batch is None for j in jobs) else None
-    found = packs.pack(study, prepared, jobs, report) if packs else task.run(study, prepared, jobs[0], report)
+    try:
+        found = packs.pack(study, prepared, jobs, report) if packs else task.run(study, prepared, jobs[0], report)
+    finally:
+        report.end()
     return {"results": {t: {name: float(value) for name, value in m.items()} for t, m in found.items()}}
 
 

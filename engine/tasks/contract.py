@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base.thinning import Thinning
 from engine.data.dataset import Dataset
 from engine.records.accounting import Accounting
 from engine.records.metric import Metric
@@ -23,6 +24,7 @@ from engine.settings.study import Study
 
 Progress = Callable[[int, int], None]
 BARE = "DJSB_BARE"
+POINTS = 1000  # of a curve, before every second one is left out
 WORTH = 0.05  # share by which a larger pack must be faster
 
 
@@ -91,9 +93,19 @@ class Report:
     emit: Callable[[str, dict[str, Any]], None]
     dropped: Callable[[], set[str]] = set
     total: int = 0
+    _thinning: Thinning = field(default_factory=lambda: Thinning(POINTS))
 
     def curve(self, trial: str, step: int, **values: float) -> None:
-        """Report a trial's values at a step."""
+        """Report a trial's values at a step; of very many points some are left out, but not the last."""
+        if kept := self._thinning.keep(trial, step, values):
+            self._emit(trial, step, kept)
+
+    def end(self) -> None:
+        """Report the last points, where they were left out."""
+        for trial, step, values in self._thinning.rest():
+            self._emit(trial, step, values)
+
+    def _emit(self, trial: str, step: int, values: dict[str, float]) -> None:
         self.emit("curve", {"trial": trial, "step": step, "total": self.total, "values": values})
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import signal
 import sqlite3
 import subprocess
@@ -22,7 +21,8 @@ from ray.cluster_utils import Cluster
 
 from engine.base.errors import StudyError, TrialError
 from engine.loop.run import run_loop
-from engine.runner.device import Events
+from engine.runner.device import new_events
+from engine.runner.messages import Failed, Gone, Message, Ready
 from engine.runner.ray_cluster import RaySlot, ray_slots
 from engine.runner.scheduler import Scheduler
 from engine.study.opened import open_study
@@ -42,21 +42,19 @@ events = queue.Queue()
 with ray_slots(sys.argv[1] or None, 1, Path(sys.argv[2]), events) as (slot,):
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
     slot.start()
-    assert events.get()[1] == {"event": "ready"}
+    assert events.get().message.event == "ready"
     pids = ray.get(slot._actor.__ray_call__.remote(lambda relay: [os.getpid(), relay._process.pid]))
     print(json.dumps(pids), flush=True)
     time.sleep(600)
 """
 
 
-def answer(slot: RaySlot) -> dict[str, Any] | None:
-    """The next event but a beat, which must be the slot's."""
-    event: dict[str, Any] | None = {"event": "beat"}
-    while event is not None and event["event"] == "beat":
-        source, event = slot.events.get(timeout=PATIENCE)
-        assert source is slot
-    slot.ready = slot.ready or event == {"event": "ready"}
-    return event
+def answer(slot: RaySlot) -> Message:
+    """The next message, which must be the slot's."""
+    heard = slot.events.get(timeout=PATIENCE)
+    assert heard.slot is slot and heard.life == slot.life
+    slot.ready = slot.ready or heard.message == Ready()
+    return heard.message
 
 
 def processes(slot: RaySlot) -> list[int]:
@@ -86,7 +84,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def slot(cluster: Cluster, tmp_path: Path) -> Iterator[RaySlot]:
     """The slot of the first node."""
-    with ray_slots(cluster.address, None, tmp_path / "logs", queue.Queue()) as (only,):
+    with ray_slots(cluster.address, None, tmp_path / "logs", new_events()) as (only,):
         yield only
 
 
@@ -94,18 +92,18 @@ def test_a_worker_answers_and_its_end_is_told(slot: RaySlot, tmp_path: Path) -> 
     assert slot.device.startswith("node-") and slot.device.endswith("/cpu0")
     assert (slot.started, slot.ready, slot.lost, slot.died()) == (False, False, False, None)
     slot.start()
-    assert answer(slot) == {"event": "ready"}
+    assert answer(slot) == Ready()
     actor, worker = processes(slot)
     # nothing of this project is imported on the node but by the worker itself
     names = ray.get(slot._actor.__ray_call__.remote(lambda _: list(sys.modules)))
     assert not [n for n in names if n.split(".")[0] in ("engine", "app")]
     slot.send({"do": "nonsense", "study": {}, "prepared": str(tmp_path)})
     answered = answer(slot)
-    assert answered is not None and answered["event"] == "failed"
+    assert isinstance(answered, Failed)
     assert "Traceback" in slot.log.read_text()
     assert slot.started and slot.died() is None
     os.kill(worker, signal.SIGKILL)
-    assert answer(slot) is None
+    assert answer(slot) == Gone()
     assert slot.died() == "the worker died (exit code -9)"
     assert slot.started and not slot.lost
     slot.kill()
@@ -117,14 +115,14 @@ def test_a_slot_starts_anew(slot: RaySlot, monkeypatch: pytest.MonkeyPatch) -> N
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/elsewhere/bin/python")
         slot.start()
-        assert answer(slot) is None
+        assert answer(slot) == Gone()
         assert "/elsewhere/bin/python: No such file or directory; install djsb" in str(slot.died())
         slot.kill()
     slot.start()
-    assert answer(slot) == {"event": "ready"}
+    assert answer(slot) == Ready()
     actor, worker = processes(slot)
     os.kill(actor, signal.SIGKILL)
-    assert answer(slot) is None
+    assert answer(slot) == Gone()
     assert "its Ray actor ended" in str(slot.died())
     assert gone(worker)
     assert not slot.lost
@@ -140,7 +138,7 @@ def test_an_address_without_a_cluster_is_told_at_once(tmp_path: Path) -> None:
     for address, why in (("127.0.0.1:1", "Connection refused"), ("ray://here:1", "host:port"), ("here", "host:port")):
         with (
             pytest.raises(StudyError, match=f"^executor.address: .*{why}.*$"),
-            ray_slots(address, None, tmp_path, queue.Queue()),
+            ray_slots(address, None, tmp_path, new_events()),
         ):
             pass
 
@@ -150,17 +148,17 @@ def test_a_lost_node_takes_only_its_own_slots(
     cluster: Cluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     extra = cluster.add_node(**NODE)
-    events: Events = queue.Queue()
+    events = new_events()
     with ray_slots(cluster.address, None, tmp_path / "logs", events) as slots:
         assert len({s.device for s in slots}) == 2
         (lost,) = (s for s in slots if s.device.startswith(f"node-{extra.node_id[:8]}/"))
         (other,) = (s for s in slots if s is not lost)
         for slot in slots:
             slot.start()
-        assert [events.get(timeout=PATIENCE)[1] for _ in slots] == [{"event": "ready"}] * 2
+        assert [events.get(timeout=PATIENCE).message for _ in slots] == [Ready()] * 2
         pids = processes(lost)
         cluster.remove_node(extra, allow_graceful=False)
-        assert answer(lost) is None
+        assert answer(lost) == Gone()
         assert lost.died() == "the worker died (its node is lost)"
         assert lost.lost and gone(*pids)
         lost.send({"do": "nonsense"})  # not yet told: nothing happens
@@ -168,7 +166,7 @@ def test_a_lost_node_takes_only_its_own_slots(
         assert not lost.started
         other.send({"do": "nonsense", "study": {}, "prepared": str(tmp_path)})
         answered = answer(other)
-        assert answered is not None and answered["event"] == "failed"
+        assert isinstance(answered, Failed)
         assert not other.lost
         pids = processes(other)
     assert gone(*pids)

@@ -1,0 +1,59 @@
+"""Lines from another program: bounded in length, and read as JSON objects that a database can store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+LONGEST = 2**20  # bytes of a line; a longer one is not held
+DIGITS = 18  # of whole numbers that surely fit into 64 bits; longer ones are read as floats
+
+
+class Lines:
+    """Splits what arrives into lines. A line over LONGEST comes out as None, once it has ended."""
+
+    def __init__(self) -> None:
+        self._begun = bytearray()
+        self._long = False
+
+    def feed(self, data: bytes) -> Iterator[bytes | None]:
+        """The lines that end in `data`; what follows the last of them is held, up to LONGEST."""
+        *ended, begun = data.split(b"\n")
+        for line in ended:
+            self._hold(line)
+            yield self.rest()
+        self._hold(begun)
+
+    def _hold(self, part: bytes) -> None:
+        self._long = self._long or len(self._begun) + len(part) > LONGEST
+        if self._long:
+            self._begun.clear()
+        else:
+            self._begun += part
+
+    def rest(self) -> bytes | None:
+        """The line that has not ended, which it gives away; empty where there is none."""
+        line = None if self._long else bytes(self._begun)
+        self._begun.clear()
+        self._long = False
+        return line
+
+
+def read_object(line: bytes) -> dict[str, Any] | None:
+    """The JSON object of a line, or None.
+
+    Half characters (lone surrogates) become question marks; whole numbers beyond 64 bits become floats, at last
+    infinite ones.
+    """
+    try:
+        value = json.loads(line.decode("utf-8-sig", "replace"), parse_int=_whole)
+        if b"\\u" in line:  # only an escape can be half a character
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _whole(digits: str) -> float:
+    return int(digits) if len(digits) <= DIGITS else float(digits)
