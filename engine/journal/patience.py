@@ -51,7 +51,7 @@ class Patience:
             return found
 
 
-def is_locked(error: sqlite3.Error) -> bool:
+def is_locked(error: Exception) -> bool:
     """True for SQLITE_BUSY and SQLITE_LOCKED in all their forms."""
     return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
