@@ -10,8 +10,7 @@ from engine.base.errors import DjsbError
 from engine.journal import caches
 from engine.journal.store import Row
 from engine.review.guard import check_guard
-from engine.study.lock import EngineLock
-from engine.study.opened import Notice, OpenStudy, open_study
+from engine.study.opened import Notice, OpenStudy, held, open_study
 from engine.tasks.contract import Remarks
 
 
@@ -22,7 +21,7 @@ def check(folder: Path, workers: int | None, notice: Notice) -> Row:
     found: Row = {"problems": [], "findings": [], "bad_rows": [], "duplicates": [], "ops": [], "left_out": []}
     found["inputs"] = []
     opened = open_study(folder, workers, notice)
-    with opened.store, EngineLock(opened.state):
+    with opened.store, held(opened):
         try:
             check_guard(opened.study)
         except DjsbError as error:

@@ -14,8 +14,7 @@ from engine.base.errors import StudyError
 from engine.evidence.recipe_file import find_pool
 from engine.journal.metrics import Measured, every
 from engine.journal.store import Row
-from engine.study.lock import EngineLock
-from engine.study.opened import Notice, open_study
+from engine.study.opened import Notice, held, open_study
 from engine.study.view import view_study
 
 
@@ -26,7 +25,7 @@ def pool(
     if out.exists() and not force:
         raise StudyError(f"{out} is there already; give another file, or replace it with --force")
     opened = open_study(folder, workers, notice)
-    with opened.store, EngineLock(opened.state):
+    with opened.store, held(opened):
         rows = opened.realise(find_pool(opened, wanted).pool, seed)
         rows.sort()
         taken = opened.data.take(rows)

@@ -7,8 +7,7 @@ from pathlib import Path
 from app.text.printable import say, say_table
 from engine.base.amounts import format_seconds
 from engine.journal.store import Row
-from engine.study.lock import EngineLock
-from engine.study.opened import Notice, open_study
+from engine.study.opened import Notice, held, open_study
 
 
 def plan(folder: Path, workers: int | None, notice: Notice) -> Row:
@@ -16,7 +15,7 @@ def plan(folder: Path, workers: int | None, notice: Notice) -> Row:
     from engine.loop.plan import make_plan
 
     opened = open_study(folder, workers, notice)
-    with opened.store, EngineLock(opened.state):
+    with opened.store, held(opened):
         return make_plan(opened, workers)
 
 

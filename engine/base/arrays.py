@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +29,20 @@ def new_array(file: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, 
 
 def save_array(file: Path, array: NDArray[Any]) -> None:
     """Write a .npy file whole, and seal it."""
-    _save(file, lambda out: np.save(out, array))
+    with written_whole(file) as scratch:
+        scratch.write_bytes(as_npy(array))
 
 
 def save_arrays(file: Path, **arrays: NDArray[Any]) -> None:
     """Write an .npz file whole, and seal it."""
-    _save(file, lambda out: np.savez(out, **arrays))  # type: ignore[arg-type]
-
-
-def _save(file: Path, write: Callable[[io.BytesIO], None]) -> None:
-    content = io.BytesIO()  # NumPy's own writing to a file says not why it failed
-    write(content)
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
     with written_whole(file) as scratch:
         scratch.write_bytes(content.getbuffer())
+
+
+def as_npy(array: NDArray[Any]) -> memoryview:
+    """The content of a .npy file; NumPy's own writing to a file says not why it failed."""
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getbuffer()

@@ -29,17 +29,18 @@ class Damaged(Exception):
 
 
 @contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
+def written_whole(target: Path, beside: Iterable[Path] = ()) -> Iterator[Path]:
     """Where to write a file or folder that takes the place of `target`, sealed, once the block has ended.
 
-    Whatever stops the block leaves nothing of it. Raises: OSError that names the target.
+    beside: further files that the seal of a file vouches for. Whatever stops the block leaves nothing of it.
+    Raises: OSError that names the target.
     """
     scratch = target.with_name(PART + target.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     discard(scratch)
     try:
         yield scratch
-        _put(scratch, target, _entries(scratch))
+        _put(scratch, target, _sums({f.relative_to(target.parent).as_posix(): f for f in beside}) | _entries(scratch))
     except BaseException as error:
         discard(scratch)
         if isinstance(error, OSError) and error.filename in (None, str(scratch)):
@@ -53,23 +54,25 @@ def write_text(target: Path, text: str) -> None:
         scratch.write_text(text, encoding="utf-8")
 
 
-def seal(target: Path, beside: Iterable[Path] = ()) -> None:
-    """Flush and seal what was written in its place. beside: further files that the seal of a file vouches for.
+def move_whole(made: Path, target: Path) -> None:
+    """Flush and seal a folder that was made elsewhere on the disk, and rename it to its place."""
+    _put(made, target, _entries(made))
 
-    The seals of what lies in a folder go into the folder's own; what was never finished there is removed.
+
+def seal_folder(folder: Path) -> None:
+    """Flush and seal a folder that was filled in its place.
+
+    The seals of what lies in it go into its own; what was never finished there is removed.
     """
-    if not target.is_dir():
-        files = {file.relative_to(target.parent).as_posix(): file for file in (target, *beside)}
-        _write_seal(_seal_of(target), _sums(files))
-        return
     known: Entries = {}
-    inner = [mark for mark in target.rglob("*" + SEAL) if mark.parent != target or mark.name != SEAL]
+    inner = [mark for mark in folder.rglob("*" + SEAL) if mark != folder / SEAL]
     for mark in inner:
-        known |= {(mark.parent / name).relative_to(target).as_posix(): e for name, e in read_seal(mark).items()}
-        mark.unlink()
-    for left in list(target.rglob(PART + "*")):
+        known |= {(mark.parent / name).relative_to(folder).as_posix(): e for name, e in read_seal(mark).items()}
+    for left in list(folder.rglob(PART + "*")):
         discard(left)
-    _write_seal(target / SEAL, _entries(target, known))
+    for mark in inner:
+        mark.unlink(missing_ok=True)
+    _write_seal(folder / SEAL, _entries(folder, known))
 
 
 def share(folder: Path, name: str, target: Path) -> None:
@@ -187,8 +190,8 @@ def _put(scratch: Path, target: Path, entries: Entries) -> None:
     discard(target)
     scratch.replace(target)
     if not target.is_dir():
-        (entry,) = entries.values()
-        _write_seal(_seal_of(target), {target.name: entry})
+        entries = {target.name if name == scratch.name else name: entry for name, entry in entries.items()}
+        _write_seal(_seal_of(target), entries)
     flush(target.parent)
 
 

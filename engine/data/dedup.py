@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base.arrays import save_array
+from engine.base.durable import is_whole
 from engine.base.errors import DataError
 from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
@@ -99,15 +101,12 @@ def without_duplicates(
         return good
     name = removal_id(section, data, good)
     file = state / "cache" / f"dedup-{name}.npy"
-    if not file.exists():
+    if not is_whole(file):
         removed = _find(deduplicators, data, good, state, workers, progress)
         caches.replace_duplicates(store, name, (Duplicate(*row) for row in removed))
         kept = good.copy()
         kept[[row for row, _, _ in removed]] = False
-        file.parent.mkdir(parents=True, exist_ok=True)
-        scratch = file.with_suffix(".tmp.npy")
-        np.save(scratch, kept)
-        scratch.replace(file)
+        save_array(file, kept)
     return np.asarray(np.load(file))
 
 

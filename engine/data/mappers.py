@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base.durable import is_whole, written_whole
 from engine.base.errors import OpError
 from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
@@ -74,14 +75,14 @@ class MapperRun:
         (self.folder / "media").mkdir(parents=True, exist_ok=True)
         jobs: list[tuple[Any, int, list[int], int]] = []
         for start, part in self._parts(rows):
-            have = self.results(start)
+            have = self.whole(start)
             if new := [r for r in part.tolist() if r not in have]:
                 jobs.append((self, start, new, len(jobs)))
         yield from run_chunks(_map_chunk, jobs, workers)
 
     def missing(self, rows: Numbers) -> bool:
         """True when some of the rows are not mapped yet."""
-        return any(r not in have for start, part in self._parts(rows) for have in [self.results(start)] for r in part)
+        return any(r not in have for start, part in self._parts(rows) for have in [self.whole(start)] for r in part)
 
     def _parts(self, rows: Numbers) -> Iterator[tuple[int, Numbers]]:
         """(first row number of the chunk, the rows in it)."""
@@ -96,10 +97,12 @@ class MapperRun:
 
     def results(self, start: int) -> dict[int, Row]:
         """Row → {text, images (names in `media`, None: as they were), kept: why it stayed as it was, or None}."""
-        if not (file := self.file(start)).exists():
-            return {}
-        with file.open(encoding="utf-8") as lines:
+        with self.file(start).open(encoding="utf-8") as lines:
             return {r["row"]: r for r in map(json.loads, lines)}
+
+    def whole(self, start: int) -> dict[int, Row]:
+        """The same, empty where the file or one of its images is not whole: they are made anew then."""
+        return self.results(start) if is_whole(self.file(start)) else {}
 
     def sources(self, row: Row) -> list[bytes | Path]:
         """What the row's images are."""
@@ -147,11 +150,10 @@ class MapperRun:
         """All rows of the dataset in their places, these rewritten and the others empty; made unless it is there."""
         suffix = ".jsonl" if isinstance(self.data.reader, JsonlReader) else ".parquet"
         target = self.folder / f"rows-{content_id(rows.tolist(), 12)}{suffix}"
-        if not target.exists():
-            scratch = target.with_name(f".{target.name}")
+        if not is_whole(target):
             change = self.changed(rows, True, (self.folder / "media").absolute())
-            write_rows(self.data, np.arange(len(self.data), dtype=np.int64), scratch.with_suffix(suffix), change)
-            scratch.with_suffix(suffix).replace(target)
+            with written_whole(target) as scratch:
+                write_rows(self.data, np.arange(len(self.data), dtype=np.int64), scratch, change)
         return Dataset(target, self.data.fields)
 
     def summary(self, rows: Numbers) -> MapperSummary:
@@ -228,14 +230,14 @@ def _map_chunk(job: _Job) -> tuple[int, int, float]:
     """Map rows of one chunk and add them to its file."""
     work, start, numbers, rank = job
     began = time.perf_counter()
-    results = work.results(start)
+    results = work.whole(start)
     with TemporaryDirectory(prefix="djsb-mapper-") as scratch:
         for number, row in zip(numbers, work.data.take(np.asarray(numbers, np.int64)), strict=True):
             results[number] = {"row": number, **_map(work, number, row, Path(scratch), rank)}
-    file = work.file(start)
-    part = file.with_name(f".{file.name}")
-    part.write_text("".join(json.dumps(results[n]) + "\n" for n in sorted(results)), encoding="utf-8")
-    part.replace(file)
+    media = [work.folder / "media" / name for result in results.values() for name in result["images"] or ()]
+    with written_whole(work.file(start), media) as scratch_file:
+        lines = "".join(json.dumps(results[n]) + "\n" for n in sorted(results))
+        scratch_file.write_text(lines, encoding="utf-8")
     return start, len(numbers), time.perf_counter() - began
 
 
@@ -262,9 +264,7 @@ def _map(work: MapperRun, number: int, row: Row, scratch: Path, rank: int) -> Ro
     if "image" in work.changes:
         made = [f"{number}-{k}.png" for k in range(len(images))]
         for name, image in zip(made, images, strict=True):
-            scratch_file = work.folder / "media" / f".{name}"
-            open_image(image).save(scratch_file, format="PNG")
-            scratch_file.replace(work.folder / "media" / name)
+            open_image(image).save(work.folder / "media" / name, format="PNG")
     return {"text": asked if "text" in work.changes else None, "images": made, "kept": None}
 
 

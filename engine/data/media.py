@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from engine.base.durable import SEAL, written_whole
 from engine.base.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,26 +32,20 @@ def media_root(data: Path, state: Path) -> Path:
         return folder
     stamp = [(t.name, t.stat().st_size, t.stat().st_mtime_ns) for t in tars]
     target = state / "media" / hashlib.blake2b(repr((str(folder), stamp)).encode(), digest_size=8).hexdigest()
-    if not target.exists():
+    if not (target / SEAL).is_file():  # whether all is there is looked at once, when the study is opened
         _unpack(tars, target)
     return target
 
 
 def _unpack(tars: list[Path], target: Path) -> None:
-    """Unpack into a sibling, then rename, so that a killed run leaves no half."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=target.parent, prefix=".unpack-") as scratch:
+    with written_whole(target) as scratch:
+        scratch.mkdir()
         for tar in tars:
             try:
                 with tarfile.open(tar) as archive:
                     archive.extractall(scratch, filter="data")
             except (tarfile.TarError, EOFError, OSError) as error:
                 raise DataError(f"{tar} cannot be unpacked ({error}); check the file and the free space") from error
-        try:
-            Path(scratch).replace(target)
-        except FileNotFoundError:
-            raise DataError(f"{target} cannot be written; check the free space") from None
-        Path(scratch).mkdir()  # what TemporaryDirectory removes
 
 
 def locate(value: Any, root: Path, folder: Path) -> bytes | Path:

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base.arrays import save_arrays
+from engine.base.durable import discard, is_whole
 from engine.base.errors import DataError
 from engine.base.parallel import run_chunks, warm_up
 from engine.data.dataset import BROKEN, Dataset, as_list
@@ -121,14 +123,14 @@ def scan(data: Dataset, store: Store, state: Path, workers: int, progress: Progr
     _fields_exist(data)
     name = quarantine_id(data)
     file = state / "cache" / f"scan-{name}.npz"
-    if not file.exists():
+    if not is_whole(file):
         _write_scan(data, store, name, file, state, workers, progress)
     with np.load(file) as saved:
         found = Scan(saved["keys"], saved["good"])
     try:
         _refuse_if_bad(data, store, name, found)
     except DataError:
-        file.unlink()  # missing images may be there the next time, though the data file is the same
+        discard(file)  # missing images may be there the next time, though the data file is the same
         raise
     return found
 
@@ -175,10 +177,7 @@ def _write_scan(
     bad += _duplicates(data, keys, good)
     good[[row for row, _, _ in bad]] = False
     caches.quarantine(store, name, (BadRow(*row) for row in sorted(bad)))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_suffix(".tmp.npz")
-    np.savez(scratch, keys=keys, good=good)
-    scratch.replace(file)
+    save_arrays(file, keys=keys, good=good)
 
 
 def _duplicates(data: Dataset, keys: NDArray[np.uint64], good: NDArray[np.bool_]) -> list[tuple[int, str, str]]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.arrays import new_array
+from engine.base.durable import QUICK, checksum, discard, flush
 from engine.base.errors import OpError
 from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
@@ -32,6 +33,7 @@ from engine.journal.store import Store
 BATCH = 1_000
 CHUNK = 10_000
 MEDIA_CHUNK = 250
+EVERY = 1.0  # seconds between two times that what is computed is flushed and counted
 Progress = Callable[[int, int], None]
 
 # op → rows × statistics × (smallest, largest); and (row, reason) of what could not be read
@@ -139,11 +141,11 @@ def _compute_group(
     advance: Callable[[int], None],
 ) -> None:
     """Compute the chunks that are missing. A chunk counts once its values are on disk and its row is committed."""
-    files = {}
+    files: dict[str, np.memmap[Any, Any]] = {}
     missing: dict[tuple[int, int], list[OpRun]] = {c: [] for c in data.chunks(_chunk_size(runs))}
     for run in runs:
         files[run.key] = _open_column(run, data, store, state)
-        starts = caches.chunk_starts(store, run.key)
+        starts = {chunk.start for chunk in caches.chunks(store, run.key)}
         for chunk, ops in missing.items():
             if chunk[0] not in starts:
                 ops.append(run)
@@ -152,32 +154,92 @@ def _compute_group(
     jobs = [
         (data, root, tuple(ops), chunk, np.flatnonzero(~good[slice(*chunk)])) for chunk, ops in missing.items() if ops
     ]
-    for start, stop, values, unreadable, seconds in run_chunks(_compute_chunk, jobs, workers):
-        for key, block in values.items():
-            files[key][:, start:stop] = block
-        caches.add_chunk(store, start, stop, seconds, unreadable)
-        advance(stop - start)
-    for file in files.values():
-        file.flush()
+    done: list[ChunkResult] = []
+    saved = time.monotonic()
+    try:
+        for result in run_chunks(_compute_chunk, jobs, workers):
+            start, stop, values, *_ = result
+            for key, block in values.items():
+                files[key][:, start:stop] = block
+            done.append(result)
+            if time.monotonic() - saved > EVERY:
+                _save(done, files, store)
+                done, saved = [], time.monotonic()
+            advance(stop - start)
+    finally:
+        _save(done, files, store)
+
+
+def _save(done: Sequence[ChunkResult], files: Mapping[str, np.memmap[Any, Any]], store: Store) -> None:
+    """Have what was computed on the disk, then count it."""
+    for key in {key for _, _, values, _, _ in done for key in values}:
+        files[key].flush()
+    with store.transaction():
+        for start, stop, values, unreadable, seconds in done:
+            sums = {key: checksum(block.tobytes()) for key, block in values.items()}
+            caches.add_chunk(store, start, stop, sums, seconds, unreadable)
 
 
 def _open_column(run: OpRun, data: Dataset, store: Store, state: Path) -> np.memmap[Any, Any]:
     """The column's file. A new one, or one of another size, forgets the chunks that were computed."""
     file = _column_file(state, run)
     shape = (2 * len(run.statistics), len(data))
-    if file.exists():
-        saved = np.lib.format.open_memmap(file, mode="r+")
-        if saved.shape == shape:
-            return saved
+    if _fault(file, shape) is None:
+        return np.lib.format.open_memmap(file, mode="r+")
+    discard(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_suffix(".tmp")
-    column = new_array(scratch, np.float64, shape)
     caches.begin_statistic(store, StatisticRun(
         run.key, data.fingerprint, run.name, ",".join(run.statistics), repr(dict(run.params)), datajuicer.version(),
         len(data),
     ))  # fmt: skip
-    scratch.replace(file)
+    column = new_array(file, np.float64, shape)
+    column.flush()
+    flush(file)
+    flush(file.parent)
     return column
+
+
+def _fault(file: Path, shape: tuple[int, int]) -> str | None:
+    """What is wrong with a column's file by its size and header, or None."""
+    if not file.is_file():
+        return "it is a folder" if file.is_dir() else "it is missing"
+    try:
+        with file.open("rb") as head:
+            version = np.lib.format.read_magic(head)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            found, _, kind = read[version](head)
+            size = head.tell() + 8 * shape[0] * shape[1]
+    except (ValueError, KeyError):
+        return "it is no array"
+    if found != shape or kind != np.float64:
+        return f"it holds {kind} {found} in place of float64 {shape}"
+    if (have := file.stat().st_size) != size:
+        return f"it has {have} bytes in place of {size}"
+    return None
+
+
+def verify(run: StatisticRun, state: Path, store: Store, deep: bool) -> tuple[int, str | None]:
+    """(bytes, what is wrong) of a stored column: its size and header, and the sums of its chunks where they are few
+    bytes, or when `deep`. What is lost is forgotten, so that it is computed again.
+    """
+    file = state / "cache" / "statistics" / f"{run.id}.npy"
+    chunks = caches.chunks(store, run.id)
+    if not chunks:
+        return 0, None
+    shape = (2 * len(run.statistic.split(",")), run.rows)
+    size = 8 * shape[0] * shape[1]
+    lost, why = chunks, _fault(file, shape)
+    if why is None:
+        column = np.load(file, mmap_mode="r")
+        lost = [c for c in chunks if c.sum is None or ((deep or size <= QUICK) and c.sum != _sum(column, c))]
+        old = "; an older djsb wrote it" * any(c.sum is None for c in lost)
+        why = f"{len(lost)} of {len(chunks)} parts do not have the sum that was noted{old}" if lost else None
+    caches.forget_chunks(store, run.id, lost if why else ())
+    return size, why
+
+
+def _sum(column: NDArray[np.float64], chunk: caches.Chunk) -> str:
+    return checksum(column[:, chunk.start : chunk.stop].tobytes())
 
 
 _built: dict[str, Any] = {}

@@ -50,6 +50,15 @@ class StatisticRun:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """A range of rows of a statistic's column. sum: of its bytes; None where an older djsb wrote it."""
+
+    start: int
+    stop: int
+    sum: str | None
+
+
 def quarantine(store: Store, scan: str, bad: Iterable[BadRow]) -> None:
     """Write the rows that a scan leaves out, in place of what was there. One transaction."""
     with store.transaction():
@@ -100,31 +109,47 @@ def begin_statistic(store: Store, run: StatisticRun) -> None:
         store.put("statistics", {**asdict(run), "at": now()})
 
 
-def chunk_starts(store: Store, run: str) -> set[int]:
-    """First rows of the chunks that a run has computed."""
-    return {row["start"] for row in store.query("SELECT start FROM statistic_chunks WHERE statistic = ?", (run,))}
+def chunks(store: Store, run: str) -> list[Chunk]:
+    """The ranges of rows that a run has computed, in order."""
+    sql = "SELECT start, stop, sum FROM statistic_chunks WHERE statistic = ? ORDER BY start"
+    return [Chunk(**row) for row in store.query(sql, (run,))]
 
 
 def add_chunk(
-    store: Store, start: int, stop: int, seconds: Mapping[str, float],
+    store: Store, start: int, stop: int, sums: Mapping[str, str], seconds: Mapping[str, float],
     unreadable: Mapping[str, Sequence[tuple[int, str]]],
 ) -> None:  # fmt: skip
-    """Count a chunk of rows as computed. seconds: by run. unreadable: (row, reason) by run. One transaction."""
+    """Count a chunk of rows, which is on the disk, as computed. Call inside a transaction.
+
+    sums, seconds: by run. unreadable: (row, reason) by run.
+    """
+    store.put("statistic_chunks", [{"statistic": r, "start": start, "stop": stop, "sum": s} for r, s in sums.items()])
+    for run, spent in seconds.items():
+        rows = unreadable.get(run, ())
+        store.put("unreadable", [{"statistic": run, "row": row, "reason": why} for row, why in rows])
+        store.execute(
+            "UPDATE statistics SET seconds = seconds + ?, unreadable = unreadable + ? WHERE id = ?",
+            (spent, len(rows), run),
+        )
+
+
+def forget_chunks(store: Store, run: str, lost: Iterable[Chunk]) -> None:
+    """These ranges are computed again. One transaction."""
     with store.transaction():
-        store.put("statistic_chunks", [{"statistic": run, "start": start, "stop": stop} for run in seconds])
-        for run, spent in seconds.items():
-            rows = unreadable.get(run, ())
-            store.put("unreadable", [{"statistic": run, "row": row, "reason": why} for row, why in rows])
-            store.execute(
-                "UPDATE statistics SET seconds = seconds + ?, unreadable = unreadable + ? WHERE id = ?",
-                (spent, len(rows), run),
+        for chunk in lost:
+            store.execute("DELETE FROM statistic_chunks WHERE statistic = ? AND start = ?", (run, chunk.start))
+            rows = store.execute(
+                "DELETE FROM unreadable WHERE statistic = ? AND row >= ? AND row < ?", (run, chunk.start, chunk.stop)
             )
+            store.execute("UPDATE statistics SET unreadable = unreadable - ? WHERE id = ?", (rows, run))
+
+
+def statistic_runs(store: Store) -> list[StatisticRun]:
+    """All runs of OPs."""
+    sql = "SELECT id, dataset, op, statistic, params, version, rows, unreadable, seconds FROM statistics"
+    return [StatisticRun(**row) for row in store.query(sql)]
 
 
 def unreadable_statistics(store: Store) -> list[StatisticRun]:
     """Runs whose OP could not read some rows."""
-    sql = (
-        "SELECT id, dataset, op, statistic, params, version, rows, unreadable, seconds FROM statistics "
-        "WHERE unreadable > 0"
-    )
-    return [StatisticRun(**row) for row in store.query(sql)]
+    return [run for run in statistic_runs(store) if run.unreadable > 0]

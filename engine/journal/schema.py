@@ -178,3 +178,9 @@ def m007_words(db: Database) -> None:
     UPDATE events SET kind = 'model scores' WHERE kind = 'feedback';
     UPDATE costs SET kind = 'mapper', id = 'mapper:' || substr(id, 9) WHERE kind = 'rewrite';
     """)
+
+
+@migrations()
+def m008_sums(db: Database) -> None:
+    """What each part of a statistic's column must sum up to."""
+    db.executescript("ALTER TABLE statistic_chunks ADD COLUMN sum TEXT;")

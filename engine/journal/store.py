@@ -160,6 +160,15 @@ class Store:
         with _readable_errors(self.file):
             return self._patiently(lambda: self.connection.execute(sql, parameters).rowcount)
 
+    def check(self) -> None:
+        """SQLite's own check of the file. Raises: StoreError when it is damaged."""
+        (first, *_) = self.query("PRAGMA quick_check(1)")
+        if (found := next(iter(first.values()))) != "ok":
+            raise StoreError(
+                f"{self.file}: the file is damaged ({' '.join(str(found).split())}); restore a copy, or move it away and "
+                f"save what can be read: sqlite3 DAMAGED .recover | sqlite3 {self.file.name}"
+            )
+
     def version(self) -> int:
         """A number that changes when another process commits."""
         (row,) = self.query("PRAGMA data_version")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.base.durable import is_whole
 from engine.base.errors import TrialError
 from engine.journal import trials
 from engine.runner.scheduler import Scheduler
@@ -15,11 +16,11 @@ def there_again(opened: OpenStudy, scheduler: Scheduler, trial: str, stage: str,
     Raises: TrialError.
     """
     checkpoint = opened.state / "checkpoints" / trial
-    if checkpoint.exists():
+    if is_whole(checkpoint):
         return True
     scheduler.book.wait_again(trial)
     how = scheduler.run(stage, trials.asked_by(opened.store, trial), scheduler.limit)
-    if how == "done" and not checkpoint.exists():
+    if how == "done" and not is_whole(checkpoint):
         raise TrialError(
             f"{what} the checkpoint of trial {trial}, which is gone and could not be made again; see djsb log, mend "
             "the cause, and the same command goes on"

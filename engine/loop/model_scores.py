@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from engine.base.durable import is_whole
 from engine.base.ids import content_id
 from engine.journal import results, trials
 from engine.journal.results import ModelScores
@@ -60,10 +61,10 @@ def _measure(opened: OpenStudy, task: ScoresRows, scheduler: Scheduler) -> None:
     key = [opened.data.fingerprint, opened.data.fields.model_dump(), trial, task.traits.version]
     name = f"scores-{content_id(key)}.npy"
     file, checkpoint = opened.state / "cache" / name, opened.state / "checkpoints" / trial
-    if file.exists() and scores.file == name:
+    if is_whole(file) and scores.file == name:
         return
-    if not file.exists():
-        ran = checkpoint.exists() or trials.is_complete(store, trial)
+    if not is_whole(file):
+        ran = is_whole(checkpoint) or trials.is_complete(store, trial)
         if not ran or not there_again(opened, scheduler, trial, "probe", "rows are scored by"):
             store.event("model scores", "its trial has no result, so no row is scored", trial, "warning")
             return

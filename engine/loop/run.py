@@ -21,8 +21,7 @@ from engine.review.guard import check_guard
 from engine.runner.scheduler import Scheduler, scheduler
 from engine.search.contract import Adviser
 from engine.settings.study import STAGES
-from engine.study.lock import EngineLock
-from engine.study.opened import OpenStudy
+from engine.study.opened import OpenStudy, held
 
 PATIENCE = 600.0  # seconds that an engine waits for a database that another process, a backup say, has locked
 
@@ -61,7 +60,7 @@ def run_loop(
     limit = parse_budget(budget or opened.study.budget)
     policy = Policy(approve or opened.study.approve, guard=approve == "auto")
     whole = until == STAGES[-1]
-    with EngineLock(opened.state), scheduler(opened, limit, workers) as timed:
+    with held(opened), scheduler(opened, limit, workers) as timed:
         _ = opened.pool_size, opened.main_metrics  # what is wrong with data or evaluation is told first
         timed.book.recover()
         opened.record()

@@ -17,9 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from engine.base.amounts import format_seconds, parse_budget
+from engine.base.arrays import as_npy
 from engine.base.errors import BudgetError, TrialError
 from engine.journal import results
 from engine.journal.requests import Request
@@ -312,7 +311,7 @@ class Scheduler:
         rows = self.opened.realise(trial.rows, trial.seed)
         file = self.opened.state / "rows" / f"{trial.id}.npy"
         file.parent.mkdir(exist_ok=True)
-        np.save(file, rows)
+        file.write_bytes(as_npy(rows))
         output = self.opened.state / "checkpoints" / trial.id
         output.parent.mkdir(exist_ok=True)
         shutil.rmtree(output, ignore_errors=True)

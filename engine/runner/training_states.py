@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.base.durable import discard, is_whole
 from engine.base.ids import content_id
 from engine.records.trial import Trial
 from engine.study.opened import OpenStudy
@@ -26,7 +27,8 @@ class TrainingStates:
 
     def _files(self, trial: Trial) -> dict[int, Path]:
         """Samples → state, of the training that the trial is a part of."""
-        return {int(f.stem.split("-")[1]): f for f in self.folder.glob(f"{self._key(trial)}-*.safetensors")}
+        found = self.folder.glob(f"{self._key(trial)}-*.safetensors")
+        return {int(f.stem.split("-")[1]): f for f in found if is_whole(f)}
 
     def had(self, trial: Trial) -> int:
         """Samples of the trial that are trained already."""
@@ -52,14 +54,14 @@ class TrainingStates:
         files = self._files(trial)
         for samples, file in files.items():
             if samples < trial.samples and (trial.samples in files or trial.whole):
-                file.unlink(missing_ok=True)
+                discard(file)
 
     def forget(self, trial: Trial) -> None:
         """Delete all states of the training."""
         for file in self._files(trial).values():
-            file.unlink(missing_ok=True)
+            discard(file)
 
     def clear(self) -> None:
         """Delete every state: no trial will go on."""
         for file in self.folder.glob("*") if self.folder.exists() else ():
-            file.unlink(missing_ok=True)
+            discard(file)

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from engine.base.arrays import save_array
 from engine.base.errors import DjsbError
 from engine.tasks.contract import ScoresRows
 
@@ -182,7 +183,4 @@ def score(message: dict[str, Any]) -> None:
     task = get_task(study)
     assert isinstance(task, ScoresRows)
     values = task.score(study, Path(message["prepared"]), message["checkpoint"])
-    file = Path(message["file"])
-    scratch = file.with_suffix(".tmp.npy")
-    np.save(scratch, values.astype(np.float64))
-    scratch.replace(file)
+    save_array(Path(message["file"]), values.astype(np.float64))

@@ -11,7 +11,10 @@ from engine.base.errors import LockedError
 
 
 class EngineLock:
-    """At most one engine a study; released by the system when the process dies."""
+    """At most one engine a study; released by the system when the process dies.
+
+    unclean: the last one that held it did not end by itself.
+    """
 
     def __init__(self, state: Path) -> None:
         self._file: IO[str] = (state / "engine.lock").open("a+")
@@ -24,14 +27,18 @@ class EngineLock:
             raise LockedError(
                 f"another engine (process {holder}) holds this study; watch it with djsb status, or stop it first"
             ) from None
+        self._file.seek(0)
+        self.unclean = bool(self._file.read())  # the last engine was killed, or the power failed
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
         self._file.flush()
+        os.fsync(self._file.fileno())
 
     def __enter__(self) -> EngineLock:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._file.truncate(0)
         self._file.close()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.base.durable import is_whole
 from engine.base.errors import PoolError
 from engine.data.cuts import Column, RowMask, StatisticColumn, Values
 from engine.journal import results
@@ -21,7 +22,7 @@ def columns(store: Store, setup: str, state: Path, scanned: RowMask) -> list[Sta
     stored = results.MODEL_SCORES.get(store, setup)
     if stored is None or stored.file is None or stored.statistic is None:
         return []
-    if not (state / "cache" / stored.file).exists():
+    if not is_whole(state / "cache" / stored.file):
         return []  # engine/loop/model_scores.py makes it again
     params = (("checkpoint", stored.trial),)
     return [StatisticColumn(MODEL_SCORE, stored.statistic, params, _column(state, stored.file, scanned))]
@@ -33,7 +34,7 @@ def scored(store: Store, checkpoint: str, state: Path, scanned: RowMask) -> Colu
     Raises: PoolError when that is not in the cache.
     """
     file = results.scores_file(store, checkpoint)
-    if file is None or not (state / "cache" / file).exists():
+    if file is None or not is_whole(state / "cache" / file):
         raise PoolError(f"the rows' scores by trial {checkpoint} are not in the cache; djsb auto makes them again")
     return _column(state, file, scanned)
 

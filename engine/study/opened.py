@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -33,6 +34,8 @@ from engine.settings.data import DatasetSection
 from engine.settings.section import shared
 from engine.study import model_scores
 from engine.study.file import read_study
+from engine.study.lock import EngineLock
+from engine.study.soundness import Verified, verify
 from engine.study.view import StudyView, view_study
 from engine.tasks.contract import Rows
 
@@ -286,6 +289,16 @@ class OpenStudy(StudyView):
     def metrics(self) -> list[Metric]:
         """All metrics that the task measures on this evaluation."""
         return self.task.metrics(self.study, self.prepared)
+
+
+@contextmanager
+def held(opened: OpenStudy, deep: bool = False) -> Iterator[Verified]:
+    """The study for one engine alone, once what lies on its disk was compared with its seals; what came of that.
+
+    All sums are compared when `deep`, and when the last engine was killed. Raises: LockedError, StoreError.
+    """
+    with EngineLock(opened.state) as lock:
+        yield verify(opened.state, opened.store, opened.notice, deep or lock.unclean)
 
 
 def open_study(folder: Path, workers: int | None = None, notice: Notice = silent) -> OpenStudy:

@@ -6,8 +6,6 @@ torch inside its functions only, so that a study can be read without it.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base.durable import share
 from engine.base.thinning import Thinning
 from engine.data.dataset import Dataset
 from engine.records.accounting import Accounting
@@ -48,17 +47,7 @@ class Rows:
         """
         wanted = [*always, *(text if "text" in self.same else ()), *(media if {"image", "video"} <= self.same else ())]
         for name in wanted if self.like else ():
-            source, link = Path(str(self.like)) / name, target / name
-            if link.exists() or not source.exists():
-                continue
-            scratch = link.with_name(f".{name}")
-            if source.is_dir():
-                shutil.rmtree(scratch, ignore_errors=True)
-                shutil.copytree(source, scratch, copy_function=os.link)
-            else:
-                scratch.unlink(missing_ok=True)
-                os.link(source, scratch)
-            scratch.replace(link)
+            share(Path(str(self.like)), name, target)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from typing import IO, Any
 import numpy as np
 
 from engine.base.amounts import format_seconds, parse_budget
+from engine.base.durable import move_whole, write_text
 from engine.base.errors import StudyError, TrialError
 from engine.base.ids import content_id
 from engine.base.paths import resolve
@@ -98,8 +99,7 @@ class CommandTask(Task):
         if "{" not in program and shutil.which(str(folder / program) if "/" in program else program) is None:
             raise StudyError(f"command.run: no program {program} that can be run; give its path, relative to {folder}")
         target = folder / ".djsb" / "cache" / f"command-{content_id([train.data.fingerprint, str(train.root)])}"
-        target.mkdir(parents=True, exist_ok=True)
-        (target / "meta.json").write_text(json.dumps({"root": str(train.root), "data": str(train.data.path)}))
+        write_text(target / "meta.json", json.dumps({"root": str(train.root), "data": str(train.data.path)}))
         return target
 
     def run(self, study: Study, prepared: Path, job: Job, report: Report) -> dict[str, dict[str, float]]:
@@ -125,8 +125,7 @@ class CommandTask(Task):
                 shutil.rmtree(work / "pool" if study.command.keep_out else work, ignore_errors=True)
                 raise
             if job.output and not dropped:
-                shutil.rmtree(job.output, ignore_errors=True)
-                out.replace(job.output)
+                move_whole(out, Path(job.output))
             shutil.rmtree(work, ignore_errors=True)
         return found
 

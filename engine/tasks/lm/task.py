@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base.arrays import save_array
+from engine.base.durable import written_whole
 from engine.base.errors import DataError, StudyError
 from engine.base.ids import content_id
 from engine.base.paths import resolve
@@ -116,7 +118,7 @@ def _cache(
     """Write `name-tokens.bin` (int32) and `name-offsets.npy`; (rows with text, their tokens)."""
     sizes = np.zeros(len(rows.data), np.int64)
     texts = captions(rows)
-    with (target / f"{name}-tokens.tmp").open("wb") as out:
+    with written_whole(target / f"{name}-tokens.bin") as scratch, scratch.open("wb") as out:
         for start, stop in rows.data.chunks(4096):
             chunk = [next(texts) for _ in range(start, stop)]
             for number, ids in enumerate(encode(chunk), start):
@@ -126,8 +128,7 @@ def _cache(
                     out.write(made.tobytes())
             if progress:
                 progress(stop, len(rows.data))
-    (target / f"{name}-tokens.tmp").replace(target / f"{name}-tokens.bin")
-    np.save(target / f"{name}-offsets.npy", np.concatenate([[0], np.cumsum(sizes)]))
+    save_array(target / f"{name}-offsets.npy", np.concatenate([[0], np.cumsum(sizes)]))
     return int((sizes > 0).sum()), int(sizes.sum())
 
 

@@ -1,4 +1,4 @@
-"""A task's caches of a study: a folder that is complete once its meta.json is there."""
+"""A task's caches of a study: a folder that is complete once it is sealed."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from engine.base.durable import SEAL, is_whole, seal_folder, write_text
 from engine.tasks.contract import Progress, Rows
 
 
 def make_caches(folder: Path, name: str, make: Callable[[Path], dict[str, Any]]) -> Path:
     """`FOLDER/.djsb/cache/NAME`, which `make` fills unless it is complete; what `make` returns is its meta.json."""
     target = folder / ".djsb" / "cache" / name
-    if not (target / "meta.json").exists():
+    if not is_whole(target):
         target.mkdir(parents=True, exist_ok=True)
-        scratch = target / "meta.tmp"
-        scratch.write_text(json.dumps(make(target)))
-        scratch.replace(target / "meta.json")
+        (target / SEAL).unlink(missing_ok=True)
+        write_text(target / "meta.json", json.dumps(make(target)))
+        seal_folder(target)
     return target
 
 

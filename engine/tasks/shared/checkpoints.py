@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from engine.base.durable import written_whole
 from engine.base.errors import StudyError
 from engine.base.paths import resolve
 from engine.settings.study import Study
@@ -88,16 +88,6 @@ def with_lora(model: Any, study: Study, adapter: str | None, targets: str | Sequ
         return get_peft_model(model, config)
     except ValueError as error:
         raise StudyError(f"lora.targets {lora.targets} name no layer of the {what} ({error})") from error
-
-
-@contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which takes the place of `folder` when all is written."""
-    scratch = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.rmtree(scratch, ignore_errors=True)
-    yield scratch
-    scratch.replace(folder)
 
 
 def save(model: Any, folder: Path, beside: Iterable[Path] = ()) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.arrays import new_array
+from engine.base.durable import is_whole, written_whole
 from engine.base.parallel import run_chunks
 from engine.data.dataset import as_list
 from engine.data.media import locate, open_image
@@ -67,19 +68,18 @@ def cache_media(
 
     decode: can be pickled. chunk: rows of a job.
     """
-    if file.exists():
+    if is_whole(file):
         return 0  # shared: it was reported once
-    scratch = file.with_suffix(".tmp")
     count, done, short = len(rows.data), 0, 0
-    new_array(scratch, np.uint8, (count, *shape)).flush()
-    jobs = [
-        (replace(rows, good=rows.good[a:b]), field or "", decode, scratch, a, b) for a, b in rows.data.chunks(chunk)
-    ]
-    for start, stop, found in run_chunks(_decode, jobs, workers):
-        done, short = done + stop - start, short + found
-        if progress:
-            progress(done, count)
-    scratch.replace(file)
+    with written_whole(file) as scratch:
+        new_array(scratch, np.uint8, (count, *shape)).flush()
+        jobs = [
+            (replace(rows, good=rows.good[a:b]), field or "", decode, scratch, a, b) for a, b in rows.data.chunks(chunk)
+        ]
+        for start, stop, found in run_chunks(_decode, jobs, workers):
+            done, short = done + stop - start, short + found
+            if progress:
+                progress(done, count)
     return short
 
 

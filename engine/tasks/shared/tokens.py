@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.arrays import new_array
+from engine.base.durable import is_whole, written_whole
 from engine.data.dataset import utf8
 from engine.tasks.contract import Rows
 
@@ -33,10 +34,9 @@ def train_tokenizer(rows: Rows, vocabulary: int, file: Path, lower: bool = True)
 
     lower: it takes capitals for small.
     """
-    if not file.exists():
-        scratch = file.with_suffix(".tmp")
-        byte_level_bpe(captions(rows), vocabulary, lower=lower).save(str(scratch))
-        scratch.replace(file)
+    if not is_whole(file):
+        with written_whole(file) as scratch:
+            byte_level_bpe(captions(rows), vocabulary, lower=lower).save(str(scratch))
 
 
 def byte_level_bpe(
@@ -87,12 +87,11 @@ def load_encoder(prepared: Path, checkpoint: Path | None, length: int) -> Encode
 
 def cache_tokens(rows: Rows, encode: Encode, length: int, file: Path) -> None:
     """Write `file`: (rows, length) int32 token ids of every row's caption."""
-    if file.exists():
+    if is_whole(file):
         return
-    scratch = file.with_suffix(".tmp")
-    cache = new_array(scratch, np.int32, (len(rows.data), length))
-    texts = captions(rows)
-    for start, stop in rows.data.chunks(4096):
-        cache[start:stop] = encode([next(texts) for _ in range(start, stop)])
-    cache.flush()
-    scratch.replace(file)
+    with written_whole(file) as scratch:
+        cache = new_array(scratch, np.int32, (len(rows.data), length))
+        texts = captions(rows)
+        for start, stop in rows.data.chunks(4096):
+            cache[start:stop] = encode([next(texts) for _ in range(start, stop)])
+        cache.flush()

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.base.durable import written_whole
+
 if TYPE_CHECKING:
     import torch
 
@@ -38,13 +40,11 @@ def pause(
     for name, p in parameters.items():
         if p in optimizer.state:  # one that no loss has reached has no moments
             content |= {f"{kind}.{name}": own(optimizer.state[p][key]) for kind, key in MOMENTS.items()}
-    scratch = Path(file).with_suffix(".tmp")
     try:
-        save_file(content, scratch, metadata={"step": str(step)})
-        scratch.replace(file)
+        with written_whole(Path(file)) as scratch:
+            save_file(content, scratch, metadata={"step": str(step)})
     except (OSError, SafetensorError) as error:
         print(f"the state is not kept: {error}", file=sys.stderr)
-        scratch.unlink(missing_ok=True)
 
 
 def resume(files: Sequence[str], parameters: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> int:

@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.base.durable import is_whole, written_whole
 from engine.base.errors import StudyError
 from engine.settings.study import Study
-from engine.tasks.shared.checkpoints import adapter_of, checkpoint_of, is_adapted, with_lora, written_whole
+from engine.tasks.shared.checkpoints import adapter_of, checkpoint_of, is_adapted, with_lora
 from engine.tasks.shared.tokens import BOS, EOS, PAD
 from engine.tasks.shared.training import the_device
 from engine.tasks.shared.videos import Window
@@ -123,7 +124,7 @@ def make_text(target: Path, network: Network, seed: int) -> None:
     import torch
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    if (target / "config.json").exists():
+    if is_whole(target):
         return
     torch.manual_seed(seed)
     config = CLIPTextConfig(
@@ -131,7 +132,8 @@ def make_text(target: Path, network: Network, seed: int) -> None:
         num_attention_heads=1, max_position_embeddings=network.length, pad_token_id=PAD, bos_token_id=BOS,
         eos_token_id=EOS,
     )  # fmt: skip
-    CLIPTextModel(config).save_pretrained(target)
+    with written_whole(target) as scratch:
+        CLIPTextModel(config).save_pretrained(scratch)
 
 
 def bag_of_words(encoder: Any, ids: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from engine.base.arrays import new_array
+from engine.base.durable import is_whole
 from engine.base.errors import DataError
 from engine.base.ids import content_id
 from engine.base.paths import resolve
@@ -115,7 +116,7 @@ def _source(study: Study, folder: Path, target: Path, train: Rows, told: list[Qu
     if checkpoint := checkpoint_of(study, folder):
         return checkpoint
     base = target / BASE
-    if study.vlm.vision is None and not (base / "config.json").exists():
+    if study.vlm.vision is None and not is_whole(base):
         texts = [part for question in told for part in (question.text, *question.answers)] + [study.vlm.prompt]
         known = (text for source in (texts, captions(train)) for text in source)
         train_base_tokenizer(known, PRESETS[study.model.preset].vocabulary, target / "tokenizer")

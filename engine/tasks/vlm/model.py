@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.base.durable import is_whole
 from engine.base.paths import resolve
 from engine.settings.study import Study
 from engine.tasks.shared.batches import CLIP_MEAN, CLIP_STD, Normal
@@ -62,7 +63,7 @@ def make_base(study: Study, folder: Path, target: Path, seed: int) -> None:
 
     folder: the study's. A preset gets seeded weights; `vlm.vision` and `vlm.language` are joined by a new projector.
     """
-    if (target / "config.json").exists():
+    if is_whole(target):
         return
     import torch
     from transformers import LlavaConfig, LlavaForConditionalGeneration

@@ -11,7 +11,7 @@ import pytest
 
 from engine.base import durable
 from engine.base.arrays import save_array
-from engine.base.durable import Damaged, check, is_whole, seal, sealed, share, written_whole
+from engine.base.durable import Damaged, check, is_whole, seal_folder, sealed, share, written_whole
 
 
 def flip(file: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_folder_filled_in_its_place_takes_its_seals_in(tmp_path: Path) -> None
     (cache / ".part-left").write_text("of a killed run")
     (cache / "meta.json").write_text("{}")
     assert not is_whole(cache)
-    seal(cache)
+    seal_folder(cache)
     assert set(durable.read_seal(cache / ".seal")) == {"a.npy", "tokenizer/vocab", "meta.json"}
     assert sorted(p.name for p in cache.iterdir()) == [".seal", "a.npy", "meta.json", "tokenizer"]
     assert check(cache)[0] == 3 and list(sealed(tmp_path)) == [cache]
@@ -132,8 +132,8 @@ def test_files_beside_one(tmp_path: Path) -> None:
     (tmp_path / "media").mkdir()
     picture = tmp_path / "media" / "1.png"
     picture.write_bytes(b"png")
-    durable.write_text(tmp_path / "rows.jsonl", "{}\n")
-    seal(tmp_path / "rows.jsonl", [picture])
+    with written_whole(tmp_path / "rows.jsonl", [picture]) as scratch:
+        scratch.write_text("{}\n")
     assert check(tmp_path / "rows.jsonl") == (2, 6)
     picture.unlink()
     with pytest.raises(Damaged, match=r"media/1\.png is missing"):
