@@ -165,8 +165,8 @@ class Store:
         (first, *_) = self.query("PRAGMA quick_check(1)")
         if (found := next(iter(first.values()))) != "ok":
             raise StoreError(
-                f"{self.file}: the file is damaged ({' '.join(str(found).split())}); restore a copy, or move it away and "
-                f"save what can be read: sqlite3 DAMAGED .recover | sqlite3 {self.file.name}"
+                f"{self.file}: the file is damaged ({' '.join(str(found).split())}); restore a copy, or move it "
+                f"away and save what can be read: sqlite3 MOVED .recover | sqlite3 {self.file.name}"
             )
 
     def version(self) -> int:
