@@ -17,6 +17,7 @@ from engine.tasks.shared.checkpoints import checkpoint_of
 from engine.tasks.shared.tokens import BOS, EOS, PAD
 from engine.tasks.shared.towers import Preset
 from engine.tasks.shared.training import autocast, batches, course, fit, micro_batch, the_device
+from engine.tasks.shared.weights import EARLIER, Weights
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,11 @@ def clip_config(preset: Preset) -> dict[str, Any]:
     }
 
 
+def weights_of(source: Path, field: str = "model.checkpoint") -> Weights:
+    """The weights in a checkpoint's folder."""
+    return Weights(field, "transformers.CLIPModel", source)
+
+
 def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> Any:
     """The model on this worker's device: from a checkpoint, or from the preset with seeded weights."""
     import torch
@@ -49,7 +55,7 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
 
     torch.manual_seed(seed)
     if source := init or checkpoint_of(study, prepared.parents[2]):
-        model = CLIPModel.from_pretrained(source, local_files_only=True, use_safetensors=True)
+        model = weights_of(Path(source), EARLIER if init else "model.checkpoint").load()
     else:
         model = CLIPModel(CLIPConfig(**clip_config(PRESETS[study.model.preset])))
     device: Any = the_device()

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from engine.base.errors import DataError
 from engine.base.ids import content_id
 from engine.data.dataset import Dataset
+from engine.records.accounting import Accounting
 from engine.records.metric import Metric
 from engine.settings.study import Study
-from engine.tasks.clip.model import PRESETS, build_model, image_features, text_features, train
+from engine.tasks.clip.model import PRESETS, build_model, image_features, text_features, train, weights_of
 from engine.tasks.contract import Job, Progress, Report, Rows, Traits
 from engine.tasks.shared.batches import to_pixels
 from engine.tasks.shared.caches import in_turn, make_caches, read_meta
@@ -26,6 +27,7 @@ from engine.tasks.shared.checkpoints import checkpoint_of, read_config, save
 from engine.tasks.shared.images import cache_images
 from engine.tasks.shared.tokens import cache_tokens, load_encoder, train_tokenizer
 from engine.tasks.shared.trial import Training, TrainingTask
+from engine.tasks.shared.weights import accounted
 
 if TYPE_CHECKING:
     import torch
@@ -199,6 +201,11 @@ class ClipTask(TrainingTask):
             ]
         return found
 
+    def inputs(self, study: Study, folder: Path, _prepared: Path) -> list[Accounting]:
+        """The checkpoint's tensors."""
+        checkpoint = checkpoint_of(study, folder)
+        return accounted(folder, [weights_of(checkpoint)] if checkpoint else [])
+
     def prepare(
         self, study: Study, folder: Path, train: Rows, evaluation: Rows | None, workers: int, progress: Progress | None
     ) -> Path:
@@ -206,6 +213,8 @@ class ClipTask(TrainingTask):
         assert evaluation is not None
         data, held = train.data, evaluation.data
         side, length, checkpoint = _shape(study, folder)
+        if checkpoint:
+            accounted(folder, [weights_of(checkpoint)])
         vocabulary = 0 if checkpoint else PRESETS[study.model.preset].vocabulary
         key = content_id(
             [data.fingerprint, held.fingerprint, side, length, vocabulary, str(checkpoint or ""),

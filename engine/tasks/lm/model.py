@@ -16,6 +16,7 @@ from engine.tasks.contract import Job, Report
 from engine.tasks.shared.caches import read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of
 from engine.tasks.shared.training import Course, accumulate, autocast, batches, fit, micro_batch, the_device
+from engine.tasks.shared.weights import EARLIER, Weights
 
 if TYPE_CHECKING:
     import torch
@@ -61,16 +62,19 @@ def llama_config(preset: Preset, vocabulary: int, bos: int, eos: int, pad: int) 
     }
 
 
+def weights_of(source: Path, field: str = "model.checkpoint") -> Weights:
+    """The weights in a checkpoint's folder."""
+    return Weights(field, "transformers.AutoModelForCausalLM", source)
+
+
 def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> Any:
     """The model on this worker's device: from a checkpoint, or from the preset with seeded weights."""
     import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
     if source := init or checkpoint_of(study, prepared.parents[2]):
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
-        )
+        model: Any = weights_of(Path(source), EARLIER if init else "model.checkpoint").load(dtype=torch.float32)
     else:
         meta = read_meta(prepared)
         tokens = {name: meta[name] for name in ("vocabulary", "bos", "eos", "pad")}

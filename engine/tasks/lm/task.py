@@ -23,15 +23,17 @@ from engine.base.errors import DataError, StudyError
 from engine.base.ids import content_id
 from engine.base.paths import resolve
 from engine.data.dataset import content_hash
+from engine.records.accounting import Accounting
 from engine.records.metric import Metric
 from engine.settings.study import Study
 from engine.tasks.contract import Progress, Rows, Traits
 from engine.tasks.lm.choices import encode_questions, measure, read_questions
-from engine.tasks.lm.model import PRESETS, build_model, log_likelihoods, sequences, train
+from engine.tasks.lm.model import PRESETS, build_model, log_likelihoods, sequences, train, weights_of
 from engine.tasks.shared.caches import make_caches, read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of, load_tokenizer, read_config, save
 from engine.tasks.shared.tokens import SPECIAL_TOKENS, captions, train_tokenizer
 from engine.tasks.shared.trial import Training, TrainingTask
+from engine.tasks.shared.weights import accounted
 
 SCORED = 1024  # rows whose tokens are scored at once
 LONGEST = 1024  # tokens of a sequence for a checkpoint that takes more
@@ -57,8 +59,6 @@ def _shape(study: Study, folder: Path) -> tuple[Path | None, int]:
             f"model.checkpoint: {checkpoint} is a {kinds[0]} ({config.get('model_type')}); task lm needs a causal "
             "language model, as LlamaForCausalLM or GPT2LMHeadModel"
         )
-    if not list(checkpoint.glob("*.safetensors")):
-        raise StudyError(f"model.checkpoint: {checkpoint} has no *.safetensors; save its weights as safetensors")
     return checkpoint, min(length, LONGEST)
 
 
@@ -210,11 +210,18 @@ class LmTask(TrainingTask):
             ]
         return found
 
+    def inputs(self, study: Study, folder: Path, _prepared: Path) -> list[Accounting]:
+        """The checkpoint's tensors."""
+        checkpoint = checkpoint_of(study, folder)
+        return accounted(folder, [weights_of(checkpoint)] if checkpoint else [])
+
     def prepare(
         self, study: Study, folder: Path, train: Rows, evaluation: Rows | None, _workers: int, progress: Progress | None
     ) -> Path:
         """Train or load the tokenizer, and encode both texts and the questions, once per study."""
         checkpoint, length = _shape(study, folder)
+        if checkpoint:
+            accounted(folder, [weights_of(checkpoint)])
         files = {name: resolve(folder, path) for name, path in study.evaluation.benchmarks.items()}
         questions = {name: read_questions(file) for name, file in files.items()}
         key = content_id([

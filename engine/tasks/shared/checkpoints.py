@@ -13,6 +13,7 @@ from engine.base.durable import written_whole
 from engine.base.errors import StudyError
 from engine.base.paths import resolve
 from engine.settings.study import Study
+from engine.tasks.shared.weights import adapter_gaps
 
 
 def checkpoint_of(study: Study, folder: Path) -> Path | None:
@@ -53,10 +54,13 @@ def load_tokenizer(source: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(str(source), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises what it happens to meet: OSError, ValueError, TypeError, …
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise StudyError(
-            f"{source} has no tokenizer that can be read ({reason}); copy its tokenizer files there"
+            f"{source} has no tokenizer that can be read ({_first_line(error)}); copy its tokenizer files there"
         ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def is_adapted(model: Any) -> bool:
@@ -75,9 +79,18 @@ def with_lora(model: Any, study: Study, adapter: str | None, targets: str | Sequ
     what: names the model in messages. Raises: StudyError.
     """
     from peft import LoraConfig, PeftModel, get_peft_model
+    from safetensors import SafetensorError
 
     if adapter is not None:
-        return PeftModel.from_pretrained(model, adapter, is_trainable=True, local_files_only=True)
+        folder = Path(adapter)
+        if not (folder / "adapter_model.safetensors").exists():
+            raise StudyError(f"{folder} has no adapter_model.safetensors; save its adapters as safetensors")
+        try:
+            found = PeftModel.from_pretrained(model, adapter, is_trainable=True, local_files_only=True)
+        except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+            raise StudyError(f"the adapters in {folder} do not fit the {what} ({_first_line(error)})") from error
+        adapter_gaps(found, folder)
+        return found
     lora = study.lora
     config = LoraConfig(
         r=lora.rank,

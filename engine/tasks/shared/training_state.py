@@ -50,7 +50,7 @@ def pause(
 def resume(files: Sequence[str], parameters: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> int:
     """Put the states into the parameters, stacked when there are several files; the steps that are done.
 
-    Raises: ValueError when the states are not equally far.
+    Raises: ValueError when the states are not equally far, or of another model.
     """
     import torch
     from safetensors import safe_open
@@ -61,10 +61,16 @@ def resume(files: Sequence[str], parameters: Mapping[str, torch.Tensor], optimiz
         raise ValueError(f"the states of a pack must be equally far, not {sorted(steps)} steps")
     (step,) = steps
     there = [set(f.keys()) for f in opened]  # type: ignore[no-untyped-call]
+    names = {f"weight.{name}" for name in parameters}
+    if any(names != {name for name in held if name.startswith("weight.")} for held in there):
+        raise ValueError(f"{files[0]} is the state of another model: its tensors have other names")
 
     def read(kind: str, name: str, like: torch.Tensor) -> torch.Tensor:
         found = [f.get_tensor(f"{kind}.{name}") for f in opened]  # type: ignore[no-untyped-call]
-        return torch.stack(found).reshape(like.shape).to(like.device)
+        stacked = torch.stack(found)
+        if like.shape not in (stacked.shape, stacked.shape[1:]):
+            raise ValueError(f"{files[0]} is the state of another model: {name} is {tuple(stacked.shape[1:])} there")
+        return stacked.reshape(like.shape).to(like.device)
 
     with torch.no_grad():
         for name, p in parameters.items():

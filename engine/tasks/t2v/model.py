@@ -22,12 +22,14 @@ from engine.tasks.shared.checkpoints import adapter_of, checkpoint_of, is_adapte
 from engine.tasks.shared.tokens import BOS, EOS, PAD
 from engine.tasks.shared.training import the_device
 from engine.tasks.shared.videos import Window
+from engine.tasks.shared.weights import EARLIER, Weights
 
 if TYPE_CHECKING:
     import torch
 
 LATTE, EASY = "LatteTransformer3DModel", "EasyAnimateTransformer3DModel"
 AUTOENCODERS = {LATTE: "AutoencoderKL", EASY: "AutoencoderKLMagvit"}
+TEXT_ENCODERS = {"t5": "T5EncoderModel", "bert": "BertModel", "qwen2_vl": "Qwen2VLForConditionalGeneration"}
 LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 FLOW = "FlowMatchEulerDiscreteScheduler"
 
@@ -119,6 +121,20 @@ def check_checkpoint(folder: Path, window: Window) -> None:
         )
 
 
+def weights_of(folder: Path) -> list[Weights]:
+    """Transformer, autoencoder and text encoder of a pipeline. Raises: StudyError."""
+    kind = _component(folder, "transformer")["_class_name"]
+    told = _component(folder, "text_encoder").get("model_type")
+    if told not in TEXT_ENCODERS:
+        raise StudyError(
+            f"model.checkpoint: {folder / 'text_encoder'} is a {told}; {', '.join(TEXT_ENCODERS)} are read"
+        )
+    kinds = {"transformer": f"diffusers.{kind}", "vae": f"diffusers.{AUTOENCODERS[kind]}"}
+    kinds["text_encoder"] = f"transformers.{TEXT_ENCODERS[told]}"
+    unused = {"text_encoder": ("pooler.",)}  # the words' own features are read, not their sum
+    return [Weights(f"model.checkpoint/{p}", k, folder / p, unused.get(p, ())) for p, k in kinds.items()]
+
+
 def make_text(target: Path, network: Network, seed: int) -> None:
     """Write the frozen word features of a preset as a CLIPTextModel without layers, unless they are there."""
     import torch
@@ -175,7 +191,6 @@ def _from_preset(study: Study, prepared: Path, whole: Path | None, device: torch
     """A Latte on pixels that predicts the clip itself: a narrow network cannot pass the noise on, but can draw."""
     import diffusers
     import torch
-    from transformers import CLIPTextModel
 
     from engine.tasks.shared.tokens import load_encoder
 
@@ -185,9 +200,9 @@ def _from_preset(study: Study, prepared: Path, whole: Path | None, device: torch
     if whole is None:
         transformer = latte(**latte_config(window, network))
     else:
-        transformer = latte.from_pretrained(whole, local_files_only=True)
+        transformer = Weights(EARLIER, f"diffusers.{LATTE}", whole).load()
     encode = load_encoder(prepared, None, network.length)
-    text: Any = CLIPTextModel.from_pretrained(prepared / "text_encoder", local_files_only=True)
+    text = Weights("the preset's words", "transformers.CLIPTextModel", prepared / "text_encoder").load()
     text.eval().requires_grad_(False).to(device)
 
     def words(captions: list[str]) -> torch.Tensor:
@@ -205,17 +220,13 @@ def _from_checkpoint(folder: Path, whole: Path | None, device: torch.device, fra
     import torch
     import transformers
 
-    local: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
+    trained, vae, text_encoder = weights_of(folder)
     kind = _component(folder, "transformer")["_class_name"]
-    transformer = getattr(diffusers, kind).from_pretrained(whole or folder / "transformer", **local).float()
-    autoencoder = getattr(diffusers, AUTOENCODERS[kind]).from_pretrained(folder / "vae", **local)
+    transformer = (Weights(EARLIER, trained.kind, whole) if whole else trained).load().float()
+    autoencoder = vae.load()
     flow = _component(folder, "scheduler").get("_class_name") == FLOW
     scheduler = getattr(diffusers, FLOW if flow else "DDPMScheduler").from_pretrained(folder / "scheduler")
-    told = _component(folder, "text_encoder").get("model_type")
-    classes = {"t5": "T5EncoderModel", "bert": "BertModel", "qwen2_vl": "Qwen2VLForConditionalGeneration"}
-    if told not in classes:
-        raise StudyError(f"model.checkpoint: {folder / 'text_encoder'} is a {told}; {', '.join(classes)} are read")
-    text = getattr(transformers, classes[told]).from_pretrained(folder / "text_encoder", **local)
+    text = text_encoder.load()
     tokenizer = transformers.AutoTokenizer.from_pretrained(
         str(folder / "tokenizer"), local_files_only=True, trust_remote_code=False
     )

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.tasks.shared.weights import Weights
+
 if TYPE_CHECKING:
     import torch
 
@@ -101,15 +103,24 @@ def flow_scores(clips: Video) -> dict[str, float]:
     }
 
 
+def clip_weights(folder: Path) -> Weights:
+    """Those of `video.clip`."""
+    return Weights("video.clip", "transformers.CLIPModel", folder)
+
+
+def detector_weights(folder: Path) -> Weights:
+    """Those of `video.detector`; its last layer is read, not the pooler above it."""
+    return Weights("video.detector", "transformers.AutoModel", folder, ("pooler.",))
+
+
 def load_clip(folder: Path, device: torch.device) -> Callable[[Video, Sequence[str]], dict[str, float]]:
-    """`clip_scores` with the CLIP checkpoint of a folder. Raises: OSError or ValueError when it is none."""
+    """`clip_scores` with the CLIP checkpoint of a folder. Raises: StudyError when it is none."""
     import torch
-    from transformers import AutoTokenizer, CLIPModel
+    from transformers import AutoTokenizer
 
     from engine.tasks.shared.batches import to_pixels
 
-    model: Any = CLIPModel.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
-    model = model.eval().to(device)
+    model = clip_weights(folder).load().eval().to(device)
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     side, length = model.config.vision_config.image_size, model.config.text_config.max_position_embeddings
 
@@ -156,20 +167,17 @@ def clip_scores(frames: NDArray[np.float32], texts: NDArray[np.float32]) -> dict
 def load_detector(folder: Path, device: torch.device) -> Callable[[Video], NDArray[np.float64]]:
     """Features (clips, width) of clips: the mean of the last layer of a local VideoMAE, ViViT or TimeSformer.
 
-    Raises: OSError or ValueError when the folder holds none.
+    Raises: StudyError or ValueError when the folder holds none.
     """
     import torch
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig
 
     from engine.tasks.shared.batches import to_pixels
 
     config: Any = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     if config.model_type not in ("videomae", "vivit", "timesformer"):
         raise ValueError(f"a {config.model_type} model, not a videomae, vivit or timesformer one")
-    model: Any = AutoModel.from_pretrained(
-        str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False
-    )
-    model = model.eval().to(device)
+    model = detector_weights(folder).load().eval().to(device)
     side = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
     frames = config.num_frames
 

@@ -13,6 +13,7 @@ from engine.base.errors import DataError, StudyError
 from engine.base.ids import content_id
 from engine.base.paths import resolve
 from engine.data.dataset import content_hash
+from engine.records.accounting import Accounting
 from engine.records.metric import Metric
 from engine.settings.study import Study
 from engine.tasks.contract import Progress, Rows, Traits
@@ -21,8 +22,10 @@ from engine.tasks.shared.checkpoints import checkpoint_of, need_packages, read_c
 from engine.tasks.shared.tokens import captions, train_tokenizer
 from engine.tasks.shared.trial import Training, TrainingTask, first_rows
 from engine.tasks.shared.videos import cache_clips
+from engine.tasks.shared.weights import Weights, accounted
 from engine.tasks.t2v.evaluation import evaluate, left_out, metrics_of, read_prompts
-from engine.tasks.t2v.model import PRESETS, build_model, check_checkpoint, make_text, save_model
+from engine.tasks.t2v.model import PRESETS, build_model, check_checkpoint, make_text, save_model, weights_of
+from engine.tasks.t2v.scores import clip_weights, detector_weights
 from engine.tasks.t2v.training import train_rows
 from engine.tasks.t2v.vbench import DIMENSIONS
 
@@ -81,6 +84,10 @@ class T2vTask(TrainingTask):
         short = f"{held} videos are shorter than the {window.span} frames of a clip and hold their last frame"
         return [*left_out(study), *([short] if held else [])]
 
+    def inputs(self, study: Study, folder: Path, _prepared: Path) -> list[Accounting]:
+        """The tensors of the models that the study names."""
+        return accounted(folder, needed_weights(study, folder))
+
     def prepare(
         self, study: Study, folder: Path, train: Rows, evaluation: Rows | None, workers: int, progress: Progress | None
     ) -> Path:
@@ -111,6 +118,17 @@ class T2vTask(TrainingTask):
         return make_caches(folder, f"t2v-{content_id([*own, *known, *fields, *masks])}", make)
 
 
+def needed_weights(study: Study, folder: Path) -> list[Weights]:
+    """Those of the pipeline, and of the models that score clips, where the study names them."""
+    video, checkpoint = study.video, checkpoint_of(study, folder)
+    found = weights_of(checkpoint) if checkpoint else []
+    if video.clip:
+        found.append(clip_weights(resolve(folder, video.clip)))
+    if video.detector:
+        found.append(detector_weights(resolve(folder, video.detector)))
+    return found
+
+
 def _check_needs(study: Study, folder: Path) -> None:
     """That packages, checkpoint and folders are there and of the right kind, before anything is decoded.
 
@@ -132,6 +150,7 @@ def _check_needs(study: Study, folder: Path) -> None:
     for field, kinds in (("clip", ("clip",)), ("detector", ("videomae", "vivit", "timesformer"))):
         if (path := getattr(video, field)) is not None:
             read_config(resolve(folder, path), f"video.{field}", kinds)
+    accounted(folder, needed_weights(study, folder))
     if video.vbench_prompts:
         read_prompts(resolve(folder, video.vbench_prompts))
 

@@ -23,9 +23,10 @@ from engine.tasks.shared.caches import make_caches
 from engine.tasks.shared.checkpoints import checkpoint_of, need_packages, read_config
 from engine.tasks.shared.images import cache_images, fit_square
 from engine.tasks.shared.tokens import cache_tokens, captions
+from engine.tasks.shared.weights import accounted
 from engine.tasks.vlm.benchmarks import Question, read_benchmark, read_instructions
 from engine.tasks.vlm.evaluation import Asked
-from engine.tasks.vlm.model import BASE, KINDS, LENGTH, PRESETS, image_mean_std, image_shape, make_base
+from engine.tasks.vlm.model import BASE, KINDS, LENGTH, PRESETS, image_mean_std, image_shape, make_base, needed_weights
 from engine.tasks.vlm.text import NONE, Encoder, train_base_tokenizer
 
 VERSION = 2  # of what lies in the caches
@@ -49,6 +50,7 @@ def check_model(study: Study, folder: Path) -> None:
     if study.vlm.vision is not None and study.vlm.language is not None:
         read_config(resolve(folder, study.vlm.vision), "vlm.vision", ("clip", "clip_vision_model"))
         read_config(resolve(folder, study.vlm.language), "vlm.language")
+    accounted(folder, needed_weights(study, folder))
 
 
 def prepare(

@@ -20,6 +20,7 @@ from engine.tasks.shared.checkpoints import adapter_of, checkpoint_of, read_conf
 from engine.tasks.shared.tokens import BOS, EOS, PAD
 from engine.tasks.shared.towers import Preset
 from engine.tasks.shared.training import the_device
+from engine.tasks.shared.weights import EARLIER, Weights
 
 if TYPE_CHECKING:
     import torch
@@ -76,19 +77,43 @@ def make_base(study: Study, folder: Path, target: Path, seed: int) -> None:
     save(model, target, [target.with_name("tokenizer") / name for name in TOKENIZER_FILES])
 
 
+def parts_of(study: Study, folder: Path) -> list[Weights]:
+    """The vision tower and the language model that a new projector joins, where the study names them."""
+    kinds = {"vision": "CLIPVisionModel", "language": "AutoModelForCausalLM"}
+    named = [(part, getattr(study.vlm, part), kind) for part, kind in kinds.items()]
+    return [Weights(f"vlm.{part}", f"transformers.{kind}", resolve(folder, p)) for part, p, kind in named if p]
+
+
+def weights_of(study: Study, source: Path, field: str = "model.checkpoint") -> Weights:
+    """The weights of a LLaVA or InternVL. Raises: StudyError when the folder is of another architecture."""
+    kind = read_config(source, field, KINDS)["model_type"]
+    classes = {"llava": "LlavaForConditionalGeneration", "internvl": "InternVLForConditionalGeneration"}
+    new = field != EARLIER and makes_projector(study)
+    return Weights(field, f"transformers.{classes[kind]}", source, ("multi_modal_projector",) if new else ())
+
+
+def makes_projector(study: Study) -> bool:
+    """True when a trial starts with a projector of its own."""
+    return study.task == "vlm" and study.vlm.trains == "projector" and not study.lora.rank
+
+
+def needed_weights(study: Study, folder: Path) -> list[Weights]:
+    """Those that the study names."""
+    checkpoint = checkpoint_of(study, folder)
+    return [weights_of(study, checkpoint)] if checkpoint else parts_of(study, folder)
+
+
 def _joined(study: Study, folder: Path, words: Path) -> Any:
     """A vision tower and a language model with a new projector between them, as LLaVA starts.
 
     words: folder that the language model's tokenizer is written to, with a token for images.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPVisionModel, LlavaConfig
+    from transformers import AutoTokenizer, LlavaConfig
     from transformers import LlavaForConditionalGeneration as Llava
 
-    assert study.vlm.vision and study.vlm.language
-    vision, language = resolve(folder, study.vlm.vision), resolve(folder, study.vlm.language)
-    local: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
-    tower = CLIPVisionModel.from_pretrained(str(vision), **local)
-    text: Any = AutoModelForCausalLM.from_pretrained(str(language), trust_remote_code=False, **local)
+    assert study.vlm.language
+    language = resolve(folder, study.vlm.language)
+    tower, text = (weights.load() for weights in parts_of(study, folder))
     seen: dict[str, Any] = tower.config.to_dict()
     tokenizer = AutoTokenizer.from_pretrained(str(language), local_files_only=True, trust_remote_code=False)
     tokenizer.add_tokens([IMAGE_TOKEN], special_tokens=True)  # none is added where it is known
@@ -112,18 +137,6 @@ def source_of(study: Study, prepared: Path) -> Path:
     return checkpoint_of(study, prepared.parents[2]) or prepared / BASE
 
 
-def load_model(source: Path) -> Any:
-    """A LLaVA or InternVL from its folder.
-
-    Raises: StudyError when it is of another architecture.
-    """
-    from transformers import InternVLForConditionalGeneration, LlavaForConditionalGeneration
-
-    kind = read_config(source, "the checkpoint", KINDS)["model_type"]
-    classes: dict[str, Any] = {"llava": LlavaForConditionalGeneration, "internvl": InternVLForConditionalGeneration}
-    return classes[kind].from_pretrained(str(source), local_files_only=True, use_safetensors=True, dtype="auto").float()
-
-
 def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> Any:
     """The model on this worker's device; with `lora.rank`, a peft model around it.
 
@@ -134,12 +147,13 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
     torch.manual_seed(seed)
     source = source_of(study, prepared)
     adapter = adapter_of(init)
-    model = load_model(source if adapter or init is None else Path(init))
+    weights = weights_of(study, Path(init), EARLIER) if init and not adapter else weights_of(study, source)
+    model: Any = weights.load(dtype="auto").float()
     if study.lora.rank or adapter:
         # inside the language model only: the vision tower has layers of the same names
         targets = r".*language_model.*\.(" + "|".join(map(re.escape, study.lora.targets or LORA_TARGETS)) + ")"
         model = with_lora(model, study, adapter, targets, "language model")
-    elif init is None and study.task == "vlm" and study.vlm.trains == "projector":
+    elif init is None and makes_projector(study):
         for module in model.model.multi_modal_projector.modules():
             if isinstance(module, torch.nn.Linear):
                 torch.nn.init.normal_(module.weight, std=module.in_features**-0.5)

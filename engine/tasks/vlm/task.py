@@ -12,16 +12,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.records.accounting import Accounting
 from engine.records.metric import Metric
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Progress, Report, Rows, Traits
 from engine.tasks.shared.caches import read_meta
 from engine.tasks.shared.checkpoints import is_adapted, read_config, save
 from engine.tasks.shared.trial import Training, TrainingTask
+from engine.tasks.shared.weights import accounted
 from engine.tasks.vlm.benchmarks import READERS
 from engine.tasks.vlm.data import prepare, shared_content
 from engine.tasks.vlm.evaluation import Judge, benchmark_scores
-from engine.tasks.vlm.model import KINDS, PRESETS, TOKENIZER_FILES, build_model, source_of
+from engine.tasks.vlm.model import KINDS, PRESETS, TOKENIZER_FILES, build_model, needed_weights, source_of
 from engine.tasks.vlm.scores import COGNITION, PERCEPTION
 from engine.tasks.vlm.text import Encoder
 from engine.tasks.vlm.training import Examples, instruct, train_rows
@@ -93,6 +95,10 @@ class ImageToText(TrainingTask, Protocol):
     def shares(self, study: Study, folder: Path) -> list[Any]:
         """The section `vlm`, and what its paths hold."""
         return shared_content(study, folder)
+
+    def inputs(self, study: Study, folder: Path, _prepared: Path) -> list[Accounting]:
+        """The tensors of the models that the study names."""
+        return accounted(folder, needed_weights(study, folder))
 
     def prepare(
         self, study: Study, folder: Path, train: Rows, evaluation: Rows | None, workers: int, progress: Progress | None
