@@ -170,7 +170,7 @@ def read_only(folder: Path, finished: Path) -> Patient:
 
 def damage(file: Path, how: str, draw: random.Random) -> None:
     """Half of a file is gone, a bit of its middle half is another, or all of it is gone."""
-    content = bytearray(file.read_bytes())
+    content, times = bytearray(file.read_bytes()), file.stat()
     if how == "flipped":
         content[draw.randrange(len(content) // 4, max(len(content) // 4 + 1, 3 * len(content) // 4))] ^= (
             1 << draw.randrange(8)
@@ -180,6 +180,8 @@ def damage(file: Path, how: str, draw: random.Random) -> None:
     with file.open("r+b") as out:
         out.write(content)
         out.truncate(len(content))
+    if how == "flipped":  # by the disk: nobody has written it
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def targets(folder: Path) -> list[Path]:

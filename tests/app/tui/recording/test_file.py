@@ -251,6 +251,41 @@ def test_hostile_files_are_refused_in_one_line(kind: str, tmp_path: Path, made: 
         assert "version 2" in str(caught.value)
 
 
+def nodes(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The places in a JSON value."""
+    yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inner:
+        yield from nodes(one, (*path, key))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(["/", "../../x"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(st.data())
+def test_any_other_value_anywhere_is_read_or_refused(
+    made: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    frame = line_of(made)
+    *path, last = data.draw(st.sampled_from(list(nodes(frame))[1:]))
+    holder = frame
+    for key in path:
+        holder = holder[key]
+    holder[last] = data.draw(JSON)
+    file = tmp_path_factory.getbasetemp() / "fuzzed.djsbrec"
+    file.write_bytes(packed([line_of(made, 0)], [frame]))
+    try:
+        recording = Recording(file)
+    except RecordingError as error:
+        assert "\n" not in str(error)
+    else:
+        assert values(recording[0])
+
+
 def test_the_command_line_says_what_is_wrong(tmp_path: Path, stopped: Tiny) -> None:
     file = tmp_path / "a.djsbrec"
     file.write_text("no recording")
