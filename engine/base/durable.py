@@ -59,6 +59,11 @@ def move_whole(made: Path, target: Path) -> None:
     _put(made, target, _entries(made))
 
 
+def seal_file(file: Path) -> None:
+    """Flush and seal a file that was written in its place."""
+    _write_seal(_seal_of(file), _sums({file.name: file}))
+
+
 def seal_folder(folder: Path) -> None:
     """Flush and seal a folder that was filled in its place.
 

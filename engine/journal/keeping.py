@@ -103,7 +103,7 @@ class Keeping:
         with self._lock:
             if not self._alone() or not _is_whole_without_log(self.file):
                 return
-            durable.seal(self.file)
+            durable.seal_file(self.file)
             if changed or not durable.is_whole(self.copy):
                 with durable.written_whole(self.copy) as scratch:
                     shutil.copyfile(self.file, scratch)
@@ -127,7 +127,7 @@ def _is_whole_without_log(file: Path) -> bool:
 def _quick_check(file: Path) -> None:
     """Raises: Damaged as far as SQLite can tell."""
     try:
-        with closing(sqlite3.connect(file, timeout=30)) as db:
+        with closing(sqlite3.connect(file, timeout=0.2)) as db:
             (first,) = db.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.OperationalError:
         return  # locked, or not readable: whoever opens it says so

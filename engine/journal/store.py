@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.base.errors import StoreError
 from engine.base.secrets import redact
+from engine.journal.keeping import Keeping
 from engine.journal.patience import TURN, Patience, holders, is_locked
 from engine.journal.schema import STEPS, schema, sqlite_utils
 
@@ -71,13 +72,14 @@ class Store:
 
     def __init__(self, file: Path, readonly: bool = False, patience: Patience | None = None) -> None:
         self.file, self.patience = file, patience or Patience(file, self.wait, tell=self.tell)
+        self.keeping: Keeping | None = None
         with _readable_errors(file):
             if readonly:
                 if not file.exists():
                     raise StoreError(f"{file} does not exist yet; run djsb auto or djsb pools first")
                 # a reader must be able to recover the log of an engine that was killed, so it may write
             else:
-                file.parent.mkdir(parents=True, exist_ok=True)
+                self.keeping = Keeping(file)
             self.connection = sqlite3.connect(file, isolation_level=None, timeout=TURN / 1000)
             self.db: Database = sqlite_utils().Database(self.connection)
             self._patiently(self._refuse_newer)
@@ -87,6 +89,9 @@ class Store:
                 if self._patiently(lambda: schema().pending(self.db)):
                     with self.transaction():
                         schema().apply(self.db)
+                if self.keeping and self.keeping.restored:
+                    self.tell(self.keeping.restored)
+                    self.event("database", self.keeping.restored, level="warning")
             elif self._patiently(lambda: schema().pending(self.db)):
                 raise Outdated(
                     f"{file} is from an older djsb; end its engine, and the same command brings it up to date"
@@ -104,8 +109,19 @@ class Store:
             )
 
     def close(self) -> None:
-        """Close the connection; what was committed stays."""
+        """Close the connection; what was committed stays. The last writer seals the file and copies it."""
+        changed = self.keeping is not None and self.connection.total_changes > 0
         self.connection.close()
+        if self.keeping:
+            try:
+                self.keeping.close(changed)
+            except OSError as error:
+                self.tell(f"{self.file} has no new copy: {error.strerror or error}; all that was written is in it")
+
+    def renew_copy(self) -> None:
+        """Copy the database, unless that was done a moment ago: what has finished survives a damaged file."""
+        if self.keeping:
+            self.keeping.renew(self.connection)
 
     def __enter__(self) -> Store:
         return self
@@ -159,15 +175,6 @@ class Store:
         """Run one statement; the number of rows that it changed."""
         with _readable_errors(self.file):
             return self._patiently(lambda: self.connection.execute(sql, parameters).rowcount)
-
-    def check(self) -> None:
-        """SQLite's own check of the file. Raises: StoreError when it is damaged."""
-        (first, *_) = self.query("PRAGMA quick_check(1)")
-        if (found := next(iter(first.values()))) != "ok":
-            raise StoreError(
-                f"{self.file}: the file is damaged ({' '.join(str(found).split())}); restore a copy, or move it "
-                f"away and save what can be read: sqlite3 MOVED .recover | sqlite3 {self.file.name}"
-            )
 
     def version(self) -> int:
         """A number that changes when another process commits."""

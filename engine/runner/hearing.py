@@ -99,6 +99,7 @@ class Hearing:
         for trial in finished:
             self.book.keep_best(trial.id)
             self.states.supersede(trial)
+        self.store.renew_copy()
         return len(finished)
 
     # -- charging ------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ def test_a_file_that_is_no_database_is_damaged_and_left_alone(file: Path) -> Non
     file.parent.mkdir()
     file.write_bytes(b"no database" * 1000)
     for readonly in (False, True):
-        with pytest.raises(StoreError, match="the file is damaged: restore a copy"):
+        with pytest.raises(StoreError, match="damaged"):
             Store(file, readonly)
     assert file.read_bytes() == b"no database" * 1000
 
