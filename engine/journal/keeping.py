@@ -99,7 +99,7 @@ class Keeping:
         self._due = now + SHARE * (now - began)
 
     def close(self, changed: bool) -> None:
-        """After the connection is closed: seal the database, and copy it if it changed, when no other writer is left."""
+        """After the connection is closed: seal the database, and copy it if it changed, if no writer is left."""
         with self._lock:
             if not self._alone() or not _is_whole_without_log(self.file):
                 return
