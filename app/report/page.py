@@ -95,11 +95,11 @@ def thumbnail(file: str | None) -> str:
     import base64
     import io
 
-    from engine.data.media import open_image
+    from engine.data.images import open_image
 
     try:
-        image = open_image(Path(file or ""))
-    except (OSError, ValueError, SyntaxError):
+        image = open_image(Path(file or ""), 2 * THUMBNAIL)
+    except (OSError, ValueError):
         return ""
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     out = io.BytesIO()

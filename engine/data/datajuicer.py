@@ -6,12 +6,14 @@ Every process that builds OPs comes through `load_op` or `prepare`, spawned chil
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import sys
 import types
 from typing import Any, NoReturn
 
 from engine.base.errors import OpError
+from engine.data import images, videos
 
 OFFLINE = {
     "UV_OFFLINE": "1",
@@ -22,6 +24,8 @@ OFFLINE = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "TOKENIZERS_PARALLELISM": "false",
+    "OPENCV_FFMPEG_CAPTURE_OPTIONS": videos.OPENCV,
+    "OPENCV_VIDEOIO_PRIORITY_LIST": "FFMPEG",  # no series of images by a pattern in the name
 }
 
 
@@ -43,6 +47,14 @@ def prepare() -> None:
 
     logger.remove()
     LazyLoader._install_package = refuse
+    _guard_media()
+
+
+def _guard_media() -> None:
+    """Let the OPs' libraries open what we do, and nothing else: a file may change after it was looked at."""
+    images.guard()
+    if importlib.util.find_spec("av"):
+        videos.guard()
 
 
 def local_only() -> None:

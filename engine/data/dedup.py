@@ -22,7 +22,7 @@ from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
 from engine.data import datajuicer
 from engine.data.dataset import Dataset, as_list, utf8
-from engine.data.media import files_of, locate, media_root
+from engine.data.media import check_media, files_of, locate, media_root
 from engine.journal import caches
 from engine.journal.caches import Duplicate
 from engine.journal.store import Store
@@ -173,16 +173,16 @@ def _hash(op: Any, deduplicator: Deduplicator, sample: dict[str, Any]) -> Hash:
 
 
 def _image_hash(op: Any, deduplicator: Deduplicator, row: dict[str, Any], data: Dataset, root: Path) -> Hash:
-    """Of all its images; empty, which is like no other, where one is not there any more."""
-    from PIL import UnidentifiedImageError
-
+    """Of all its images; empty, which is like no other, where one is not there, or not readable, any more."""
     folder = data.path if data.path.is_dir() else data.path.parent
     try:
         sources = [locate(value, root, folder) for value in as_list(row.get(data.fields.images or ""))]
+        for source in sources:
+            check_media(source)
         with files_of([sources]) as (paths,):
             # a sample of lists only would be taken for a batch
             return _hash(op, deduplicator, {"images": paths, "text": ""})
-    except (FileNotFoundError, UnidentifiedImageError, ValueError):
+    except (OSError, ValueError):
         return ""
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.base.durable import SEAL, written_whole
 from engine.base.errors import DataError
-
-if TYPE_CHECKING:
-    from PIL import Image
+from engine.data.images import check_image
+from engine.data.videos import check_video
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
@@ -67,34 +65,17 @@ def locate(value: Any, root: Path, folder: Path) -> bytes | Path:
     raise ValueError(f"missing file {value}")
 
 
-def open_image(source: bytes | Path) -> Image.Image:
-    """The decoded image as RGB; a truncated one is an error.
+def check_media(source: bytes | Path, video: bool = False) -> None:
+    """That a program which opens media by itself may be given this one; its kind and size are looked at.
 
-    Raises: OSError or ValueError when it cannot be read.
+    Raises: OSError, ValueError.
     """
-    from PIL import Image, ImageFile
-
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # importing Data-Juicer turns it on for the whole process
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            image.load()
-            return image.convert("RGB")
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"unreadable image: {error}") from error
-
-
-def check_video(path: Path) -> None:
-    """Decode the first frame.
-
-    Raises: ValueError when there is none.
-    """
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            next(container.decode(video=0))
-    except (av.error.FFmpegError, StopIteration, IndexError) as error:
-        raise ValueError(f"unreadable video: {error}") from error
+    if not video:
+        check_image(source)
+    elif isinstance(source, bytes):
+        raise ValueError("wrong type: videos are read from paths")
+    else:
+        check_video(source)
 
 
 @contextmanager

@@ -22,7 +22,9 @@ from engine.base.durable import discard, is_whole
 from engine.base.errors import DataError
 from engine.base.parallel import run_chunks, warm_up
 from engine.data.dataset import BROKEN, Dataset, as_list
-from engine.data.media import check_video, locate, media_root, open_image
+from engine.data.images import open_image
+from engine.data.media import locate, media_root
+from engine.data.videos import check_video
 from engine.journal import caches
 from engine.journal.caches import BadRow
 from engine.journal.store import Store
@@ -88,12 +90,12 @@ def inspect(row: dict[str, Any], data: Dataset, root: Path, folder: Path) -> str
                 if name == fields.videos:
                     if isinstance(source, bytes):
                         return "wrong type: videos are read from paths"
-                    check_video(source)
+                    check_video(source, decode=True)
                 else:
                     open_image(source).close()
-            except (OSError, ValueError, SyntaxError) as error:
-                what = str(error).splitlines()[0] if str(error) else type(error).__name__
-                return what if isinstance(error, ValueError) else f"unreadable image: {what}"
+            except (OSError, ValueError) as error:
+                what = " ".join(str(error).split())
+                return what if isinstance(error, ValueError) else f"unreadable file: {what}"
     return None
 
 

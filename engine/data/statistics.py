@@ -25,7 +25,7 @@ from engine.data import datajuicer
 from engine.data.catalogue import IMAGE_TOKEN, VIDEO_TOKEN, check_params, get_op, missing_needs
 from engine.data.cuts import Column, StatisticColumn
 from engine.data.dataset import Dataset, as_list
-from engine.data.media import files_of, locate, media_root
+from engine.data.media import check_media, files_of, locate, media_root
 from engine.journal import caches
 from engine.journal.caches import StatisticRun
 from engine.journal.store import Store
@@ -256,10 +256,19 @@ def _compute_chunk(
     skip = set(bad.tolist())
     numbers = [i for i in range(stop - start) if i not in skip]
     rows = data.reader.read(start, stop)
+    media_read = any(get_op(r.name).modality != "text" for r in runs)
     for at in range(0, len(numbers), BATCH):
         part = numbers[at : at + BATCH]
+        sources = _sources([rows[i] for i in part], data, root) if media_read else [[] for _ in part]
+        for i, refused in zip(part, sources, strict=True):
+            if isinstance(refused, str):  # gone or changed since the scan: no OP opens it
+                for run in runs:
+                    unreadable.setdefault(run.key, []).append((start + i, refused[:300]))
+        part = [i for i, source in zip(part, sources, strict=True) if not isinstance(source, str)]
+        if not part:
+            continue
         words: list[dict[str, Any]] = [{} for _ in part]  # what text OPs share: a caption is split once for all
-        with files_of(_sources([rows[i] for i in part], data, root)) as paths:
+        with files_of([source for source in sources if not isinstance(source, str)]) as paths:
             for run in runs:
                 began = time.perf_counter()
                 op = _op_for(run)
@@ -284,18 +293,22 @@ def _op_for(run: OpRun) -> Any:
     return _built[run.key]
 
 
-def _sources(rows: list[dict[str, Any]], data: Dataset, root: Path) -> list[list[bytes | Path]]:
-    """Each row's media, images first; text-only data has none."""
+def _sources(rows: list[dict[str, Any]], data: Dataset, root: Path) -> list[list[bytes | Path] | str]:
+    """Each row's media, images first; or why no OP may open them."""
     folder = data.path if data.path.is_dir() else data.path.parent
-    names = [n for n in (data.fields.images, data.fields.videos) if n]
 
-    def found(value: Any) -> bytes | Path:
-        try:
-            return locate(value, root, folder)
-        except ValueError:
-            return folder / str(value)  # gone since the scan: the OP fails on it, and says so
+    def of_row(row: dict[str, Any]) -> list[bytes | Path] | str:
+        sources = []
+        for name in (data.fields.images, data.fields.videos):
+            for value in as_list(row.get(name)) if name else ():
+                try:
+                    sources.append(locate(value, root, folder))
+                    check_media(sources[-1], name == data.fields.videos)
+                except (OSError, ValueError) as error:
+                    return " ".join(str(error).split())
+        return sources
 
-    return [[found(value) for n in names for value in as_list(row.get(n))] for row in rows]
+    return [of_row(row) for row in rows]
 
 
 def _batch(rows: list[dict[str, Any]], media: list[list[str]], data: Dataset, run: OpRun) -> dict[str, list[Any]]:

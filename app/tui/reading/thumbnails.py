@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +24,17 @@ def picture(value: Any, root: Path, folder: Path) -> Picture | str | None:
         return None
     try:
         return _decoded(locate(found[0], root, folder))
-    except Exception as error:  # decoders raise whatever a broken file makes them raise
-        return f"unreadable image: {' '.join(str(error).split())[:80]}"
+    except (OSError, ValueError) as error:
+        return f"unreadable image: {' '.join(str(error).removeprefix('unreadable image: ').split())[:80]}"
 
 
 def _decoded(source: bytes | Path) -> Picture:
-    from PIL import Image
+    from engine.data.images import open_image
 
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     if size > BYTES:
         raise ValueError(f"{size} bytes are too many to show")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            if image.width * image.height > PIXELS:
-                raise ValueError(f"{image.width} × {image.height} pixels are too many to show")
-            image.draft("RGB", (4 * SIDE, 4 * SIDE))  # JPEG: decode no more than is drawn
-            small = image.convert("RGB")
+    small = open_image(source, 4 * SIDE, PIXELS)
     small.thumbnail((SIDE, SIDE))
     if small.height % 2:  # two rows make a line
         small = small.resize((small.width, small.height + 1))

@@ -15,7 +15,8 @@ from engine.base.arrays import new_array
 from engine.base.durable import is_whole, written_whole
 from engine.base.parallel import run_chunks
 from engine.data.dataset import as_list
-from engine.data.media import locate, open_image
+from engine.data.images import open_image
+from engine.data.media import locate
 from engine.tasks.contract import Progress, Rows
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from engine.base.errors import DataError
 from engine.base.ids import content_id
 from engine.base.paths import resolve
 from engine.data.dataset import content_hash
-from engine.data.media import open_image
+from engine.data.images import open_image
 from engine.settings.study import Study
 from engine.tasks.contract import Progress, Rows
 from engine.tasks.shared.caches import make_caches

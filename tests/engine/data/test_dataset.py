@@ -19,7 +19,8 @@ from PIL import Image
 
 from engine.base.errors import DataError
 from engine.data.dataset import BROKEN, Dataset, JsonlReader, as_list, open_reader
-from engine.data.media import locate, open_image
+from engine.data.images import open_image
+from engine.data.media import locate
 from engine.settings.data import DatasetSection
 from tests.conftest import write_jsonl
 

@@ -1,0 +1,113 @@
+"""Every image of a study is opened here: one of a few raster formats by its content, within limits, upright, as RGB.
+
+Pillow alone would take a format that starts a program (EPS starts Ghostscript), and decode any size.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+SIDE = 2**15  # pixels of the longer side at most
+PIXELS = 2**27  # of an image; half a gigabyte when decoded
+ASPECT = 100  # times that the longer side may be the shorter
+TILE = (322, 323)  # TIFF's tags of a tile's width and height
+
+
+@contextmanager
+def _opened(source: bytes | Path, most: int = PIXELS) -> Iterator[Image.Image]:
+    """The image, not decoded yet, of a format and a size that are read.
+
+    Raises: OSError when there is no such file, ValueError for all else, in the block too.
+    """
+    from PIL import Image, ImageFile, UnidentifiedImageError
+
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # importing Data-Juicer turns it on for the whole process
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sizes, which are limited here, and of broken metadata
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                _check_size(image, most)
+                yield image
+        except UnidentifiedImageError:
+            raise ValueError(f"unreadable image: it is none of {', '.join(FORMATS)}, or is broken") from None
+        except Exception as error:  # decoders raise whatever a broken file makes them raise
+            lines = str(error).splitlines() or [type(error).__name__]
+            raise ValueError(f"unreadable image: {lines[0]}") from error
+
+
+def _check_size(image: Image.Image, most: int) -> None:
+    width, height = image.size
+    says = f"{width} × {height} pixels"
+    tile = [getattr(image, "tag_v2", {}).get(tag, 0) for tag in TILE]
+    if max(width, height, *tile) > SIDE or max(width * height, tile[0] * tile[1]) > most:
+        raise ValueError(f"{says}, more than {SIDE} a side or {most} in all")
+    if max(width, height) > ASPECT * min(width, height):
+        raise ValueError(f"{says}, one side is more than {ASPECT} times the other")
+
+
+def check_image(source: bytes | Path) -> None:
+    """That an image is of a format and a size that are read; it isn't decoded. Raises: OSError, ValueError."""
+    with _opened(source):
+        pass
+
+
+def open_image(source: bytes | Path, near: int | None = None, most: int = PIXELS) -> Image.Image:
+    """The decoded image as RGB, of an animation its first frame; a truncated one is an error.
+
+    near: a side in pixels; a JPEG is decoded no finer than is needed for it. most: pixels of the image at most.
+    Raises: OSError, ValueError.
+    """
+    with _opened(source, most) as image:
+        if near:
+            image.draft("RGB", (near, near))
+        image.load()
+        image = _upright(image)
+        return (_eight_bits(image) if image.mode[0] in "IF" else image).convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image as its EXIF orientation says that it is to be shown."""
+    from PIL import ImageOps
+
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception:  # any, as above: metadata that cannot be read say nothing of how the picture is turned
+        return image
+    return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A picture of more than 8 bits, scaled; Pillow's own conversion cuts values above 255 off.
+
+    The white of 16 bits is 65,535. Numbers of 32 bits do not say what their white is: it is the smallest of 1 (for
+    fractions), 255, 65,535 and 2³² - 1 that is not below the largest of them.
+    """
+    import numpy as np
+    from PIL import Image
+
+    values = np.asarray(image)
+    if image.mode.startswith("I;16") or image.format == "PPM" and image.mode == "I":
+        white = 65535.0
+    else:
+        values = np.nan_to_num(values.astype(np.float32, copy=False), nan=0, posinf=0, neginf=0)
+        whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+        white = next((w for w in whites if values.max(initial=0) <= w), 2.0**32 - 1)
+    scaled = values.astype(np.float32, copy=False) * np.float32(255 / white)
+    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+
+
+def guard() -> None:
+    """Let Pillow itself open these formats only, for code that isn't ours: Data-Juicer's OPs."""
+    from PIL import Image
+
+    Image.init()  # all plugins, now: none is added later
+    Image.ID[:] = [name for name in Image.ID if name in FORMATS]
