@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from app.tui import feed
@@ -41,6 +41,7 @@ os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="djsb-config-")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("djsb", deadline=None)  # other work may hold the cores
 settings.load_profile("djsb")
+EXAMPLES = int(os.environ.get("DJSB_TEST_EXAMPLES", "200"))  # of each test that feeds a reader with broken input
 
 DJSB = Path(sys.executable).with_name("djsb")
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220)}
@@ -65,6 +66,12 @@ def run_djsb(
         cwd=cwd, env=environment, stdin=subprocess.DEVNULL,
         capture_output=True, text=True, encoding="utf-8", timeout=timeout, check=False, **popen,
     )  # fmt: skip
+
+
+def fuzz(test: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a test of hypothesis that feeds a reader with broken input; `make test-long` gives it 10,000 examples."""
+    slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
+    return pytest.mark.fuzz(settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=slow)(test))
 
 
 def the_error(done: subprocess.CompletedProcess[str], code: int = 1) -> str:

@@ -29,10 +29,11 @@ from engine.data import datajuicer
 from engine.data.catalogue import IMAGE_TOKEN, MAPPERS_FIXED, VIDEO_TOKEN, missing_needs
 from engine.data.dataset import Dataset, as_list, utf8
 from engine.data.mappers import MapperRun
-from engine.data.media import locate, media_root
+from engine.data.media import locate
 from engine.data.recipes import Recipe, one_line, read_recipe
 from engine.data.rows_file import write_rows
 from engine.data.scan import inspect
+from engine.data.tars import explained, media_root, unpack
 from engine.records.pool import MapperStep
 from engine.settings.data import DatasetSection
 
@@ -170,13 +171,15 @@ def _working_copy(recipe: Recipe, rows: Dataset, scratch: Path, skip: Sequence[i
     (scratch / "rows").mkdir()
     (scratch / "media").mkdir()
     folder = rows.path if rows.path.is_dir() else rows.path.parent
+    refused = unpack(rows, state or scratch)
     root = media_root(rows.path, state or scratch) if recipe.images or recipe.videos else folder
     left_out = np.unique(np.asarray(skip, np.int64))
     jobs: list[_Job] = []
     for start, stop in rows.chunks(CHUNK):
         a, b = np.searchsorted(left_out, (start, stop))
         jobs.append((recipe, rows, scratch, root, start, stop, frozenset(left_out[a:b].tolist())))
-    return tuple(sorted(pair for bad in run_chunks(_copy_chunk, jobs, recipe.np) for pair in bad))
+    bad = (pair for found in run_chunks(_copy_chunk, jobs, recipe.np) for pair in found)
+    return tuple(sorted((row, explained(reason, refused)) for row, reason in bad))
 
 
 def _copy_chunk(job: _Job) -> list[tuple[int, str]]:

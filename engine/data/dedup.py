@@ -22,7 +22,8 @@ from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
 from engine.data import datajuicer
 from engine.data.dataset import Dataset, as_list, utf8
-from engine.data.media import check_media, files_of, locate, media_root
+from engine.data.media import check_media, files_of, locate
+from engine.data.tars import media_root
 from engine.journal import caches
 from engine.journal.caches import Duplicate
 from engine.journal.store import Store

@@ -95,7 +95,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     from PIL import Image
 
     values = np.asarray(image)
-    if image.mode.startswith("I;16") or image.format == "PPM" and image.mode == "I":
+    if image.mode.startswith("I;16") or (image.format == "PPM" and image.mode == "I"):
         white = 65535.0
     else:
         values = np.nan_to_num(values.astype(np.float32, copy=False), nan=0, posinf=0, neginf=0)

@@ -2,48 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from engine.base.durable import SEAL, written_whole
-from engine.base.errors import DataError
 from engine.data.images import check_image
+from engine.data.tars import MISSING
 from engine.data.videos import check_video
-
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-
-
-def media_root(data: Path, state: Path) -> Path:
-    """The folder that relative media paths start from.
-
-    data: the data file. state: the study's state folder, where a tar beside the data file is
-    unpacked once (regular files with safe names only), when the rows' own folder lacks the media.
-    """
-    folder = data if data.is_dir() else data.parent
-    tars = sorted(p for p in folder.iterdir() if p.name.endswith(TAR_SUFFIXES))
-    if not tars:
-        return folder
-    stamp = [(t.name, t.stat().st_size, t.stat().st_mtime_ns) for t in tars]
-    target = state / "media" / hashlib.blake2b(repr((str(folder), stamp)).encode(), digest_size=8).hexdigest()
-    if not (target / SEAL).is_file():  # whether all is there is looked at once, when the study is opened
-        _unpack(tars, target)
-    return target
-
-
-def _unpack(tars: list[Path], target: Path) -> None:
-    with written_whole(target) as scratch:
-        scratch.mkdir()
-        for tar in tars:
-            try:
-                with tarfile.open(tar) as archive:
-                    archive.extractall(scratch, filter="data")
-            except (tarfile.TarError, EOFError, OSError) as error:
-                raise DataError(f"{tar} cannot be unpacked ({error}); check the file and the free space") from error
 
 
 def locate(value: Any, root: Path, folder: Path) -> bytes | Path:
@@ -62,7 +29,7 @@ def locate(value: Any, root: Path, folder: Path) -> bytes | Path:
     for base in (folder, root):
         if (base / path).is_file():  # a regular file: no pipe or device is ever opened
             return base / path
-    raise ValueError(f"missing file {value}")
+    raise ValueError(f"{MISSING}{value}")
 
 
 def check_media(source: bytes | Path, video: bool = False) -> None:

@@ -23,7 +23,8 @@ from engine.base.errors import DataError
 from engine.base.parallel import run_chunks, warm_up
 from engine.data.dataset import BROKEN, Dataset, as_list
 from engine.data.images import open_image
-from engine.data.media import locate, media_root
+from engine.data.media import locate
+from engine.data.tars import explained, is_unpacked, media_root, unpack
 from engine.data.videos import check_video
 from engine.journal import caches
 from engine.journal.caches import BadRow
@@ -129,6 +130,9 @@ def scan(data: Dataset, store: Store, state: Path, workers: int, progress: Progr
         _write_scan(data, store, name, file, state, workers, progress)
     with np.load(file) as saved:
         found = Scan(saved["keys"], saved["good"])
+        unpacked = "unpacked" in saved and bool(saved["unpacked"])
+    if unpacked and not is_unpacked(data.path, state):
+        unpack(data, state)
     try:
         _refuse_if_bad(data, store, name, found)
     except DataError:
@@ -157,6 +161,7 @@ def _fields_exist(data: Dataset) -> None:
 def _write_scan(
     data: Dataset, store: Store, name: str, file: Path, state: Path, workers: int, progress: Progress | None
 ) -> None:
+    refused = unpack(data, state)
     root = media_root(data.path, state)
     keys = np.zeros(len(data), np.uint64)
     good = np.ones(len(data), bool)
@@ -171,7 +176,7 @@ def _write_scan(
         chunks = run_chunks(_scan_chunk, jobs, workers)
     for start, part, found in chunks:
         keys[start : start + len(part)] = part
-        bad += found
+        bad += [(row, name, explained(reason, refused)[:300]) for row, name, reason in found]
         done += len(part)
         if progress:
             progress(done, len(data))
@@ -179,7 +184,7 @@ def _write_scan(
     bad += _duplicates(data, keys, good)
     good[[row for row, _, _ in bad]] = False
     caches.quarantine(store, name, (BadRow(*row) for row in sorted(bad)))
-    save_arrays(file, keys=keys, good=good)
+    save_arrays(file, keys=keys, good=good, unpacked=np.array(is_unpacked(data.path, state)))
 
 
 def _duplicates(data: Dataset, keys: NDArray[np.uint64], good: NDArray[np.bool_]) -> list[tuple[int, str, str]]:

@@ -25,7 +25,8 @@ from engine.data import datajuicer
 from engine.data.catalogue import IMAGE_TOKEN, VIDEO_TOKEN, check_params, get_op, missing_needs
 from engine.data.cuts import Column, StatisticColumn
 from engine.data.dataset import Dataset, as_list
-from engine.data.media import check_media, files_of, locate, media_root
+from engine.data.media import check_media, files_of, locate
+from engine.data.tars import media_root
 from engine.journal import caches
 from engine.journal.caches import StatisticRun
 from engine.journal.store import Store

@@ -14,7 +14,7 @@ from engine.base.ids import content_id
 from engine.data import datajuicer
 from engine.data.catalogue import mapper_model
 from engine.data.mappers import MapperRun, Mappers, Numbers, failures, key_of, weights_of
-from engine.data.media import media_root
+from engine.data.tars import media_root
 from engine.journal import costs, results, trials
 from engine.journal.trials import QueuedTrial
 from engine.runner.accounts import Accounts

@@ -22,8 +22,8 @@ from engine.data import cuts as pool_cuts
 from engine.data import statistics
 from engine.data.cuts import Column, Cut, StatisticColumn
 from engine.data.dataset import Dataset, content_hash
-from engine.data.media import media_root
 from engine.data.scan import Scan, scan
+from engine.data.tars import media_root
 from engine.journal import caches, results, setups
 from engine.journal.caches import Duplicate
 from engine.journal.setups import Setup

@@ -293,7 +293,7 @@ def statistic(view: OpenStudy, name: str) -> Row:
     import numpy as np
 
     from app.tui.reading.thumbnails import picture
-    from engine.data.media import media_root
+    from engine.data.tars import media_root
 
     column = view.columns.get(name)
     if column is None:

@@ -348,7 +348,7 @@ def test_bad_videos_are_counted_and_the_others_trained_on(moving: Tiny) -> None:
         cache = np.load(study.prepared / "train-clips.npy")
         reasons = {r["row"]: r["reason"] for r in study.store.query("SELECT row, reason FROM quarantine")}
     assert not cache[[3, 5, 7]].any() and cache[0].any()
-    assert "unreadable video" in reasons[3] and "unreadable video" in reasons[5] and "missing file" in reasons[7]
+    assert "not a video file" in reasons[3] and "unreadable video" in reasons[5] and "missing file" in reasons[7]
 
 
 def test_a_window_is_held_drawn_and_refused(tmp_path: Path) -> None:

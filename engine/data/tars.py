@@ -1,0 +1,174 @@
+"""Tars beside a data file: what rows name and is no file there is unpacked from them, member by member, and no more."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import hashlib
+import os
+import posixpath
+import shutil
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+from engine.base.confine import inside
+from engine.base.durable import PART, seal_folder
+from engine.base.errors import DataError, StoreError
+from engine.data.dataset import Dataset, as_list
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz")
+LARGEST = 2**32  # bytes of a member
+PIECE = 2**24  # bytes that are read at once; a header that asks for more is refused
+CHUNK = 5_000
+MISSING = "missing file "  # the reason that `locate` gives, before the name
+OF_NAME = (None, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  # errors of one member's own
+# what a broken archive makes Python's modules raise
+BROKEN = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError)
+
+
+def media_root(data: Path, state: Path) -> Path:
+    """The folder that relative media paths start from, beside the data file's own: what was unpacked of its tars.
+
+    data: the data file. state: the study's state folder. The data file's folder where nothing was unpacked.
+    """
+    folder = data if data.is_dir() else data.parent
+    return _target(data, _tars(folder), state) if is_unpacked(data, state) else folder
+
+
+def is_unpacked(data: Path, state: Path) -> bool:
+    """True where something of the tars beside a data file is unpacked."""
+    return _target(data, _tars(data if data.is_dir() else data.parent), state).exists()
+
+
+def _tars(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES) and p.is_file())
+
+
+def _target(data: Path, tars: list[Path], state: Path) -> Path:
+    stamp = [(t.name, t.stat().st_size, t.stat().st_mtime_ns) for t in tars]
+    return state / "media" / hashlib.blake2b(repr((str(data), stamp)).encode(), digest_size=8).hexdigest()
+
+
+def unpack(data: Dataset, state: Path) -> dict[str, str]:
+    """Unpack the media that rows name and that are no files, where a tar beside the data has them.
+
+    Members that are no regular files, are too large or cannot be read are left out: value in the rows → why.
+    Raises: DataError when they cannot be written.
+    """
+    folder = data.path if data.path.is_dir() else data.path.parent
+    tars = _tars(folder)
+    if not tars:
+        return {}
+    target = _target(data.path, tars, state)
+    names = _missing(data, (folder, target))
+    refused: dict[str, str] = {}
+    broken: list[str] = []
+    for tar in tars if names else ():
+        try:
+            with _opened(tar) as (archive, plain):
+                for member in _members(archive, plain, tar, broken):
+                    name = posixpath.normpath(member.name)
+                    if name not in names:
+                        continue
+                    if why := _write(archive, member, target, name):
+                        refused[name] = f"in {tar.name} it {why}"
+                    else:
+                        del names[name]
+        except BROKEN as error:
+            broken.append(f"{tar.name} is broken: {error or type(error).__name__}")
+    if target.exists():
+        seal_folder(target)
+    why = "; ".join(dict.fromkeys(broken))
+    return {v: refused.get(n, why) for n, values in names.items() for v in values if why or n in refused}
+
+
+def explained(reason: str, refused: dict[str, str]) -> str:
+    """Why a row is bad, with what `unpack` says of the file that is missing."""
+    name = reason.removeprefix(MISSING)
+    return f"{reason}: {refused[name]}" if name in refused and name != reason else reason
+
+
+def _missing(data: Dataset, places: tuple[Path, Path]) -> dict[str, set[str]]:
+    """Member's name → the values in the rows that mean it, of all media that are no files in these places."""
+    found: dict[str, set[str]] = {}
+    fields = [name for name in (data.fields.images, data.fields.videos) if name]
+    for start, stop in data.chunks(CHUNK) if fields else ():
+        for row in data.reader.read(start, stop):
+            for value in (v for name in fields for v in as_list(row.get(name))):
+                path = value.get("path") if isinstance(value, dict) and not value.get("bytes") else value
+                if isinstance(path, str) and not any((place / path).is_file() for place in places):
+                    found.setdefault(posixpath.normpath(path), set()).add(path)
+    return found
+
+
+class _Pieces:
+    """A file that is read in pieces: a tar's header may ask for gigabytes at once."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= PIECE:
+            raise ValueError(f"a header asks for {size} bytes")
+        return self._file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@contextmanager
+def _opened(tar: Path) -> Iterator[tuple[tarfile.TarFile, IO[bytes]]]:
+    with tar.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        with gzip.open(file) if packed else file as opened:
+            plain = cast(IO[bytes], _Pieces(cast(IO[bytes], opened)))
+            with tarfile.open(fileobj=plain, mode="r:") as archive:
+                yield archive, plain
+
+
+def _members(archive: tarfile.TarFile, plain: IO[bytes], tar: Path, broken: list[str]) -> Iterator[tarfile.TarInfo]:
+    """All members, those behind a broken header too; `broken` is told of it. Python's own loop would end there."""
+    while True:
+        if (member := archive.next()) is not None:
+            archive.members = []  # type: ignore[attr-defined] # they are not looked up again
+            yield member
+            continue
+        plain.seek(archive.offset)
+        if not any(plain.read(tarfile.BLOCKSIZE)):
+            return
+        broken.append(f"{tar.name} is broken: it has a bad header")
+        archive.offset += tarfile.BLOCKSIZE
+
+
+def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, name: str) -> str | None:
+    """Write one member, whole or not at all; why it is left out, or None. Raises: DataError for a full disk."""
+    if not member.isfile() or member.issparse():
+        return "is no regular file"
+    if member.size > LARGEST:
+        return f"has {member.size} bytes, more than {LARGEST}"
+    try:
+        file = inside(target, name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(file.parent).free < member.size:
+            raise DataError(f"{target} has no space for {member.size} bytes of a tar's media; free some space")
+        content = archive.extractfile(member)
+        assert content is not None  # a regular file has content
+        part = file.with_name(f"{PART}{os.getpid()}-{file.name}"[:200])
+        try:
+            with part.open("wb") as out:
+                shutil.copyfileobj(content, out)
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
+    except StoreError:
+        return "leads out of the study"
+    except BROKEN as error:
+        if isinstance(error, OSError) and error.errno not in OF_NAME:
+            raise DataError(f"{target} cannot be written ({error.strerror}); check the free space") from error
+        return f"is broken: {error or type(error).__name__}"
+    return None
