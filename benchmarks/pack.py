@@ -71,9 +71,9 @@ def run(opened: OpenStudy, names: list[str], packs: list[list[Job]], fresh: bool
         for slot in slots[: len(packs)]:
             slot.start()
         while sum(len(p) for p in packs) > len(out.results):
-            heard = events.get(timeout=600)
-            slot, message = heard.slot, heard.message
-            if heard.life != slot.life:
+            arrival = events.get(timeout=600)
+            slot, message = arrival.slot, arrival.message
+            if arrival.life != slot.life:
                 continue  # of one that was replaced
             if isinstance(message, Gone | Bad | Failed):
                 raise SystemExit(f"a worker died: {message}; see {slot.log}")

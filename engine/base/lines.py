@@ -14,28 +14,28 @@ class Lines:
     """Splits what arrives into lines. A line over LONGEST comes out as None, once it has ended."""
 
     def __init__(self) -> None:
-        self._begun = bytearray()
+        self._open = bytearray()
         self._long = False
 
     def feed(self, data: bytes) -> Iterator[bytes | None]:
         """The lines that end in `data`; what follows the last of them is held, up to LONGEST."""
-        *ended, begun = data.split(b"\n")
-        for line in ended:
+        *lines, rest = data.split(b"\n")
+        for line in lines:
             self._hold(line)
             yield self.rest()
-        self._hold(begun)
+        self._hold(rest)
 
     def _hold(self, part: bytes) -> None:
-        self._long = self._long or len(self._begun) + len(part) > LONGEST
+        self._long = self._long or len(self._open) + len(part) > LONGEST
         if self._long:
-            self._begun.clear()
+            self._open.clear()
         else:
-            self._begun += part
+            self._open += part
 
     def rest(self) -> bytes | None:
         """The line that has not ended, which it gives away; empty where there is none."""
-        line = None if self._long else bytes(self._begun)
-        self._begun.clear()
+        line = None if self._long else bytes(self._open)
+        self._open.clear()
         self._long = False
         return line
 

@@ -19,7 +19,7 @@ QUEUE = 1000  # messages that wait for the scheduler; a worker that says more ha
 POINTS = 4000  # of a curve, before the scheduler gets every second one only
 
 
-class Heard(NamedTuple):
+class Arrival(NamedTuple):
     """A worker's message. life: of the slot, when the worker was started. at: when it arrived, by `time.monotonic`."""
 
     slot: Slot
@@ -28,7 +28,7 @@ class Heard(NamedTuple):
     message: Message
 
 
-Events = queue.Queue[Heard]
+Events = queue.Queue[Arrival]
 
 
 def new_events() -> Events:
@@ -123,10 +123,10 @@ class Listener:
 
     def _post(self, message: Message) -> None:
         """Hand a message to the scheduler; waits while the queue is full and the worker is still the slot's."""
-        heard = Heard(self._slot, self._life, time.monotonic(), message)
+        arrival = Arrival(self._slot, self._life, time.monotonic(), message)
         while self._slot.life == self._life:
             with suppress(queue.Full):
-                self._slot.events.put(heard, timeout=0.5)
+                self._slot.events.put(arrival, timeout=0.5)
                 return
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from engine.journal import curves
 from engine.runner.accounts import Accounts
 from engine.runner.backlog import Backlog
-from engine.runner.device import Heard, Slot
+from engine.runner.device import Arrival, Slot
 from engine.runner.messages import Bad, Done, Failed, Gone, Point, Ready
 from engine.runner.training_states import TrainingStates
 from engine.runner.trial_book import TrialBook
@@ -39,26 +39,26 @@ class Hearing:
     def __post_init__(self) -> None:
         self.store = self.opened.store
 
-    def hear(self, heard: Heard) -> int:
+    def hear(self, arrival: Arrival) -> int:
         """Take in one message; how many trials it finished. A bad one fails the trials of its worker only."""
-        slot, message = heard.slot, heard.message
-        if heard.life != slot.life:
+        slot, message = arrival.slot, arrival.message
+        if arrival.life != slot.life:
             return 0  # the last words of a worker that was ended
         if isinstance(message, Ready):
             slot.ready = True
         elif isinstance(message, Gone):
-            self._gone(slot, heard.at)
+            self._gone(slot, arrival.at)
         elif isinstance(message, Bad):
-            self._bad(slot, heard.at, message.why)
+            self._bad(slot, arrival.at, message.why)
         elif not slot.trials:
-            self._bad(slot, heard.at, f"the worker sent a message ({message.event}) while it had no job")
+            self._bad(slot, arrival.at, f"the worker sent a message ({message.event}) while it had no job")
         elif isinstance(message, Failed):
-            self.settle(slot, heard.at)
+            self.settle(slot, arrival.at)
             self.backlog.failed(slot, message.error, message.memory)
         elif isinstance(message, Done):
-            return self._finish(slot, heard.at, message)
+            return self._finish(slot, arrival.at, message)
         elif isinstance(message, Point):
-            self._point(slot, heard.at, message)
+            self._point(slot, arrival.at, message)
         return 0
 
     def _gone(self, slot: Slot, at: float) -> None:

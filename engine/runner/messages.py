@@ -61,10 +61,10 @@ class Timing(_Message):
     def added_to(self, before: Calibration | None, device: str) -> Calibration | None:
         """A calibration with what was measured now in place of what had been; None when something lacks."""
         new = self.model_dump(exclude_none=True)
-        measured = {**(asdict(before) if before else {}), **new, "device": device}
-        if not measured.keys() >= {"per_sample", "fixed", "packs", "fastest_pack"}:
+        fields = {**(asdict(before) if before else {}), **new, "device": device}
+        if not fields.keys() >= {"per_sample", "fixed", "packs", "fastest_pack"}:
             return None
-        return Calibration(**{**measured, "packs": {int(k): v for k, v in measured["packs"].items()}})
+        return Calibration(**{**fields, "packs": {int(k): v for k, v in fields["packs"].items()}})
 
 
 class Done(_Message):

@@ -25,7 +25,7 @@ from engine.journal.requests import Request
 from engine.journal.trials import QueuedTrial
 from engine.runner.accounts import Accounts, Balance
 from engine.runner.backlog import Backlog
-from engine.runner.device import QUEUE, Events, Heard, Slot, new_events
+from engine.runner.device import QUEUE, Arrival, Events, Slot, new_events
 from engine.runner.devices import open_slots
 from engine.runner.hearing import SILENCE, Hearing
 from engine.runner.inbox import Inbox
@@ -129,23 +129,19 @@ class Scheduler:
             slot.start()
         while True:
             why = self._silence(slot)
-            for heard in self._arrived():
-                answer = heard.message
-                if heard.life != heard.slot.life:
-                    continue  # the last words of a worker that was ended
-                if heard.slot is slot and isinstance(answer, Ready) and not slot.ready:
+            for arrival in self._arrived():
+                answer = arrival.message
+                if arrival.slot is not slot or arrival.life != slot.life:
+                    self.hearing.hear(arrival)  # a worker that was started for trials before
+                elif isinstance(answer, Ready) and not slot.ready:
                     slot.ready = True
                     self._give(slot, message)
-                elif heard.slot is not slot or isinstance(answer, Ready):  # a worker that was started for trials before
-                    self.hearing.hear(heard)
                 elif isinstance(answer, Done):
-                    return answer, heard.at - slot.began
+                    return answer, arrival.at - slot.began
                 elif isinstance(answer, Failed):
                     raise TrialError(f"{what} failed: {answer.error}; see {slot.log}")
-                elif isinstance(answer, Bad):
-                    why = answer.why
                 else:
-                    why = slot.died() or "the worker is gone"
+                    why = answer.why if isinstance(answer, Bad) else slot.died() or "the worker is gone"
             if why:
                 slot.kill()
                 raise TrialError(f"{what} failed: {why}; see {slot.log}")
@@ -334,14 +330,14 @@ class Scheduler:
         for slot in self.slots:
             if (slot.trials or not slot.ready) and (why := self._silence(slot)):
                 self.backlog.lost(slot, why)
-        for heard in self._arrived():
-            self.finished += self.hearing.hear(heard)
+        for arrival in self._arrived():
+            self.finished += self.hearing.hear(arrival)
         if not self.hearing.charge(self.slots):
             self.note = f"the budget of {format_seconds(self.limit)} is spent"
             for slot in self._running():
                 self._rescind(slot, "the budget is spent")
 
-    def _arrived(self) -> Iterator[Heard]:
+    def _arrived(self) -> Iterator[Arrival]:
         """Messages that have come, after a while of waiting for the first."""
         with suppress(queue.Empty):
             yield self.events.get(timeout=min(TICK, self.hearing.until_due()) if self._running() else TICK)

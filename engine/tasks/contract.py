@@ -84,10 +84,10 @@ class Report:
     total: int = 0
     _thinning: Thinning = field(default_factory=lambda: Thinning(POINTS))
 
-    def curve(self, trial: str, step: int, **values: float) -> None:
+    def curve(self, trial: str, step: int, /, **values: float) -> None:
         """Report a trial's values at a step; of very many points some are left out, but not the last."""
-        if kept := self._thinning.keep(trial, step, values):
-            self._emit(trial, step, kept)
+        if values := self._thinning.keep(trial, step, values):
+            self._emit(trial, step, values)
 
     def end(self) -> None:
         """Report the last points, where they were left out."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from engine.data.datajuicer import OFFLINE
 from engine.data.dataset import Dataset
 from engine.records.metric import Metric, direction
 from engine.settings.study import Study
+from engine.tasks.command.numbers import Numbers
 from engine.tasks.command.pool_file import write_pool
 from engine.tasks.contract import BARE, Job, Progress, Report, Rows, Task, Traits
 from engine.tasks.shared import program_guard as guard
@@ -116,10 +117,14 @@ class CommandTask(Task):
             out.mkdir(parents=True, exist_ok=True)
             told = out / "metrics.jsonl"
             told.unlink(missing_ok=True)
-            numbers = _Numbers(study, job.trial, report, told)
+            logs = [folder / ".djsb" / "logs" / f"command-{job.trial}.{name}" for name in ("out", "err")]
+            logs[0].parent.mkdir(parents=True, exist_ok=True)
+            for log in logs:
+                log.unlink(missing_ok=True)
+            numbers = Numbers(study, job.trial, report, told, logs[0])
             try:
                 argv = _arguments(study, folder, prepared, job, work)
-                dropped = not _watch(argv, study, folder, job, report, numbers, lock)
+                dropped = not _watch(argv, study, folder, job, report, numbers, logs, lock)
                 found = {} if dropped else {job.trial: numbers.final()}
             except BaseException:  # a pool is as large as its media; only what the command itself left may be of use
                 shutil.rmtree(work / "pool" if study.command.keep_out else work, ignore_errors=True)
@@ -172,31 +177,30 @@ def _environment(study: Study) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in hidden}
 
 
-def _watch(argv: list[str], study: Study, folder: Path, job: Job, report: Report, numbers: _Numbers, lock: int) -> bool:
+def _watch(
+    argv: list[str], study: Study, folder: Path, job: Job, report: Report, numbers: Numbers, logs: list[Path], lock: int
+) -> bool:
     """Run the command under its guard until it ends. True, or False when the trial was dropped.
 
     Raises: TrialError when it fails or takes longer than command.timeout.
     """
-    logs = [folder / ".djsb" / "logs" / f"command-{job.trial}.{name}" for name in ("out", "err")]
-    logs[0].parent.mkdir(parents=True, exist_ok=True)
     limit = parse_budget(study.command.timeout) if study.command.timeout else math.inf
     began = time.monotonic()
     with logs[0].open("wb") as out, logs[1].open("wb") as err:
         process = guard.start(argv, stdout=out, stderr=err, cwd=folder, env=_environment(study), pass_fds=(lock,))
-    with logs[0].open("rb") as said:
-        while process.poll() is None:
-            time.sleep(POLL)
-            numbers.read(said)
-            late = time.monotonic() - began > limit
-            if late or job.trial in report.dropped():
-                guard.end(process)
-                if late:
-                    raise TrialError(
-                        f"the command took longer than command.timeout ({format_seconds(limit)}) and was ended; "
-                        f"{_last_words(logs[1])}"
-                    )
-                return False
-        numbers.read(said, last=True)
+    while process.poll() is None:
+        time.sleep(POLL)
+        numbers.read()
+        late = time.monotonic() - began > limit
+        if late or job.trial in report.dropped():
+            guard.end(process)
+            if late:
+                raise TrialError(
+                    f"the command took longer than command.timeout ({format_seconds(limit)}) and was ended; "
+                    f"{_last_words(logs[1])}"
+                )
+            return False
+    numbers.read(last=True)
     if process.returncode:
         raise TrialError(f"the command ended with exit code {process.returncode}; {_last_words(logs[1])}")
     for log in logs:
@@ -211,83 +215,3 @@ def _last_words(log: Path) -> str:
         lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
     told = " ⏎ ".join(lines[-LINES:])
     return redact(f"its last lines: {told[-1200:]}" if told else "it wrote nothing to standard error") + f"; see {log}"
-
-
-class _Numbers:
-    """Reads the JSON lines of a running command: curve points where there is a step, and the metrics' last values.
-
-    They come from {out}/metrics.jsonl and from standard output, where other lines are left aside.
-    """
-
-    def __init__(self, study: Study, trial: str, report: Report, file: Path) -> None:
-        self._wanted = [m.name for m in study.command.metrics]
-        self._trial, self._report, self._file = trial, report, file
-        self._lines = {"file": 0, "standard output": 0}
-        self._at = 0
-        self._rest = b""
-        self._last: dict[str, tuple[Any, str]] = {}  # metric → its last value, and where it stood
-        self._seen: set[str] = set()
-
-    def read(self, said: IO[bytes], last: bool = False) -> None:
-        """Read what is new. last: lines without an end count too."""
-        lines = (self._rest + said.read()).split(b"\n")
-        self._rest = b"" if last else lines.pop()
-        for line in lines:
-            self._lines["standard output"] += 1
-            self._take(line, "standard output", strict=False)
-        if not self._file.exists():
-            return
-        with self._file.open("rb") as file:
-            file.seek(self._at)
-            new = file.read()
-        whole = new if last else new[: new.rfind(b"\n") + 1]
-        self._at += len(whole)
-        for line in whole.splitlines():
-            self._lines["file"] += 1
-            self._take(line, "file", strict=True)
-
-    def _take(self, line: bytes, source: str, strict: bool) -> None:
-        where = f"{self._file if source == 'file' else source} line {self._lines[source]}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            if strict and line.strip():
-                self._last.setdefault("", (line.decode("utf-8", "replace")[:80], where))
-            return
-        self._seen.update(row)
-        self._last |= {name: (row[name], where) for name in self._wanted if name in row}
-        step = row.get("step")
-        if isinstance(step, int) and not isinstance(step, bool):
-            values = {n: float(v) for n, v in row.items() if n not in ("step", "total") and _is_number(v)}
-            if isinstance(row.get("total"), int):
-                self._report.total = row["total"]
-            self._report.curve(self._trial, step, **values)
-
-    def final(self) -> dict[str, float]:
-        """The metrics.
-
-        Raises: TrialError that names file and line when one is missing, no number or not finite.
-        """
-        if "" in self._last:
-            text, where = self._last[""]
-            raise TrialError(f"{where} is no JSON object: {redact(text)!r}; write one object a line")
-        found = {}
-        for name in self._wanted:
-            if name not in self._last:
-                there = ", ".join(sorted(self._seen)[:10]) or "nothing"
-                raise TrialError(
-                    f"the command gave no {name}: neither {self._file.name} in {{out}} nor its standard output has a "
-                    f'JSON line with it ({there} found); print {{"{name}": …}} on a line of its own'
-                )
-            value, where = self._last[name]
-            if not _is_number(value) or not math.isfinite(value):
-                told = json.dumps(value, default=str)[:80]
-                raise TrialError(f"{where}: {name} is {redact(told)}, not a finite number; see what the training did")
-            found[name] = float(value)
-        return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

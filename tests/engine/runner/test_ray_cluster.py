@@ -51,10 +51,10 @@ with ray_slots(sys.argv[1] or None, 1, Path(sys.argv[2]), events) as (slot,):
 
 def answer(slot: RaySlot) -> Message:
     """The next message, which must be the slot's."""
-    heard = slot.events.get(timeout=PATIENCE)
-    assert heard.slot is slot and heard.life == slot.life
-    slot.ready = slot.ready or heard.message == Ready()
-    return heard.message
+    arrival = slot.events.get(timeout=PATIENCE)
+    assert arrival.slot is slot and arrival.life == slot.life
+    slot.ready = slot.ready or arrival.message == Ready()
+    return arrival.message
 
 
 def processes(slot: RaySlot) -> list[int]:
