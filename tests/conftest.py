@@ -42,6 +42,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("djsb", deadline=None)  # other work may hold the cores
 settings.load_profile("djsb")
 EXAMPLES = int(os.environ.get("DJSB_TEST_EXAMPLES", "200"))  # of each test that feeds a reader with broken input
+FUZZ = settings(
+    max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 DJSB = Path(sys.executable).with_name("djsb")
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220)}

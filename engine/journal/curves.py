@@ -40,7 +40,7 @@ class Step:
 
 
 def add(store: Store, steps: Sequence[Step]) -> None:
-    """Write the values of steps; where a trial has more than MOST of a curve then, every second stays, and the last."""
+    """Write the values of steps. Where a trial has more than MOST of a curve then, half as many stay, evenly spread."""
     store.put(
         "curve_points",
         [
@@ -51,10 +51,12 @@ def add(store: Store, steps: Sequence[Step]) -> None:
     )
     for trial in {s.trial for s in steps}:
         store.execute(
-            "DELETE FROM curve_points WHERE rowid IN (SELECT x.point FROM (SELECT rowid AS point, "
-            "row_number() OVER (PARTITION BY name ORDER BY step DESC) AS place, count(*) OVER (PARTITION BY name) AS n "
-            "FROM curve_points WHERE trial = ?) x WHERE x.n > ? AND x.place % 2 = 0)",
-            (trial, MOST),
+            "WITH points AS (SELECT rowid AS point, name, step, count(*) OVER one AS n, min(step) OVER one AS low, "
+            "max(step) OVER one AS high FROM curve_points WHERE trial = ? WINDOW one AS (PARTITION BY name)), "
+            "parts AS (SELECT point, step, high, row_number() OVER (PARTITION BY name, "
+            "CAST((step - low) * ? / (high - low + 1.0) AS INTEGER) ORDER BY step) AS place FROM points WHERE n > ?) "
+            "DELETE FROM curve_points WHERE rowid IN (SELECT point FROM parts WHERE place > 1 AND step < high)",
+            (trial, MOST // 2, MOST),
         )
 
 
