@@ -82,13 +82,20 @@ def init(
 
 
 @app.command()
-def check(folder: Folder = HERE, json: Json = False, workers: Workers = None) -> None:
+def check(
+    folder: Folder = HERE,
+    json: Json = False,
+    workers: Workers = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="compare every byte of caches and checkpoints with its sum, about 1 GB/s")
+    ] = False,
+) -> None:
     """Validate study, data and OPs; scan for bad samples; say what is missing and how to get it."""
     from app.commands.check import check, show_check
     from app.text.progress import Display
 
     with Display() as display:
-        found = check(folder, workers, display.notice)
+        found = check(folder, workers, display.notice, deep)
     _print(found, json, show_check)
     if found["problems"]:
         raise typer.Exit(1)

@@ -14,14 +14,18 @@ from engine.study.opened import Notice, OpenStudy, held, open_study
 from engine.tasks.contract import Remarks
 
 
-def check(folder: Path, workers: int | None, notice: Notice) -> Row:
-    """Problems and findings of a study; problems stop a run, findings do not."""
+def check(folder: Path, workers: int | None, notice: Notice, deep: bool = False) -> Row:
+    """Problems and findings of a study; problems stop a run, findings do not.
+
+    deep: compare all bytes of caches, checkpoints and training states with their sums, however many they are.
+    """
     from engine.runner.local import gpus
 
     found: Row = {"problems": [], "findings": [], "bad_rows": [], "duplicates": [], "ops": [], "left_out": []}
     found["inputs"] = []
     opened = open_study(folder, workers, notice)
-    with opened.store, held(opened):
+    with opened.store, held(opened, deep) as verified:
+        found["verified"] = asdict(verified)
         try:
             check_guard(opened.study)
         except DjsbError as error:
@@ -89,6 +93,12 @@ def _check_inputs(opened: OpenStudy, found: Row) -> None:
 
 def show_check(found: Row) -> None:
     """As people read it."""
+    seen = found["verified"]
+    if seen["deep"] or seen["damaged"]:
+        parts = f"{seen['files']} files of {seen['bytes'] / 1e6:.3g} MB are as they were written"
+        say(f"ok       disk: {parts}, {len(seen['damaged'])} damaged")
+    for text in seen["damaged"]:
+        say(f"damaged  {text}")
     for row in found["inputs"]:
         say(f"input    {row['line']}")
     for text in found["findings"]:

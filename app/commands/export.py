@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from engine.base.durable import replaced
 from engine.base.errors import StudyError
 from engine.evidence.recipe_file import find_pool
 from engine.journal.metrics import Measured, every
@@ -29,12 +30,8 @@ def pool(
         rows = opened.realise(find_pool(opened, wanted).pool, seed)
         rows.sort()
         taken = opened.data.take(rows)
-        scratch = out.with_name(out.name + ".tmp")
-        try:
+        with replaced(out) as scratch:
             (_write_jsonl if format_ == "jsonl" else _write_parquet)(taken, scratch)
-            scratch.replace(out)
-        finally:
-            scratch.unlink(missing_ok=True)
         return len(rows)
 
 

@@ -18,6 +18,7 @@ from app.report.figures import PALETTE, SYMBOLS, Picture, clean, interval, perce
 from app.text.lineage import flops_text, line_text, moves_text
 from app.text.mappers_and_prompts import compared
 from engine.base.amounts import format_seconds
+from engine.base.durable import replaced
 from engine.base.errors import DjsbError
 from engine.evidence.lineage import lineage
 from engine.evidence.mapped import judged
@@ -59,9 +60,8 @@ def write_report(folder: Path, out: Path | None) -> Path:
         else:
             file.unlink(missing_ok=True)  # of an earlier report; it no longer holds
     page = out / "report.html"
-    scratch = page.with_name(page.name + ".tmp")
-    scratch.write_text(render(content, pictures), encoding="utf-8", errors="replace")
-    scratch.replace(page)
+    with replaced(page) as scratch:
+        scratch.write_text(render(content, pictures), encoding="utf-8", errors="replace")
     return page
 
 

@@ -35,12 +35,29 @@ def written_whole(target: Path, beside: Iterable[Path] = ()) -> Iterator[Path]:
     beside: further files that the seal of a file vouches for. Whatever stops the block leaves nothing of it.
     Raises: OSError that names the target.
     """
+    with _scratch(target) as scratch:
+        yield scratch
+        _put(scratch, target, _sums({f.relative_to(target.parent).as_posix(): f for f in beside}) | _entries(scratch))
+
+
+@contextmanager
+def replaced(target: Path) -> Iterator[Path]:
+    """The same for a file that a user asked for: without a seal."""
+    with _scratch(target) as scratch:
+        yield scratch
+        flush(scratch)
+        scratch.replace(target)
+        flush(target.parent)
+
+
+@contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    """A place beside the target, of which nothing is left when the block fails."""
     scratch = target.with_name(PART + target.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     discard(scratch)
     try:
         yield scratch
-        _put(scratch, target, _sums({f.relative_to(target.parent).as_posix(): f for f in beside}) | _entries(scratch))
     except BaseException as error:
         discard(scratch)
         if isinstance(error, OSError) and error.filename in (None, str(scratch)):
@@ -146,7 +163,7 @@ def read_seal(mark: Path) -> Entries:
         found = json.loads(content)
         return {str(name): (int(size), str(head), str(content)) for name, (size, head, content) in found.items()}
     except FileNotFoundError:
-        raise Damaged("it has no seal") from None
+        raise Damaged("it has no seal: it was not finished, or an older djsb wrote it") from None
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise Damaged("its seal is damaged") from error
 

@@ -21,8 +21,9 @@ TRUSTED = ("cache/*.np[yz]", "cache/*/meta.json", "cache/rewritten/*/*.jsonl", "
 
 @dataclass(frozen=True)
 class Verified:
-    """What was compared with its seals. damaged: a line each."""
+    """What was compared with its seals. deep: every byte of it. damaged: a line each."""
 
+    deep: bool
     files: int
     bytes: int
     damaged: tuple[str, ...]
@@ -55,7 +56,7 @@ def verify(state: Path, store: Store, notice: Callable[[str, int, int], None], d
         files, size = files + (content > 0), size + content
         if why:
             damaged.append(_tell(store, f"cache/statistics/{run.id}.npy", why, f"{run.op} is computed again"))
-    return Verified(files, size, tuple(damaged))
+    return Verified(deep, files, size, tuple(damaged))
 
 
 def _things(state: Path, kept: set[str]) -> Iterator[Path]:
