@@ -128,7 +128,8 @@ def test_only_the_damaged_part_of_a_column_is_computed_again(whole: Tiny, monkey
     column = np.lib.format.open_memmap(file, mode="r+")
     column[0, 120] += 1
     column.flush()
-    _, (line,), again = use(whole.study)
+    found, _, again = use(whole.study)
+    (line,) = found.damaged
     assert again == pools and "1 of 5 parts" in line, line
     with open_study(whole.study, 1).store as store:
         assert caches.chunks(store, run.id) == chunks
