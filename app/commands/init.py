@@ -14,7 +14,8 @@ import yaml
 from engine.base.errors import DataError, StudyError
 from engine.base.paths import HOME, STUDY_FILE
 from engine.data.catalogue import missing_needs, ops_for
-from engine.data.dataset import BROKEN, open_reader
+from engine.data.json_rows import BROKEN
+from engine.data.readers import open_reader
 from engine.settings.study import Study, study_yaml
 from engine.study.file import read_study
 from engine.tasks.registry import fitting_study, task_named, task_names

@@ -81,7 +81,7 @@ def planned(section: DedupSection, data: Dataset) -> list[Deduplicator]:
 def removal_id(section: DedupSection, data: Dataset, good: NDArray[np.bool_]) -> str:
     """The name under which removed rows are stored."""
     mask = hashlib.blake2b(np.packbits(good).tobytes(), digest_size=8).hexdigest()
-    return content_id([data.fingerprint, data.fields.model_dump(), section.model_dump(), mask, datajuicer.version()])
+    return content_id([data.fingerprint, data.key, section.model_dump(), mask, datajuicer.version()])
 
 
 def without_duplicates(

@@ -25,8 +25,9 @@ from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
 from engine.data import datajuicer
 from engine.data.catalogue import IMAGE_TOKEN, MAPPERS_FIXED, check_mapper, mapper_fields, mapper_model
-from engine.data.dataset import Dataset, JsonlReader, as_list, content_hash
+from engine.data.dataset import Dataset, as_list, content_hash
 from engine.data.images import open_image
+from engine.data.json_rows import JsonReader
 from engine.data.media import locate
 from engine.data.rows_file import Change, Row, write_rows
 from engine.journal.results import MappedRow, MapperExample, MapperSummary
@@ -149,13 +150,13 @@ class MapperRun:
 
     def dataset(self, rows: Numbers) -> Dataset:
         """All rows of the dataset in their places, these rewritten and the others empty; made unless it is there."""
-        suffix = ".jsonl" if isinstance(self.data.reader, JsonlReader) else ".parquet"
+        suffix = ".jsonl" if isinstance(self.data.reader, JsonReader) else ".parquet"
         target = self.folder / f"rows-{content_id(rows.tolist(), 12)}{suffix}"
         if not is_whole(target):
             change = self.changed(rows, True, (self.folder / "media").absolute())
             with written_whole(target) as scratch:
                 write_rows(self.data, np.arange(len(self.data), dtype=np.int64), scratch, change)
-        return Dataset(target, self.data.fields)
+        return Dataset(target, self.data.fields.model_copy(update={"split": None}))
 
     def summary(self, rows: Numbers) -> MapperSummary:
         """Counts of changed rows and of unchanged ones by reason, and the first changed rows."""

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.errors import DataError
-from engine.data.dataset import Dataset, FolderReader, ParquetReader, json_line
+from engine.data.dataset import Dataset, json_line
+from engine.data.readers import FolderReader, ParquetReader
 from engine.data.recipes import one_line
 
 BLOCK = 4_096
@@ -61,9 +62,7 @@ def _schema(rows: Dataset, blocks: Iterator[Sequence[Row]]) -> Any:
     import pyarrow as pa
 
     reader = rows.reader
-    if isinstance(reader, ParquetReader):
-        return pa.unify_schemas([file.schema_arrow for file in reader._files], promote_options="permissive")
-    if isinstance(reader, FolderReader):
-        return reader._data.features.arrow_schema
+    if isinstance(reader, ParquetReader | FolderReader):
+        return reader.schema
     found = [pa.schema(list(pa.array(list(block)).type)) for block in blocks]
     return pa.unify_schemas([pa.schema([]), *found], promote_options="permissive")

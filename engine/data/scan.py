@@ -21,8 +21,9 @@ from engine.base.arrays import save_arrays
 from engine.base.durable import discard, is_whole
 from engine.base.errors import DataError
 from engine.base.parallel import run_chunks, warm_up
-from engine.data.dataset import BROKEN, Dataset, as_list
+from engine.data.dataset import UNKEYED, Dataset, as_list
 from engine.data.images import open_image
+from engine.data.json_rows import BROKEN
 from engine.data.media import locate
 from engine.data.tars import explained, is_unpacked, media_root, unpack
 from engine.data.videos import check_video
@@ -143,7 +144,8 @@ def scan(data: Dataset, store: Store, state: Path, workers: int, progress: Progr
 
 def quarantine_id(data: Dataset) -> str:
     """The name under which the dataset's bad rows are stored."""
-    return hashlib.blake2b(f"{data.fingerprint}{data.fields.model_dump_json()}".encode(), digest_size=8).hexdigest()
+    fields = data.fields.model_dump_json(exclude=UNKEYED)
+    return hashlib.blake2b(f"{data.fingerprint}{fields}".encode(), digest_size=8).hexdigest()
 
 
 def _fields_exist(data: Dataset) -> None:

@@ -77,7 +77,7 @@ def plan_ops(ops: Mapping[str, Mapping[str, Any]], data: Dataset, root: Path) ->
             left.append(LeftOut(name, reason))
             continue
         items = tuple(sorted(params.items()))
-        key = content_id([data.fingerprint, data.fields.model_dump(), name, items, datajuicer.version()])
+        key = content_id([data.fingerprint, data.key, name, items, datajuicer.version()])
         runs.append(OpRun(name, items, key))
     return runs, left
 

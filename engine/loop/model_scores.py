@@ -58,7 +58,7 @@ def _measure(opened: OpenStudy, task: ScoresRows, scheduler: Scheduler) -> None:
     scores = results.MODEL_SCORES.get(store, setup)
     assert scores is not None
     trial = scores.trial
-    key = [opened.data.fingerprint, opened.data.fields.model_dump(), trial, task.traits.version]
+    key = [opened.data.fingerprint, opened.data.key, trial, task.traits.version]
     name = f"scores-{content_id(key)}.npy"
     file, checkpoint = opened.state / "cache" / name, opened.state / "checkpoints" / trial
     if is_whole(file) and scores.file == name:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from engine.base.errors import DataError
@@ -45,6 +45,10 @@ class Accounting:
         if not self.missing:
             return None
         return f"{self.line}; {self.missing} {self.unit} are not accounted for, so the input is not read as it is meant"
+
+    def noted(self, note: str) -> Accounting:
+        """The same with a note."""
+        return replace(self, note=note)
 
     def to_json(self) -> dict[str, Any]:
         """As `djsb check --json` prints it, and as caches keep it."""

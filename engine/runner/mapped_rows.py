@@ -58,9 +58,7 @@ class MappedRows:
 
     def _work(self, mappers: Mappers) -> MapperRun:
         opened = self.opened
-        key = content_id(
-            [opened.data.fingerprint, opened.data.fields.model_dump(), key_of(mappers), datajuicer.version()]
-        )
+        key = content_id([opened.data.fingerprint, opened.data.key, key_of(mappers), datajuicer.version()])
         folder = opened.state / "cache" / "rewritten" / key
         return MapperRun(opened.data, media_root(opened.data.path, opened.state), mappers, opened.folder, folder)
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from engine.base.places import Place, parse_all
 from engine.settings.section import Section, later
 
+Split = Annotated[str, Field(pattern=r"^\w[\w.-]{0,63}$")]
+
 
 class DatasetSection(Section):
     """Where the rows are and what their fields are called."""
 
-    path: str = Field(description="JSONL or Parquet file, or a Hugging Face dataset folder, relative to the study")
+    path: str = Field(
+        description="JSONL or Parquet file, a folder or pattern of Parquet files (train-*.parquet), or a Hugging Face "
+        "dataset folder, relative to the study"
+    )
+    split: Split | None = later(
+        None, description="which split is read, where the path holds several; null: the only one"
+    )
     text: str | None = Field("text", description="field of the text; null if there is none")
     images: str | None = Field(
         None, description="field of the image path(s), relative to the data file, or image bytes"
@@ -27,6 +35,9 @@ class EvaluationSection(Section):
     """What the reference models are judged on."""
 
     path: str | None = Field(None, description="rows that are never trained on; for task command any file or folder")
+    split: Split | None = later(
+        None, description="which split is read, where the path holds several; null: the only one"
+    )
     benchmarks: dict[str, str] = later(
         {}, description="benchmark files by name, relative to the study; docs/guides/tasks.md says which a task reads"
     )

@@ -21,8 +21,19 @@ def rows_read(name: str, data: Dataset, scan: Scan, store: Store) -> Accounting:
     for reason, n in caches.reasons(store, quarantine_id(data)):
         found = KIND.match(reason)
         kinds[found[0].strip() if found else reason] += n
-    left = [("like earlier ones (dedup)", scan.duplicates), *kinds.most_common()]
-    return Accounting(name, len(data), int(scan.good.sum()), tuple((reason, n) for reason, n in left if n))
+    no_rows = data.reader.left_out
+    left = [*no_rows, ("like earlier ones (dedup)", scan.duplicates), *kinds.most_common()]
+    fields = {
+        "text": data.fields.text,
+        "images": data.fields.images,
+        "videos": data.fields.videos,
+        "id": data.fields.id,
+    }
+    told = ", ".join(f"{what} from {field}" for what, field in fields.items() if field)
+    return Accounting(
+        name, len(data) + sum(n for _, n in no_rows), int(scan.good.sum()),
+        tuple((reason, n) for reason, n in left if n), "; ".join(filter(None, (data.reader.note, told))),
+    )  # fmt: skip
 
 
 def inputs_of(opened: OpenStudy) -> list[Accounting]:

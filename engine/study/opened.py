@@ -22,6 +22,7 @@ from engine.data import cuts as pool_cuts
 from engine.data import statistics
 from engine.data.cuts import Column, Cut, StatisticColumn
 from engine.data.dataset import Dataset, content_hash
+from engine.data.readers import FolderReader
 from engine.data.scan import Scan, scan
 from engine.data.tars import media_root
 from engine.journal import caches, results, setups
@@ -76,7 +77,7 @@ class OpenStudy(StudyView):
         if path is None:
             raise StudyError("evaluation.path is not set; name rows that are never trained on")
         file = resolve(self.folder, path)
-        if file == self.data.path:
+        if file == self.data.path and self.study.evaluation.split == self.study.dataset.split:
             raise StudyError("evaluation.path is the training data itself; hold some rows out")
         return file
 
@@ -84,14 +85,20 @@ class OpenStudy(StudyView):
     def evaluation(self) -> Dataset:
         """The evaluation rows; fields are named as in the dataset, and may be absent where the task does without."""
         path, file, fields = str(self.study.evaluation.path), self._evaluation_file, self.study.dataset
-        head = Dataset(file, fields).reader.read(0, 100)
+        split = self.study.evaluation.split
+        reader = Dataset(file, fields.model_copy(update={"split": split})).reader
+        if isinstance(reader, FolderReader) and reader.unnamed:
+            raise StudyError(f"evaluation.path has the splits {', '.join(reader.unnamed)}; set evaluation.split to one")
+        head = reader.read(0, 100)
         present = {key for row in head for key in row}
         wanted = self.task.traits.reads_evaluation or frozenset()
         names: dict[str, Any] = {
             name: value if value in present or name in wanted else None
             for name, value in (("text", fields.text), ("images", fields.images), ("videos", fields.videos))
         }
-        found = Dataset(file, DatasetSection(path=path, id=None, max_bad=self.study.dataset.max_bad, **names))
+        found = Dataset(
+            file, DatasetSection(path=path, split=split, id=None, max_bad=self.study.dataset.max_bad, **names)
+        )
         if found.fingerprint == self.data.fingerprint:
             raise StudyError("evaluation.path is a copy of the training data; hold some rows out")
         return found
@@ -225,7 +232,7 @@ class OpenStudy(StudyView):
         s = self.study
         parts = [
             self.data.fingerprint,
-            shared(s.dataset, {"path", "max_bad"}),
+            shared(s.dataset, {"path", "split", "max_bad"}),
             s.seed,
             s.task,
             shared(s.model),
@@ -234,7 +241,7 @@ class OpenStudy(StudyView):
             shared(s.train, {"keep_checkpoints", "micro_batch"}),
         ]
         if s.task:
-            shape = shared(s.evaluation, {"path", "metrics", "aggregate", "benchmarks"})
+            shape = shared(s.evaluation, {"path", "split", "metrics", "aggregate", "benchmarks"})
             parts += [self.evaluation_fingerprint, shape, self.task.traits.version]
             files = {n: content_hash(resolve(self.folder, p)) for n, p in s.evaluation.benchmarks.items()}
             lora = s.lora.model_dump() if s.lora.rank else None

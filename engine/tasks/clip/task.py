@@ -218,7 +218,7 @@ class ClipTask(TrainingTask):
         vocabulary = 0 if checkpoint else PRESETS[study.model.preset].vocabulary
         key = content_id(
             [data.fingerprint, held.fingerprint, side, length, vocabulary, str(checkpoint or ""),
-             study.evaluation.label, study.evaluation.prompts, data.fields.model_dump(), held.fields.model_dump()]
+             study.evaluation.label, study.evaluation.prompts, data.key, held.key]
         )  # fmt: skip
 
         def make(target: Path) -> dict[str, Any]:

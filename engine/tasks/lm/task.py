@@ -225,7 +225,7 @@ class LmTask(TrainingTask):
         files = {name: resolve(folder, path) for name, path in study.evaluation.benchmarks.items()}
         questions = {name: read_questions(file) for name, file in files.items()}
         key = content_id([
-            1, train.data.fingerprint, train.data.fields.model_dump(), evaluation and evaluation.data.fingerprint,
+            1, train.data.fingerprint, train.data.key, evaluation and evaluation.data.fingerprint,
             {name: content_hash(file) for name, file in files.items()}, length,
             content_hash(checkpoint) if checkpoint else study.model.preset,
         ])  # fmt: skip

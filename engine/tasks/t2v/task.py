@@ -98,7 +98,7 @@ class T2vTask(TrainingTask):
         checkpoint = checkpoint_of(study, folder)
         own = [study.seed, None if checkpoint else study.model.preset, CACHE]
         known = [train.data.fingerprint, evaluation.data.fingerprint, vars(window), study.evaluation.label]
-        fields = [train.data.fields.model_dump(), evaluation.data.fields.model_dump()]
+        fields = [train.data.key, evaluation.data.key]
         masks = [content_id(np.flatnonzero(~rows.good).tolist()) for rows in (train, evaluation)]
 
         def make(target: Path) -> dict[str, Any]:

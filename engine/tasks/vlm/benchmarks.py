@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import csv
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,13 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import DataError
+from engine.base.text import read_text
+from engine.data.conversations import read_conversation, text_of
+from engine.data.json_rows import BROKEN, Row, entries
+from engine.data.sift import MAX_BAD, Sifted, Unusable, sift
 from engine.tasks.vlm.scores import COGNITION, PERCEPTION
+from engine.tasks.vlm.tsv import WIDTH, read_tsv
 
 LETTERS = "ABCDEFGH"
 SUFFIXES = (".jpg", ".png", ".jpeg")
 CIRCULAR = 1_000_000  # MMBench gives a question's rotations its index plus a multiple of this
 REFERENCE = 64  # an image field no longer than this is the index of the row whose image it shares
-IMAGE_MARK = "<image>"
 SHORT = "\nAnswer the question using a single word or phrase."
 CHOOSE = "\nAnswer with the option's letter from the given choices directly."
 
@@ -45,141 +47,174 @@ class Question:
     item: str = ""
 
 
-def _found(place: str, folders: list[Path], name: str, suffixes: tuple[str, ...] = ("",)) -> Path:
-    """The image of that name in one of the folders. Raises: DataError that names the place."""
+def image_of(folders: list[Path], name: Any, suffixes: tuple[str, ...] = ("",)) -> Path:
+    """The image of that name in one of the folders. Raises: Unusable."""
+    if not isinstance(name, str) or "\0" in name:
+        raise Unusable("no image path", f"the image is {type(name).__name__}, not a path")
     for folder in folders:
         for suffix in suffixes:
-            if (file := folder / f"{name}{suffix}").is_file():
-                return file
+            try:
+                if (file := folder / f"{name}{suffix}").is_file():
+                    return file
+            except OSError:  # a name that no file can have
+                break
     where = ", ".join(str(folder) for folder in folders)
-    raise DataError(f"{place}: the image {name} is not there (looked in {where}); add it, or take the line out")
+    raise Unusable("missing image", f"the image {name[:200]} is not there (looked in {where})")
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read ({error}); check the path, and that it is UTF-8 text") from error
+def answers_of(value: Any) -> tuple[str, ...]:
+    """The answers as people gave them: a list of texts, or of VQAv2's objects with `answer`; a lone text is one answer.
+
+    Raises: Unusable.
+    """
+    listed = value if isinstance(value, list) else [value]
+    return tuple(text_of(one.get("answer") if isinstance(one, dict) else one, "answer") for one in listed)
 
 
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(_text(file))
-    except ValueError as error:
-        raise DataError(f"{file} is not JSON ({error}); mend it there") from error
-
-
-def read_textvqa(file: Path) -> Iterator[Question]:
-    """TextVQA_0.5.1_val.json: {"data": [{question, image_id, question_id, answers: ten}]}.
+def read_textvqa(file: Path, name: str, max_bad: float) -> Sifted[Question]:
+    """TextVQA_0.5.1_val.json: {"data": [{question, image_id, question_id, answers: ten}]}, or the list by itself.
 
     Images are IMAGE_ID.jpg beside the file, or in train_images/, test_images/ or images/ there.
     """
-    content = _json(file)
-    entries = content.get("data") if isinstance(content, dict) else None
-    if not isinstance(entries, list):
-        raise DataError(f"{file} has no list `data`, so it is no TextVQA file; give TextVQA_0.5.1_val.json or its like")
-    folders = [file.parent / name for name in ("train_images", "test_images", "images", "")]
-    for number, entry in enumerate(entries):
-        place = f"{file}, data[{number}]"
-        try:
-            place += f" (question_id {entry['question_id']})"
-            answers = tuple(str(answer) for answer in entry["answers"])
-            question, image = str(entry["question"]), str(entry["image_id"])
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{place} lacks {error}; a question has question_id, question, image_id, answers") from None
+    folders = [file.parent / folder for folder in ("train_images", "test_images", "images", "")]
+
+    def read(place: str, entry: Row) -> Question:
+        if BROKEN in entry:
+            raise Unusable("not a JSON object", str(entry[BROKEN]))
+        if lacking := [part for part in ("question_id", "question", "image_id", "answers") if part not in entry]:
+            raise Unusable(f"lacks {lacking[0]}", f"it lacks {', '.join(lacking)}")
+        answers, question = answers_of(entry["answers"]), text_of(entry["question"], "question")
         if len(answers) < 2:
-            raise DataError(f"{place} has {len(answers)} answers; TextVQA has ten, two at least are needed")
-        yield Question(place, _found(place, folders, image, SUFFIXES), question + SHORT, answers, item=str(number))
+            raise Unusable("fewer than two answers", f"it has {len(answers)} answers; TextVQA has ten, two are needed")
+        image = image_of(folders, text_of(entry["image_id"], "image_id"), SUFFIXES)
+        return Question(place, image, question + SHORT, answers)
+
+    items = (
+        (f"{place} (question_id {e['question_id']})" if "question_id" in e else place, e)
+        for place, e in entries(file, "data")
+    )
+    return sift(name, "questions", items, read, max_bad)
 
 
-def read_mmbench(file: Path) -> Iterator[Question]:
+def read_mmbench(file: Path, name: str, max_bad: float) -> Sifted[Question]:
     """MMBench's TSV: index, image (base64, or the index of the row that has it), question, hint, A … D, answer, …
 
     Every question comes once for each rotation of its options. Rows that are rotations already (index of a million
     and more, whose first form is there) are left out.
     """
-    csv.field_size_limit(1 << 30)
-    images: dict[str, bytes] = {}
-    wanted: list[tuple[str, dict[str, str]]] = []
-    with file.open(encoding="utf-8", newline="") as lines:
-        rows = csv.DictReader(lines, delimiter="\t")
-        if lacking := [
-            name for name in ("index", "image", "question", "answer") if name not in (rows.fieldnames or ())
-        ]:
-            raise DataError(f"{file}, line 1: no column {', '.join(lacking)}; MMBench's TSV has them")
-        for row in rows:
-            place = f"{file}, line {rows.line_num}"
-            if len(row["image"] or "") > REFERENCE:
-                try:
-                    images[row["index"]] = base64.b64decode(row["image"], validate=True)
-                except binascii.Error as error:
-                    raise DataError(
-                        f"{place}: the image is not base64 ({error}); mend it, or take the line out"
-                    ) from None
-            wanted.append((place, row))
-    known = {row["index"] for _, row in wanted}
-    for place, row in wanted:
+    rows, note = read_tsv(file, ("index", "image", "question", "answer"))
+    known = {row["index"]: row for _, row in rows if WIDTH not in row}
+    images: dict[str, bytes | None] = {}
+
+    def image(index: str) -> bytes | None:
+        """The image that stands in a row, decoded once; None where there is none."""
+        if index not in images:
+            images[index] = _decoded(known[index]["image"])
+        return images[index]
+
+    def read(place: str, row: dict[str, str]) -> list[Question]:
+        if WIDTH in row:
+            raise Unusable("other number of columns", row[WIDTH])
         index = row["index"]
-        if index.isdigit() and int(index) >= CIRCULAR and str(int(index) % CIRCULAR) in known:
-            continue
-        image = images.get(index) or images.get((row["image"] or "").strip())
-        if image is None:
-            raise DataError(f"{place}: the image of question {index} is missing; add it, or take the line out")
-        yield from _rotations(place, row, image)
+        if known[index] is not row:
+            raise Unusable("index twice", f"the index {index} stands in a later line too")
+        if index.isdecimal() and int(index) >= CIRCULAR and str(int(index) % CIRCULAR) in known:
+            raise Unusable("rotations of others", spared=True)
+        owner = index if len(row["image"]) > REFERENCE else row["image"].strip()
+        found = image(owner) if owner in known else None
+        if found is None:
+            raise Unusable("missing image", f"the image of question {index} is missing")
+        return list(_rotations(place, row, found))
+
+    found = sift(name, "lines", rows, read, max_bad)
+    questions = [question for line in found for question in line]
+    told = f"{len(questions)} questions with their rotations" + (f"; {note}" if note else "")
+    return Sifted(questions, found.accounting.noted(told), found.bad)
+
+
+def _decoded(image: str) -> bytes | None:
+    """The bytes of a base64 image; None where the field is a reference, or empty. Raises: Unusable."""
+    if len(image) <= REFERENCE:
+        return None
+    try:
+        return base64.b64decode(image, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Unusable("broken base64", f"the image is not base64 ({error})") from None
 
 
 def _rotations(place: str, row: dict[str, str], image: bytes) -> Iterator[Question]:
     """The question with its options moved on by 0, 1, … places."""
-    options = [row[letter] for letter in LETTERS if (row.get(letter) or "").strip()]
-    answer = (row["answer"] or "").strip().upper()
-    if len(options) < 2 or answer not in LETTERS[: len(options)] or not answer:
-        raise DataError(f"{place}: the answer {answer!r} is none of the {len(options)} options; mend it")
-    hint = (row.get("hint") or "").strip()
-    asked = f"{hint}\n{row['question']}" if hint and hint != "nan" else row["question"]
+    there = [letter for letter in LETTERS if _filled(row.get(letter))]
+    options = [row[letter] for letter in there]
+    answer = row["answer"].strip().upper()
+    if len(options) < 2 or answer not in there:
+        raise Unusable("no such answer", f"the answer {answer!r} is none of the {len(options)} options")
+    if not _filled(row["question"]):
+        raise Unusable("empty question", "the question is empty")
+    asked = f"{row['hint'].strip()}\n{row['question']}" if _filled(row.get("hint")) else row["question"]
     letters = LETTERS[: len(options)]
-    right = letters.index(answer)
+    right = there.index(answer)
     for turn in range(len(options)):
         turned = options[turn:] + options[:turn]
         listed = "\n".join(f"{letter}. {option}" for letter, option in zip(letters, turned, strict=True))
         now = letters[(right - turn) % len(options)]
-        category = re.sub(r"\W+", "_", row.get("category") or "")
+        category = re.sub(r"\W+", "_", row["category"]) if _filled(row.get("category")) else ""
         yield Question(place, image, f"{asked}\n{listed}{CHOOSE}", (now,), tuple(letters), category, row["index"])
 
 
-def read_mme(folder: Path) -> Iterator[Question]:
+def _filled(field: str | None) -> bool:
+    """False where a field is empty, or holds the `nan` that pandas writes for an empty one."""
+    return (field or "").strip() not in ("", "nan")
+
+
+def read_mme(folder: Path, name: str, max_bad: float) -> Sifted[Question]:
     """MME: SUBTASK.txt with `image TAB question TAB answer` lines, two an image.
 
-    Images are in SUBTASK/images/, SUBTASK/ or images/ beside the text files.
+    Images are in SUBTASK/images/, SUBTASK/ or images/ beside the text files. A bad line takes its pair with it.
     """
     files = sorted(file for file in folder.glob("*.txt") if file.stem in (*PERCEPTION, *COGNITION))
     if not files:
         raise DataError(f"{folder} has no text file of an MME subtask (existence.txt, count.txt, …); give MME's folder")
+
+    def read(_: str, lines: list[tuple[str, Path, list[str]]]) -> list[Question]:
+        if len(lines) != 2:
+            raise Unusable("no pair", f"the image {lines[0][2][0]} has {len(lines)} questions; MME asks two an image")
+        return [_yes_or_no(folder, *line) for line in lines]
+
+    found = sift(name, "lines", _pairs(files), read, max_bad, len)
+    questions = [question for pair in found for question in pair]
+    return Sifted(questions, found.accounting.noted(f"{len(files)} subtasks"), found.bad)
+
+
+def _pairs(files: list[Path]) -> Iterator[tuple[str, list[tuple[str, Path, list[str]]]]]:
+    """(place, lines) of each image: lines as place, file, columns."""
     for file in files:
-        folders = [folder / file.stem / "images", folder / file.stem, folder / "images"]
-        asked: dict[str, list[str]] = {}
-        for number, line in enumerate(_text(file).split("\n"), 1):
-            place = f"{file}, line {number}"
-            if not line.strip():
-                continue
-            parts = line.split("\t")
-            if len(parts) < 3 or parts[2].strip().lower() not in ("yes", "no"):
-                raise DataError(f"{place} is not `image TAB question TAB Yes or No`; mend it")
-            name, question, answer = parts[0].strip(), parts[1], parts[2].strip().lower()
-            asked.setdefault(name, []).append(place)
-            image = _found(place, folders, name)
-            yield Question(place, image, question, (answer,), ("yes", "no"), file.stem, f"{file.stem}/{name}")
-        for name, places in asked.items():
-            if len(places) != 2:
-                raise DataError(f"{places[0]}: the image {name} has {len(places)} questions; MME asks two an image")
+        lines: dict[str, list[tuple[str, Path, list[str]]]] = {}
+        for number, line in enumerate(read_text(file).split("\n"), 1):
+            if line.strip():
+                parts = [part.strip() for part in line.rstrip().split("\t")]
+                lines.setdefault(parts[0], []).append((f"{file}, line {number}", file, parts))
+        for of_image in lines.values():
+            yield of_image[0][0], of_image
 
 
-READERS: dict[str, Callable[[Path], Iterator[Question]]] = {
+def _yes_or_no(folder: Path, place: str, file: Path, parts: list[str]) -> Question:
+    """One line as a question. Raises: Unusable."""
+    if len(parts) != 3 or parts[2].lower() not in ("yes", "no"):
+        raise Unusable("broken lines", f"{place} is not `image TAB question TAB Yes or No`")
+    image, question, answer = parts
+    folders = [folder / file.stem / "images", folder / file.stem, folder / "images"]
+    item = f"{file.stem}/{image}"
+    return Question(place, image_of(folders, image), question, (answer.lower(),), ("yes", "no"), file.stem, item)
+
+
+READERS: dict[str, Callable[[Path, str, float], Sifted[Question]]] = {
     "textvqa": read_textvqa, "mmbench": read_mmbench, "mmbench_cn": read_mmbench, "mme": read_mme,
 }  # fmt: skip
 
 
-def read_benchmark(name: str, path: Path) -> list[Question]:
-    """All questions of a benchmark.
+def read_benchmark(name: str, path: Path, max_bad: float = MAX_BAD) -> Sifted[Question]:
+    """All questions of a benchmark, without bad ones up to the limit.
 
     Raises: DataError that names file and line when something is missing or of another form.
     """
@@ -187,52 +222,33 @@ def read_benchmark(name: str, path: Path) -> list[Question]:
         raise DataError(f"evaluation.benchmarks.{name}: {path} does not exist; check the path")
     if path.is_dir() != (name == "mme"):
         raise DataError(f"evaluation.benchmarks.{name}: {path} is {'a' if path.is_dir() else 'no'} folder; MME is one")
-    questions = list(READERS[name](path))
+    questions = READERS[name](path, f"benchmark {name}", max_bad)
     if not questions:
         raise DataError(f"evaluation.benchmarks.{name}: {path} asks nothing; give a file with questions")
     return questions
 
 
-def read_instructions(file: Path) -> tuple[list[Question], int]:
+def read_instructions(file: Path, max_bad: float = MAX_BAD) -> tuple[Sifted[Question], int]:
     """(questions with their one answer, turns that were left out as they show no image).
 
-    JSON lines or a JSON list of {"image", "question", "answer"}, or LLaVA's {"image", "conversations": [{"value"}]},
-    where every turn of a person and the reply make one question. Image paths start from the file's folder.
+    JSON lines or a JSON list in any form of engine/data/conversations.py; every turn of a person and its reply make one
+    question. Image paths start from the file's folder. Raises: DataError.
     """
-    text = _text(file)
-    entries: list[tuple[str, Any]] = []
-    if text.lstrip().startswith("["):
-        entries = [(f"{file}, entry {n}", entry) for n, entry in enumerate(_json(file))]
-    else:
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                try:
-                    entries.append((f"{file}, line {number}", json.loads(line)))
-                except ValueError as error:
-                    raise DataError(f"{file}, line {number} is not JSON ({error}); mend it there") from None
-    questions: list[Question] = []
     blind = 0
-    for place, entry in entries:
-        turns = list(_turns(place, entry))
-        if not entry.get("image"):
-            blind += len(turns)
-            continue
-        image = _found(place, [file.parent], str(entry["image"]))
-        questions += [Question(place, image, asked, (reply,)) for asked, reply in turns]
+
+    def read(place: str, entry: Row) -> list[Question]:
+        nonlocal blind
+        talk = read_conversation(entry)
+        if not talk.images:
+            blind += len(talk.pairs)
+            raise Unusable("without an image", spared=True)
+        if len(talk.images) > 1:
+            raise Unusable("several images", f"it shows {len(talk.images)} images; one is read")
+        image = image_of([file.parent], talk.images[0])
+        return [Question(place, image, asked, (reply,)) for asked, reply in talk.pairs]
+
+    found = sift("instructions", "entries", entries(file), read, max_bad)
+    questions = [question for entry in found for question in entry]
     if not questions:
         raise DataError(f"{file} has no question with an image; give instructions with images")
-    return questions, blind
-
-
-def _turns(place: str, entry: Any) -> Iterator[tuple[str, str]]:
-    """(question, answer) of every turn of an entry, without the mark where the image goes."""
-    try:
-        if "conversations" in entry:
-            said = [str(turn["value"]).replace(IMAGE_MARK, "").strip() for turn in entry["conversations"]]
-            yield from zip(said[::2], said[1::2], strict=True)
-        else:
-            yield str(entry["question"]).replace(IMAGE_MARK, "").strip(), str(entry["answer"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{place} is neither question and answer nor pairs of turns in conversations ({error}); mend it"
-        ) from None
+    return Sifted(questions, found.accounting.noted(f"{len(questions)} questions"), found.bad), blind

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from engine.base.ids import content_id
 from engine.base.paths import resolve
 from engine.data.dataset import content_hash
 from engine.data.images import open_image
+from engine.data.sift import Sifted
+from engine.records.accounting import refuse_gaps
 from engine.settings.study import Study
 from engine.tasks.contract import Progress, Rows
 from engine.tasks.shared.caches import make_caches
@@ -29,7 +30,7 @@ from engine.tasks.vlm.evaluation import Asked
 from engine.tasks.vlm.model import BASE, KINDS, LENGTH, PRESETS, image_mean_std, image_shape, make_base, needed_weights
 from engine.tasks.vlm.text import NONE, Encoder, train_base_tokenizer
 
-VERSION = 2  # of what lies in the caches
+VERSION = 3  # of what lies in the caches
 
 
 def shared_content(study: Study, folder: Path) -> list[Any]:
@@ -60,7 +61,7 @@ def prepare(
     check_model(study, folder)
     files = {n: content_hash(resolve(folder, p)) for n, p in study.evaluation.benchmarks.items()}
     held = evaluation.data.fingerprint if evaluation else None
-    rows = [train.data.fingerprint, train.data.fields.model_dump(), held]
+    rows = [train.data.fingerprint, train.data.key, held]
     key = content_id(
         [VERSION, rows, study.task, study.seed, study.model.model_dump(), files, shared_content(study, folder)]
     )
@@ -77,9 +78,11 @@ def _make(
 ) -> dict[str, Any]:  # fmt: skip
     """Fill the folder of the caches; what is to be known of them."""
     train.share(target, [BASE, "tokenizer"], ["train-tokens.npy"], ["train-images.npy"])
-    questions = {n: read_benchmark(n, resolve(folder, p)) for n, p in study.evaluation.benchmarks.items()}
-    told, blind = read_instructions(resolve(folder, study.vlm.instructions)) if study.vlm.instructions else ([], 0)
-    source = _source(study, folder, target, train, told)
+    limit, benchmarks = study.dataset.max_bad, study.evaluation.benchmarks
+    questions = {n: read_benchmark(n, resolve(folder, p), limit) for n, p in benchmarks.items()}
+    told = read_instructions(resolve(folder, study.vlm.instructions), limit)[0] if study.vlm.instructions else None
+    inputs = []
+    source = _source(study, folder, target, train, told or [])
     config = read_config(source, "model.checkpoint", KINDS)
     encoder = Encoder.of(source, config)
     side, length = image_shape(config)[0], _length(study)
@@ -92,18 +95,24 @@ def _make(
     cache_tokens(train, encode, length, target / "train-tokens.npy")
     head = encoder.caption_head if prompt is None else encoder.head
     examples: dict[str, Any] = {"train": {"head": head, "start": len(encoder.question(prompt)) if prompt else 0}}
-    if told:
-        examples["instructions"] = _cache_instructions(told, encoder, length, side, target)
+    if told is not None:
+        pictures = target / "instructions-pictures.npy"
+        told, places = _cache_pictures(_short(told, encoder, length, limit), side, pictures, limit)
+        examples["instructions"] = _cache_instructions(told, places, pictures, encoder, length, side, target)
+        inputs.append(told.accounting)
     groups = {}
-    for name, asked in questions.items():
-        _cache_questions(asked, side, target, name)
+    for name, found in questions.items():
+        asked, places = _cache_pictures(found, side, target / f"{name}-images.npy", limit)
+        _cache_questions(asked, places, target / f"{name}.json")
         groups[name] = sorted({q.group for q in asked} - {""})
+        inputs.append(asked.accounting)
+    refuse_gaps(inputs)
     if evaluation is not None:
         _cache_captions(evaluation, study.vlm.prompt, side, target, workers)
     mean, std = image_mean_std(source)
     return {
-        "examples": examples, "groups": groups, "pad": encoder.pad, "mean": mean, "std": std, "blind": blind,
-        "source": str(source),
+        "examples": examples, "groups": groups, "pad": encoder.pad, "mean": mean, "std": std, "source": str(source),
+        "inputs": [i.to_json() for i in inputs],
     }  # fmt: skip
 
 
@@ -126,59 +135,63 @@ def _source(study: Study, folder: Path, target: Path, train: Rows, told: list[Qu
     return base
 
 
-def _cache_pictures(sources: Iterable[tuple[str, Path | bytes]], side: int, file: Path) -> list[int]:
-    """Write the distinct images as (images, side, side, 3); which of them each source is.
+def _cache_pictures(
+    asked: Sifted[Question], side: int, target: Path, max_bad: float
+) -> tuple[Sifted[Question], list[int]]:
+    """Write the distinct images as (images, side, side, 3); the questions whose image can be read, and which it is.
 
-    sources: (place for messages, image). Raises: DataError that names the place.
+    Raises: DataError when more than `max_bad` of the items have none.
     """
-    numbers: dict[Path | bytes, int] = {}
-    distinct: list[tuple[str, Path | bytes]] = []
-    places = []
-    for place, source in sources:
-        if source not in numbers:
-            numbers[source] = len(distinct)
-            distinct.append((place, source))
-        places.append(numbers[source])
-    pixels = new_array(file, np.uint8, (len(distinct), side, side, 3))
-    for number, (place, source) in enumerate(distinct):
+    numbers = {source: at for at, source in enumerate(dict.fromkeys(q.image for q in asked))}
+    broken: dict[Path | bytes, str] = {}
+    pixels = new_array(target, np.uint8, (len(numbers), side, side, 3))
+    for source, at in numbers.items():
         try:
-            pixels[number] = fit_square(open_image(source), side)
+            pixels[at] = fit_square(open_image(source), side)
         except (OSError, ValueError) as error:
-            raise DataError(f"{place}: the image cannot be read ({error}); mend it, or take it out") from error
+            broken[source] = str(error)
     pixels.flush()
-    return places
+    kept = [q for q in asked if q.image not in broken]
+    said = {q.place: f"{q.place}: the image cannot be read ({broken[q.image]})" for q in asked if q.image in broken}
+    return asked.without(kept, "unreadable image", list(said.values()), max_bad), [numbers[q.image] for q in kept]
 
 
-def _cache_questions(asked: list[Question], side: int, target: Path, name: str) -> None:
-    """Write a benchmark's questions and images."""
-    places = _cache_pictures(((q.place, q.image) for q in asked), side, target / f"{name}-images.npy")
-    kept = [Asked(at, q.text, q.answers, q.options, q.group, q.item) for at, q in zip(places, asked, strict=True)]
-    (target / f"{name}.json").write_text(json.dumps([asdict(q) for q in kept]))
+def _short(told: Sifted[Question], encoder: Encoder, length: int, max_bad: float) -> Sifted[Question]:
+    """The instructions whose questions leave room for an answer, in a row of `length` tokens.
 
-
-def _cache_instructions(told: list[Question], encoder: Encoder, length: int, side: int, target: Path) -> dict[str, Any]:
-    """Write instructions to train on; their head, and where each answer begins.
-
-    Raises: DataError when a question leaves no room for its answer.
+    Raises: DataError when more than `max_bad` of the entries have a longer one.
     """
+    said = {}
+    for question in told:
+        if (size := len(encoder.question(question.text))) > length - 2:
+            said[question.place] = f"{question.place}: a question of {size} tokens; {length - 2} fit, shorten it"
+    kept = [question for question in told if question.place not in said]
+    return told.without(kept, "question too long", list(said.values()), max_bad)
+
+
+def _cache_questions(asked: list[Question], places: list[int], file: Path) -> None:
+    """Write a benchmark's questions. places: of their images."""
+    kept = [Asked(at, q.text, q.answers, q.options, q.group, q.item) for at, q in zip(places, asked, strict=True)]
+    file.write_text(json.dumps([asdict(q) for q in kept]))
+
+
+def _cache_instructions(
+    told: list[Question], places: list[int], pictures: Path, encoder: Encoder, length: int, side: int, target: Path
+) -> dict[str, Any]:
+    """Write instructions to train on; their head, and where each answer begins. places: of their `pictures`."""
     rows, starts = np.full((len(told), length), NONE, np.int32), []
     for row, question in zip(rows, told, strict=True):
         asked = encoder.question(question.text)
-        if len(asked) > length - 2:
-            raise DataError(f"{question.place}: a question of {len(asked)} tokens; {length - 2} fit, shorten it")
         ids = [*asked, *encoder.answer(question.answers[0])[: length - len(asked) - 1], encoder.end]
         row[: len(ids)] = ids
         starts.append(len(asked))
     np.save(target / "instructions-tokens.npy", rows)
-    file = target / "instructions-images.npy"
-    scratch = file.with_name("instructions-pictures.npy")
-    places = _cache_pictures(((q.place, q.image) for q in told), side, scratch)
-    pictures = np.load(scratch, mmap_mode="r")
-    images = new_array(file, np.uint8, (len(told), side, side, 3))
+    shown = np.load(pictures, mmap_mode="r")
+    images = new_array(target / "instructions-images.npy", np.uint8, (len(told), side, side, 3))
     for at, place in enumerate(places):
-        images[at] = pictures[place]
+        images[at] = shown[place]
     images.flush()
-    scratch.unlink()
+    pictures.unlink()
     return {"head": encoder.head, "starts": starts}
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.records.accounting import Accounting
+from engine.records.accounting import Accounting, accounting_from_json
 from engine.records.metric import Metric
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Progress, Report, Rows, Traits
@@ -96,9 +96,10 @@ class ImageToText(TrainingTask, Protocol):
         """The section `vlm`, and what its paths hold."""
         return shared_content(study, folder)
 
-    def inputs(self, study: Study, folder: Path, _prepared: Path) -> list[Accounting]:
-        """The tensors of the models that the study names."""
-        return accounted(folder, needed_weights(study, folder))
+    def inputs(self, study: Study, folder: Path, prepared: Path) -> list[Accounting]:
+        """Benchmarks and instructions, and the tensors of the models that the study names."""
+        read = [accounting_from_json(content) for content in read_meta(prepared)["inputs"]]
+        return [*read, *accounted(folder, needed_weights(study, folder))]
 
     def prepare(
         self, study: Study, folder: Path, train: Rows, evaluation: Rows | None, workers: int, progress: Progress | None

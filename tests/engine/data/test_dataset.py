@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.base.errors import DataError
-from engine.data.dataset import BROKEN, Dataset, JsonlReader, as_list, open_reader
+from engine.data.dataset import Dataset, as_list
 from engine.data.images import open_image
+from engine.data.json_rows import BROKEN, JsonReader
 from engine.data.media import locate
+from engine.data.readers import open_reader
 from engine.settings.data import DatasetSection
 from tests.conftest import write_jsonl
 
@@ -99,7 +101,7 @@ def test_rows_are_taken_across_blocks(tmp_path: Path, text_fields: DatasetSectio
 def test_line_ends_and_blank_lines_are_no_rows(tmp_path: Path, text: str) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_bytes(text.encode())
-    reader = JsonlReader(file)
+    reader = JsonReader(file)
     assert len(reader) == 3
     assert reader.read(0, 3) == [{"a": 1}, {"a": 2}, {"a": 3}]
     assert [reader.read(i, i + 1) for i in range(3)] == [[{"a": 1}], [{"a": 2}], [{"a": 3}]]
@@ -112,7 +114,7 @@ def test_what_was_written_line_by_line_is_read(
     file = tmp_path_factory.mktemp("jsonl") / "rows.jsonl"
     text = "\n".join("" if row is None else json.dumps(row) for row in rows) + ("\n" if last else "")
     file.write_text(text)
-    reader = JsonlReader(file)
+    reader = JsonReader(file)
     wanted = [row for row in rows if row is not None]
     assert len(reader) == len(wanted)
     assert reader.read(0, len(wanted)) == wanted
@@ -120,7 +122,7 @@ def test_what_was_written_line_by_line_is_read(
 
 def test_lines_beyond_one_block_are_found(tmp_path: Path) -> None:
     rows = [{"a": "x" * (9 << 20)}, {"a": "y" * (9 << 20)}, {"a": "z"}]  # blocks are 16 MiB
-    reader = JsonlReader(write_jsonl(tmp_path / "rows.jsonl", rows))
+    reader = JsonReader(write_jsonl(tmp_path / "rows.jsonl", rows))
     assert len(reader) == 3
     assert reader.read(1, 3) == rows[1:]
 
@@ -158,7 +160,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").write_bytes(b"no parquet" * 100)
     (tmp_path / "rows.xml").write_text("<rows/>")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "list.jsonl").write_text("[\n{}\n]\n".replace("{}", "[1]"))
+    (tmp_path / "list.jsonl").write_text("[\n[1]\n]\n")
     for name, says in (
         ("gone.jsonl", "no such file"),
         ("rows.parquet", "cannot be read"),
@@ -176,7 +178,7 @@ def test_a_dataset_without_a_train_split_names_its_splits(tmp_path: Path) -> Non
     import datasets
 
     datasets.DatasetDict({"test": datasets.Dataset.from_list(ROWS)}).save_to_disk(tmp_path / "hf")
-    with pytest.raises(DataError, match="has the splits test; give the path of one of them"):
+    with pytest.raises(DataError, match=r"has the splits test; name one of them as dataset\.split"):
         open_reader(tmp_path / "hf")
 
 

@@ -59,7 +59,8 @@ def test_minhash_finds_the_near_copies_and_spares_short_texts(tiny: Tiny) -> Non
     found = check(tiny.study, 1, silent)
     assert {r["row"] for r in found["duplicates"]} == {7, 20, 32}
     assert any("3 rows are like earlier ones" in f for f in found["findings"])
-    assert "training rows: 37 of 40 rows; left out: 3 like earlier ones (dedup)" in [i["line"] for i in found["inputs"]]
+    line = "training rows: 37 of 40 rows; left out: 3 like earlier ones (dedup); text from text, id from id"
+    assert line in [i["line"] for i in found["inputs"]]
     root = again.root
     with (plain := text_study(tiny, texts, None)).store:
         assert plain.scan.good.all()

@@ -39,8 +39,8 @@ def test_textvqa(tmp_path: Path) -> None:
     ("change", "told"),
     [
         ({"image_id": "gone"}, r"val\.json, data\[0\] \(question_id 34602\): the image gone is not there"),
-        ({"answers": ["red"]}, r"data\[0\] \(question_id 34602\) has 1 answers"),
-        ({"answers": None}, r"data\[0\] .* lacks"),
+        ({"answers": ["red"]}, r"data\[0\] \(question_id 34602\): it has 1 answers"),
+        ({"answers": None}, r"data\[0\] .*: the answer is null"),
     ],
 )
 def test_a_broken_textvqa_entry_is_named(tmp_path: Path, change: dict[str, object], told: str) -> None:
@@ -97,8 +97,8 @@ def test_mme(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("a.png\tIs it red?\tYes\nb.png\tIs it blue?\tNo\n", r"color\.txt, line 2: the image b\.png is not there"),
-        ("a.png\tIs it red?\tMaybe\n", r"color\.txt, line 1 is not"),
+        ("b.png\tIs it red?\tYes\nb.png\tIs it blue?\tNo\n", r"color\.txt, line 1: the image b\.png is not there"),
+        ("a.png\tIs it red?\tMaybe\na.png\tIs it blue?\tNo\n", r"color\.txt, line 1 is not"),
         ("a.png\tIs it red?\tYes\n", r"color\.txt, line 1: the image a\.png has 1 questions"),
     ],
 )
@@ -127,8 +127,8 @@ def test_broken_instructions_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"lines\.jsonl, line 1: the image gone\.png is not there"):
         read_instructions(file)
     file.write_text('{"image": "a.png"}\n')
-    with pytest.raises(DataError, match=r"lines\.jsonl, line 1 is neither"):
+    with pytest.raises(DataError, match=r"lines\.jsonl, line 1: it is none of question and answer"):
         read_instructions(file)
     file.write_text("[1]\n")
-    with pytest.raises(DataError, match=r"lines\.jsonl, entry 0 is neither"):
+    with pytest.raises(DataError, match=r"lines\.jsonl, entry 0: not a JSON object"):
         read_instructions(file)

@@ -1,0 +1,78 @@
+"""Items of an input, read one by one: a bad one is left out and counted, up to the study's limit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TypeVar
+
+from engine.base.errors import DataError
+from engine.records.accounting import Accounting
+
+MAX_BAD = 0.2  # dataset.max_bad as it is where the study does not say
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+class Unusable(Exception):
+    """An item that is left out. kind: why, in a few words. spared: it is not bad, and does not count for the limit."""
+
+    def __init__(self, kind: str, said: str = "", spared: bool = False) -> None:
+        super().__init__(said or kind)
+        self.kind, self.spared = kind, spared
+
+
+class Sifted(list[Made]):
+    """What was made of the items that can be used, with the accounting of all. bad: how many are not only left out."""
+
+    def __init__(self, made: Iterable[Made], accounting: Accounting, bad: int = 0) -> None:
+        super().__init__(made)
+        self.accounting, self.bad = accounting, bad
+
+    def without(self, kept: list[Made], kind: str, said: list[str], max_bad: float) -> Sifted[Made]:
+        """The same without items that turn out bad later on. said: place and reason of each unit of the accounting."""
+        if not said:
+            return self
+        old, bad = self.accounting, self.bad + len(said)
+        left = (*old.left_out, (kind, len(said)))
+        found = Sifted(kept, replace(old, used=old.used - len(said), left_out=left), bad)
+        found.refuse(max_bad, said[0])
+        return found
+
+    def refuse(self, max_bad: float, first: str) -> None:
+        """Raises: DataError when more than `max_bad` of the items are bad, or all. first: place and reason of one."""
+        told = self.accounting
+        if self.bad and (self.bad > max_bad * told.expected or not self):
+            raise DataError(
+                f"{told.input}: {self.bad} of {told.expected} {told.unit} are bad (dataset.max_bad is {max_bad:.0%}), "
+                f"the first: {first}; mend them there, or raise dataset.max_bad"
+            )
+
+
+def sift(
+    name: str, unit: str, items: Iterable[tuple[str, Item]], read: Callable[[str, Item], Made],
+    max_bad: float, weigh: Callable[[Item], int] = lambda _: 1,
+) -> Sifted[Made]:  # fmt: skip
+    """What `read` makes of every item; one for which it raises Unusable is left out.
+
+    name: of the input. items: (place for messages, item). weigh: units that an item stands for.
+    Raises: DataError when more than `max_bad` of them are bad, or all are.
+    """
+    made: list[Made] = []
+    kinds: Counter[str] = Counter()
+    expected, used, bad, first = 0, 0, 0, ""
+    for place, item in items:
+        units = weigh(item)
+        expected += units
+        try:
+            made.append(read(place, item))
+            used += units
+        except Unusable as error:
+            kinds[error.kind] += units
+            if not error.spared:
+                bad += units
+                first = first or f"{place}: {error}"
+    found = Sifted(made, Accounting(name, expected, used, tuple(kinds.most_common()), unit=unit), bad)
+    found.refuse(max_bad, first)
+    return found
