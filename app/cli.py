@@ -1,7 +1,7 @@
 """The command line. Results go to standard output, everything else to standard error.
 
 Exit codes: 0 done · 1 error · 2 wrong usage · 3 a decision is awaited · 4 the budget ended the run early ·
-130 interrupted. Heavy imports happen inside the commands, so that `djsb --help` is quick.
+130 interrupted (Ctrl-C, SIGTERM, SIGHUP). Heavy imports happen inside the commands, so that `djsb --help` is quick.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ Folder = Annotated[Path, typer.Argument(metavar="[DIR]", help="folder of the stu
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="devices or CPU cores to use; all by default")]
 HERE = Path()
+INTERRUPTED = "interrupted; the same command goes on"
+_interrupted: list[int] = []  # signals that have ended this command
 
 
 Stage = Literal["probe", "combine", "scale", "confirm"]
@@ -56,9 +58,13 @@ def main(
     ] = False,
 ) -> None:
     """Options of every command."""
+    from engine.base import lifetime, scratch
     from engine.journal.store import Store
 
     Store.tell = staticmethod(_tell)
+    if swept := lifetime.begin():
+        _tell(f"ended {swept} process(es) that a killed djsb had left")
+    scratch.sweep()
 
 
 @app.command()
@@ -485,6 +491,7 @@ def run() -> None:
     """The process border: every error ends in one line and an exit code."""
     from engine.base.errors import DjsbError
 
+    _heed_signals()
     try:
         app()
     except DjsbError as error:
@@ -493,13 +500,30 @@ def run() -> None:
         sys.stderr.close()
         sys.exit(0)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on", 130)
+        _fail(INTERRUPTED, 130)
+    except SystemExit as end:
+        if end.code == 130 and _interrupted:  # typer has caught the interrupt, and says nothing
+            _fail(INTERRUPTED, 130)
+        raise
     except OSError as error:
         _fail(f"{error.filename or 'a file'}: {error.strerror or error}; {_remedy(error)}", 1)
     except MemoryError:
         _fail("out of memory; lower --workers, train.micro_batch or pools.size", 1)
     except Exception as error:  # the border itself: never a traceback on the screen
         _fail(f"internal error: {type(error).__name__}: {error} (traceback in {_crash_file()}); please report it", 1)
+
+
+def _heed_signals() -> None:
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does: its children and scratch go with it."""
+    import signal
+
+    def interrupt(number: int, _frame: object) -> None:
+        _interrupted.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has SIGHUP
+            signal.signal(number, interrupt)
 
 
 def _remedy(error: OSError) -> str:

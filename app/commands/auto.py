@@ -24,7 +24,7 @@ from engine.study.view import view_study
 def run(folder: Path, budget: str | None, until: str, approve: str | None, workers: int | None) -> Ended:
     """Run the loop on a study, then write its recipe and report.
 
-    The first Ctrl-C lets the running trials finish, the second ends them; SIGTERM ends them at once.
+    The first Ctrl-C lets the running trials finish, the second ends them; SIGTERM and SIGHUP end them at once.
     """
     with Display() as display:
         opened = open_study(folder, workers, display.notice)
@@ -68,15 +68,16 @@ def _attach(scheduler: Scheduler, display: Display, adviser: ModelProposer | Non
         display.notice(f"trials of {s.stage}{cycle}", s.finished, s.finished + s.unfinished, detail)
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        if scheduler.stopping or number == signal.SIGTERM:
+        if scheduler.stopping or number != signal.SIGINT:
             scheduler.aborting = True
         else:
             display.line("finishing the running trials; Ctrl-C again ends them at once")
         scheduler.stopping = True
 
     scheduler.watch = watch
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has SIGHUP
+            signal.signal(number, stop)
 
 
 def ending(folder: Path, ended: Any) -> Row:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -36,6 +35,7 @@ from app.tui.screens.trials import Trials
 from app.tui.shell import Source
 from app.tui.widgets.dialogs import AskLine, Help, keys_of
 from engine.base.errors import DjsbError, StudyError
+from engine.base.lifetime import unmarked
 from engine.base.paths import DATABASE, ENTRY, STATE_FOLDER, STUDY_FILE
 from engine.journal.store import Store
 
@@ -302,7 +302,7 @@ class DjsbApp(App[None]):
             with log.open("ab") as out:
                 process = subprocess.Popen(
                     [sys.executable, str(ENTRY), "auto", str(self.folder)],
-                    stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=dict(os.environ),
+                    stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=unmarked(),
                 )  # fmt: skip
         except OSError as error:
             self.notify(f"{error.filename}: {error.strerror}; the engine was not started", severity="error")

@@ -23,6 +23,7 @@ from app.tui.reading import snapshot as reading
 from app.tui.reading.memory import Memory
 from app.tui.reading.snapshot import Snapshot
 from engine.base.errors import DjsbError, StoreError
+from engine.base.lifetime import end_with_owner
 from engine.base.paths import DATABASE, ENTRY, STATE_FOLDER
 from engine.base.secrets import secret_names, without_secrets
 from engine.journal.store import Store
@@ -146,6 +147,7 @@ def serve(folder: Path, descriptor: int, record: Path | None = None) -> None:
 
     record: file that the snapshots are written to, too.
     """
+    end_with_owner()
     pipe: Connection[Any, Any] = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is a key of the UI's
     Store.wait = PATIENCE

@@ -11,10 +11,16 @@ import threading
 import time
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 from engine.base.errors import DjsbError, StudyError
 from engine.base.paths import DATABASE, STATE_FOLDER, STUDY_FILE
 from engine.journal.store import Store
+
+if TYPE_CHECKING:
+    from textual.app import App
+
+INTERRUPTED = 130
 
 
 def run_tui(folder: Path, bell: bool, record: Path | None = None, replay: Path | None = None) -> None:
@@ -38,7 +44,7 @@ def run_tui(folder: Path, bell: bool, record: Path | None = None, replay: Path |
     if recording:
         from app.tui.replay import ReplayApp
 
-        ReplayApp(recording, bell).run()
+        _run(ReplayApp(recording, bell))
         return
     if folder.exists() and not folder.is_dir():
         raise StudyError(f"{folder} is a file; name the folder of a study, or one that is to hold it")
@@ -63,7 +69,21 @@ def run_tui(folder: Path, bell: bool, record: Path | None = None, replay: Path |
     from app.tui.app import DjsbApp
 
     gc.set_threshold(50_000, 50, 1000)  # looking through ten thousand trials for rubbish takes longer than a key may
-    DjsbApp(folder, bell, child, record).run()
+    _run(DjsbApp(folder, bell, child, record))
+
+
+def _run(app: App[None]) -> None:
+    """Run it to its end; SIGTERM and SIGHUP (the terminal is gone) leave it as `q` does, with exit code 130."""
+
+    def leave(*_: object) -> None:
+        threading.Thread(target=lambda: app.call_from_thread(app.exit, return_code=INTERRUPTED), daemon=True).start()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, leave)
+    app.run()
+    if app.return_code == INTERRUPTED:
+        sys.exit(INTERRUPTED)
 
 
 def in_browser() -> bool:
@@ -87,7 +107,7 @@ def _record_only(folder: Path, file: Path) -> None:
     from app.tui.feed import Feed
 
     ended: SimpleQueue[DjsbError | None] = SimpleQueue()  # a signal handler may put into it while it is read
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: ended.put(None))
     feed = Feed(folder, lambda _: None, lambda _, content: ended.put(content), record=file)
     say(f"recording to {file}; Ctrl-C ends it", err=True)

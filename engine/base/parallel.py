@@ -12,9 +12,9 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import forkserver, resource_tracker
-from pathlib import Path
 from typing import TypeVar
 
+from engine.base import lifetime
 from engine.base.errors import DataError
 from engine.base.paths import HOME
 
@@ -23,16 +23,15 @@ Result = TypeVar("Result")
 PRELOAD = ["engine.data.warm"]  # modules that the server imports for all workers
 
 
-def _end_with(engine: int) -> None:
-    """End this process when the engine is gone: its own parent is the server that it was forked from."""
+def _end_with(owner: str) -> None:
+    """End this process when its owner has ended: its own parent is the server that it was forked from."""
 
     def watch() -> None:
-        while Path(f"/proc/{engine}").exists():
+        while lifetime.lives(owner):
             time.sleep(1)
         os._exit(1)
 
-    if Path("/proc/self").exists():
-        threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def warm_up() -> None:
@@ -76,7 +75,7 @@ def run_chunks(
         return
     warm_up()
     context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _end_with, (os.getpid(),)) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, _end_with, (lifetime.mark(),)) as pool:
         # a few jobs ahead of the workers, so that results do not pile up
         queue = iter(jobs)
         running = {pool.submit(work, job) for job in islice(queue, 2 * workers)}
@@ -86,6 +85,10 @@ def run_chunks(
                 for future in finished:
                     yield future.result()
                     running |= {pool.submit(work, job) for job in islice(queue, 1)}
+        except KeyboardInterrupt:  # or another signal that ends the command: nobody waits for a chunk's end
+            for process in pool._processes.values():
+                process.kill()
+            raise
         except BrokenProcessPool as error:
             raise DataError(
                 "a data worker died, most often for want of memory; lower --workers and run the same command again"

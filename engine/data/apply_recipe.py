@@ -6,25 +6,24 @@ of the kept rows come back, and the output is written from the original.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import re
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base import program_guard
 from engine.base.errors import DataError, OpError
 from engine.base.parallel import run_chunks
+from engine.base.paths import ENTRY
+from engine.base.scratch import HERE, scratch
+from engine.base.secrets import without_secrets
 from engine.data import datajuicer
 from engine.data.catalogue import IMAGE_TOKEN, MAPPERS_FIXED, VIDEO_TOKEN, missing_needs
 from engine.data.dataset import Dataset, as_list, utf8
@@ -39,6 +38,7 @@ from engine.settings.data import DatasetSection
 
 CHUNK = 1_000
 SUFFIXES = (".jsonl", ".parquet")
+KEPT, FAILED = "kept.npy", "failed.txt"  # what Data-Juicer's process leaves
 
 # text for OPs that score it against media: they skip text that does not name them
 TOKENS = {
@@ -101,17 +101,15 @@ def apply_recipe(
     rows = Dataset(data, fields)
     total = len(rows)
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Data-Juicer takes braces in its paths for placeholders; then the system's folder must do
-    folder = None if re.search("[{}]", str(out.parent.resolve())) else out.parent
-    with TemporaryDirectory(prefix=".djsb-apply-", dir=folder) as scratch:
-        bad = _working_copy(recipe, rows, Path(scratch), skip, state)
+    with scratch(out.parent / HERE) as work_folder:
+        bad = _working_copy(recipe, rows, work_folder, skip, state)
         if len(bad) == total:
             (reason, n), *_ = Counter(why for _, why in bad).most_common(1)
             raise DataError(f"no row of {data} can be read for {where}: {n} × {reason}; check the recipe's fields")
         kept = np.setdiff1d(np.arange(total, dtype=np.int64), np.array([row for row, _ in bad], np.int64))
         if recipe.filters:
-            kept = _filter(recipe, Path(scratch), where)
-        work = _map(recipe, rows, kept, Path(scratch), root or Path(), state)
+            kept = _filter(recipe, work_folder, where)
+        work = _map(recipe, rows, kept, work_folder, root or Path(), state)
         media = out.with_name(f"{out.stem}-media")
         moved = work is not None and "image" in work.changes
         if moved and media.exists() and not overwrite:
@@ -156,8 +154,8 @@ def _check_out(out: Path, data: Path, overwrite: bool) -> None:
 @contextmanager
 def _replacing(out: Path, data: Path, overwrite: bool) -> Iterator[Path]:
     """A sibling to write to, which takes the place of `out` when the block succeeds."""
-    with TemporaryDirectory(prefix=".djsb-out-", dir=out.parent) as scratch:
-        target = Path(scratch) / out.name
+    with scratch(out.parent / HERE) as folder:
+        target = folder / out.name
         yield target
         _check_out(out, data, overwrite)
         target.replace(out)
@@ -235,46 +233,54 @@ def _paths(values: list[Any], root: Path, folder: Path, stem: Path) -> list[str]
 
 def _filter(recipe: Recipe, scratch: Path, where: str) -> NDArray[np.int64]:
     """Numbers of the rows that the recipe keeps, ascending."""
-    process = tuple(
+    steps = tuple(
         (op.name, {**params, **({"text_key": TOKENS[op.modality][0]} if op.modality in TOKENS else {})})
         for op, (_, params) in zip(recipe.ops, recipe.filters, strict=True)
     )
-    config = scratch / "recipe.yaml"
-    config.write_text(Recipe(process, "text", "images", "videos", recipe.np).yaml(), encoding="utf-8")
+    text = Recipe(steps, "text", "images", "videos", recipe.np).yaml()
+    (scratch / "recipe.yaml").write_text(text, encoding="utf-8")
     # a process of its own: Data-Juicer changes its process for good (stdout, logging, caching, signals)
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with (scratch / "log.txt").open("wb") as log:
+        command = [sys.executable, str(ENTRY), "filter"]
+        guarded = program_guard.start(command, stdout=log, stderr=log, cwd=scratch, env=without_secrets())
         try:
-            return pool.submit(_run_data_juicer, scratch.resolve(), config.resolve(), where).result()
-        except BrokenProcessPool as error:
-            raise DataError(
-                f"Data-Juicer died on {where}, most often for want of memory; free some, or lower np"
-            ) from error
+            guarded.wait()
+        finally:
+            program_guard.end(guarded)
+    if (scratch / KEPT).exists():
+        kept: NDArray[np.int64] = np.load(scratch / KEPT)
+        return kept
+    if (scratch / FAILED).exists():
+        reason = (scratch / FAILED).read_text(encoding="utf-8")
+        raise DataError(f"Data-Juicer could not apply {where}: {reason}; mend or leave out that row or OP")
+    raise DataError(f"Data-Juicer died on {where}, most often for want of memory; free some, or lower np")
 
 
-def _run_data_juicer(scratch: Path, config: Path, where: str) -> NDArray[np.int64]:
-    """Runs in the spawned process; all that Data-Juicer prints goes to a file in `scratch`."""
-    log = os.open(scratch / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)  # our caller's stdout may be piped
-    os.dup2(log, 2)
-    datajuicer.prepare()
-    datajuicer.local_only()
-    if "hf_owlvit" in config.read_text(encoding="utf-8"):
-        datajuicer.prepare_grounding()
-    from data_juicer.config import init_configs
-    from data_juicer.core.executor import DefaultExecutor
+def filter_here() -> None:
+    """What the process does that Data-Juicer has for itself, in the scratch folder.
 
+    Data-Juicer takes blanks, quotes and braces in its paths for syntax, so none of them stands in what it is given.
+    """
+    here = Path("/proc/self/cwd") if Path("/proc/self/cwd").exists() else Path.cwd()
     arguments = {
-        "config": config,
-        "dataset_path": scratch / "rows",
-        "export_path": scratch / "out" / "kept.jsonl",
-        "ds_cache_dir": scratch / "cache",
+        "config": here / "recipe.yaml",
+        "dataset_path": here / "rows",
+        "export_path": here / "out" / "kept.jsonl",
+        "ds_cache_dir": here / "cache",
     }
     try:
+        datajuicer.prepare()
+        datajuicer.local_only()
+        if "hf_owlvit" in Path("recipe.yaml").read_text(encoding="utf-8"):
+            datajuicer.prepare_grounding()
+        from data_juicer.config import init_configs
+        from data_juicer.core.executor import DefaultExecutor
+
         settings = init_configs([part for name, path in arguments.items() for part in (f"--{name}", str(path))])
         kept = DefaultExecutor(settings).run(skip_export=True)
-        return np.sort(np.asarray(kept["row"], np.int64))
+        draft = Path(f".{KEPT}")
+        np.save(draft, np.sort(np.asarray(kept["row"], np.int64)))
+        draft.replace(KEPT)
     except (Exception, SystemExit) as error:  # a process border: libraries may raise any exception
         reason = one_line(str(error))[:300] or type(error).__name__
-        raise DataError(
-            f"Data-Juicer could not apply {where}: {type(error).__name__}: {reason}; mend or leave out that row or OP"
-        ) from None
+        Path(FAILED).write_text(f"{type(error).__name__}: {reason}", encoding="utf-8")

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from engine.base.durable import is_whole, written_whole
 from engine.base.errors import OpError
 from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
+from engine.base.scratch import scratch
 from engine.data import datajuicer
 from engine.data.catalogue import IMAGE_TOKEN, MAPPERS_FIXED, check_mapper, mapper_fields, mapper_model
 from engine.data.dataset import Dataset, as_list, content_hash
@@ -233,9 +233,9 @@ def _map_chunk(job: _Job) -> tuple[int, int, float]:
     work, start, numbers, rank = job
     began = time.perf_counter()
     results = work.whole(start)
-    with TemporaryDirectory(prefix="djsb-mapper-") as scratch:
+    with scratch() as folder:
         for number, row in zip(numbers, work.data.take(np.asarray(numbers, np.int64)), strict=True):
-            results[number] = {"row": number, **_map(work, number, row, Path(scratch), rank)}
+            results[number] = {"row": number, **_map(work, number, row, folder, rank)}
     media = [work.folder / "media" / name for result in results.values() for name in result["images"] or ()]
     with written_whole(work.file(start), media) as scratch_file:
         lines = "".join(json.dumps(results[n]) + "\n" for n in sorted(results))

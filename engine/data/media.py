@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from engine.base.scratch import scratch
 from engine.data.images import check_image
 from engine.data.tars import MISSING
 from engine.data.videos import check_video
@@ -51,13 +51,13 @@ def files_of(sources: list[list[bytes | Path]]) -> Iterator[list[list[str]]]:
     if not any(isinstance(s, bytes) for row in sources for s in row):
         yield [[str(s) for s in row] for row in sources]
         return
-    with TemporaryDirectory(prefix="djsb-media-") as scratch:
+    with scratch() as folder:
         paths = []
         for i, row in enumerate(sources):
             here = []
             for k, source in enumerate(row):
                 if isinstance(source, bytes):
-                    file = Path(scratch) / f"{i}-{k}"
+                    file = folder / f"{i}-{k}"
                     file.write_bytes(source)
                     source = file
                 here.append(str(source))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.base.amounts import parse_budget
+from engine.base.scratch import tidy
 from engine.journal import results, trials
 from engine.loop import cycles, model_scores, outcome
 from engine.loop.prompts import run_prompts
@@ -62,6 +63,7 @@ def run_loop(
     whole = until == STAGES[-1]
     with held(opened), scheduler(opened, limit, workers) as timed:
         _ = opened.pool_size, opened.main_metrics  # what is wrong with data or evaluation is told first
+        tidy(opened.state)
         timed.book.recover()
         opened.record()
         timed.calibrate()

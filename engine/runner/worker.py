@@ -19,6 +19,7 @@ import numpy as np
 
 from engine.base.arrays import save_array
 from engine.base.errors import DjsbError
+from engine.base.lifetime import end_with_owner
 from engine.tasks.contract import ScoresRows
 
 BEAT = 1.0  # seconds between two heartbeats
@@ -38,6 +39,7 @@ class _Channel:
 
 def main() -> None:
     """Serve jobs until standard input closes."""
+    end_with_owner()
     channel = _Channel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)  # prints of libraries go to the log
     jobs: list[dict[str, Any]] = []

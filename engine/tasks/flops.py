@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engine.base.scratch import scratch
 from engine.settings.study import Study
 
 if TYPE_CHECKING:
@@ -15,15 +16,13 @@ if TYPE_CHECKING:
 
 def count_flops(task: Task, study: Study, prepared: Path) -> float:
     """FLOPs of a trained sample, forward and backward, by torch's counter: two steps less one, without evaluation."""
-    from tempfile import TemporaryDirectory
-
     from torch.utils.flop_counter import FlopCounterMode
 
     from engine.tasks.contract import SILENT, Job
 
     batch, counted = study.train.batch_size, []
-    with TemporaryDirectory() as scratch:
-        rows = Path(scratch) / "rows.npy"
+    with scratch() as folder:
+        rows = folder / "rows.npy"
         np.save(rows, np.arange(batch, dtype=np.int64))
         for steps in (1, 2):
             job = Job("flops", str(rows), steps * batch, 0, None, "", horizon=2 * batch)

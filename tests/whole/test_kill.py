@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -10,13 +11,17 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import DJSB, Tiny, make_tiny, run_djsb
+from engine.base.lifetime import state
+from engine.base.program_guard import MARK
+from engine.base.scratch import HERE
+from tests.conftest import DJSB, Tiny, make_tiny, run_djsb, write_jsonl
 
 KILLS = int(os.environ.get("DJSB_TEST_KILLS", 2))  # make test-long: 20
 SETTINGS: dict[str, Any] = {
@@ -130,6 +135,57 @@ def worker_pids(parent: int) -> list[int]:
         return [p.pid for p in found if p.cmdline()[-1:] == ["worker"]]
     except psutil.NoSuchProcess:
         return []
+
+
+def marked(owner: int) -> list[int]:
+    """Living processes that bear the mark of a command."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"{MARK}={owner}:".encode() in file.read_bytes() and state(int(file.parent.name)) not in ("", "Z"):
+                found.append(int(file.parent.name))
+    return found
+
+
+def until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_apply_that_is_killed_leaves_no_process_and_its_scratch_goes(tmp_path: Path, number: int) -> None:
+    """In a folder whose name holds what Data-Juicer takes for syntax."""
+    folder = tmp_path / "-a b'c\"d{e}:ü[1]*"
+    rows = [{"text": f"row {n}"} for n in range(30)]
+    data = write_jsonl(folder / "in put.jsonl", rows)
+    recipe, out = folder / "re cipe.yaml", folder / "new rows.jsonl"
+    recipe.write_text("process: [{text_length_filter: {min_len: 6}}]")
+    command = ["apply", recipe.name, "--data", data.name, "--out", out.name]
+    started = subprocess.Popen([str(DJSB), *command], cwd=folder, stderr=subprocess.PIPE, text=True)
+    until(lambda: any(b"filter" in cmdline(pid) for pid in marked(started.pid)), 120, "Data-Juicer never started")
+    started.send_signal(number)
+    _, told = started.communicate(timeout=60)
+    until(lambda: not marked(started.pid), 10, "a process outlived it")
+    assert not out.exists()
+    if number == signal.SIGTERM:
+        assert (started.returncode, told) == (130, "djsb: interrupted; the same command goes on\n")
+        assert sorted(folder.iterdir()) == sorted([data, recipe])
+    else:
+        assert (folder / HERE).exists()
+        done = run_djsb(*command, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert [json.loads(line) for line in out.read_text().splitlines()] == rows[10:]
+        assert sorted(folder.iterdir()) == sorted([data, recipe, out])
+
+
+def cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 @pytest.mark.parametrize("wait", [1.0, 2.0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import tempfile
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from app.tui.widgets.dialogs import AskLine
 from app.tui.widgets.marks import VERDICTS, percent, style_of
 from engine.base.errors import DjsbError
 from engine.base.paths import ENTRY
+from engine.base.scratch import scratch
 from engine.base.secrets import without_secrets
 from engine.journal.store import Row
 
@@ -208,8 +208,8 @@ and to the YAML, where there is no room for all.
     @work
     async def _apply(self, text: str, data: str, out: str) -> None:
         """Run `djsb apply`; leaving the UI ends it."""
-        with tempfile.TemporaryDirectory(prefix="djsb-apply-") as scratch:
-            recipe = Path(scratch) / "recipe.yaml"
+        with scratch() as folder:
+            recipe = folder / "recipe.yaml"
             recipe.write_text(text, encoding="utf-8")
             process = await asyncio.create_subprocess_exec(
                 sys.executable, str(ENTRY), "apply", str(recipe), "--data", _path(data), "--out", _path(out),

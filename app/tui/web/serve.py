@@ -90,7 +90,7 @@ async def _serve(command: list[str], title: str, at: socket.socket) -> None:
     await runner.setup()
     await web.SockSite(runner, at).start()
     end = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, end.set)
     say(guard.url)
     say("Ctrl-C ends it; engines go on", err=True)

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.base import program_guard as guard
 from engine.base.amounts import format_seconds, parse_budget
 from engine.base.durable import move_whole, write_text
 from engine.base.errors import StudyError, TrialError
@@ -34,7 +35,6 @@ from engine.settings.study import Study
 from engine.tasks.command.numbers import Numbers
 from engine.tasks.command.pool_file import write_pool
 from engine.tasks.contract import BARE, Job, Progress, Report, Rows, Task, Traits
-from engine.tasks.shared import program_guard as guard
 
 POLL = 0.1  # seconds between two looks at a running command
 TAIL = 4000  # bytes of its standard error that are kept for an error message

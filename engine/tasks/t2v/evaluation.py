@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from engine.base.errors import StudyError
 from engine.base.paths import resolve
+from engine.base.scratch import scratch
 from engine.records.metric import Metric
 from engine.settings.study import Study
 from engine.tasks.shared.videos import write_clip
@@ -103,8 +103,8 @@ def _vbench(
     if video.vbench_prompts:
         captions = read_prompts(resolve(prepared.parents[2], video.vbench_prompts))
     captions = list({board.clip_name(c, 0): c for c in captions}.values())  # a file name tells VBench the caption
-    with TemporaryDirectory(prefix="djsb-vbench-") as scratch:
-        videos, out, prompts = Path(scratch, "videos"), Path(scratch, "out"), Path(scratch, "prompts.json")
+    with scratch() as folder:
+        videos, out, prompts = folder / "videos", folder / "out", folder / "prompts.json"
         videos.mkdir()
         named: dict[str, str] = {}
         for number in range(video.vbench_each):

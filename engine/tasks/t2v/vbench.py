@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.base import program_guard as guard
 from engine.base.errors import TrialError
-from engine.tasks.shared import program_guard as guard
 
 # as in VBench's own scripts/constant.py: dimension → (smallest, largest score, weight)
 QUALITY = {

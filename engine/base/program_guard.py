@@ -1,8 +1,9 @@
 """Runs a command and sees to its end: `python program_guard.py PROGRAM ARGUMENTS…`, standard library only.
 
 All that the command starts is ended, wherever it went (other process groups and sessions too): when the command itself
-ends, and when standard input closes, which is when the worker asks for it or has died. First SIGTERM, so that a cluster
-launcher can take its job back, then SIGKILL. Linux only, as it adopts what it did not start (PR_SET_CHILD_SUBREAPER).
+ends, and when standard input closes, which is when whoever started it asks for it or has died. First SIGTERM, so that a
+cluster launcher can take its job back, then SIGKILL. Linux only, as it adopts what it did not start
+(PR_SET_CHILD_SUBREAPER).
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+MARK = "DJSB_OWNER"  # of the environment: the command that a process belongs to, see lifetime.py
 NOT_STARTED = 127  # exit code, as a shell's
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36  # of prctl
@@ -59,8 +61,11 @@ def end_all() -> None:
 
 
 def start(command: list[str], **more: Any) -> "subprocess.Popen[bytes]":
-    """Start a command under its guard, from the worker. more: as of Popen."""
-    return subprocess.Popen([sys.executable, "-I", "-S", __file__, *command], stdin=subprocess.PIPE, **more)
+    """Start a command under its guard. more: as of Popen."""
+    if MARK in os.environ and more.get("env") is not None:
+        more["env"] = {**more["env"], MARK: os.environ[MARK]}
+    guarded = [sys.executable, "-I", "-S", __file__, *command]
+    return subprocess.Popen(guarded, stdin=subprocess.PIPE, start_new_session=True, **more)
 
 
 def end(guard: "subprocess.Popen[bytes]") -> None:
@@ -76,6 +81,8 @@ def end(guard: "subprocess.Popen[bytes]") -> None:
 
 def main() -> None:
     """Run the command; exit with its code, or 128 and the number of the signal that ended it."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: threading.Thread(target=end_all, daemon=True).start())
     prctl = ctypes.CDLL(None).prctl
     prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
