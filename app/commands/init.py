@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from engine.base.errors import DataError, StudyError
 from engine.base.paths import HOME, STUDY_FILE
+from engine.base.yaml_text import parse_yaml, read_utf8
 from engine.data.catalogue import missing_needs, ops_for
 from engine.data.json_rows import BROKEN
 from engine.data.readers import open_reader
@@ -34,7 +34,7 @@ def template(name: str) -> dict[str, Any]:
     files = [file for folder in ("recipes", "engine/tasks/*") for file in HOME.glob(f"{folder}/{name}.yaml")]
     if not files:
         raise StudyError(f"the template {name} is missing from the installation; install djsb again")
-    content = yaml.safe_load(files[0].read_text(encoding="utf-8"))
+    content = parse_yaml(read_utf8(files[0]), str(files[0]))
     assert isinstance(content, dict)
     return content
 

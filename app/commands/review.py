@@ -14,6 +14,7 @@ from app.text.printable import say
 from app.text.suggestion_file import read_suggestion
 from engine.base.errors import StudyError
 from engine.base.ids import by_beginning
+from engine.base.yaml_text import parse_yaml
 from engine.journal.store import Row
 from engine.proposals.queue import proposal_rows
 from engine.review.desk import replace_by
@@ -76,10 +77,7 @@ def _from_editor(content: Row) -> Any:
     text = click.edit(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), extension=".yaml")
     if text is None:
         raise StudyError("the editor was left without saving; nothing was decided")
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is none of
-        raise StudyError(f"the edited version is not YAML: {' '.join(str(error).split())[:200]}") from None
+    return parse_yaml(text, "the edited version")
 
 
 def show_review(found: Row) -> None:

@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from engine.base.errors import StudyError
+from engine.base.yaml_text import parse_yaml, read_utf8
 from engine.records.experiment import outdated
 
 
@@ -17,10 +16,10 @@ def read_suggestion(source: Path | None) -> Any:
     if source is None and sys.stdin.isatty():
         raise StudyError("give the proposal with --from FILE, or on standard input")
     try:
-        text = sys.stdin.read() if source is None or str(source) == "-" else source.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StudyError(f"the proposal is not YAML ({' '.join(str(error).split())[:200]}); mend it there") from None
+        text = sys.stdin.read() if source is None or str(source) == "-" else read_utf8(source)
+    except UnicodeDecodeError:
+        raise StudyError("the proposal is not UTF-8; save it as UTF-8") from None
+    content = parse_yaml(text, "the proposal")
     for old, new in outdated(content).items():
         print(f"note: `{old}` is called `{new}` now; it was read as that", file=sys.stderr)
     return content

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from engine.base.errors import OpError, StudyError
+from engine.base.yaml_text import parse_yaml
 from engine.data.catalogue import (
     IMAGE_TOKEN,
     MAPPERS,
@@ -43,7 +44,6 @@ KEYS = ("process", "text_keys", "image_key", "video_key", "np", "project_name")
 SWITCHES = ("use_cache", "skip_op_error", "open_tracer")
 PATHS = ("dataset_path", "export_path")
 MAX_PROCESSES = 64
-MAX_CHARACTERS = 1_000_000
 
 # datasets 5 keeps Data-Juicer's statistics as JSON of ten decimals: a tie could fall on either side
 SLACK = 7e-11
@@ -278,15 +278,7 @@ def read_recipe(text: str, where: str, root: Path) -> Recipe:
 
 
 def _parse(text: str, where: str) -> dict[Any, Any]:
-    if len(text) > MAX_CHARACTERS:
-        raise StudyError(f"{where} is too long for a recipe ({len(text)} characters); is it the right file?")
-    try:
-        raw = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        at = getattr(error, "problem_mark", None)
-        line = f", line {at.line + 1}" if at else ""
-        reason = one_line(str(getattr(error, "problem", None) or error))[:200]
-        raise StudyError(f"{where}{line} is not plain YAML: {reason}; mend it there") from None
+    raw = parse_yaml(text, where)
     if not isinstance(raw, dict):
         raise StudyError(f"{where} is not a mapping of fields; a recipe has a list named process")
     return raw

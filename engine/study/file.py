@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from engine.base.errors import StudyError
 from engine.base.paths import STUDY_FILE
+from engine.base.yaml_text import parse_yaml, read_utf8
 from engine.settings.study import Study
 from engine.tasks.registry import fitting_study
 
@@ -19,22 +18,17 @@ def read_study(folder: Path) -> Study:
     """
     file = folder / STUDY_FILE
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_utf8(file)
     except FileNotFoundError:
         raise StudyError(f"no {STUDY_FILE} in {folder}; make one with: djsb init {folder} --data F.jsonl") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise StudyError(f"{file} cannot be read ({error}); check the path and its permissions") from error
     return parse_study(text, str(file))
 
 
 def parse_study(text: str, where: str = STUDY_FILE) -> Study:
     """Validate the text of a study file; `where` names it in errors."""
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        at = getattr(error, "problem_mark", None)
-        line = f", line {at.line + 1}" if at else ""
-        raise StudyError(f"{where}{line} is not YAML: {getattr(error, 'problem', error)}; mend it there") from error
+    raw = parse_yaml(text, where)
     if not isinstance(raw, dict):
         raise StudyError(f"{where} is not a mapping of fields; make a new one with: djsb init")
     try:

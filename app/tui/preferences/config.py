@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from platformdirs import user_config_path
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from engine.base.yaml_text import NotYaml, parse_yaml, read_utf8
 
 THEME = "djsb-dark"
 LOOKS = 50  # studies of which the last look is kept
@@ -49,15 +50,14 @@ def read_config() -> tuple[Config, str | None]:
     """The settings, and in one line what is wrong with the file; then the settings are the defaults."""
     file = config_file()
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = parse_yaml(read_utf8(file), str(file))
         return Config.model_validate({} if content is None else content), None
     except FileNotFoundError:
         return Config(), None
     except OSError as error:
         return Config(), f"{file}: {error.strerror}; the defaults are used"
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        said = " ".join(str(error).split())[:100]
-        return Config(), f"{file} is not YAML ({said}); the defaults are used"
+    except NotYaml as error:
+        return Config(), f"{error}; the defaults are used"
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
@@ -68,15 +68,16 @@ def remember_theme(name: str) -> str | None:
     """Write the theme into the file and leave its other lines as they are; what went wrong, or None."""
     file = config_file()
     try:
-        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        text = read_utf8(file) if file.exists() else ""
         line = f"theme: {name}"
         text, found = re.subn(r"(?m)^theme:.*$", line, text, count=1)
         if not found:
             text = f"{text.rstrip()}\n{line}\n".lstrip()
-        if Config.model_validate(yaml.safe_load(text)).theme != name:  # never make a file that cannot be read again
+        # never make a file that cannot be read again
+        if Config.model_validate(parse_yaml(text, str(file))).theme != name:
             return f"{file} is left as it is: the theme cannot be written into it"
         _replace(file, text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, NotYaml) as error:
         return f"{file}: the theme is not kept: {' '.join(str(error).split())[:100]}"
     return None
 

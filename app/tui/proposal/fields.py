@@ -14,6 +14,7 @@ from textual.widgets import Button, Input, Label, Select, TextArea
 
 from app.text.printable import printable
 from app.tui.widgets.marks import percent
+from engine.base.yaml_text import NotYaml, parse_yaml
 
 if TYPE_CHECKING:
     from engine.journal.store import Row
@@ -205,8 +206,8 @@ def _read(text: str, holds: str) -> Any:
         return re.split(r"[\s,]+", text)
     if holds == "yaml":
         try:
-            return yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError):
+            return parse_yaml(text, "the field")
+        except NotYaml:
             return text
     return text
 

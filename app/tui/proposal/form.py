@@ -17,6 +17,7 @@ from app.text.printable import printable
 from app.tui.proposal.fields import Field, SliceField, empty, fields, gathered, problems
 from engine.base.amounts import format_seconds
 from engine.base.errors import DjsbError
+from engine.base.yaml_text import NotYaml, parse_yaml
 
 if TYPE_CHECKING:
     from app.tui.reading.snapshot import Snapshot
@@ -134,7 +135,7 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
     def suggestion(self) -> Any:
         """What stands on the tab that is shown."""
         if self._as_yaml:
-            return yaml.safe_load(self.query_one("#text", TextArea).text)
+            return parse_yaml(self.query_one("#text", TextArea).text, "the text")
         return gathered(self.parts, self.choices["forms"][self._kind], self.content) if self.choices else self.content
 
     @on(Select.Changed, "#kind")
@@ -177,8 +178,8 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
             return
         try:
             content = self.suggestion()
-        except (yaml.YAMLError, ValueError) as error:
-            self._show({"": "not YAML: " + " ".join(str(error).split())[:160]})
+        except NotYaml as error:
+            self._show({"": str(error)[:200]})
             return
         found = problems(content)
         self._tried, self.refused = -1, ""
@@ -248,7 +249,7 @@ class ProposalForm(ModalScreen[dict[str, Any] | None]):
             return
         try:
             content = self.suggestion()
-        except (yaml.YAMLError, ValueError):
+        except NotYaml:
             content = {}
         if not fits(content):
             self.query_one("#tabs", TabbedContent).active = "as-yaml"

@@ -23,6 +23,7 @@ from app.tui.widgets.marks import STATUSES, percent
 from app.tui.widgets.table import KeyedTable
 from engine.base.amounts import format_seconds
 from engine.base.errors import DjsbError
+from engine.base.yaml_text import NotYaml, parse_yaml
 
 if TYPE_CHECKING:
     from engine.journal.store import Row
@@ -189,7 +190,7 @@ bounds, repetition or size. s starts the engine, which runs what was approved.
             written = await self.app.push_screen_wait(
                 EditText(title, text, lambda t: problem_with_edit(t, p["content"]))
             )
-            edited = None if written is None else yaml.safe_load(written)
+            edited = None if written is None else parse_yaml(written, "the text")
         if edited is not None:
             self.ui.edit(p["id"], edited)
 
@@ -220,15 +221,15 @@ def problem_with_edit(text: str, before: Row) -> str | None:
     from engine.records.proposal import Proposal
 
     try:
-        edited = yaml.safe_load(text)
+        edited = parse_yaml(text, "the text")
         if not isinstance(edited, dict) or set(edited) != set(CHANGES):
             return f"it must have {', '.join(CHANGES)}, and nothing else"
         if edited == {k: before[k] for k in CHANGES}:
             return "nothing is changed yet"
         kept = {k: v for k, v in before.items() if k in Proposal.model_fields}
         Proposal.model_validate_json(json.dumps({**kept, **edited, "origin": "person"}))
-    except yaml.YAMLError as error:
-        return "not YAML: " + " ".join(str(error).split())[:160]
+    except NotYaml as error:
+        return str(error)[:200]
     except ValidationError as error:
         return explain(error)[:300]
     except (TypeError, ValueError, KeyError, DjsbError) as error:

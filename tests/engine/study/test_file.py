@@ -122,7 +122,7 @@ def test_a_study_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="make one with: djsb init"):
         read_study(tmp_path)
     (tmp_path / "study.yaml").write_bytes(b"name: \xff\xfe")
-    with pytest.raises(StudyError, match="cannot be read"):
+    with pytest.raises(StudyError, match=r"study\.yaml is not UTF-8"):
         read_study(tmp_path)
     (tmp_path / "study.yaml").unlink()
     (tmp_path / "study.yaml").mkdir()
