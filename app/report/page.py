@@ -18,6 +18,7 @@ from app.report.figures import PALETTE, SYMBOLS, Picture, clean, interval, perce
 from app.text.lineage import flops_text, line_text, moves_text
 from app.text.mappers_and_prompts import compared
 from engine.base.amounts import format_seconds
+from engine.base.confine import inside
 from engine.base.durable import replaced
 from engine.base.errors import DjsbError
 from engine.evidence.lineage import lineage
@@ -47,14 +48,14 @@ def write_report(folder: Path, out: Path | None) -> Path:
     Raises: StudyError, StoreError when there is nothing to report on.
     """
     folder = folder.resolve()
-    out = out if out is not None else folder / "report"
+    out = out if out is not None else inside(folder, "report")
     opened = view_study(folder)
     with opened.store:
         content = gather(opened)
     pictures = {p.name: p for p in draw(content)}
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for name in FIGURES:
-        file = out / "figures" / f"{name}.png"
+        file = inside(out, f"figures/{name}.png")
         if name in pictures:
             file.write_bytes(pictures[name].png)
         else:

@@ -34,6 +34,7 @@ from app.tui.screens.recipes import Recipes
 from app.tui.screens.trials import Trials
 from app.tui.shell import Source
 from app.tui.widgets.dialogs import AskLine, Help, keys_of
+from engine.base.confine import inside
 from engine.base.errors import DjsbError, StudyError
 from engine.base.lifetime import unmarked
 from engine.base.paths import DATABASE, ENTRY, STATE_FOLDER, STUDY_FILE
@@ -296,16 +297,17 @@ class DjsbApp(App[None]):
         if self.snapshot and self.snapshot.engine:
             self.notify("the engine runs already", severity="warning")
             return
-        log = self.folder / STATE_FOLDER / "logs" / "engine.log"
         try:
+            log = inside(self.folder, f"{STATE_FOLDER}/logs/engine.log")
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as out:
                 process = subprocess.Popen(
                     [sys.executable, str(ENTRY), "auto", str(self.folder)],
                     stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=unmarked(),
                 )  # fmt: skip
-        except OSError as error:
-            self.notify(f"{error.filename}: {error.strerror}; the engine was not started", severity="error")
+        except (OSError, DjsbError) as error:
+            what = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            self.notify(f"{what}; the engine was not started", severity="error")
             return
         self.notify(f"the engine starts (process {process.pid}); its log: {log}")
         self._watch_engine(process, log)

@@ -280,7 +280,8 @@ class _Reader:
         if version == self._version:
             return False
         self._version = version
-        if self._last_recorded() != self._recorded:  # an engine has begun, perhaps with other settings
+        # an engine has begun, perhaps with other settings; or what was read is still, and has changed since
+        if self.view.store.still or self._last_recorded() != self._recorded:
             self._close()
             self._open()
             self._version = version

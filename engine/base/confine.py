@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path, PurePath
 
@@ -21,7 +22,7 @@ def inside(root: Path, name: str | PurePath) -> Path:
 def remove(root: Path, name: str | PurePath) -> None:
     """Delete the file or tree `root / name`; of a link only the link goes. What is not there needs no deletion.
 
-    Raises: StoreError as `inside` does, and where the system refuses to delete.
+    Raises: StoreError as `inside` does; OSError where the system refuses to delete.
     """
     path = _below(root, name)
     if path.parent != root:
@@ -33,8 +34,27 @@ def remove(root: Path, name: str | PurePath) -> None:
             path.unlink(missing_ok=True)
     except FileNotFoundError:
         return  # another process deleted it meanwhile
-    except OSError as error:
-        raise StoreError(f"{path} cannot be deleted ({error.strerror}); check its permissions") from error
+
+
+OTHERS = ("media", "checkpoints", "command")  # what lies deeper in these, a data set or a trainer has put there
+
+
+def refuse_links(folder: Path, state: str) -> None:
+    """Refuse a folder `state` of a study that leads out of it, or in which a link leads out: it is written to.
+
+    Raises: StoreError that names the link.
+    """
+    root = inside(folder, state)
+    _refuse_links(root, root)
+
+
+def _refuse_links(root: Path, folder: Path) -> None:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                inside(root, Path(entry.path).relative_to(root))
+            elif entry.is_dir() and folder.name not in OTHERS:
+                _refuse_links(root, Path(entry.path))
 
 
 def _below(root: Path, name: str | PurePath) -> Path:

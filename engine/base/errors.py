@@ -27,6 +27,15 @@ class StoreError(DjsbError):
     """The study's database is not usable."""
 
 
+def damaged(what: str, why: object) -> StoreError:
+    """What is said of a part of the database that cannot be what djsb wrote."""
+    told = " ".join(str(why).split())[:160]
+    return StoreError(
+        f"{what} in the study's database is damaged or was tampered with ({told}); restore a copy of .djsb/study.db, "
+        "or move it away to start anew"
+    )
+
+
 class BudgetError(DjsbError):
     """A budget is not one, or is spent."""
 

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from engine.base.errors import StudyError
+from engine.base.errors import StudyError, damaged
+
+ID = re.compile(r"[0-9a-f]{6,32}")  # as content_id makes them, and beginnings that are long enough
 
 
 def content_id(value: Any, length: int = 16) -> str:
     """Content hash of a JSON value: stable across runs, machines and key order."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=length // 2).hexdigest()
+
+
+def checked_id(value: Any, where: str) -> str:
+    """A stored id, which may become part of a path. Raises: StoreError where it has not the form of one."""
+    if not (isinstance(value, str) and ID.fullmatch(value)):
+        raise damaged(where, f"{str(value)[:80]!r} is no id")
+    return value
 
 
 def by_beginning(ids: Iterable[str], start: str, missing: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base.confine import inside
 from engine.base.durable import is_whole, written_whole
 from engine.base.errors import OpError
 from engine.base.ids import content_id
@@ -131,7 +132,7 @@ class MapperRun:
                 if self.data.fields.text is not None and result["text"] is not None:
                     row[self.data.fields.text] = result["text"]
                 if result["images"] is not None and self.data.fields.images is not None:
-                    files = [media / name for name in result["images"]]
+                    files = [inside(media, name) for name in result["images"]]
                     row[self.data.fields.images] = _like(row[self.data.fields.images], files, relative)
                 out.append(row)
             return out
@@ -183,7 +184,7 @@ class MapperRun:
         if self.data.fields.images:
             before = [str(s.absolute()) if isinstance(s, Path) else None for s in self.sources(row)]
         after: list[str | None] = (
-            before if result["images"] is None else [str(self.folder / "media" / n) for n in result["images"]]
+            before if result["images"] is None else [str(inside(self.folder, f"media/{n}")) for n in result["images"]]
         )
         return MapperExample(number, MappedRow(text, before), MappedRow(new, after))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.base.confine import inside
 from engine.base.errors import OpError, StudyError
 from engine.base.ids import by_beginning
 from engine.evidence.recipe import answer
@@ -58,7 +59,7 @@ def write_recipe(folder: Path) -> Path | None:
     """Write the confirmed recipe to `folder/recipe.yaml`; None (and no file) when there is none."""
     from engine.data.recipes import one_line
 
-    file = folder / "recipe.yaml"
+    file = inside(folder, "recipe.yaml")
     ours = not file.exists() or file.read_text(encoding="utf-8", errors="replace").startswith(OURS)
     if not ours:
         raise StudyError(f"{file} was not written by djsb; move it away, or export elsewhere with djsb export recipe")

@@ -81,13 +81,14 @@ class Measured:
 def every(store: Store, setup: str) -> list[Measured]:
     """All values of a setup's finished trials."""
     rows = store.query(
-        "SELECT CASE p.kind WHEN 'control' THEN 'control' ELSE p.id END AS pool, p.label, t.seed, t.stage, t.samples, "
-        "t.horizon, m.name AS metric, m.value, t.seconds, t.device, t.id AS trial FROM trials t "
-        "JOIN pools p ON p.id = t.pool JOIN metrics m ON m.trial = t.id WHERE t.setup = ? AND t.state = 'COMPLETE' "
+        "SELECT p.id AS pool, p.kind, p.label, t.seed, t.stage, t.samples, t.horizon, m.name AS metric, m.value, "
+        "t.seconds, t.device, t.id AS trial FROM trials t JOIN pools p ON p.id = t.pool "
+        "JOIN metrics m ON m.trial = t.id WHERE t.setup = ? AND t.state = 'COMPLETE' "
         "ORDER BY t.stage, p.id, t.seed, m.name",
         (setup,),
     )
-    return [Measured(**row) for row in rows]
+    named = [{**row, "pool": "control"} if row.pop("kind") == "control" else row for row in rows]
+    return [Measured(**row) for row in named]
 
 
 @dataclass(frozen=True)

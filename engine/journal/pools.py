@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from engine.base.errors import PoolError, damaged
 from engine.journal.store import Row, Store, now
 from engine.records.pool import Pool, pool_from_json
 from engine.records.trial import FRESH
@@ -76,7 +77,10 @@ class PoolCut:
 @lru_cache(8192)
 def stored_pool(content: str) -> Pool:
     """A stored pool; who ranks again and again reads each once."""
-    return pool_from_json(json.loads(content))
+    try:
+        return pool_from_json(json.loads(content))
+    except (ValueError, KeyError, TypeError, AttributeError, PoolError) as error:
+        raise damaged("a pool", f"{type(error).__name__}: {error}") from error
 
 
 def _stored(row: Row) -> StoredPool:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
+from engine.base.errors import damaged
 from engine.journal.store import Row, Store, now
 from engine.records.proposal import Proposal, Status, StoredProposal
 
@@ -16,7 +17,12 @@ OPEN = ("queued", "held")
 @lru_cache(1024)
 def _content(text: str) -> Mapping[str, Any]:
     """Stored content; who looks again and again reads each once."""
-    content: Mapping[str, Any] = json.loads(text)
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise damaged("a proposal", error) from error
+    if not isinstance(content, dict):
+        raise damaged("a proposal", "it is no object of JSON")
     return content
 
 

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from engine.base.ids import plain
+from engine.base.errors import damaged
+from engine.base.ids import checked_id, plain
 from engine.journal.caches import Duplicate
 from engine.journal.store import Store, now
 from engine.records.cycle import CycleEnd
@@ -39,8 +40,11 @@ class Result(Generic[T]):
         return self.read(row["content"]) if row else None
 
     def read(self, content: str) -> T | None:
-        """The value of a stored text."""
-        return None if content == "null" else self._adapter.validate_json(content)
+        """The value of a stored text. Raises: StoreError where it has another form."""
+        try:
+            return None if content == "null" else self._adapter.validate_json(content)
+        except ValidationError as error:
+            raise damaged(f"the result {self.name}", error) from error
 
     def put(self, store: Store, setup: str, value: T | None) -> None:
         """Store a value; None: that nothing came of it."""
@@ -130,6 +134,9 @@ class ModelScores:
     trial: str
     file: str | None = None
     statistic: str | None = None
+
+    def __post_init__(self) -> None:
+        checked_id(self.trial, "the result model_scores")
 
 
 @dataclass(frozen=True)

@@ -6,29 +6,49 @@ at any moment leaves either all of it or nothing.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from engine.base.errors import StoreError
+from engine.base.errors import StoreError, damaged
+from engine.base.ids import ID
 from engine.base.secrets import redact
+from engine.journal import connect
 from engine.journal.keeping import Keeping
-from engine.journal.patience import TURN, Patience, holders, is_locked
+from engine.journal.patience import Patience, holders, is_locked
 from engine.journal.schema import STEPS, schema, sqlite_utils
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
 Row = dict[str, Any]
+TYPES: dict[str, tuple[type, ...]] = {"TEXT": (str,), "INTEGER": (int,), "REAL": (int, float)}
+# what a text in a column of this name may be, in whatever table: ids become parts of paths
+FORMS = {
+    **dict.fromkeys(("trial", "pool", "proposal", "setup", "root", "parent", "init"), ID),
+    "id": re.compile(rf"{ID.pattern}(:\d+)?|[a-z_]+(:[0-9a-z_]+)+"),  # a charge has its trial's, or names its kind
+    "path": re.compile(rf"\.djsb/checkpoints/{ID.pattern}"),
+    "file": re.compile(rf"[a-z]+-{ID.pattern}\.npy"),
+}
 Result = TypeVar("Result")
 
 
 def now() -> str:
     """The time, UTC, ISO 8601 to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _has_form(value: Any, types: tuple[type, ...], form: re.Pattern[str] | None) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, types) and (
+        form is None or not isinstance(value, str) or form.fullmatch(value) is not None
+    )
 
 
 @contextmanager
@@ -63,7 +83,8 @@ class Store:
     """The database of one study, one connection. Not shared between threads.
 
     readonly: open without creating or migrating (`djsb status` while the engine writes). patience: how long a database
-    that another process has locked is waited for.
+    that another process has locked is waited for. still: the study may not be written, and what is read stays as it was
+    when the database was opened.
     """
 
     # of all stores of this process: seconds that they wait for a lock, and where they say so
@@ -71,18 +92,17 @@ class Store:
     tell: Callable[[str], None] = staticmethod(lambda _: None)
 
     def __init__(self, file: Path, readonly: bool = False, patience: Patience | None = None) -> None:
-        self.file, self.patience = file, patience or Patience(file, self.wait, tell=self.tell)
+        self.file, self.patience, self.still = file, patience or Patience(file, self.wait, tell=self.tell), False
         self.keeping: Keeping | None = None
         with _readable_errors(file):
             if readonly:
-                if not file.exists():
-                    raise StoreError(f"{file} does not exist yet; run djsb auto or djsb pools first")
-                # a reader must be able to recover the log of an engine that was killed, so it may write
+                look = connect.reader(file)
+                self.connection, self.still = look.connection, look.still
             else:
                 self.keeping = Keeping(file)
-            self.connection = sqlite3.connect(file, isolation_level=None, timeout=TURN / 1000)
+                self.connection = connect.writer(file)
             self.db: Database = sqlite_utils().Database(self.connection)
-            self._patiently(self._refuse_newer)
+            self._patiently(lambda: self._refuse_others(readonly))
             if not readonly:
                 self._patiently(lambda: self.connection.execute("PRAGMA journal_mode=WAL"))
                 # a commit is on the disk when it returns: 4 ms, about one a second while trials run
@@ -94,20 +114,55 @@ class Store:
                     self.tell(self.keeping.restored)
                     self.event("database", self.keeping.restored, level="warning")
             elif self._patiently(lambda: schema().pending(self.db)):
-                raise Outdated(
-                    f"{file} is from an older djsb; end its engine, and the same command brings it up to date"
-                )
+                self._bring_up_to_date()
+            if self.still:
+                self.connection.execute("PRAGMA query_only=ON")
 
     def _patiently(self, work: Callable[[], Result]) -> Result:
         return self.patience.wait(self.connection, work)
 
-    def _refuse_newer(self) -> None:
+    @cached_property
+    def _types(self) -> dict[str, tuple[type, ...]]:
+        """Column, of whatever table → the types of its values."""
+        rows = self.connection.execute(
+            "SELECT p.name, p.type FROM sqlite_master m JOIN pragma_table_info(m.name) p WHERE m.type = 'table'"
+        )
+        types: dict[str, tuple[type, ...]] = {}
+        for name, kind in rows:
+            types[name] = types.get(name, ()) + TYPES[kind]
+        return types
+
+    def _known(self, name: str) -> bool:
+        return name in self._types or name in FORMS
+
+    def _refuse_others(self, readonly: bool) -> None:
+        tables = self.db.table_names()
+        if "_sqlite_migrations" not in tables:
+            if tables:
+                raise StoreError(
+                    f"{self.file} is a database of another program (it has a table {tables[0][:40]!r}); move it away"
+                )
+            if readonly:
+                raise StoreError(f"{self.file} holds nothing yet; run djsb auto or djsb pools first")
         known = {step.__name__ for step in STEPS}
         newer = [m.name for m in schema().applied(self.db) if m.name not in known]
         if newer:
             raise StoreError(
                 f"{self.file} is from a newer djsb (it has {newer[-1]}); upgrade djsb, or open another study"
             )
+
+    def _bring_up_to_date(self) -> None:
+        """Take the steps that a reader's database lacks, in a copy, where the study may not be written.
+
+        Raises: Outdated where it may.
+        """
+        if connect.may_write(self.file):
+            raise Outdated(
+                f"{self.file} is from an older djsb; end its engine, and the same command brings it up to date"
+            )
+        self.connection, self.still = connect.in_memory(self.connection), True
+        self.db = sqlite_utils().Database(self.connection)
+        schema().apply(self.db)
 
     def close(self) -> None:
         """Close the connection; what was committed stays. The last writer seals the file and copies it."""
@@ -155,7 +210,14 @@ class Store:
     def _rows(self, sql: str, parameters: Sequence[Any] | dict[str, Any]) -> list[Row]:
         cursor = self.connection.execute(sql, parameters)
         names = [d[0] for d in cursor.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        checks = [(i, n, self._types.get(n, (str,)), FORMS.get(n)) for i, n in enumerate(names) if self._known(n)]
+        rows = []
+        for row in cursor:
+            for i, name, types, form in checks:
+                if not _has_form(row[i], types, form):
+                    raise damaged(f"a row with {name} {str(row[i])[:80]!r}", "djsb writes no such value")
+            rows.append(dict(zip(names, row, strict=True)))
+        return rows
 
     def one(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> Row | None:
         """The first row, or None."""
@@ -179,6 +241,8 @@ class Store:
 
     def version(self) -> int:
         """A number that changes when another process commits."""
+        if self.still:
+            return hash(connect.stamp(self.file))
         (row,) = self.query("PRAGMA data_version")
         return int(row["data_version"])
 

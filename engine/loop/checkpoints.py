@@ -15,7 +15,7 @@ def there_again(opened: OpenStudy, scheduler: Scheduler, trial: str, stage: str,
     stage: under which it runs. what: needs it, as errors say. False when the run is stopped or the budget ends.
     Raises: TrialError.
     """
-    checkpoint = opened.state / "checkpoints" / trial
+    checkpoint = opened.checkpoint(trial)
     if is_whole(checkpoint):
         return True
     scheduler.book.wait_again(trial)

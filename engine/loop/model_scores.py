@@ -60,7 +60,7 @@ def _measure(opened: OpenStudy, task: ScoresRows, scheduler: Scheduler) -> None:
     trial = scores.trial
     key = [opened.data.fingerprint, opened.data.key, trial, task.traits.version]
     name = f"scores-{content_id(key)}.npy"
-    file, checkpoint = opened.state / "cache" / name, opened.state / "checkpoints" / trial
+    file, checkpoint = opened.state / "cache" / name, opened.checkpoint(trial)
     if is_whole(file) and scores.file == name:
         return
     if not is_whole(file):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from engine.base.amounts import format_seconds
+from engine.base.confine import inside
 from engine.base.ids import content_id
 from engine.evidence.prompts import STAGE, Column, columns
 from engine.journal import costs, results
@@ -48,7 +49,9 @@ def _ask(opened: OpenStudy, scheduler: Scheduler, column: Column, prompt: str) -
             f"{format_seconds(max(0.0, left))} are left"
         )
         return "budget"
-    done, took = scheduler.alone("ask", "asking a prompt", checkpoint=str(opened.folder / column.path), prompt=prompt)
+    done, took = scheduler.alone(
+        "ask", "asking a prompt", checkpoint=str(inside(opened.folder, column.path)), prompt=prompt
+    )
     own[prompt] = {n: v if math.isfinite(v) else None for n, v in done.scores.items()}
     with store.transaction():
         results.PROMPTS.put(store, column.setup, answers)

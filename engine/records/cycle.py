@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from engine.base.ids import checked_id
 from engine.records.leaderboard import Change
 
 
@@ -79,6 +80,10 @@ class CycleEnd:
     moves: Moves | None
     scores: dict[str, float] | None
     against_first: Change | None
+
+    def __post_init__(self) -> None:
+        for trial in filter(None, (self.checkpoint, self.pinned)):
+            checked_id(trial, "the result cycle")
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from engine.base.ids import checked_id
+
 
 @dataclass(frozen=True)
 class Change:
@@ -48,6 +50,9 @@ class Entry:
     p_best: float | None
     dropped: str | None
     skipped: list[str]
+
+    def __post_init__(self) -> None:
+        checked_id(self.pool, "a pool")
 
     def to_json(self) -> dict[str, Any]:
         """As `djsb rank --json` prints it."""

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from engine.base.errors import damaged
 from engine.base.ids import content_id
-from engine.records.experiment import Suggestion
+from engine.records.experiment import Id, Suggestion
 from engine.records.pool import Pool, pool_from_json
 
 Origin = Literal["paper", "race", "person", "model"]
@@ -80,8 +81,8 @@ class Proposal(BaseModel):
     expected: float | None = None
     fallback: str = "the stage goes on without it"
     suggestion: Suggestion | None = None
-    parent: str | None = None
-    init: str | None = None
+    parent: Id | None = None
+    init: Id | None = None
 
     @model_validator(mode="after")
     def _asks_for_trials(self) -> Proposal:
@@ -129,8 +130,11 @@ class StoredProposal:
 
     @property
     def proposal(self) -> Proposal:
-        """The proposal, without the gate's notes. Raises: ValidationError for a suggestion that was never drafted."""
-        return stored_proposal(self.content)
+        """The proposal, without the gate's notes. Raises: StoreError for a suggestion that was never drafted."""
+        try:
+            return stored_proposal(self.content)
+        except ValueError as error:
+            raise damaged(f"proposal {self.id}", error) from error
 
     @property
     def reason(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
+from engine.base.confine import remove
 from engine.base.errors import TrialError
 from engine.journal.trials import QueuedTrial
 from engine.runner.device import Slot
@@ -42,7 +43,7 @@ class Backlog:
         """The slot's trials, which it no longer runs."""
         trials = list(slot.trials.values())
         for trial in trials:
-            (self.opened.state / "rows" / f"{trial.id}.npy").unlink(missing_ok=True)
+            remove(self.opened.state, f"rows/{trial.id}.npy")
         slot.trials, slot.dropped, slot.seconds = {}, set(), 0.0
         return trials
 

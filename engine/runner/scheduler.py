@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import queue
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from typing import Any, Literal
 
 from engine.base.amounts import format_seconds, parse_budget
 from engine.base.arrays import as_npy
+from engine.base.confine import inside, remove
 from engine.base.errors import BudgetError, TrialError
 from engine.journal import results
 from engine.journal.requests import Request
@@ -305,13 +305,13 @@ class Scheduler:
     def _job(self, trial: QueuedTrial) -> Job:
         """The trial as its worker gets it; writes its rows."""
         rows = self.opened.realise(trial.rows, trial.seed)
-        file = self.opened.state / "rows" / f"{trial.id}.npy"
+        file = inside(self.opened.state, f"rows/{trial.id}.npy")
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(as_npy(rows))
-        output = self.opened.state / "checkpoints" / trial.id
+        output = self.opened.checkpoint(trial.id)
         output.parent.mkdir(exist_ok=True)
-        shutil.rmtree(output, ignore_errors=True)
-        init = str(output.with_name(trial.init)) if trial.init else None
+        remove(self.opened.state, f"checkpoints/{trial.id}")
+        init = str(self.opened.checkpoint(trial.init)) if trial.init else None
         keep = self.book.wants_checkpoint(trial)
         return Job(
             trial.id, str(file), trial.samples, trial.seed, init, str(output) if keep else "", self.backlog.micro,

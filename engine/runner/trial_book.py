@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from engine.base.confine import remove
 from engine.journal import checkpoints, trials
 from engine.journal.store import now
 from engine.journal.trials import QueuedTrial
@@ -32,7 +32,7 @@ class TrialBook:
         work = self.opened.state / "command"
         for left in work.iterdir() if work.exists() else ():
             if left.is_dir() and left.name not in queue:  # one that waits may go on with what it has left
-                shutil.rmtree(left, ignore_errors=True)
+                self._delete(f"{left.parent.name}/{left.name}")
         kept = checkpoints.every_kept(self.store)
         done = set(trials.in_state(self.store, "COMPLETE"))
         folder = self.opened.state / "checkpoints"
@@ -40,7 +40,7 @@ class TrialBook:
             if left.name in done - kept:
                 self.keep_best(left.name)  # the engine ended between the trial's end and this
             elif left.name not in kept:
-                shutil.rmtree(left, ignore_errors=True)
+                self._delete(f"{left.parent.name}/{left.name}")
 
     def waiting(self, proposals: Sequence[str]) -> list[QueuedTrial]:
         """Waiting trials of the given proposals, longest first, then in rounds of seeds."""
@@ -84,7 +84,7 @@ class TrialBook:
 
     def keep_best(self, trial: str) -> None:
         """Keep the checkpoints of the best trials by their first main metric; delete the others."""
-        path = self.opened.state / "checkpoints" / trial
+        path = self.opened.checkpoint(trial)
         if not path.exists():
             return
         size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
@@ -99,5 +99,12 @@ class TrialBook:
         opened = self.opened
         ranked = checkpoints.ranked(self.store, opened.setup, opened.main_metrics[0], candidates)
         for trial in ranked[opened.study.train.keep_checkpoints :]:
-            shutil.rmtree(opened.state / "checkpoints" / trial, ignore_errors=True)
+            self._delete(f"checkpoints/{trial}")
             checkpoints.deleted(self.store, trial)
+
+    def _delete(self, name: str) -> None:
+        """Delete what lies under this name in the study's state; what cannot be deleted is told and stays."""
+        try:
+            remove(self.opened.state, name)
+        except OSError as error:
+            self.store.event("disk", f"{error.filename} cannot be deleted: {error.strerror}", level="warning")

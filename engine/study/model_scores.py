@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.base.confine import inside
 from engine.base.durable import is_whole
 from engine.base.errors import PoolError
 from engine.data.cuts import Column, RowMask, StatisticColumn, Values
@@ -22,7 +23,7 @@ def columns(store: Store, setup: str, state: Path, scanned: RowMask) -> list[Sta
     stored = results.MODEL_SCORES.get(store, setup)
     if stored is None or stored.file is None or stored.statistic is None:
         return []
-    if not is_whole(state / "cache" / stored.file):
+    if not is_whole(_file(state, stored.file)):
         return []  # engine/loop/model_scores.py makes it again
     params = (("checkpoint", stored.trial),)
     return [StatisticColumn(MODEL_SCORE, stored.statistic, params, _column(state, stored.file, scanned))]
@@ -34,12 +35,16 @@ def scored(store: Store, checkpoint: str, state: Path, scanned: RowMask) -> Colu
     Raises: PoolError when that is not in the cache.
     """
     file = results.scores_file(store, checkpoint)
-    if file is None or not is_whole(state / "cache" / file):
+    if file is None or not is_whole(_file(state, file)):
         raise PoolError(f"the rows' scores by trial {checkpoint} are not in the cache; djsb auto makes them again")
     return _column(state, file, scanned)
 
 
+def _file(state: Path, name: str) -> Path:
+    return inside(state, f"cache/{name}")
+
+
 def _column(state: Path, name: str, scanned: RowMask) -> Column:
-    scores: Values = np.load(state / "cache" / name)
+    scores: Values = np.load(_file(state, name))
     values = np.where(scanned, scores, np.nan).round(10)
     return Column(values, values)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base.confine import refuse_links
 from engine.base.errors import StudyError
 from engine.base.ids import content_id
 from engine.base.paths import DATABASE, STATE_FOLDER, resolve
@@ -322,6 +323,7 @@ def open_study(folder: Path, workers: int | None = None, notice: Notice = silent
         raise StudyError(
             f"{state} cannot be made ({error.strerror}); make {folder} writable, or copy the study elsewhere"
         ) from error
+    refuse_links(folder, STATE_FOLDER)
     return OpenStudy(folder, study, Store(state / DATABASE), workers=workers or os.cpu_count() or 1, notice=notice)
 
 

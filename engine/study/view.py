@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from engine.base.amounts import parse_budget
-from engine.base.errors import StudyError
+from engine.base.confine import inside, refuse_links
+from engine.base.errors import StudyError, damaged
 from engine.base.paths import DATABASE, STATE_FOLDER
 from engine.journal import cycles, results, setups
 from engine.journal.store import Outdated, Store
@@ -40,6 +41,10 @@ class StudyView:
     def state(self) -> Path:
         """The folder of database, caches, checkpoints and logs."""
         return self.folder / STATE_FOLDER
+
+    def checkpoint(self, trial: str) -> Path:
+        """The folder of a trial's checkpoint, be it there or not."""
+        return inside(self.state, f"checkpoints/{trial}")
 
     @cached_property
     def setup(self) -> str:
@@ -111,6 +116,7 @@ def _store(state: Path) -> Store:
     except Outdated:
         if engine_pid(state) is not None:
             raise
+        refuse_links(state.parent, STATE_FOLDER)
         Store(file).close()
         return Store(file, readonly=True)
 
@@ -121,7 +127,7 @@ def view_study(folder: Path, cycle: int | None = None) -> StudyView:
     Raises: NotStarted when nothing was recorded yet, StudyError for a cycle that is not there, StoreError.
     """
     folder = folder.resolve()
-    store = _store(folder / STATE_FOLDER)
+    store = _store(inside(folder, STATE_FOLDER))
     last = setups.last(store)
     if last is None:
         store.close()
@@ -131,4 +137,8 @@ def view_study(folder: Path, cycle: int | None = None) -> StudyView:
         store.close()
         raise StudyError(f"there is no cycle {cycle}; the study has {len(chain)}")
     link = chain[cycle - 1 if cycle else -1]
-    return StudyView(folder, Study.model_validate_json(last.config), store).at(link.setup, link.init, link.cycle)
+    try:
+        study = Study.model_validate_json(last.config)
+    except ValueError as error:
+        raise damaged("the study's configuration", error) from error
+    return StudyView(folder, study, store).at(link.setup, link.init, link.cycle)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from app.text.printable import printable
 from app.tui.reading.memory import EVENTS, Memory, in_order
 from engine.base.amounts import parse_budget
+from engine.base.confine import inside
 from engine.base.errors import DjsbError
 from engine.base.ids import some
 from engine.base.paths import DATABASE, STATE_FOLDER, STUDY_FILE
@@ -204,8 +205,8 @@ def unreadable(folder: Path, error: DjsbError) -> Snapshot:
 def _last_said(state: Path) -> str:
     """The last line of an engine that was started from the UI: how far it is with looking at the data."""
     try:
-        lines = (state / "logs" / "engine.log").read_text(errors="replace").strip().splitlines()
-    except OSError:
+        lines = inside(state, "logs/engine.log").read_text(errors="replace").strip().splitlines()
+    except (OSError, DjsbError):
         return "–"
     return printable(lines[-1])[:60] if lines else "–"
 
@@ -335,7 +336,7 @@ def worker_log(view: OpenStudy, name: str) -> Row:
     if not files:
         return {"names": [], "name": "", "text": "no worker has written a log yet"}
     name = name if name in files else list(files)[-1]
-    with files[name].open("rb") as log:
+    with inside(view.state, f"logs/{name}").open("rb") as log:
         log.seek(max(0, log.seek(0, 2) - TAIL))
         text = log.read(TAIL).decode("utf-8", "replace")
     return {"names": sorted(files), "name": name, "text": text}

@@ -22,6 +22,7 @@ from app.tui.reading.snapshot import Snapshot
 from app.tui.screens.base import Pane
 from app.tui.widgets.dialogs import AskLine
 from app.tui.widgets.marks import VERDICTS, percent, style_of
+from engine.base.confine import inside
 from engine.base.errors import DjsbError
 from engine.base.paths import ENTRY
 from engine.base.scratch import scratch
@@ -182,11 +183,13 @@ and to the YAML, where there is no room for all.
     def action_export(self) -> None:
         """Write the YAML beside study.yaml."""
         if self.yaml and self.pool:
-            file = self.ui.folder / f"recipe-{self.pool}.yaml"
             try:
+                file = inside(self.ui.folder, f"recipe-{self.pool}.yaml")
                 file.write_text(self.yaml, encoding="utf-8")
+            except DjsbError as error:
+                self.notify(str(error), severity="error")
             except OSError as error:
-                self.notify(f"{file}: {error.strerror}", severity="error")
+                self.notify(f"{error.filename}: {error.strerror}", severity="error")
             else:
                 self.notify(f"written to {file}")
 

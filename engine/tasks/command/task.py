@@ -23,6 +23,7 @@ import numpy as np
 
 from engine.base import program_guard as guard
 from engine.base.amounts import format_seconds, parse_budget
+from engine.base.confine import inside
 from engine.base.durable import move_whole, write_text
 from engine.base.errors import StudyError, TrialError
 from engine.base.ids import content_id
@@ -109,7 +110,7 @@ class CommandTask(Task):
         Raises: TrialError when it fails, takes too long, or its metrics are missing or no numbers.
         """
         folder = prepared.parents[2]
-        work = folder / ".djsb" / "command" / job.trial
+        work = inside(folder, f".djsb/command/{job.trial}")
         with _alone(work.with_name(f"{job.trial}.lock")) as lock:
             out = work / "out"
             if not study.command.keep_out:
@@ -117,7 +118,7 @@ class CommandTask(Task):
             out.mkdir(parents=True, exist_ok=True)
             told = out / "metrics.jsonl"
             told.unlink(missing_ok=True)
-            logs = [folder / ".djsb" / "logs" / f"command-{job.trial}.{name}" for name in ("out", "err")]
+            logs = [inside(folder, f".djsb/logs/command-{job.trial}.{name}") for name in ("out", "err")]
             logs[0].parent.mkdir(parents=True, exist_ok=True)
             for log in logs:
                 log.unlink(missing_ok=True)

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from engine.base.confine import inside
 from engine.base.durable import SEAL, is_whole, seal_folder, write_text
 from engine.tasks.contract import Progress, Rows
 
 
 def make_caches(folder: Path, name: str, make: Callable[[Path], dict[str, Any]]) -> Path:
     """`FOLDER/.djsb/cache/NAME`, which `make` fills unless it is complete; what `make` returns is its meta.json."""
-    target = folder / ".djsb" / "cache" / name
+    target = inside(folder, f".djsb/cache/{name}")
     if not is_whole(target):
         target.mkdir(parents=True, exist_ok=True)
         (target / SEAL).unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from app.report.data import scaled
 from app.report.figures import interval, percent, picture, spread
 from app.report.page import FIGURES, draw, gather, write_report
 from engine.base.errors import StoreError
+from engine.base.ids import content_id
 from engine.base.paths import STATE_FOLDER
 from engine.evidence.analysis import correlate
 from engine.evidence.ranking import rank
@@ -99,7 +100,7 @@ class Fake:
             self.store.put("trials", {
                 "id": trial, "setup": CONTEXT, "pool": pool.id, "seed": seed, "init": None,
                 "samples": samples, "horizon": samples,
-                "stage": stage, "proposal": f"p-{stage}", "state": "COMPLETE", "attempts": 1, "estimate": 18.0,
+                "stage": stage, "proposal": content_id(stage, 12), "state": "COMPLETE", "attempts": 1, "estimate": 18.0,
                 "seconds": 20.0, "device": "cpu0", "error": None, "started": at(self.clock - 20),
                 "finished": at(self.clock),
             })  # fmt: skip

@@ -11,14 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlite_utils import Database, Migrations
 
 from engine.base.errors import StoreError
 from engine.journal.patience import Patience
 from engine.journal.results import Result
-from engine.journal.schema import schema
+from engine.journal.schema import STEPS, schema
 from engine.journal.store import Store
 
 EVENT = "INSERT INTO events(level, kind, text, at) VALUES('info', 'k', 't', 'now')"
+
+
+def older(file: Path) -> None:
+    """A database as the first version left it."""
+    file.parent.mkdir(exist_ok=True)
+    with closing(sqlite3.connect(file)) as db:
+        first = Migrations("djsb")
+        first()(STEPS[0])
+        first.apply(Database(db))
 
 
 @pytest.fixture
@@ -104,9 +114,7 @@ def test_a_reader_of_nothing_says_what_makes_it(file: Path) -> None:
 
 
 def test_an_older_database_is_migrated_by_the_engine_only(file: Path) -> None:
-    file.parent.mkdir()
-    with closing(sqlite3.connect(file)) as db:
-        db.execute("CREATE TABLE something(a)")
+    older(file)
     with pytest.raises(StoreError, match="older djsb; end its engine"):
         Store(file, readonly=True)
     with Store(file) as store:
@@ -131,6 +139,72 @@ def test_a_file_that_is_no_database_is_damaged_and_left_alone(file: Path) -> Non
         with pytest.raises(StoreError, match="damaged"):
             Store(file, readonly)
     assert file.read_bytes() == b"no database" * 1000
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_an_emptied_database_is_called_empty_and_left_alone(file: Path, readonly: bool) -> None:
+    (file.parent / "cache").mkdir(parents=True)
+    file.touch()
+    with pytest.raises(StoreError, match=r"is empty \(0 bytes\).* restore a copy of it, or remove it to start anew"):
+        Store(file, readonly)
+    assert file.stat().st_size == 0
+
+
+def test_a_database_whose_engine_was_killed_as_it_began_is_begun_again(file: Path) -> None:
+    file.parent.mkdir()
+    file.touch()
+    with Store(file) as store:
+        assert store.query("SELECT * FROM trials") == []
+
+
+def test_a_database_without_tables_holds_nothing_yet(file: Path) -> None:
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+    with pytest.raises(StoreError, match="holds nothing yet; run djsb auto"):
+        Store(file, readonly=True)
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_a_database_of_another_program_is_refused_and_not_changed(file: Path, readonly: bool) -> None:
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("CREATE TABLE something(a)")
+    before = file.read_bytes()
+    with pytest.raises(StoreError, match="database of another program"):
+        Store(file, readonly)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("part", [0.5, 0.05, 0.001])
+def test_a_truncated_database_is_damaged_to_a_reader(file: Path, part: float) -> None:
+    with Store(file) as store:
+        for _ in range(100):
+            store.event("k", "t" * 1000)
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * part)])
+    with pytest.raises(StoreError, match="the file is damaged: restore a copy"), Store(file, readonly=True) as store:
+        store.query("SELECT * FROM events")
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        ("metrics", {"trial": "/home/someone", "name": "a", "value": 1.0}),
+        ("metrics", {"trial": "../../..", "name": "a", "value": 1.0}),
+        ("metrics", {"trial": b"abcdef012345", "name": "a", "value": 1.0}),
+        ("metrics", {"trial": "abcdef012345\n", "name": "a", "value": 1.0}),
+        ("costs", {"id": "../x:1", "kind": "trial", "seconds": 1.0, "at": ""}),
+        ("checkpoints", {"trial": "abcdef012345", "path": "/home", "bytes": 1, "kept": 1, "at": ""}),
+        ("checkpoints", {"trial": "abcdef012345", "path": ".djsb/checkpoints/..", "bytes": 1, "kept": 1, "at": ""}),
+        ("cycles", {"setup": "abcdef012345", "root": "abcdef012345", "cycle": 2, "parent": "abcdef012345",
+                    "init": "../x", "spent": 0.0, "at": ""}),
+    ],
+)  # fmt: skip
+def test_an_id_or_a_path_of_another_form_is_refused_on_reading(file: Path, table: str, row: dict[str, Any]) -> None:
+    with Store(file) as store:
+        store.put(table, row)
+        with pytest.raises(StoreError, match="is damaged or was tampered with"):
+            store.query(f"SELECT * FROM {table}")
 
 
 LOCK = """
