@@ -7,10 +7,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from engine.base.errors import DataError
 from engine.base.scratch import scratch
+from engine.data.dataset import Dataset
 from engine.data.images import check_image
 from engine.data.tars import MISSING
 from engine.data.videos import check_video
+
+
+class Unreadable(DataError):
+    """Media that the scan could read and that cannot be read now. rows: number → why."""
+
+    def __init__(self, data: Dataset, rows: dict[int, str]) -> None:
+        first, why = next(iter(sorted(rows.items())))
+        more = f" (and {len(rows) - 1} rows more)" if len(rows) > 1 else ""
+        super().__init__(f"{data.path}, row {first}: {why}{more}; mend it, or take the row out")
+        self.data, self.rows = data, rows
 
 
 def locate(value: Any, root: Path, folder: Path) -> bytes | Path:

@@ -142,6 +142,22 @@ def scan(data: Dataset, store: Store, state: Path, workers: int, progress: Progr
     return found
 
 
+def leave_out(data: Dataset, store: Store, state: Path, rows: dict[int, str]) -> None:
+    """Quarantine rows of a dataset that was scanned before, whose media cannot be read any more. rows: number → why."""
+    name = quarantine_id(data)
+    file = state / "cache" / f"scan-{name}.npz"
+    with np.load(file) as saved:
+        arrays = dict(saved)
+    arrays["good"][list(rows)] = False
+    numbers = sorted(rows)
+    found = data.take(np.asarray(numbers, np.int64))
+    identities = [str(row.get(data.fields.id)) if data.fields.id else "" for row in found]
+    bad = [BadRow(n, identity[:100], rows[n]) for n, identity in zip(numbers, identities, strict=True)]
+    caches.quarantine(store, name, [*caches.bad_rows(store, name, len(data)), *bad])
+    save_arrays(file, **arrays)
+    store.event("data", f"{data.path}: {len(rows)} rows can no longer be read, and are left out", name, "warning")
+
+
 def quarantine_id(data: Dataset) -> str:
     """The name under which the dataset's bad rows are stored."""
     fields = data.fields.model_dump_json(exclude=UNKEYED)

@@ -89,12 +89,12 @@ def _check_limits(container: Any) -> None:
 @contextmanager
 def open_video(file: Path) -> Iterator[Any]:
     """The same for a block, in which PyAV's errors become ValueError."""
+    import av
+
     container = open_container(file)
     try:
         yield container
-    except OSError:
-        raise
-    except Exception as error:  # as above
+    except (av.error.FFmpegError, IndexError) as error:
         raise ValueError(_unreadable(error)) from error
     finally:
         container.close()
@@ -107,7 +107,7 @@ def check_video(file: Path, decode: bool = False) -> None:
     """
     with open_video(file) as container:
         if decode and next(container.decode(video=0), None) is None:
-            raise ValueError("it has no frames")
+            raise ValueError("unreadable video: it has no frames")
 
 
 _original: Any = None

@@ -23,8 +23,9 @@ from engine.data import cuts as pool_cuts
 from engine.data import statistics
 from engine.data.cuts import Column, Cut, StatisticColumn
 from engine.data.dataset import Dataset, content_hash
+from engine.data.media import Unreadable
 from engine.data.readers import FolderReader
-from engine.data.scan import Scan, scan
+from engine.data.scan import Scan, leave_out, scan
 from engine.data.tars import media_root
 from engine.journal import caches, results, setups
 from engine.journal.caches import Duplicate
@@ -41,6 +42,10 @@ from engine.study.soundness import Verified, verify
 from engine.study.view import StudyView, view_study
 from engine.tasks.contract import Rows
 
+# what is computed of a scan
+SCANNED = (
+    "scanned", "scan", "evaluation_scan", "op_columns", "statistic_columns", "columns", "pool_size", "cuts"
+)  # fmt: skip
 # (what is done, rows done, rows in all)
 Notice = Callable[[str, int, int], None]
 
@@ -281,8 +286,16 @@ class OpenStudy(StudyView):
 
     @cached_property
     def prepared(self) -> Path:
-        """The folder of the task's shared caches."""
-        return self.prepare(self._rows(self.data, self.scanned))
+        """The folder of the task's shared caches. Rows whose media changed since the scan are quarantined."""
+        while True:
+            try:
+                return self.prepare(self._rows(self.data, self.scanned))
+            except Unreadable as error:
+                if "root" in self.__dict__:
+                    raise  # trials of these rows are under way
+                leave_out(error.data, self.store, self.state, error.rows)
+                for name in SCANNED:
+                    self.__dict__.pop(name, None)
 
     def prepare(self, train: Rows) -> Path:
         """The folder of the task's caches for these rows to train on, and the evaluation."""

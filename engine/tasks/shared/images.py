@@ -16,13 +16,14 @@ from engine.base.durable import is_whole, written_whole
 from engine.base.parallel import run_chunks
 from engine.data.dataset import as_list
 from engine.data.images import open_image
-from engine.data.media import locate
+from engine.data.media import Unreadable, locate
 from engine.tasks.contract import Progress, Rows
 
 if TYPE_CHECKING:
     from PIL import Image
 
 CHUNK = 500  # images of a job
+LONG = 8  # an image longer than so many times its shorter side is cropped before it is resized
 # rows, row number, name of the media file or its bytes → pixels, whether they are short of something
 Decode = Callable[[Rows, int, Any], tuple[NDArray[np.uint8], bool]]
 
@@ -31,6 +32,10 @@ def fit_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """(size, size, 3): the shorter side resized (bicubic), the centre cropped, as CLIP does."""
     from PIL import Image
 
+    most = LONG * min(image.size)
+    if max(image.size) > most:  # else the resized image could be far larger than what is kept of it
+        across, down = (max(0, side - most) // 2 for side in image.size)
+        image = image.crop((across, down, image.width - across, image.height - down))
     scale = size / min(image.size)
     wide = [max(size, round(side * scale)) for side in image.size]
     resized = image.resize((wide[0], wide[1]), Image.Resampling.BICUBIC)
@@ -48,17 +53,21 @@ def _decode_image(rows: Rows, _number: int, name: Any, size: int) -> tuple[NDArr
     return fit_square(open_image(place_of(rows, name)), size), False
 
 
-def _decode(job: tuple[Rows, str, Decode, Path, int, int]) -> tuple[int, int, int]:
+def _decode(job: tuple[Rows, str, Decode, Path, int, int]) -> tuple[int, int, int, dict[int, str]]:
     """Decode the good rows of one chunk straight into the cache file; runs in a worker process."""
     rows, field, decode, file, start, stop = job
     cache = np.lib.format.open_memmap(file, mode="r+")
-    short = 0
+    short, unreadable = 0, dict[int, str]()
     for number, row in enumerate(rows.data.reader.read(start, stop), start):
-        if rows.good[number - start]:
+        if not rows.good[number - start]:
+            continue
+        try:
             cache[number], is_short = decode(rows, number, as_list(row[field])[0])
             short += is_short
+        except (OSError, ValueError) as error:
+            unreadable[number] = " ".join(str(error).split())[:300]
     cache.flush()
-    return start, stop, short
+    return start, stop, short, unreadable
 
 
 def cache_media(
@@ -67,20 +76,24 @@ def cache_media(
 ) -> int:  # fmt: skip
     """Write `file`: (rows, *shape) uint8, the first medium of every good row, zero for the others; how many are short.
 
-    decode: can be pickled. chunk: rows of a job.
+    decode: can be pickled. chunk: rows of a job. Raises: Unreadable.
     """
     if is_whole(file):
         return 0  # shared: it was reported once
     count, done, short = len(rows.data), 0, 0
+    unreadable: dict[int, str] = {}
     with written_whole(file) as scratch:
         new_array(scratch, np.uint8, (count, *shape)).flush()
         jobs = [
             (replace(rows, good=rows.good[a:b]), field or "", decode, scratch, a, b) for a, b in rows.data.chunks(chunk)
         ]
-        for start, stop, found in run_chunks(_decode, jobs, workers):
+        for start, stop, found, failed in run_chunks(_decode, jobs, workers):
             done, short = done + stop - start, short + found
+            unreadable |= failed
             if progress:
                 progress(done, count)
+        if unreadable:
+            raise Unreadable(rows.data, unreadable)
     return short
 
 

@@ -369,12 +369,22 @@ def test_a_window_is_held_drawn_and_refused(tmp_path: Path) -> None:
         read_clip(tmp_path / "c.mp4", window, 0)
 
 
-def test_a_video_that_is_gone_since_the_scan_is_named_with_its_row(moving: Tiny) -> None:
+def test_a_video_that_is_gone_since_the_scan_is_left_out(moving: Tiny) -> None:
     with (study := open_study(moving.study, 1)).store:
         assert study.scan.bad == 0 and study.evaluation_scan.bad == 0
         (moving.root / "data" / moving.rows[9]["videos"][0]).unlink()
-        with pytest.raises(DataError, match=r"train\.jsonl, row 9: .*000009\.mp4: missing file"):
-            _ = study.prepared
+        assert not np.load(study.prepared / "train-clips.npy")[9].any()
+        assert np.flatnonzero(~study.scan.good).tolist() == [9]
+        (bad,) = study.store.query("SELECT row, id, reason FROM quarantine")
+        assert bad["row"] == 9 and bad["reason"].startswith("missing file")
+    with (again := open_study(moving.study, 1)).store:
+        assert np.flatnonzero(~again.scan.good).tolist() == [9]
+        _ = again.root  # trials of these rows may be under way
+        (moving.root / "data" / moving.rows[11]["videos"][0]).unlink()
+        shutil.rmtree(again.prepared)
+        del again.prepared
+        with pytest.raises(DataError, match=r"train\.jsonl, row 11: missing file .*000011\.mp4; mend it"):
+            _ = again.prepared
 
 
 @pytest.mark.parametrize(
