@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from langchain.agents import create_agent
-from langchain.agents.middleware import ModelCallLimitMiddleware
+from langchain.agents.middleware import AgentMiddleware, ModelCallLimitMiddleware, hook_config
 from langchain_core.messages import AIMessageChunk, AnyMessage, HumanMessage
 
 from agent.briefing import write_briefing
-from agent.connection import ModelError, connect, told
+from agent.connection import connect
+from agent.failures import ModelError, told
 from agent.prompts import prompt
 from agent.spending import Metered, Spending
 from agent.tools import Tools, safely
+from agent.without_tools import WithoutTools
 from engine.base.secrets import redact, redacted
 from engine.journal import pools, proposals, trials
 from engine.journal.store import Store
@@ -63,8 +65,12 @@ class Chat:
         agent: Any = create_agent(
             model, [safely(tool) for tool in [*Tools(self.opened).all(), self.suggest]],
             system_prompt=prompt("chat", briefing=write_briefing(self.opened, self.limit)),
-            middleware=[ModelCallLimitMiddleware(run_limit=CALLS, exit_behavior="error"), Metered(spending, "chat")],
+            middleware=[
+                _Mending(), ModelCallLimitMiddleware(run_limit=CALLS, exit_behavior="error"),
+                WithoutTools(None, spending.tell), Metered(spending, "chat"),
+            ],
         )  # fmt: skip
+        question = redact(question)
         messages = [*self.messages[-KEPT:], HumanMessage(question)]
         said: list[str] = []
         try:
@@ -102,8 +108,21 @@ class Chat:
             if isinstance(piece, ModelError):
                 raise piece
             if isinstance(piece, BaseException):
-                raise ModelError(f"the language model failed: {told(piece)}") from None
+                raise ModelError(told(piece)) from None
             yield piece
+
+
+class _Mending(AgentMiddleware[Any, Any, Any]):
+    """A call with arguments that are no JSON is not the end: the model is told so, by LangChain, and asked again.
+
+    It stands before what limits the calls, which counts first then.
+    """
+
+    @hook_config(can_jump_to=["model"])
+    def after_model(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        """Go back to the model where no call can be followed."""
+        last = state["messages"][-1]
+        return {"jump_to": "model"} if last.invalid_tool_calls and not last.tool_calls else None
 
 
 def citations(opened: OpenStudy, answer: str) -> dict[str, Any]:

@@ -6,26 +6,19 @@ import importlib.util
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import httpx2  # what the openai client is built on
-
-from engine.base.errors import DjsbError
-from engine.base.secrets import redact
+from agent.failures import KEY, SERVER, ModelError
 from engine.settings.running import AgentSection
 
 if TYPE_CHECKING:
+    import httpx2  # what the openai client is built on
     from langchain_openai import ChatOpenAI
 
-KEY, SERVER = "OPENAI_API_KEY", "OPENAI_BASE_URL"
 MAX_REPLY = 4_000  # tokens that a reply is asked to have at most
 RETRIES = 2  # of a request that failed by time-out, 408, 409, 429 or 5xx, with growing pauses
 Result = TypeVar("Result")
-
-
-class ModelError(DjsbError):
-    """The language model did not answer, or its answer cannot be used."""
 
 
 def missing(settings: AgentSection) -> str | None:
@@ -50,14 +43,27 @@ def connect(settings: AgentSection) -> ChatOpenAI:
     from openai import DefaultHttpxClient
     from pydantic import SecretStr
 
+    from agent.protocol import put_in_order
+
+    end = time.monotonic() + settings.patience
+
+    def read(response: httpx2.Response) -> None:
+        _wait_no_longer(response, end)
+        put_in_order(response, settings.timeout)
+
     return ChatOpenAI(
         model=settings.model or "", api_key=SecretStr(os.environ.get(KEY) or "none"),
         base_url=os.environ.get(SERVER) or None, timeout=settings.timeout, max_retries=RETRIES,
         max_completion_tokens=MAX_REPLY, use_responses_api=False, stream_usage=True,
-        http_client=DefaultHttpxClient(
-            timeout=settings.timeout, event_hooks={"response": [lambda r: bound(r, settings.timeout)]}
-        ),
+        http_client=DefaultHttpxClient(timeout=settings.timeout, event_hooks={"response": [read]}),
     )  # fmt: skip
+
+
+def _wait_no_longer(response: httpx2.Response, end: float) -> None:
+    """A server that asks to wait beyond our patience is not asked again."""
+    wait = response.headers.get("retry-after", "")
+    if wait.isdigit() and time.monotonic() + int(wait) > end:
+        response.headers["x-should-retry"] = "false"
 
 
 def within(seconds: float, work: Callable[[], Result], close: Callable[[], None], stop: Callable[[], bool]) -> Result:
@@ -86,37 +92,3 @@ def within(seconds: float, work: Callable[[], Result], close: Callable[[], None]
     if good:
         return value  # type: ignore[no-any-return]
     raise value
-
-
-def told(error: BaseException) -> str:
-    """An error of the model's side in one short line without keys."""
-    name, text = type(error).__name__, " ".join(str(error).split())
-    short = text if isinstance(error, DjsbError) else f"{name}: {text}" if text else name
-    return redact(short)[:300]
-
-
-MAX_BYTES = 2_000_000  # of one reply
-
-
-def bound(response: httpx2.Response, seconds: float) -> None:
-    """Let reading a reply end with an error once it is too long or takes longer than `seconds`."""
-    assert isinstance(response.stream, httpx2.SyncByteStream)
-    response.stream = _Bounded(response.stream, time.monotonic() + seconds)
-
-
-class _Bounded(httpx2.SyncByteStream):
-    def __init__(self, inner: httpx2.SyncByteStream, deadline: float) -> None:
-        self.inner, self.deadline = inner, deadline
-
-    def __iter__(self) -> Iterator[bytes]:
-        had = 0
-        for chunk in self.inner:
-            had += len(chunk)
-            if had > MAX_BYTES:
-                raise httpx2.RemoteProtocolError(f"the reply is longer than {MAX_BYTES} bytes")
-            if time.monotonic() > self.deadline:
-                raise httpx2.ReadTimeout("the reply takes too long")
-            yield chunk
-
-    def close(self) -> None:
-        self.inner.close()

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent import connection
 from agent.briefing import write_briefing
+from agent.failures import told
 from agent.literature import all_papers
 from agent.prompts import prompt
 from engine.base.errors import DjsbError
@@ -48,7 +49,7 @@ class Summary(BaseModel):
 
 @dataclass
 class ModelProposer:
-    """Asks the study's language model. A failure is no exception: it becomes an event, and `note`.
+    """Asks the study's language model. In the loop a failure is no exception: it becomes an event, and `note`.
 
     limit: device-seconds of the study's budget. asked: ids of all that it put to the gate in the last round, refused
     ones too.
@@ -70,17 +71,22 @@ class ModelProposer:
         return connection.missing(self.settings)
 
     def propose(self, study: OpenStudy, n: int | None = None) -> Sequence[Proposal]:
+        """As `request`, for the loop, which goes on without it."""
+        try:
+            return self.request(study, n)
+        except DjsbError as error:
+            self.note = f"the language model was of no use: {told(error)}"
+            study.store.event("model", f"{self.note}; the search goes on alone", level="warning")
+            return []
+
+    def request(self, study: OpenStudy, n: int | None = None) -> Sequence[Proposal]:
         """At most n proposals that passed the gate; they are queued, and so are the refused ones with their reasons.
 
         The model is told why something was refused, and may try again as often as `agent.tries` says.
+        Raises: ModelError when it gives no usable answer; what it proposed before stays.
         """
         self.note, self.asked = "", []
-        try:
-            passed = self._propose(study, n or self.settings.proposals)
-        except DjsbError as error:
-            self.note = f"the language model was of no use: {connection.told(error)}"
-            study.store.event("model", f"{self.note}; the paper's procedure goes on alone", level="warning")
-            return []
+        passed = self._propose(study, n or self.settings.proposals)
         if not passed:
             self.note = "nothing that the language model proposed passed the gate" if self.asked else (
                 "the language model has nothing to propose"
@@ -95,11 +101,11 @@ class ModelProposer:
         accounts, passed = Accounts(opened, self.limit), dict[str, Proposal]()
         text = prompt("briefing", n=n, briefing=write_briefing(opened, self.limit))
         for _ in range(self.settings.tries):
-            told = len(question.invalid)
+            before = len(question.invalid)
             try:
                 reply = question.ask(text)
             finally:
-                for problem in question.invalid[told:]:
+                for problem in question.invalid[before:]:
                     opened.store.event("model", f"an invalid reply: {problem}", level="warning")
             refused = []
             for suggestion in reply.proposals[: n - len(passed)]:
@@ -133,7 +139,7 @@ class ModelProposer:
         try:
             reply = question.ask("Write the summary.")
         except DjsbError as error:
-            study.store.event("model", f"no summary: {connection.told(error)}; the template's stays", level="warning")
+            study.store.event("model", f"no summary: {told(error)}; the template's stays", level="warning")
             return []
         kept = [s for s in reply.sentences if grounded(s, briefing)]
         if len(kept) < len(reply.sentences):

@@ -12,9 +12,11 @@ from langchain.agents.structured_output import ToolStrategy
 from langchain_core.messages import AnyMessage, HumanMessage
 from pydantic import BaseModel
 
-from agent.connection import ModelError, connect, told, within
+from agent.connection import connect, within
+from agent.failures import ModelError, told
 from agent.spending import Metered, Spending
 from agent.tools import Tools, safely
+from agent.without_tools import WithoutTools, json_in
 from engine.base.secrets import redact
 from engine.settings.running import AgentSection
 from engine.study.opened import OpenStudy
@@ -39,6 +41,10 @@ class Question(Generic[Reply]):
     messages: list[AnyMessage] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._spending = Spending(self.opened.store.file, self.opened.setup, self.settings)
+        self._without = WithoutTools(self.form, self._spending.tell)
+
     def ask(self, text: str) -> Reply:
         """The model's next valid reply, with keys blacked out.
 
@@ -46,13 +52,12 @@ class Question(Generic[Reply]):
         """
         self.messages.append(HumanMessage(text))
         model = connect(self.settings)
-        spending = Spending(self.opened.store.file, self.opened.setup, self.settings)
         agent: Any = create_agent(
             model, [safely(tool) for tool in Tools(self.opened).all()], system_prompt=self.system,
             response_format=ToolStrategy(self.form, handle_errors=self._invalid),
             middleware=[
                 ModelCallLimitMiddleware(run_limit=LOOKS + self.settings.tries, exit_behavior="error"),
-                Metered(spending, self.purpose),
+                self._without, Metered(self._spending, self.purpose),
             ],
         )  # fmt: skip
         try:
@@ -60,7 +65,7 @@ class Question(Generic[Reply]):
         except ModelError:
             raise
         except Exception as error:  # the border to LangChain, the client and the server
-            raise ModelError(f"the language model failed: {told(error)}") from None
+            raise ModelError(told(error)) from None
         finally:
             model.http_client.close()  # type: ignore[union-attr]
 
@@ -70,9 +75,15 @@ class Question(Generic[Reply]):
             self.messages = state["messages"]
             if state.get("structured_response") is not None:
                 plain = state["structured_response"].model_dump_json()
-                return self.form.model_validate_json(redact(plain))
-            problem = self._invalid(ValueError("the reply was plain text, not a call of the reply's tool"))
-            self.messages.append(HumanMessage(problem))
+            else:
+                plain = json_in(self.messages[-1].text)
+            try:
+                if plain is not None:
+                    return self.form.model_validate_json(redact(plain))
+                error: Exception = ValueError("it is neither a call of the reply's tool nor its JSON")
+            except ValueError as found:
+                error = found
+            self.messages.append(HumanMessage(self._invalid(error)))
 
     def _invalid(self, error: Exception) -> str:
         """The message that answers an invalid reply. Raises: ModelError after the last try."""

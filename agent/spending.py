@@ -9,8 +9,9 @@ from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 from langchain_core.messages import AIMessage
+from openai import APIConnectionError, APIStatusError, APITimeoutError
 
-from agent.connection import ModelError, told
+from agent.failures import ModelError, Unusable, told
 from engine.journal import model_calls
 from engine.journal.model_calls import ModelCall
 from engine.journal.store import Store
@@ -56,6 +57,11 @@ class Spending:
                 self.setup, purpose, model, read, written, estimated, round(seconds, 3), cost, outcome
             ))  # fmt: skip
 
+    def tell(self, text: str) -> None:
+        """Write an event down."""
+        with Store(self.database, readonly=True) as store:
+            store.event("model", text, level="warning")
+
 
 class Metered(AgentMiddleware[Any, Any, Any]):
     """Counts every call of an agent's model."""
@@ -72,20 +78,26 @@ class Metered(AgentMiddleware[Any, Any, Any]):
         asked += len(str(request.system_message.content)) if request.system_message else 0
         self.spending.check(asked)
         began = time.monotonic()
+        read = written = said = 0
+        outcome = "stopped"
         try:
             response = handler(request)
         except Exception as error:
-            self.spending.record(self.purpose, 0, 0, True, time.monotonic() - began, told(error))
+            outcome = told(error)
+            if isinstance(error, Unusable):
+                read, written = error.read, error.written
+            elif isinstance(error, APIStatusError | APIConnectionError) and not isinstance(error, APITimeoutError):
+                asked = 0  # the model never had it
             raise
-        reply = next((m for m in response.result if isinstance(m, AIMessage)), None)
-        usage = reply.usage_metadata if reply is not None else None
-        answered = len(str(reply.content)) + len(str(reply.tool_calls)) if reply is not None else 0
-        counts = [usage["input_tokens"], usage["output_tokens"]] if usage else [0, 0]
-        # a server that reports less than its own text can hold is not believed
-        read, written = max(counts[0], 0), max(counts[1], 0)
-        estimated = not (read and written)
-        self.spending.record(
-            self.purpose, read or asked // CHARACTERS, written or answered // CHARACTERS, estimated,
-            time.monotonic() - began, "answered",
-        )  # fmt: skip
-        return response
+        else:
+            outcome = "answered"
+            reply = next((m for m in response.result if isinstance(m, AIMessage)), AIMessage(""))
+            said = len(str(reply.content)) + len(str(reply.tool_calls))
+            if usage := reply.usage_metadata:
+                read, written = usage["input_tokens"], usage["output_tokens"]
+            return response
+        finally:
+            self.spending.record(
+                self.purpose, read or asked // CHARACTERS, written or said // CHARACTERS, not (read and written),
+                time.monotonic() - began, outcome,
+            )  # fmt: skip

@@ -14,6 +14,7 @@ from app.text.printable import say
 from app.text.progress import Display
 from app.text.recipe import recipe_line
 from engine.base.amounts import format_seconds, parse_budget
+from engine.base.errors import StudyError
 from engine.journal.store import Row
 from engine.loop.run import Ended, run_loop
 from engine.runner.scheduler import Scheduler
@@ -30,7 +31,7 @@ def run(folder: Path, budget: str | None, until: str, approve: str | None, worke
         opened = open_study(folder, workers, display.notice)
         with opened.store:
             opened.store.patience.tell = display.line
-            adviser = _adviser(opened, budget, display)
+            adviser = _adviser(opened, budget)
             ended = run_loop(
                 opened, budget=budget, until=until, approve=approve, workers=workers,
                 started=lambda s: _attach(s, display, adviser), adviser=adviser,
@@ -44,15 +45,14 @@ def run(folder: Path, budget: str | None, until: str, approve: str | None, worke
     return ended
 
 
-def _adviser(opened: OpenStudy, budget: str | None, display: Display) -> ModelProposer | None:
-    """The language model, where the study names one; without a key or its packages it says so once and does without."""
+def _adviser(opened: OpenStudy, budget: str | None) -> ModelProposer | None:
+    """The language model, where the study names one. Raises: StudyError when it cannot be asked."""
     settings = opened.study.agent
     if settings.model is None:
         return None
     adviser = ModelProposer(settings, parse_budget(budget or opened.study.budget))
     if problem := adviser.missing():
-        display.line(f"{problem}; the study goes on without it")
-        return None
+        raise StudyError(f"{problem}; or take agent.model out of study.yaml, to go on without it")
     return adviser
 
 

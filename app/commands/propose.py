@@ -23,18 +23,27 @@ def propose(folder: Path, by: str, n: int | None, source: Path | None) -> Row:
         if by == "person":
             found = [queue_suggestion(opened, accounts, read_suggestion(source))]
             return {"by": by, "note": "", "proposals": proposal_rows(opened, found)}
-        note = ""
         if by == "model":
-            from agent.proposer import ModelProposer
+            return _by_model(opened, accounts, n)
+        return {"by": by, "note": "", "proposals": proposal_rows(opened, _by_procedure(opened, accounts, by, n))}
 
-            model = ModelProposer(opened.study.agent, accounts.limit)
-            if problem := model.missing():
-                raise StudyError(problem)
-            model.propose(opened, n or opened.study.agent.proposals)
-            if model.asked:
-                return {"by": by, "note": model.note, "proposals": proposal_rows(opened, model.asked)}
-            by, note = "paper", f"{model.note}; the paper's procedure proposes instead"
-        return {"by": by, "note": note, "proposals": proposal_rows(opened, _by_procedure(opened, accounts, by, n))}
+
+def _by_model(opened: OpenStudy, accounts: Accounts, n: int | None) -> Row:
+    """What a language model asks for. Raises: StudyError, ModelError; where it fails, nobody proposes in its place."""
+    from agent.failures import ModelError, told
+    from agent.proposer import ModelProposer
+
+    model = ModelProposer(opened.study.agent, accounts.limit)
+    if problem := model.missing():
+        raise StudyError(problem)
+    try:
+        model.request(opened, n)
+    except ModelError as error:
+        opened.store.event("model", told(error), level="warning")
+        if not model.asked:
+            raise
+        model.note = told(error)  # what it asked for before stays
+    return {"by": "model", "note": model.note, "proposals": proposal_rows(opened, model.asked)}
 
 
 def _by_procedure(opened: OpenStudy, accounts: Accounts, by: str, n: int | None) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
 
 from agent.proposer import ModelProposer
 from engine.evidence.ranking import rank
-from engine.study.opened import OpenStudy
+from engine.study.opened import OpenStudy, open_study
 
 KEY = "sk-canary-0123456789abcdef"
 
@@ -52,3 +53,13 @@ def runnable(opened: OpenStudy) -> list[tuple[Any, ...]]:
         "SELECT id FROM pools ORDER BY id",
     )
     return [tuple(row.values()) for sql in tables for row in opened.store.query(sql)]
+
+
+@pytest.fixture(scope="module")
+def victim(probed_template: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One copy of the study for all replies: what one of them leaves behind may not help the next."""
+    root = tmp_path_factory.mktemp("victim") / "study"
+    shutil.copytree(probed_template.root, root)
+    (root / "study" / "link").symlink_to("/etc")
+    with (opened := open_study(root / "study", 1)).store:
+        yield opened

@@ -9,7 +9,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,6 +43,16 @@ class Drip:
 
     every: float
     text: bytes = b" "
+
+
+@dataclass(frozen=True)
+class Said:
+    """A reply in both forms: one document, and the events of a stream, each a row or a line as it is sent."""
+
+    whole: Any
+    events: Sequence[Any]
+    done: bool = True
+    end: str = "\n\n"
 
 
 def text(content: str) -> Reply:
@@ -80,7 +90,8 @@ class Server:
         return said(body) if callable(said) else said
 
 
-def _completion(message: Reply, usage: Reply | None) -> Reply:
+def completion(message: Reply, usage: Reply | None) -> Reply:
+    """The message as one document."""
     found = {
         "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "scripted",
         "choices": [{"index": 0, "message": message, "logprobs": None,
@@ -90,7 +101,7 @@ def _completion(message: Reply, usage: Reply | None) -> Reply:
     return {**found, "usage": {**usage, "total_tokens": total}} if usage else found
 
 
-def _chunks(message: Reply, usage: Reply | None) -> Iterator[Reply]:
+def chunks(message: Reply, usage: Reply | None) -> Iterator[Reply]:
     """The message as a stream of deltas."""
 
     def chunk(delta: Reply, finish: str | None = None) -> Reply:
@@ -132,9 +143,11 @@ class _Handler(BaseHTTPRequestHandler):
             elif isinstance(said, Drip):
                 self._drip(said)
             elif body.get("stream"):
-                self._stream(said)
+                usage = self.server.state.usage
+                self._stream(said if isinstance(said, Said) else Said(None, list(chunks(said, usage))))
             else:
-                self._send(json.dumps(_completion(said, self.server.state.usage)).encode())
+                found = said.whole if isinstance(said, Said) else completion(said, self.server.state.usage)
+                self._send(json.dumps(found).encode())
         except OSError:
             self.close_connection = True
 
@@ -146,15 +159,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _stream(self, message: Reply) -> None:
+    def _stream(self, said: Said) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
-        for chunk in _chunks(message, self.server.state.usage):
-            self.wfile.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+        for event in [*said.events, *(["data: [DONE]"] if said.done else [])]:
+            line = event if isinstance(event, str) else f"data: {json.dumps(event)}"
+            self.wfile.write((line + said.end).encode())
             self.wfile.flush()
-        self.wfile.write(b"data: [DONE]\n\n")
         self.close_connection = True
 
     def _drip(self, said: Drip) -> None:

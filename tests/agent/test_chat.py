@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.chat import Chat, citations
-from agent.connection import ModelError
+from agent.failures import ModelError
 from engine.study.opened import OpenStudy
 from tests.agent.conftest import KEY, best, proposer, runnable, suggestion
 from tests.agent.server import Drip, Drop, Raw, call, serving, text

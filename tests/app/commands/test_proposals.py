@@ -155,17 +155,20 @@ def test_a_model_is_asked_and_a_script_decides(probed: Tiny) -> None:
     assert "reject by person" in log
 
 
-def test_where_the_model_fails_the_paper_proposes(probed: Tiny) -> None:
+@pytest.mark.parametrize("args", [("propose", "--by", "model"), ("chat", "--ask", "Why?")])
+def test_where_the_model_fails_nobody_proposes_in_its_place(probed: Tiny, args: tuple[str, ...]) -> None:
     more_seeds(probed)
-    body = json.dumps({"error": {"message": f"bad key {KEY}"}}).encode()
+    command, *rest = args
+    before = listed(probed.study)
+    body = json.dumps({"error": {"message": f"bad key {KEY}\x1b[2J"}}).encode()
     with serving(Raw(body, 401)) as server:
-        done = model(probed, server.url, "propose", probed.study, "--by", "model", "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["by"] == "paper"
-    assert found["proposals"]
-    assert "the paper's procedure proposes instead" in found["note"]
+        done = model(probed, server.url, command, probed.study, *rest)
+    line = the_error(done)
+    assert "401 (Unauthorized): bad key [OPENAI_API_KEY]" in line
+    assert "check OPENAI_API_KEY" in line
+    assert listed(probed.study) == before
     assert KEY not in done.stdout + done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
     assert not [f for f in probed.root.rglob("*") if f.is_file() and KEY.encode() in f.read_bytes()]
 
 
@@ -174,9 +177,13 @@ def test_without_a_key_only_the_model_is_missing(probed: Tiny, args: tuple[str, 
     command, *rest = args
     line = the_error(run_djsb(command, probed.study, *rest, env={"OPENAI_API_KEY": "", "OPENAI_BASE_URL": ""}))
     assert "OPENAI_API_KEY" in line
+
+
+def test_a_study_that_names_a_model_does_not_run_without_it(probed: Tiny) -> None:
     done = run_djsb("auto", probed.study, "--until", "probe", env={"OPENAI_API_KEY": "", "OPENAI_BASE_URL": ""})
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("OPENAI_API_KEY") == 1
+    line = the_error(done)
+    assert "OPENAI_API_KEY" in line
+    assert "or take agent.model out of study.yaml" in line
 
 
 def test_chat_answers_and_names_ids_that_are_not_there(probed: Tiny) -> None:
