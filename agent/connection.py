@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import threading
 import time
@@ -39,6 +40,8 @@ def connect(settings: AgentSection) -> ChatOpenAI:
         raise ModelError(problem)
     # a user's tracing settings for other programs must not send a study to a tracing service
     os.environ["LANGSMITH_TRACING"] = os.environ["LANGCHAIN_TRACING_V2"] = "false"
+    for name in ("httpx2", "openai"):  # their lines of every request tell the whole address
+        logging.getLogger(name).setLevel(logging.ERROR)
     from langchain_openai import ChatOpenAI
     from openai import DefaultHttpxClient
     from pydantic import SecretStr

@@ -58,6 +58,7 @@ def test_a_persons_proposal_is_checked_queued_edited_approved_and_run(probed: Ti
     assert all(
         d["who"].startswith("person ") and "a bit wider" in d["why"] for d in old["decisions"] + new["decisions"]
     )
+    probed.set({"agent": {"model": None}, "search": {"seeds": 2}})
     assert run_djsb("auto", study, "--until", "probe", "--workers", "1").returncode == 0
     board = json.loads(run_djsb("rank", study, "--json").stdout)
     assert "text_len 12…150" in {r["label"] for r in board}
