@@ -116,10 +116,10 @@ def share(folder: Path, name: str, target: Path) -> None:
     _put(scratch, link, known)
 
 
-def is_whole(target: Path) -> bool:
-    """True when a file or folder is there, sealed, and its files have the sizes that its seal says."""
+def is_whole(target: Path, sums: bool = False) -> bool:
+    """True when a file or folder is there, sealed, and its files have the sizes that its seal says. sums: see check."""
     try:
-        check(target, sums=False)
+        check(target, sums=sums)
     except Damaged:
         return False
     return True

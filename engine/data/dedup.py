@@ -102,7 +102,7 @@ def without_duplicates(
         return good
     name = removal_id(section, data, good)
     file = state / "cache" / f"dedup-{name}.npy"
-    if not is_whole(file):
+    if not is_whole(file, sums=True):
         removed = _find(deduplicators, data, good, state, workers, progress)
         caches.replace_duplicates(store, name, (Duplicate(*row) for row in removed))
         kept = good.copy()

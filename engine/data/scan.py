@@ -127,7 +127,7 @@ def scan(data: Dataset, store: Store, state: Path, workers: int, progress: Progr
     _fields_exist(data)
     name = quarantine_id(data)
     file = state / "cache" / f"scan-{name}.npz"
-    if not is_whole(file):
+    if not is_whole(file, sums=True):
         _write_scan(data, store, name, file, state, workers, progress)
     with np.load(file) as saved:
         found = Scan(saved["keys"], saved["good"])

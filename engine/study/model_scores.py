@@ -23,7 +23,7 @@ def columns(store: Store, setup: str, state: Path, scanned: RowMask) -> list[Sta
     stored = results.MODEL_SCORES.get(store, setup)
     if stored is None or stored.file is None or stored.statistic is None:
         return []
-    if not is_whole(_file(state, stored.file)):
+    if not is_whole(_file(state, stored.file), sums=True):
         return []  # engine/loop/model_scores.py makes it again
     params = (("checkpoint", stored.trial),)
     return [StatisticColumn(MODEL_SCORE, stored.statistic, params, _column(state, stored.file, scanned))]
@@ -35,7 +35,7 @@ def scored(store: Store, checkpoint: str, state: Path, scanned: RowMask) -> Colu
     Raises: PoolError when that is not in the cache.
     """
     file = results.scores_file(store, checkpoint)
-    if file is None or not is_whole(_file(state, file)):
+    if file is None or not is_whole(_file(state, file), sums=True):
         raise PoolError(f"the rows' scores by trial {checkpoint} are not in the cache; djsb auto makes them again")
     return _column(state, file, scanned)
 

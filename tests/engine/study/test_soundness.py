@@ -145,7 +145,7 @@ def test_a_cache_of_an_older_djsb_is_made_anew(whole: Tiny) -> None:
     _, lines, again = use(whole.study)
     assert again == pools
     assert sum("it has no seal" in line for line in lines) >= 3
-    assert sum("an older djsb wrote it" in line for line in lines) == 2, lines
+    assert sum("that was noted; an older djsb wrote it" in line for line in lines) == 2, lines
 
 
 def test_after_an_engine_was_killed_all_sums_are_compared(whole: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
