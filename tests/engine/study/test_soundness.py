@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ from engine.base.durable import SEAL
 from engine.journal import caches, events
 from engine.study.opened import OpenStudy, held, open_study
 from engine.study.soundness import Verified
-from tests.conftest import Tiny
+from tests.conftest import Tiny, run_djsb
 
 PARTS = ("cache", "paused", "checkpoints")
 
@@ -177,3 +179,22 @@ def test_a_checkpoint_that_is_gone_is_told(whole: Tiny) -> None:
         store.execute("UPDATE checkpoints SET kept = 1")
     use(whole.study)
     assert (folder / SEAL).exists() and folder.is_dir()
+
+
+def test_the_engine_goes_on_over_damaged_caches_and_check_says_what_it_saw(whole: Tiny) -> None:
+    rank = run_djsb("rank", whole.study, "--json").stdout
+    sound = run_djsb("check", whole.study, "--deep")
+    assert re.search(r"ok +disk: \d+ files of [\d.]+ MB are as they were written, 0 damaged", sound.stdout), (
+        sound.stdout
+    )
+    damaged = files(whole.study)
+    for file in damaged:
+        flip(file)
+    done = run_djsb("auto", whole.study, "--until", "probe", "--workers", 1, "--approve", "auto")
+    assert done.returncode == 0, done.stderr
+    assert run_djsb("rank", whole.study, "--json").stdout == rank
+    log = run_djsb("log", whole.study, "--last", 100).stdout
+    assert log.count("is damaged") >= 4, log
+    flip(damaged[0])
+    found = json.loads(run_djsb("check", whole.study, "--deep", "--json").stdout)
+    assert found["problems"] == [] and found["verified"]["deep"] and len(found["verified"]["damaged"]) == 1
