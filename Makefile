@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install test test-long check demo bench-data bench-search bench-pack bench-agent bench-tui bench-cycles bench-demos bench-chaos wheel-test screenshots clean
+.PHONY: install test test-long check demo bench-data bench-search bench-pack bench-agent bench-tui bench-cycles bench-demos bench-chaos bench-memory wheel-test screenshots clean
 
 install: $(READY)
 $(READY): pyproject.toml constraints.txt
@@ -51,6 +51,9 @@ bench-demos: $(READY)
 
 bench-chaos: $(READY)
 	$(BIN)/python benchmarks/chaos/run.py --write
+
+bench-memory: $(READY)
+	$(BIN)/python benchmarks/memory.py --write
 
 bench-cycles: $(READY)
 	$(BIN)/python benchmarks/cycles.py --write

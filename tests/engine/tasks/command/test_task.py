@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import random
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -21,14 +23,18 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from engine.base.errors import StudyError, TrialError
 from engine.study.file import parse_study
 from engine.study.opened import open_study
+from engine.tasks.command.numbers import Numbers
 from engine.tasks.command.task import CommandTask
 from engine.tasks.contract import Job, Report
-from tests.conftest import DJSB, TEXT_ONLY, Tiny, merged, run_djsb
+from tests.conftest import DJSB, FUZZ, TEXT_ONLY, Tiny, merged, run_djsb
+from tests.engine.base.test_lines import anything
 
 TRAINER = '''
 """A trainer: its score falls with the words of its texts, and differs by seed."""
@@ -60,6 +66,7 @@ print('{"step": 1, "loss": 1.0}', flush=True)
 time.sleep(600 if len(sys.argv) < 5 else 0)
 print('{"score": 0.5}')
 '''
+BASE = "name: a\ntask: command\ndataset: {path: x}\nops: {}\n"
 METRIC = [{"name": "score", "low": 0, "high": 1}]
 Points = list[tuple[int, dict[str, float]]]
 
@@ -194,6 +201,68 @@ def test_what_is_wrong_with_its_numbers_is_told_by_file_and_line(
     assert "\n" not in str(caught.value)
 
 
+LOUD = """
+import sys
+for step in range(1, 200_001):
+    print('{"step": %d, "loss": 0.5, "trial": 3, "score": 0.25}' % step)
+    if step % 1000 == 0:
+        print("x" * 3_000_000)
+print('{"step": 200001, "loss": 0.1}', end="")
+"""
+ODD = """
+import sys
+digits = "9" * int(sys.argv[4])
+print('{"step": 1, "loss": %s}' % digits)
+print('{"step": 2, "loss": NaN, "half \\\\ud800": 1.5}')
+print('{"step": %s, "loss": 1}' % digits)
+print('{"step": 3, "loss": %s, "score": 0.5}' % digits)
+"""
+
+
+def test_a_trainer_that_prints_without_end_is_thinned_and_its_last_numbers_count(tiny: Tiny, tmp_path: Path) -> None:
+    tiny.set(settings(tiny, LOUD, "{pool}", "{seed}"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found, points = run(tiny, tmp_path, [1, 2])
+    assert found == {"t1": {"score": 0.25}}
+    assert [step for step, _ in points[:100]] == list(range(1, 101))
+    assert len(points) < 10_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # kilobytes
+    assert points[0][1] == {"loss": 0.5, "trial": 3, "score": 0.25}
+
+
+@pytest.mark.parametrize("digits", [401, 5000])
+def test_a_number_beyond_all_bounds_is_left_out_and_the_metric_counts(tiny: Tiny, tmp_path: Path, digits: int) -> None:
+    tiny.set(settings(tiny, ODD, "{pool}", "{seed}", "{out}", str(digits)))
+    found, points = run(tiny, tmp_path, [1, 2])
+    assert found == {"t1": {"score": 0.5}}
+    assert [step for step, _ in points] == [1, 2, 3]
+    assert points[0][1] == {"loss": math.inf}
+    assert points[1][1] == {"loss": pytest.approx(math.nan, nan_ok=True), "half ?": 1.5}
+    assert points[2][1] == {"loss": math.inf, "score": 0.5}
+
+
+@pytest.mark.fuzz
+@FUZZ
+@given(st.lists(anything | st.dictionaries(st.sampled_from(["step", "total", "score", "loss"]), anything)))
+def test_any_lines_give_the_metric_or_one_plain_line(tmp_path: Path, rows: list[object]) -> None:
+    file, output = tmp_path / "metrics.jsonl", tmp_path / "out"
+    study = parse_study(BASE + "command: {run: 'a {pool} {seed}', metrics: [{name: score}]}\n")
+    content = "\n".join(json.dumps(row) for row in rows).encode()
+    for written, other in ((file, output), (output, file)):
+        written.write_bytes(content)
+        other.unlink(missing_ok=True)
+        points: Points = []
+        report = Report(lambda _kind, content, points=points: points.append((content["step"], content["values"])))
+        numbers = Numbers(study, "t", report, file, output)
+        numbers.read(last=True)
+        assert all(abs(step) < 2**63 for step, _ in points)
+        try:
+            assert math.isfinite(numbers.final()["score"])
+        except TrialError as error:
+            str(error).encode()
+            assert "\n" not in str(error)
+
+
 def test_all_that_it_started_ends_with_a_time_out(tiny: Tiny, tmp_path: Path) -> None:
     tiny.set(settings(tiny, SPAWNER, str(tmp_path / "pids"), "{pool}", "{seed}", timeout="3s"))
     with pytest.raises(TrialError, match=r"took longer than command\.timeout \(3 s\)"):
@@ -317,9 +386,6 @@ def pool_of(tiny: Tiny, tmp_path: Path, form: str) -> str:
 
     data = Dataset(tiny.train_file, DatasetSection(path="x", images="images", id="id"))
     return write_pool(form, data, tiny.train_file.parent, np.array([5, 2]), 1, tmp_path / "pool")
-
-
-BASE = "name: a\ntask: command\ndataset: {path: x}\nops: {}\n"
 
 
 @pytest.mark.parametrize(
