@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import forkserver, resource_tracker
@@ -20,6 +20,7 @@ from engine.base.paths import HOME
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+RETRIES = 1  # times that work is taken up again after a process was killed
 PRELOAD = ["engine.data.warm"]  # modules that the server imports for all workers
 
 
@@ -68,9 +69,24 @@ def run_chunks(
 ) -> Iterator[Result]:
     """Apply `work` to every job in `workers` processes, in no order.
 
-    The processes are forked from a server that has imported Data-Juicer once, so they share it.
-    Raises: DataError when a process is killed (out of memory, most often).
+    The processes are forked from a server that has imported Data-Juicer once, so they share it. When one is killed (out
+    of memory, most often), what was not done is tried again by half as many. Raises: DataError when that happens again.
     """
+    left = list(jobs)
+    for tries in range(RETRIES, -1, -1):
+        lost: list[Job] = []
+        yield from _run(work, left, workers, lost)
+        if not lost:
+            return
+        left, workers = lost, max(1, workers // 2)
+        if not tries:
+            raise DataError(
+                "a data worker died, most often for want of memory; lower --workers and run the same command again"
+            )
+
+
+def _run(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, lost: list[Job]) -> Iterator[Result]:
+    """The same once. lost: takes the jobs that were not done because a process was killed."""
     if not jobs:
         return
     warm_up()
@@ -78,21 +94,32 @@ def run_chunks(
     with ProcessPoolExecutor(min(workers, len(jobs)), context, _end_with, (lifetime.mark(),)) as pool:
         # a few jobs ahead of the workers, so that results do not pile up
         queue = iter(jobs)
-        running = {pool.submit(work, job) for job in islice(queue, 2 * workers)}
+        running: dict[Future[Result], Job] = {}
+
+        def submit(count: int) -> None:
+            for job in islice(queue, 0 if lost else count):
+                try:
+                    running[pool.submit(work, job)] = job
+                except BrokenProcessPool:
+                    lost.append(job)
+
+        submit(2 * workers)
         try:
             while running:
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-                    running |= {pool.submit(work, job) for job in islice(queue, 1)}
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    job = running.pop(future)
+                    try:
+                        result = future.result()
+                    except BrokenProcessPool:
+                        lost.append(job)
+                        continue
+                    yield result
+                    submit(1)
         except KeyboardInterrupt:  # or another signal that ends the command: nobody waits for a chunk's end
             for process in pool._processes.values():
                 process.kill()
             raise
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a data worker died, most often for want of memory; lower --workers and run the same command again"
-            ) from error
         finally:
             for future in running:
                 future.cancel()
+        lost += queue

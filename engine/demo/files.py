@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from engine.base.errors import DataError
+from engine.base.scratch import HERE, scratch
 
 Rng = np.random.Generator
 Line = dict[str, Any]
@@ -49,8 +49,8 @@ def build(folder: Path, arguments: dict[str, Any], write: Callable[[Path], None]
         return files
     target = folder.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as building:
-        draft = Path(building) / "demo"
+    with scratch(target.parent / HERE) as building:
+        draft = building / "demo"
         draft.mkdir()
         write(draft)
         (draft / "demo.json").write_text(json.dumps(arguments) + "\n", encoding="utf-8")

@@ -21,6 +21,7 @@ class Backlog:
 
     waiting: trials to start, in order. micro: rows at once, or None for the study's. pack: most trials that one worker
     trains at once, or None; both once memory has run out. failures: of this run, by trial: a later one tries again.
+    starts: workers that ended before they served, by device, since one that served.
     """
 
     def __init__(self) -> None:
@@ -28,6 +29,7 @@ class Backlog:
         self.micro: int | None = None
         self.pack: int | None = None
         self.failures: Counter[str] = Counter()
+        self.starts: Counter[str] = Counter()
 
     def enter(self, opened: OpenStudy, book: TrialBook, states: TrainingStates) -> None:
         """Go on with a cycle of the study."""
@@ -76,12 +78,17 @@ class Backlog:
         """The worker is gone, or is ended because nothing is to be expected of it."""
         served = slot.ready
         slot.kill()
+        if served:
+            self.starts.pop(slot.device, None)
         if slot.trials:
             self._retry(slot, why)
         elif slot.lost:
             self.store.event("lost", f"{why}; its trials go to the others", slot.device, "warning")
         elif not served:
-            raise TrialError(f"{why} before its first trial; see {slot.log}")
+            self.starts[slot.device] += 1
+            if self.starts[slot.device] > RETRIES:
+                raise TrialError(f"{why} before its first trial; see {slot.log}")
+            self.store.event("crash", f"{why} before its first trial; it is started again", slot.device, "error")
 
     def _retry(self, slot: Slot, error: str) -> None:
         """Try each trial again, as often as the task allows; a pack's are not to blame yet, so they are tried alone.

@@ -42,7 +42,8 @@ class Slot(ABC):
     device: its unique name. log: file of the worker's standard error. ready: the worker waits for jobs. heard: when its
     last message came. lost: the device is gone for good. life: another one for each worker, so that the last words of
     an earlier one are told from its own. trials: what runs on it now, by id; dropped: those of them that it was asked
-    to leave. began: when it was given its job; seconds: device-seconds of the job that are charged.
+    to leave. began: when it was given its job; seconds: device-seconds of the job that are charged. beats: of all its
+    workers so far.
     Messages arrive on one queue, Gone when the worker is.
     """
 
@@ -52,6 +53,7 @@ class Slot(ABC):
         self.trials: dict[str, QueuedTrial] = {}
         self.dropped: set[str] = set()
         self.began = self.seconds = 0.0
+        self.beats = 0
 
     @property
     @abstractmethod
@@ -73,6 +75,10 @@ class Slot(ABC):
     @abstractmethod
     def died(self) -> str | None:
         """How a worker that was started has ended, or None."""
+
+    def is_stopped(self) -> bool:
+        """True when the worker's process is known to stand still, by SIGSTOP or a debugger."""
+        return False
 
     def reborn(self) -> Listener:
         """A worker starts, or the one there was is gone: who listens to it. What others still say is left aside."""
@@ -102,6 +108,7 @@ class Listener:
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Beat):
+            self._slot.beats += 1
             return
         if isinstance(message, Point):
             values = self._thinning.keep(message.trial, message.step, message.values)

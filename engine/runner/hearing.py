@@ -16,11 +16,11 @@ from engine.runner.device import Arrival, Slot
 from engine.runner.messages import Bad, Done, Failed, Gone, Point, Ready
 from engine.runner.training_states import TrainingStates
 from engine.runner.trial_book import TrialBook
+from engine.runner.watch import SILENCE
 from engine.study.opened import OpenStudy
 from engine.tasks.contract import Outside
 
 CHARGE = 1.0  # seconds between two charges of what runs
-SILENCE = 300.0  # seconds without a heartbeat after which a worker counts as lost
 HUNG = 10.0  # times its estimate, and at least SILENCE, after which a job that still beats counts as hung
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from engine.base.lifetime import state
 from engine.base.paths import ENTRY
 from engine.base.secrets import without_secrets
 from engine.runner.device import CHUNK, Events, Listener, Slot, worker_env
@@ -90,6 +91,10 @@ class LocalSlot(Slot):
         except BrokenPipeError:
             pass  # its end arrives as an event
         self.heard = time.monotonic()
+
+    def is_stopped(self) -> bool:
+        """See Slot."""
+        return self._process is not None and state(self._process.pid) in ("T", "t")
 
     def kill(self) -> None:
         """See Slot."""

@@ -24,20 +24,20 @@ from engine.journal import results
 from engine.journal.requests import Request
 from engine.journal.trials import QueuedTrial
 from engine.runner.accounts import Accounts, Balance
-from engine.runner.backlog import Backlog
+from engine.runner.backlog import RETRIES, Backlog
 from engine.runner.device import QUEUE, Arrival, Events, Slot, new_events
 from engine.runner.devices import open_slots
-from engine.runner.hearing import SILENCE, Hearing
+from engine.runner.hearing import Hearing
 from engine.runner.inbox import Inbox
 from engine.runner.mapped_rows import MappedRows
 from engine.runner.messages import Bad, Done, Failed, Ready
 from engine.runner.training_states import TrainingStates
 from engine.runner.trial_book import TrialBook
+from engine.runner.watch import Watch
 from engine.study.opened import OpenStudy
 from engine.tasks.contract import Job, Outside
 
 TICK = 0.2  # seconds between two looks at what else there is to do
-START = 600.0  # seconds that a worker may take to import its libraries
 
 
 @dataclass
@@ -66,6 +66,7 @@ class Scheduler:
         self.waiting = self.backlog.waiting
         self.enter(self.opened)
         self.inbox = Inbox(self.store)
+        self.workers = Watch(self.store, self.slots)
         self._tell("running")
 
     def enter(self, opened: OpenStudy) -> None:
@@ -119,16 +120,29 @@ class Scheduler:
     def alone(self, do: str, what: str, **content: Any) -> tuple[Done, float]:
         """Have the first worker do something that is no trial, while nothing else runs; what it came to, and seconds.
 
-        what: names it in errors. Raises: TrialError.
+        It is tried again as a trial is. what: names it in errors. Raises: TrialError.
         """
         message = self._message(do, **content)
-        slot = next((s for s in self.slots if not s.lost), self.slots[0])
+        for left in reversed(range(RETRIES + 1)):
+            slot = next((s for s in self.slots if not s.lost), self.slots[0])
+            try:
+                return self._alone(slot, message)
+            except TrialError as error:
+                slot.kill()
+                text = f"{what} failed: {error}; see {slot.log}"
+                if not left or all(s.lost for s in self.slots):
+                    raise TrialError(text) from error
+                self.store.event("crash", f"{text}; it is tried again", slot.device, "error")
+        raise AssertionError("unreachable")
+
+    def _alone(self, slot: Slot, message: dict[str, Any]) -> tuple[Done, float]:
+        """Once. Raises: TrialError; KeyboardInterrupt when the engine is to end at once."""
         if slot.ready:
             self._give(slot, message)
         elif not slot.started:
             slot.start()
-        while True:
-            why = self._silence(slot)
+        while not self.aborting:
+            self.workers.look()
             for arrival in self._arrived():
                 answer = arrival.message
                 if arrival.slot is not slot or arrival.life != slot.life:
@@ -139,12 +153,12 @@ class Scheduler:
                 elif isinstance(answer, Done):
                     return answer, arrival.at - slot.began
                 elif isinstance(answer, Failed):
-                    raise TrialError(f"{what} failed: {answer.error}; see {slot.log}")
+                    raise TrialError(answer.error)
                 else:
-                    why = answer.why if isinstance(answer, Bad) else slot.died() or "the worker is gone"
-            if why:
-                slot.kill()
-                raise TrialError(f"{what} failed: {why}; see {slot.log}")
+                    raise TrialError(answer.why if isinstance(answer, Bad) else slot.died() or "the worker is gone")
+            if why := self.workers.silence(slot):
+                raise TrialError(why)
+        raise KeyboardInterrupt
 
     def run(self, stage: str, proposals: list[str], cap: float) -> str:
         """Run the waiting trials of the given proposals; why it ended: `done`, `budget` or `stopped`.
@@ -327,11 +341,12 @@ class Scheduler:
 
     def _turn(self) -> None:
         """Take in what has arrived, charge what runs, and find workers that have gone silent."""
-        for slot in self.slots:
-            if (slot.trials or not slot.ready) and (why := self._silence(slot)):
-                self.backlog.lost(slot, why)
+        self.workers.look()
         for arrival in self._arrived():
             self.finished += self.hearing.hear(arrival)
+        for slot in self.slots:
+            if (slot.trials or not slot.ready) and (why := self.workers.silence(slot)):
+                self.backlog.lost(slot, why)
         if not self.hearing.charge(self.slots):
             self.note = f"the budget of {format_seconds(self.limit)} is spent"
             for slot in self._running():
@@ -343,12 +358,6 @@ class Scheduler:
             yield self.events.get(timeout=min(TICK, self.hearing.until_due()) if self._running() else TICK)
             for _ in range(QUEUE):
                 yield self.events.get_nowait()
-
-    def _silence(self, slot: Slot) -> str | None:
-        """How long nothing has come from a worker, once that is too long."""
-        quiet = time.monotonic() - slot.heard
-        too_long = slot.started and quiet > (SILENCE if slot.ready else START)
-        return f"no sign of life for {quiet:.0f} s" if too_long else None
 
     def _rescind(self, slot: Slot, why: str) -> None:
         self.hearing.settle(slot)
@@ -364,4 +373,9 @@ def scheduler(opened: OpenStudy, limit: float, workers: int | None) -> Iterator[
     task = opened.task if opened.study.task else None
     extra = task.environment(opened.study) if isinstance(task, Outside) else None
     with open_slots(opened.study.executor, workers, opened.state / "logs", events, extra) as slots:
-        yield Scheduler(opened, limit, slots, events)
+        found = Scheduler(opened, limit, slots, events)
+        found.workers.pulse.start()
+        try:
+            yield found
+        finally:
+            found.workers.pulse.stop()

@@ -10,6 +10,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -23,6 +24,7 @@ from engine.base.program_guard import MARK
 from engine.base.scratch import HERE
 from tests.conftest import DJSB, Tiny, make_tiny, run_djsb, write_jsonl
 
+ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("DJSB_TEST_KILLS", 2))  # make test-long: 20
 SETTINGS: dict[str, Any] = {
     "search": {"strategy": "race", "top": 2},
@@ -135,6 +137,49 @@ def worker_pids(parent: int) -> list[int]:
         return [p.pid for p in found if p.cmdline()[-1:] == ["worker"]]
     except psutil.NoSuchProcess:
         return []
+
+
+QUICK = "import sys, engine.runner.watch as w; w.SILENCE = 4.0; from app.cli import run; run()"
+
+
+@pytest.mark.slow
+def test_an_engine_that_is_disturbed_comes_to_its_end(tiny: Tiny) -> None:
+    """A worker killed at its start, one stopped, the engine stopped, each longer than a silence may last; a lock."""
+    tiny.set({"train": {"micro_batch": 8, "epochs": 3}})
+    process = subprocess.Popen(
+        [sys.executable, "-c", QUICK, "auto", str(tiny.study), "--until", "probe", "--workers", "1"],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        until(lambda: worker_pids(process.pid), 120, "no worker was started")
+        os.kill(worker_pids(process.pid)[0], signal.SIGKILL)
+        for who in (lambda: worker_pids(process.pid)[0], lambda: process.pid):
+            until(lambda: query(tiny, RUNNING), 240, "no trial runs")
+            pid = who()
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(9)
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(1)
+        with closing(sqlite3.connect(tiny.database, timeout=30, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            time.sleep(5)
+            other.execute("ROLLBACK")
+        _, told = process.communicate(timeout=300)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, told
+    assert f"waiting for {tiny.database}, which process {os.getpid()} (" in told
+    crashes = [text for (text,) in query(tiny, "SELECT text FROM events WHERE kind = 'crash'")]
+    assert len(crashes) == 1 and "exit code -9" in crashes[0] and "again" in crashes[0]
+    slept = {text.partition(" is ")[0].partition(" was ")[0] for (text,) in query(tiny, SLEPT)}
+    assert slept == {"its worker", "the engine"}
+    assert query(tiny, "SELECT DISTINCT state, attempts FROM trials") == [("COMPLETE", 1)]
+    until(lambda: not marked(process.pid), 10, "a process outlived the engine")
+
+
+RUNNING = "SELECT id FROM trials WHERE state = 'RUNNING'"
+SLEPT = "SELECT text FROM events WHERE kind = 'sleep'"
 
 
 def marked(owner: int) -> list[int]:
