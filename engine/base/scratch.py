@@ -30,6 +30,8 @@ FRESH = 60.0  # seconds since the last write within which another command may st
 def scratch(root: Path | None = None) -> Iterator[Path]:
     """A new folder below `root` for as long as the block runs. root: None for the system's folder of such files."""
     root = root or _common()
+    if root.is_symlink():
+        raise DjsbError(f"{root} is a link; remove it, as what is written there would be deleted")
     sweep(root)
     folder, lock = _own(root)
     try:
@@ -47,9 +49,9 @@ def scratch(root: Path | None = None) -> Iterator[Path]:
 def sweep(root: Path | None = None) -> None:
     """Remove the folders whose owner has ended."""
     root = root or _common()
-    for file in root.glob(f"*{LOCK}") if root.exists() else ():
+    for file in root.glob(f"*{LOCK}") if root.is_dir() and not root.is_symlink() else ():
         with contextlib.suppress(OSError):  # it is held, has gone meanwhile, or the place is read-only
-            lock = os.open(file, os.O_RDWR)
+            lock = os.open(file, os.O_RDWR | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _is_at(file, lock):

@@ -28,7 +28,7 @@ class TrialBook:
             for trial in trials.in_state(self.store, "RUNNING"):
                 trials.wait_again(self.store, trial)
                 self.store.event("recover", "was cut off with its engine; starts anew", trial, "warning")
-        shutil.rmtree(self.opened.state / "rows", ignore_errors=True)  # of trials that ran
+        self._delete("rows")  # of trials that ran
         queue = trials.in_state(self.store, "WAITING")
         work = self.opened.state / "command"
         for left in work.iterdir() if work.exists() else ():

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.base import lifetime
+from engine.base.errors import DjsbError
 from engine.base.program_guard import MARK
 from engine.base.scratch import HERE, LOCK, scratch, sweep, tidy
 
@@ -110,6 +111,25 @@ def test_scratch_is_removed_at_its_end_and_where_its_owner_was_killed(tmp_path: 
     with scratch(root) as mine:
         assert sorted(root.iterdir()) == [mine, mine.with_name(mine.name + LOCK)]
     assert not root.exists()
+
+
+def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
+    for name in ("theirs/x.lock", "theirs/x/kept", "data/rows.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    root = tmp_path / "data" / HERE
+    root.symlink_to(tmp_path / "theirs")
+    sweep(root)
+    with pytest.raises(DjsbError, match="is a link; remove it"), scratch(root):
+        pass
+    assert (tmp_path / "theirs" / "x" / "kept").exists()
+    root.unlink()
+    root.mkdir()
+    (root / "y.lock").touch()
+    (root / "y").symlink_to(tmp_path / "theirs")
+    (root / "z.lock").symlink_to(tmp_path / "theirs" / "x.lock")
+    sweep(root)
+    assert (tmp_path / "theirs" / "x" / "kept").exists() and (tmp_path / "theirs" / "x.lock").exists()
 
 
 def test_a_folder_that_is_moved_away_is_no_scratch_any_more(tmp_path: Path) -> None:
