@@ -6,13 +6,13 @@ on fresh seeds are shown nowhere.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from engine.base.amounts import format_seconds
+from engine.base.ids import json_text
 from engine.data.cuts import keeps, overlap
 from engine.evidence.ranking import Ranked, rank
 from engine.evidence.sentences import effect_text
@@ -168,7 +168,7 @@ def _asked(opened: OpenStudy) -> str:
         return ""
     lines = ["## Proposed before (do not ask for these again)"]
     for p in sorted(earlier, key=lambda p: p.at, reverse=True)[:12]:
-        experiment = json.dumps((p.content.get("suggestion") or {}).get("experiment") or p.reason)[:300]
+        experiment = json_text((p.content.get("suggestion") or {}).get("experiment") or p.reason)[:300]
         last = decisions.of_proposal(opened.store, p.id)[-1:]
         why = last[0].why if last else p.gate if p.status == "refused" else ""
         lines.append(

@@ -5,7 +5,6 @@ LangChain calls tools from threads of its own, so each opens the database anew.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 
 from agent.literature import search
 from engine.base.errors import DjsbError
+from engine.base.ids import json_text
 from engine.evidence.ranking import rank
 from engine.journal import decisions, metrics, pools, trials
 from engine.records.pool import BUCKETS
@@ -131,7 +131,7 @@ def _quoted(text: Any) -> str:
 
 
 def _answer(content: Any) -> str:
-    text = json.dumps(content, ensure_ascii=False, default=str)
+    text = json_text(content, ensure_ascii=False, default=str)
     return text if len(text) <= MAX else text[:MAX] + " [cut]"
 
 

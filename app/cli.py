@@ -6,6 +6,7 @@ Exit codes: 0 done · 1 error · 2 wrong usage · 3 a decision is awaited · 4 t
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -464,18 +465,16 @@ def report(
 def _print(result: Any, as_json: bool, show_result: Any) -> None:
     """A result as JSON, or as people read it."""
     if as_json:
-        import json
+        from engine.base.ids import json_text
 
-        from engine.base.ids import plain
-
-        typer.echo(json.dumps(result, indent=2, default=plain))
+        typer.echo(json_text(result, indent=2))
     else:
         show_result(result)
 
 
 def _write(text: str, out: Path | None) -> None:
     if out is None:
-        typer.echo(text, nl=False)
+        typer.echo(text.encode(), nl=False)  # a file in UTF-8, whatever the terminal speaks
     else:
         out.write_text(text, encoding="utf-8")
         _tell(f"written to {out}")
@@ -492,6 +491,7 @@ def run() -> None:
     from engine.base.errors import DjsbError
 
     _heed_signals()
+    _speak_any_encoding()
     try:
         app()
     except DjsbError as error:
@@ -526,6 +526,14 @@ def _heed_signals() -> None:
             signal.signal(number, interrupt)
 
 
+def _speak_any_encoding() -> None:
+    """A terminal that lacks a letter shows `?` for it; what is piped in is UTF-8."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8")
+
+
 def _remedy(error: OSError) -> str:
     import errno
 
@@ -545,7 +553,7 @@ def _crash_file() -> str:
 
     from engine.base.secrets import redact
 
-    with tempfile.NamedTemporaryFile("w", prefix="djsb-crash-", suffix=".log", delete=False) as file:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="djsb-crash-", suffix=".log", delete=False) as file:
         file.write(redact(traceback.format_exc()))
     return file.name
 

@@ -13,7 +13,7 @@ DOC = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
 def machine() -> str:
     """The machine in one line."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "CPU")
     cores = len(os.sched_getaffinity(0))
     return f"{model}, {cores} cores, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}"

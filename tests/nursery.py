@@ -128,7 +128,7 @@ class Nursery:
 
     def feed(self, folder: Path, descriptor: int, record: Path | None) -> Forked:
         """The UI's reader, in place of `app.tui.feed.launch`."""
-        with Path(os.devnull).open("r+") as nothing:
+        with Path(os.devnull).open("r+", encoding="utf-8") as nothing:
             files = (nothing.fileno(), nothing.fileno(), nothing.fileno(), descriptor)
             what = ["feed", str(folder), *([str(record)] if record else [])]
             return Forked(self.socket(), what, files, without_secrets(), None)
@@ -148,7 +148,11 @@ class Nursery:
         self, args: list[str], cwd: Path | None, env: Mapping[str, str], timeout: float
     ) -> subprocess.CompletedProcess[str]:
         """Run `djsb` to its end."""
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, Path(os.devnull).open() as nothing:
+        with (
+            tempfile.TemporaryFile() as out,
+            tempfile.TemporaryFile() as err,
+            Path(os.devnull).open(encoding="utf-8") as nothing,
+        ):
             process = Forked(self.socket(), args, (nothing.fileno(), out.fileno(), err.fileno()), env, cwd)
             try:
                 code = process.wait(timeout)

@@ -135,6 +135,43 @@ def test_no_row_of_the_database_leaves_the_journal() -> None:
     assert not found, f"public functions with rows in their signature: {found}"
 
 
+def calls(module: str) -> Iterator[tuple[str, ast.Call]]:
+    """What a module calls, by its last name."""
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            yield node.func.attr, node
+
+
+def test_text_files_are_in_utf8_whatever_the_locale() -> None:
+    found = []
+    for module in modules():
+        for name, call in calls(module):
+            mode = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None
+            as_text = not call.args or (isinstance(mode, str) and re.fullmatch("[rwax+]+", mode))
+            opens = name in ("open", "NamedTemporaryFile") and as_text and "tarfile" not in ast.unparse(call)
+            if (opens or name in ("read_text", "write_text")) and "encoding" not in [k.arg for k in call.keywords]:
+                found.append(f"{module}:{call.lineno} {ast.unparse(call)}")
+    assert not found, f"text files without encoding: {found}"
+
+
+def test_json_holds_no_nan() -> None:
+    """What may hold one goes through `json_text`; elsewhere it is an error. A few keep it among themselves."""
+    inner = {f"engine.{m}" for m in ("base.ids", "base.lines", "data.scan", "runner.worker", "tasks.command.numbers")}
+    found = [
+        f"{module}:{call.lineno}"
+        for module in set(modules()) - inner
+        for name, call in calls(module)
+        if name in ("dumps", "dump") and ast.unparse(call.func).startswith("json.")
+        if "allow_nan" not in [k.arg for k in call.keywords]
+    ]
+    assert not found, f"JSON that may hold NaN: {found}"
+
+
+def test_yaml_is_read_in_one_place() -> None:
+    found = [m for m in modules() if "yaml.safe_load" in ast.unparse(tree(m)) or "yaml.load" in ast.unparse(tree(m))]
+    assert not found, f"YAML is read by engine.base.yaml_text, not in {found}"
+
+
 def test_a_folder_says_what_it_is_for_and_does_nothing() -> None:
     wrong = []
     for file in (f for f in modules().values() if f.name == "__init__.py"):

@@ -12,6 +12,7 @@ import typer
 
 from app.text.printable import printable, say
 from engine.base.errors import DjsbError, StudyError
+from engine.base.ids import json_text
 from engine.journal.store import Row
 from engine.review.desk import opened_study
 from engine.study.file import read_study
@@ -34,9 +35,7 @@ def chat(folder: Path, question: str | None, as_json: bool) -> None:
         if question is not None:
             found = _answer(talk, question, quiet=as_json)
             if as_json:
-                import json
-
-                typer.echo(json.dumps(found, indent=2))
+                typer.echo(json_text(found, indent=2))
             return
         for line in _questions():
             _answer(talk, line, quiet=False)

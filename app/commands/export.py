@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from engine.base.durable import replaced
 from engine.base.errors import StudyError
+from engine.base.ids import json_text
 from engine.evidence.recipe_file import find_pool
 from engine.journal.metrics import Measured, every
 from engine.journal.store import Row
@@ -38,7 +38,7 @@ def pool(
 def _write_jsonl(rows: Iterable[Row], file: Path) -> None:
     with file.open("w", encoding="utf-8") as f:
         for row in rows:
-            f.write(json.dumps(row, ensure_ascii=False, default=_refuse_bytes) + "\n")
+            f.write(json_text(row, ensure_ascii=False, default=_refuse_bytes) + "\n")
 
 
 def _refuse_bytes(value: Any) -> Any:
@@ -57,7 +57,7 @@ def results(folder: Path, format_: str) -> str:
     opened = view_study(folder)
     rows = [asdict(measured) for measured in every(opened.store, opened.setup)]
     if format_ == "json":
-        return json.dumps(rows, indent=2) + "\n"
+        return json_text(rows, indent=2) + "\n"
     text = io.StringIO()
     writer = csv.DictWriter(text, [f.name for f in fields(Measured)], lineterminator="\n")
     writer.writeheader()

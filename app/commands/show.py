@@ -12,7 +12,7 @@ from app.text.lineage import show_lineage, show_scaling
 from app.text.mappers_and_prompts import show_mappers, show_prompts
 from app.text.printable import say
 from engine.base.errors import StudyError
-from engine.base.ids import by_beginning, plain, some
+from engine.base.ids import by_beginning, json_text, some
 from engine.journal import checkpoints, costs, curves, decisions, metrics, pools, proposals, trials
 from engine.journal.pools import StoredPool
 from engine.journal.store import Row, Store
@@ -101,4 +101,4 @@ def show_fields(found: Row) -> None:
     """A field a line, nested ones as YAML."""
     import yaml
 
-    say(yaml.safe_dump(json.loads(json.dumps(found, default=plain)), sort_keys=False, allow_unicode=True).rstrip())
+    say(yaml.safe_dump(json.loads(json_text(found)), sort_keys=False, allow_unicode=True).rstrip())

@@ -318,7 +318,7 @@ class DjsbApp(App[None]):
         while process.poll() is None:
             await asyncio.sleep(0.5)
         how = EXITS.get(process.returncode, f"exit code {process.returncode}")
-        lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
         told = f": {lines[-1]}" if process.returncode not in (0, 130) and lines else ""
         bad = process.returncode == 1
         self.notify(f"the engine has ended, {how}{told}", severity="error" if bad else "information")

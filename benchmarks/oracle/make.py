@@ -53,7 +53,7 @@ PLANTED = {
 
 def planted_columns(truth: Path) -> list[StatisticColumn]:
     """The planted statistics of every training row."""
-    defects = [json.loads(line)["defects"] for line in truth.read_text().splitlines()]
+    defects = [json.loads(line)["defects"] for line in truth.read_text(encoding="utf-8").splitlines()]
     sees = {name: np.array([name in d for d in defects], float) for name in CAPTION_DEFECTS}
     sees["clean"] = np.array([not set(d) & set(CAPTION_DEFECTS) for d in defects], float)
     sees["matched"] = 1 - sees["mismatched"]
@@ -122,7 +122,7 @@ def run_share(folder: Path, share: int, shares: int, out: Path) -> None:
     pools = {"control": Pool((Layer(),), opened.pool_size)} | {c.label: c.pool for c in cuts}
     done = {(r["pool"], r["seed"]) for r in results(folder)}
     work = [(s, name) for s in range(SEEDS) for name in pools if (name, s) not in done][share::shares]
-    with out.open("a") as log:
+    with out.open("a", encoding="utf-8") as log:
         for seed, name in work:
             rows = realise(pools[name], columns, opened.scan.keys, opened.scan.good, seed)
             for fraction in FRACTIONS:

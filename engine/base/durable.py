@@ -223,7 +223,7 @@ def _seal_of(file: Path) -> Path:
 
 def _write_seal(mark: Path, entries: Entries) -> None:
     scratch = mark.with_name(PART + mark.name)
-    content = json.dumps(entries).encode()
+    content = json.dumps(entries, allow_nan=False).encode()
     try:
         scratch.write_bytes(checksum(content).encode() + b"\n" + content)
         flush(scratch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
@@ -51,3 +52,25 @@ def plain(value: Any) -> Any:
     if type(value).__module__ == "numpy" and hasattr(value, "item"):
         return value.item()
     raise TypeError(f"{type(value).__name__} is no value of JSON")
+
+
+def json_text(value: Any, **options: Any) -> str:
+    """A value as JSON that every reader takes: NaN and infinities, which JSON lacks, become null.
+
+    options: of `json.dumps`; records and NumPy's numbers are made plain unless `default` is given.
+    """
+    options = {"default": plain, **options}
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError:
+        made = json.loads(json.dumps(value, **{**options, "ensure_ascii": True}))  # Python reads its own NaN
+        return json.dumps(_finite(made), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    """Parsed JSON with null for what is no finite number."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

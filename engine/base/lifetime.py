@@ -121,7 +121,7 @@ def _line(pid: int) -> Iterator[int]:
 def _process(pid: int) -> tuple[str, str, str] | None:
     """When a process started (in ticks since the machine's start), its state and its parent; None without it."""
     try:
-        words = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        words = (PROC / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
     return words[19], words[0], words[1]

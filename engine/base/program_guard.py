@@ -30,7 +30,7 @@ def below(parent: int) -> list[int]:
         if not entry.name.isdigit():
             continue
         try:
-            state, above = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            state, above = (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[:2]
         except OSError:
             continue  # it ended meanwhile
         if state != "Z":

@@ -6,7 +6,6 @@ Rows are never held in memory together; workers read their own ranges.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.errors import DataError
+from engine.base.ids import json_text
 from engine.data.readers import Reader, files_of, is_saved, open_reader
 from engine.settings.data import DatasetSection
 
@@ -114,8 +114,8 @@ def utf8(text: str) -> str:
 
 def json_line(row: dict[str, Any], default: Callable[[Any], Any] | None = None) -> str:
     """A row as JSON, letters as they are but for half surrogate pairs. Raises: TypeError, as json.dumps does."""
-    text = json.dumps(row, ensure_ascii=False, default=default)
-    return json.dumps(row, default=default) if not text.isascii() and SURROGATE.search(text) else text
+    text = json_text(row, ensure_ascii=False, default=default)
+    return json_text(row, default=default) if not text.isascii() and SURROGATE.search(text) else text
 
 
 def as_list(value: Any) -> list[Any]:

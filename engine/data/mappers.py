@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from engine.base.confine import inside
 from engine.base.durable import is_whole, written_whole
 from engine.base.errors import OpError
-from engine.base.ids import content_id
+from engine.base.ids import content_id, json_text
 from engine.base.parallel import run_chunks
 from engine.base.scratch import scratch
 from engine.data import datajuicer
@@ -239,7 +239,7 @@ def _map_chunk(job: _Job) -> tuple[int, int, float]:
             results[number] = {"row": number, **_map(work, number, row, folder, rank)}
     media = [work.folder / "media" / name for result in results.values() for name in result["images"] or ()]
     with written_whole(work.file(start), media) as scratch_file:
-        lines = "".join(json.dumps(results[n]) + "\n" for n in sorted(results))
+        lines = "".join(json_text(results[n]) + "\n" for n in sorted(results))
         scratch_file.write_text(lines, encoding="utf-8")
     return start, len(numbers), time.perf_counter() - began
 

@@ -53,7 +53,7 @@ def build(folder: Path, arguments: dict[str, Any], write: Callable[[Path], None]
         draft = building / "demo"
         draft.mkdir()
         write(draft)
-        (draft / "demo.json").write_text(json.dumps(arguments) + "\n", encoding="utf-8")
+        (draft / "demo.json").write_text(json.dumps(arguments, allow_nan=False) + "\n", encoding="utf-8")
         try:
             draft.rename(target)  # an empty folder is replaced, a filled one never
         except OSError:
@@ -81,7 +81,7 @@ def _is_finished(folder: Path, arguments: dict[str, Any], names: Sequence[str]) 
 
 def write_lines(path: Path, lines: Iterable[Line]) -> None:
     """One JSON object a line."""
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    text = "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
     path.write_text(text, encoding="utf-8", newline="\n")
 
 

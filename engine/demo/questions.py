@@ -108,7 +108,8 @@ def _write_textvqa(file: Path, scenes: Scenes, seed: int) -> None:
             answers = [*[answer] * (10 - len(others)), *others]
             entry = {"question": question, "image_id": path.removesuffix(".png"), "question_id": len(data)}
             data.append({**entry, "answers": answers})
-    file.write_text(json.dumps({"dataset_type": "val", "data": data}, indent=1) + "\n", encoding="utf-8")
+    content = json.dumps({"dataset_type": "val", "data": data}, indent=1, allow_nan=False)
+    file.write_text(content + "\n", encoding="utf-8")
 
 
 def _choice(scene: world.Scene, kind: str, rng: Rng) -> tuple[str, str]:

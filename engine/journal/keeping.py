@@ -32,7 +32,7 @@ class Keeping:
         self.restored = ""
         self._due = 0.0
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._lock: IO[str] = file.with_name(file.name + ".writers").open("a")
+        self._lock: IO[str] = file.with_name(file.name + ".writers").open("a", encoding="utf-8")
         while True:
             if self._alone():
                 self._compare()

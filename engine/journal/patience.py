@@ -60,7 +60,7 @@ def holders(file: Path) -> str:
     """The processes that hold a lock on a database, by number and name, as far as the system says."""
     try:
         nodes = {p.stat().st_ino for p in (file, file.with_name(f"{file.name}-shm")) if p.exists()}
-        lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        lines = [line.split() for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines()]
     except OSError:
         return "another process"
     # 1: POSIX ADVISORY WRITE 4711 fe:01:1234 120 120
@@ -71,6 +71,6 @@ def holders(file: Path) -> str:
 
 def _name(pid: str) -> str:
     try:
-        return f"{pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})"
+        return f"{pid} ({Path(f'/proc/{pid}/comm').read_text(encoding='utf-8').strip()})"
     except OSError:
         return ""

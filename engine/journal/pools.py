@@ -90,12 +90,13 @@ def _stored(row: Row) -> StoredPool:
 
 def add(store: Store, pool: Pool, label: str, kind: str) -> None:
     """Write a pool's description once."""
+    content = json.dumps(pool.to_json(), allow_nan=False)
     one = pool.slices[0] if len(pool.slices) == 1 else None
     bucket = label.rsplit(" ", 1)[-1] if one is not None and kind == "single" else None
     store.execute(
         "INSERT OR IGNORE INTO pools(id, content, label, kind, op, statistic, bucket, at) "
         "VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
-        (pool.id, json.dumps(pool.to_json()), label, kind, one and one.op, one and one.statistic, bucket, now()),
+        (pool.id, content, label, kind, one and one.op, one and one.statistic, bucket, now()),
     )
 
 

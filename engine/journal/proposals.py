@@ -90,7 +90,7 @@ def put_content(
     store.put(
         "proposals",
         {"id": key, "setup": setup, "origin": origin, "kind": kind, "stage": stage,
-         "content": json.dumps(content), "status": status, "cost": cost, "at": now()},
+         "content": json.dumps(content, allow_nan=False), "status": status, "cost": cost, "at": now()},
     )  # fmt: skip
 
 

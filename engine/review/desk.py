@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from engine.base.errors import DjsbError, StudyError
+from engine.base.ids import json_text
 from engine.base.problems import explain
 from engine.journal import pools, proposals
 from engine.records.proposal import StoredProposal
@@ -87,7 +87,7 @@ def _submit_edited(opened: OpenStudy, accounts: Accounts, edited: Any, old: str)
         raise StudyError("the edited version may have pools, seeds and reason only; djsb show ID prints them")
     kept = _stored(opened, old).proposal.model_dump(mode="json")
     try:
-        proposal = Proposal.model_validate_json(json.dumps({**kept, **edited, "origin": "person", "parent": old}))
+        proposal = Proposal.model_validate_json(json_text({**kept, **edited, "origin": "person", "parent": old}))
     except (ValidationError, DjsbError, TypeError) as error:
         told = explain(error) if isinstance(error, ValidationError) else str(error)
         raise StudyError(f"the edited version is not valid: {told}; {old} waits as before") from None

@@ -86,7 +86,7 @@ class LocalSlot(Slot):
         """See Slot."""
         assert self._process is not None and self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.write(json.dumps(message, allow_nan=False).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # its end arrives as an event

@@ -178,7 +178,7 @@ class RaySlot(Slot):
         """See Slot. Raises: TrialError when the node does not see the study."""
         folder = message.get("prepared")
         try:
-            seen = ray.get(self._actor.send.remote(json.dumps(message), folder), timeout=ANSWER)
+            seen = ray.get(self._actor.send.remote(json.dumps(message, allow_nan=False), folder), timeout=ANSWER)
         except RayError:
             seen = True  # its end arrives as an event
         if not seen:

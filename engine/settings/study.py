@@ -5,12 +5,12 @@ Unknown keys are refused; every message names the field and what to write instea
 
 from __future__ import annotations
 
-import json
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
+from engine.base.ids import json_text
 from engine.settings.command import CommandSection
 from engine.settings.data import DatasetSection, DedupSection, EvaluationSection, PoolsSection
 from engine.settings.model import LoraSection, ModelSection, TrainSection, VideoSection, VlmSection
@@ -115,6 +115,6 @@ def _scalar(value: Any) -> str:
     if isinstance(value, tuple):
         value = [v.model_dump() if isinstance(v, BaseModel) else v for v in value]
     # as escapes where a character would not come back from a file (U+0085, U+2028)
-    plain = json.dumps(value, ensure_ascii=False, default=str).isprintable()
+    plain = json_text(value, ensure_ascii=False, default=str).isprintable()
     text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=plain)
     return text.removesuffix("\n...\n").strip()

@@ -17,7 +17,7 @@ class EngineLock:
     """
 
     def __init__(self, state: Path) -> None:
-        self._file: IO[str] = (state / "engine.lock").open("a+")
+        self._file: IO[str] = (state / "engine.lock").open("a+", encoding="utf-8")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -47,7 +47,7 @@ def engine_pid(state: Path) -> int | None:
     file = state / "engine.lock"
     if not file.exists():
         return None
-    with file.open("r") as lock:
+    with file.open(encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:

@@ -97,7 +97,7 @@ def remember_look(study: Path, look: Row) -> None:
     looks.pop(str(study), None)
     looks[str(study)] = look
     with contextlib.suppress(OSError):
-        _replace(config_file().with_name("looks.json"), json.dumps(dict(list(looks.items())[-LOOKS:])))
+        _replace(config_file().with_name("looks.json"), json.dumps(dict(list(looks.items())[-LOOKS:]), allow_nan=False))
 
 
 def _looks() -> Row:

@@ -205,7 +205,7 @@ def unreadable(folder: Path, error: DjsbError) -> Snapshot:
 def _last_said(state: Path) -> str:
     """The last line of an engine that was started from the UI: how far it is with looking at the data."""
     try:
-        lines = inside(state, "logs/engine.log").read_text(errors="replace").strip().splitlines()
+        lines = inside(state, "logs/engine.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except (OSError, DjsbError):
         return "–"
     return printable(lines[-1])[:60] if lines else "–"

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from app.tui.reading.snapshot import Snapshot
 from app.tui.recording.shape import FRAME, HEADER, LARGEST, LONGEST, Frame, Header, Results, Whole
 from engine.base.errors import DjsbError
+from engine.base.ids import json_text
 from engine.base.secrets import redact
 from engine.journal.store import Row
 
@@ -105,7 +106,7 @@ class Recorder:
                 "by": version("djsb"),
                 "study": state["name"],
             }
-            self._write(json.dumps(self._clean(head), ensure_ascii=False), HEADER)
+            self._write(json_text(self._clean(head), ensure_ascii=False), HEADER)
         key = self._last is None or self._in_block >= BLOCK_FRAMES or self._diff_size > self._key_size + 2**16
         if key or self._last is None:
             self._end_block()
@@ -114,7 +115,7 @@ class Recorder:
             frame |= difference(self._last, state)
             if len(frame) == 1:
                 return
-        size = self._write(json.dumps(self._clean(frame), ensure_ascii=False, separators=(",", ":")), FRAME)
+        size = self._write(json_text(self._clean(frame), ensure_ascii=False, separators=(",", ":")), FRAME)
         self._key_size, self._diff_size = (size, 0) if key else (self._key_size, self._diff_size + size)
         self._in_block = self._in_block + 1
         self._last, self.frames = state, self.frames + 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
@@ -23,6 +22,7 @@ from app.tui.widgets.marks import STATUSES, percent
 from app.tui.widgets.table import KeyedTable
 from engine.base.amounts import format_seconds
 from engine.base.errors import DjsbError
+from engine.base.ids import json_text
 from engine.base.yaml_text import NotYaml, parse_yaml
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def problem_with_edit(text: str, before: Row) -> str | None:
         if edited == {k: before[k] for k in CHANGES}:
             return "nothing is changed yet"
         kept = {k: v for k, v in before.items() if k in Proposal.model_fields}
-        Proposal.model_validate_json(json.dumps({**kept, **edited, "origin": "person"}))
+        Proposal.model_validate_json(json_text({**kept, **edited, "origin": "person"}))
     except NotYaml as error:
         return str(error)[:200]
     except ValidationError as error:

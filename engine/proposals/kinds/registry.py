@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import json
 import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
+from engine.base.ids import json_text
 from engine.proposals import kinds
 from engine.proposals.kinds.contract import Kind, Refused
 from engine.records.experiment import Experiment, Suggestion, kind_name
@@ -40,7 +40,7 @@ def runnable(task: Task) -> list[str]:
 
 def read_suggestion(content: Any) -> Suggestion:
     """A suggestion as plain values. Raises: ValidationError; TypeError, ValueError for what is no JSON."""
-    return Suggestion.model_validate_json(json.dumps(content))
+    return Suggestion.model_validate_json(json_text(content))
 
 
 def read_proposal(content: Mapping[str, Any]) -> Proposal:

@@ -101,7 +101,8 @@ class CommandTask(Task):
         if "{" not in program and shutil.which(str(folder / program) if "/" in program else program) is None:
             raise StudyError(f"command.run: no program {program} that can be run; give its path, relative to {folder}")
         target = folder / ".djsb" / "cache" / f"command-{content_id([train.data.fingerprint, str(train.root)])}"
-        write_text(target / "meta.json", json.dumps({"root": str(train.root), "data": str(train.data.path)}))
+        meta = {"root": str(train.root), "data": str(train.data.path)}
+        write_text(target / "meta.json", json.dumps(meta, allow_nan=False))
         return target
 
     def run(self, study: Study, prepared: Path, job: Job, report: Report) -> dict[str, dict[str, float]]:
@@ -147,7 +148,7 @@ TASK = CommandTask()
 def _alone(file: Path) -> Iterator[int]:
     """Hold the trial's lock, which an earlier attempt's guard may still hold until all its processes have ended."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as lock:
+    with file.open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock.fileno()
     file.unlink(missing_ok=True)
@@ -159,7 +160,7 @@ def _arguments(study: Study, folder: Path, prepared: Path, job: Job, work: Path)
     A command that is not told how much to train gets the rows of a repeated pool as often as they are repeated.
     """
     rows = np.load(job.rows)
-    meta = json.loads((prepared / "meta.json").read_text())
+    meta = json.loads((prepared / "meta.json").read_text(encoding="utf-8"))
     data, root = Dataset(Path(meta["data"]), study.dataset), Path(meta["root"])
     repeat = 1 if study.command.can_shorten else max(1, round(job.samples / (len(rows) * study.train.epochs)))
     checkpoint = study.model.checkpoint

@@ -97,7 +97,7 @@ def _tokens(tokenizer: Any, checkpoint: Path | None) -> tuple[dict[str, Any], En
             f"model.checkpoint: the tokenizer of {checkpoint} names no eos_token; add it to tokenizer_config.json"
         )
     if checkpoint is not None:
-        config = json.loads((checkpoint / "config.json").read_text())
+        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
         if len(tokenizer) > int(config.get("vocab_size", len(tokenizer))):
             raise StudyError(
                 f"model.checkpoint: the tokenizer of {checkpoint} has {len(tokenizer)} tokens and its model "

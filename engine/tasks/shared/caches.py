@@ -18,14 +18,14 @@ def make_caches(folder: Path, name: str, make: Callable[[Path], dict[str, Any]])
     if not is_whole(target):
         target.mkdir(parents=True, exist_ok=True)
         (target / SEAL).unlink(missing_ok=True)
-        write_text(target / "meta.json", json.dumps(make(target)))
+        write_text(target / "meta.json", json.dumps(make(target), allow_nan=False))
         seal_folder(target)
     return target
 
 
 def read_meta(prepared: Path) -> dict[str, Any]:
     """The meta.json of caches."""
-    meta: dict[str, Any] = json.loads((prepared / "meta.json").read_text())
+    meta: dict[str, Any] = json.loads((prepared / "meta.json").read_text(encoding="utf-8"))
     return meta
 
 

@@ -33,7 +33,7 @@ def read_config(folder: Path, field: str, kinds: Sequence[str] = ()) -> dict[str
     kinds: what its model_type may be; empty: anything. Raises: StudyError when the folder is none, or of another kind.
     """
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind = config.get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise StudyError(

@@ -114,7 +114,7 @@ def _accounted(folder: Path, weights: Weights) -> Accounting:
         _, found = weights.counted()
     known.parent.mkdir(parents=True, exist_ok=True)
     scratch = known.with_suffix(".tmp")
-    scratch.write_text(json.dumps(found.to_json()), encoding="utf-8")
+    scratch.write_text(json.dumps(found.to_json(), allow_nan=False), encoding="utf-8")
     scratch.replace(known)
     return found
 

@@ -112,7 +112,7 @@ def _vbench(
                 file = videos / board.clip_name(caption, number)
                 write_clip(clip, file, RATE)
                 named[str(file)] = caption
-        prompts.write_text(json.dumps(named, ensure_ascii=False), encoding="utf-8")
+        prompts.write_text(json.dumps(named, ensure_ascii=False, allow_nan=False), encoding="utf-8")
         raw = board.run_vbench(video.vbench, videos, prompts, out, video.vbench_seconds)
     wanted = video.vbench_dimensions or tuple(board.DIMENSIONS)
     if missing := [name for name in wanted if name not in raw]:

@@ -156,7 +156,7 @@ def _check_needs(study: Study, folder: Path) -> None:
 
 
 def _write_texts(file: Path, texts: list[str]) -> None:
-    file.write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
+    file.write_text(json.dumps(texts, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 
 def _labels(evaluation: Rows, field: str) -> list[str]:

@@ -131,7 +131,7 @@ def run_vbench(command: str, videos: Path, prompts: Path, out: Path, seconds: fl
         finally:
             guard.end(process)
     if code:
-        last = " | ".join(log.read_text(errors="replace").splitlines()[-LAST:])
+        last = " | ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST:])
         remedy = "; give the path of its environment's python" if code == guard.NOT_STARTED else ""
         raise TrialError(f"video.vbench ended with code {code}: {last}{remedy}")
     return read_results(out)

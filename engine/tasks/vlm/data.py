@@ -172,7 +172,7 @@ def _short(told: Sifted[Question], encoder: Encoder, length: int, max_bad: float
 def _cache_questions(asked: list[Question], places: list[int], file: Path) -> None:
     """Write a benchmark's questions. places: of their images."""
     kept = [Asked(at, q.text, q.answers, q.options, q.group, q.item) for at, q in zip(places, asked, strict=True)]
-    file.write_text(json.dumps([asdict(q) for q in kept]))
+    file.write_text(json.dumps([asdict(q) for q in kept], allow_nan=False), encoding="utf-8")
 
 
 def _cache_instructions(
@@ -211,5 +211,5 @@ def _cache_captions(evaluation: Rows, prompt: str, side: int, target: Path, work
         raise DataError(f"{evaluation.data.path} has no captioned image; give rows with text and images")
     np.save(target / "caption-images.npy", images[list(first.values())])
     asked = [Asked(at, prompt, tuple(texts), (), "", str(at)) for at, texts in enumerate(said.values())]
-    (target / "caption.json").write_text(json.dumps([asdict(q) for q in asked]))
+    (target / "caption.json").write_text(json.dumps([asdict(q) for q in asked], allow_nan=False), encoding="utf-8")
     scratch.unlink()

@@ -123,7 +123,7 @@ class Judge:
 
 def read_questions(prepared: Path, name: str) -> tuple[list[Asked], NDArray[np.uint8]]:
     """A benchmark's questions and its images (images, side, side, 3)."""
-    told = json.loads((prepared / f"{name}.json").read_text())
+    told = json.loads((prepared / f"{name}.json").read_text(encoding="utf-8"))
     asked = [Asked(**{**q, "answers": tuple(q["answers"]), "options": tuple(q["options"])}) for q in told]
     return asked, np.load(prepared / f"{name}-images.npy", mmap_mode="r")
 

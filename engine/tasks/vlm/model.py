@@ -177,7 +177,7 @@ def set_trained(model: Any, part: str) -> None:
 def image_mean_std(source: Path) -> Normal:
     """How the model's images are normalised: its preprocessor's, or CLIP's."""
     try:
-        told = json.loads((source / "preprocessor_config.json").read_text())
+        told = json.loads((source / "preprocessor_config.json").read_text(encoding="utf-8"))
         return tuple(told["image_mean"]), tuple(told["image_std"])
     except (OSError, ValueError, KeyError, TypeError):
         return CLIP_MEAN, CLIP_STD

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from engine.evidence.ranking import leaderboard
 from engine.records.metric import Metric
 from engine.study.view import view_study
 from tests.app.report.test_page import Fake
-from tests.conftest import run_djsb, the_error
+from tests.conftest import DJSB, run_djsb, the_error
 
 HEAD = "pool,seed,metric,value\n"
 KEYS = ("change", "std", "ci_low", "ci_high", "seeds", "metrics", "verdict", "p_best")
@@ -238,3 +240,12 @@ def test_a_file_that_cannot_be_used_ends_in_one_line(tmp_path: Path) -> None:
     )
     assert run_djsb("rank", "--from", file, "--confidence", "95").returncode == 2
     assert run_djsb("rank", tmp_path, "--lower", "loss").returncode == 2
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
+def test_a_terminal_that_lacks_letters_gets_a_result(tmp_path: Path, encoding: str) -> None:
+    file = recorded(tmp_path / "r.csv", [(p, s, "acc", 1 + s) for p in ("control", "Ω–ü") for s in (0, 1)])
+    env = {**os.environ, "PYTHONIOENCODING": encoding, "LANG": "C", "LC_ALL": "C"}
+    done = subprocess.run([DJSB, "rank", "--from", file], env=env, capture_output=True, timeout=240, check=False)
+    assert (done.returncode, b"internal error" in done.stderr) == (0, False), done.stderr
+    assert b"unclear" in done.stdout

@@ -102,7 +102,7 @@ def dj_process(folder: Path, recipe: str, data: Path) -> list[dict[str, Any]]:
 
 
 def write_jsonl(file: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     return file
 
 

@@ -20,7 +20,7 @@ DOCS = Path(__file__).resolve().parents[4] / "docs" / "guides" / "tui.md"
 
 def write(file: Path, text: str) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     return file
 
 
@@ -103,7 +103,7 @@ async def test_the_theme_is_remembered_and_the_rest_of_the_file_stays(settings: 
     async with app.run_test() as pilot:
         app.theme = "djsb-light"
         await pilot.pause()
-    assert settings.read_text() == "# mine\nbell: true\ntheme: djsb-light\ndensity: compact\n"
+    assert settings.read_text(encoding="utf-8") == "# mine\nbell: true\ntheme: djsb-light\ndensity: compact\n"
     again = SampleApp(tmp_path)
     assert again.theme == "djsb-light" and again.bell_wanted and again.has_class("-compact")
 

@@ -116,9 +116,9 @@ def _runs(pid: int) -> bool:
 def wait_for(file: Path) -> list[int]:
     """The process ids that a script has written."""
     deadline = time.monotonic() + 30
-    while not (file.exists() and file.read_text()) and time.monotonic() < deadline:
+    while not (file.exists() and file.read_text(encoding="utf-8")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return [int(p) for p in file.read_text().split()]
+    return [int(p) for p in file.read_text(encoding="utf-8").split()]
 
 
 def test_a_trial_gets_its_rows_and_gives_curve_metrics_and_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_a_pool_holds_half_letters_and_columns_that_the_first_row_lacks(tiny: Ti
             ("half \ufffd", None), (tiny.rows[5]["text"], "later"),
         ]  # fmt: skip
     elif form == "jsonl":
-        rows = [json.loads(line) for line in Path(found).read_text().splitlines()]
+        rows = [json.loads(line) for line in Path(found).read_text(encoding="utf-8").splitlines()]
         assert rows[0]["text"] == "half \ud83d" and rows[1]["more"] == "later"
     else:
         with tarfile.open(found.replace("{000000..000000}", "000000")) as tar:
@@ -353,7 +353,9 @@ def test_a_pool_holds_half_letters_and_columns_that_the_first_row_lacks(tiny: Ti
 
 
 def test_a_pool_as_jsonl_names_its_images_absolutely(tiny: Tiny, tmp_path: Path) -> None:
-    rows = [json.loads(line) for line in Path(pool_of(tiny, tmp_path, "jsonl")).read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in Path(pool_of(tiny, tmp_path, "jsonl")).read_text(encoding="utf-8").splitlines()
+    ]
     assert [row["id"] for row in rows] == [2, 5]
     assert all(Path(row["images"][0]).is_absolute() and Path(row["images"][0]).exists() for row in rows)
     assert {**rows[0], "images": tiny.rows[2]["images"]} == tiny.rows[2]
