@@ -16,6 +16,7 @@ from typing import Any
 import httpx2  # what the openai client is built on
 
 from agent.failures import SERVER, Unusable, said, server
+from engine.base.ids import json_text
 
 MAX_BYTES = 2_000_000  # of one reply
 MAX_CALLS = 32  # of tools, in one reply
@@ -45,7 +46,7 @@ def whole(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """A reply that is one JSON document."""
     reply = _document(b"".join(pieces))
     choice = {"index": 0, "message": reply.message(), "finish_reason": reply.finish or "stop"}
-    yield json.dumps({**_HEAD, "object": "chat.completion", "choices": [choice], "usage": reply.usage()}).encode()
+    yield json_text({**_HEAD, "object": "chat.completion", "choices": [choice], "usage": reply.usage()}).encode()
 
 
 def streamed(pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -185,7 +186,7 @@ class Reply:
             if isinstance(name := function.get("name"), str):
                 call["name"] = call["name"] or name
             arguments = function.get("arguments")
-            call["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments) if arguments else ""
+            call["arguments"] += arguments if isinstance(arguments, str) else json_text(arguments) if arguments else ""
         if len(self._calls) > MAX_CALLS:
             raise self._unusable(f"the model calls more than {MAX_CALLS} tools at once; ask again")
 
@@ -216,7 +217,7 @@ _HEAD: Row = {"id": "reply", "created": 0, "model": "model"}
 
 
 def _event(row: Row) -> bytes:
-    return b"data: " + json.dumps(row).encode() + b"\n\n"
+    return b"data: " + json_text(row).encode() + b"\n\n"
 
 
 def _chunk(delta: Row, finish: str | None = None) -> bytes:
@@ -287,7 +288,7 @@ def _arguments(text: str) -> str:
     try:
         value = json.loads(text) if text.strip() else {}
         if isinstance(value, dict):
-            return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
+            return json_text(value, ensure_ascii=False).encode("utf-8", "replace").decode()
     except (ValueError, RecursionError):
         pass  # said below
     return f"no JSON object: {_text(text)[:200]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ from pydantic import BaseModel
 
 from agent.failures import said
 from agent.prompts import prompt
+from engine.base.ids import json_text
 
 _FENCED = re.compile(r"(?s)```(?:json)?\s*(\{.*?\})\s*```")
 
@@ -43,7 +43,7 @@ class WithoutTools(AgentMiddleware[Any, Any, Any]):
                 self._note(f"the server takes no tools, so the model can look nothing up: {said(error.body)}")
         plainly = prompt("without_tools")
         if self._form is not None:
-            plainly = prompt("without_tools_json", schema=json.dumps(self._form.model_json_schema()))
+            plainly = prompt("without_tools_json", schema=json_text(self._form.model_json_schema()))
         system = f"{request.system_message.text if request.system_message else ''}\n\n{plainly}"
         return handler(request.override(tools=[], response_format=None, system_message=SystemMessage(system)))
 
