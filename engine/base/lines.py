@@ -55,5 +55,10 @@ def read_object(line: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def storable(text: str) -> str:
+    """The text with question marks for half characters, which no file or database takes."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _whole(digits: str) -> float:
     return int(digits) if len(digits) <= DIGITS else float(digits)

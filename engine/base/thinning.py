@@ -23,13 +23,14 @@ class _Curve:
 class Thinning:
     """Keeps the first `most` points of each curve, then every second, then every fourth, and always the last.
 
-    What is kept hangs on the points alone, not on the time.
+    What is kept hangs on the points alone, not on the time. left_out: whether a curve had to be left out.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._curves: dict[tuple[str, str], _Curve] = {}
         self._names: dict[str, int] = {}
+        self.left_out = False
 
     def keep(self, trial: str, step: int, values: Mapping[str, float]) -> Values:
         """Those of a step's values that are kept."""
@@ -39,6 +40,7 @@ class Thinning:
         curve = self._curves.get((trial, name))
         if curve is None:
             if self._names.get(trial, 0) >= NAMES or len(name) > NAME:
+                self.left_out = True
                 return False
             self._names[trial] = self._names.get(trial, 0) + 1
             curve = self._curves[trial, name] = _Curve()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.base.errors import StoreError, damaged
 from engine.base.ids import ID
+from engine.base.lines import storable
 from engine.base.secrets import redact
 from engine.journal import connect
 from engine.journal.keeping import Keeping
@@ -248,5 +249,5 @@ class Store:
 
     def event(self, kind: str, text: str, subject: str | None = None, level: str = "info") -> None:
         """Record what happened. level: info, warning or error."""
-        row = {"level": level, "kind": kind, "subject": subject, "text": redact(text), "at": now()}
+        row = {"level": level, "kind": kind, "subject": subject, "text": storable(redact(text)), "at": now()}
         self.put("events", row)

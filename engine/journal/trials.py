@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.base.lines import storable
 from engine.journal.pools import stored_pool
 from engine.journal.store import Store, now
 from engine.records.pool import Pool
@@ -156,7 +157,9 @@ def wait_again(store: Store, trial: str) -> None:
 
 def fail(store: Store, trial: str, error: str) -> None:
     """It is not tried again by this engine."""
-    store.execute("UPDATE trials SET state = 'FAIL', error = ?, finished = ? WHERE id = ?", (error, now(), trial))
+    store.execute(
+        "UPDATE trials SET state = 'FAIL', error = ?, finished = ? WHERE id = ?", (storable(error), now(), trial)
+    )
 
 
 def cancel(store: Store, trial: str) -> None:

@@ -6,6 +6,7 @@ torch inside its functions only, so that a study can be read without it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.durable import share
-from engine.base.thinning import Thinning
+from engine.base.thinning import NAME, NAMES, Thinning
 from engine.data.dataset import Dataset
 from engine.records.accounting import Accounting
 from engine.records.metric import Metric
@@ -93,6 +94,8 @@ class Report:
         """Report the last points, where they were left out."""
         for trial, step, values in self._thinning.rest():
             self._emit(trial, step, values)
+        if self._thinning.left_out:  # to the worker's log
+            print(f"curves beyond {NAMES}, or with names of more than {NAME} characters, are left out", file=sys.stderr)
 
     def _emit(self, trial: str, step: int, values: dict[str, float]) -> None:
         self.emit("curve", {"trial": trial, "step": step, "total": self.total, "values": values})

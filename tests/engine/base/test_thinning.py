@@ -27,4 +27,5 @@ def test_each_curve_is_thinned_by_itself_and_there_are_not_too_many() -> None:
         kept = thin.keep("t", step, values)
         assert ("score" in kept) == ("score" in values)
     names = {name for i in range(1000) for name in thin.keep("u", i, {f"name {i}": 1.0, "x" * (NAME + 1): 1.0})}
+    assert thin.left_out
     assert len(names) == NAMES and all(n.startswith("name ") for n in names)

@@ -14,6 +14,7 @@ import pytest
 from sqlite_utils import Database, Migrations
 
 from engine.base.errors import StoreError
+from engine.journal import trials
 from engine.journal.patience import Patience
 from engine.journal.results import Result
 from engine.journal.schema import STEPS, schema
@@ -92,6 +93,13 @@ def test_a_reader_sees_what_is_committed_while_the_engine_writes(file: Path) -> 
             writer.event("k", "t")
             assert reader.query("SELECT * FROM events") == []
         assert len(reader.query("SELECT * FROM events")) == 1
+
+
+def test_half_characters_in_what_happened_are_question_marks(file: Path) -> None:
+    with Store(file) as store:
+        store.event("metric", "half \ud800", "t1", "warning")
+        trials.fail(store, "t1", "half \udcff")
+        assert store.one("SELECT text FROM events") == {"text": "half ?"}
 
 
 def test_results_are_json_and_refuse_what_json_cannot_hold(file: Path) -> None:
