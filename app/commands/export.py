@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 from engine.base.durable import replaced
 from engine.base.errors import StudyError
 from engine.base.ids import json_text
+from engine.data.rows_file import write_rows
 from engine.evidence.recipe_file import find_pool
 from engine.journal.metrics import Measured, every
 from engine.journal.store import Row
@@ -29,27 +28,9 @@ def pool(
     with opened.store, held(opened):
         rows = opened.realise(find_pool(opened, wanted).pool, seed)
         rows.sort()
-        taken = opened.data.take(rows)
         with replaced(out) as scratch:
-            (_write_jsonl if format_ == "jsonl" else _write_parquet)(taken, scratch)
+            write_rows(opened.data, rows, scratch, form=format_)
         return len(rows)
-
-
-def _write_jsonl(rows: Iterable[Row], file: Path) -> None:
-    with file.open("w", encoding="utf-8") as f:
-        for row in rows:
-            f.write(json_text(row, ensure_ascii=False, default=_refuse_bytes) + "\n")
-
-
-def _refuse_bytes(value: Any) -> Any:
-    raise StudyError(f"a field holds {type(value).__name__}, which JSON cannot; export with --format parquet")
-
-
-def _write_parquet(rows: Iterable[Row], file: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pq.write_table(pa.Table.from_pylist(list(rows)), file)
 
 
 def results(folder: Path, format_: str) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from engine.data.dataset import Dataset, as_list, json_line, utf8
 from engine.data.media import locate
+from engine.data.rows_file import in_parquet
 
 CHUNK = 500  # rows in memory at once
 SHARD = 1000  # rows of a tar
@@ -32,7 +33,9 @@ def write_pool(form: str, data: Dataset, root: Path, rows: NDArray[np.int64], re
     in ascending order. The result is a path; of WebDataset a brace pattern, as its shards are several.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return {"jsonl": _jsonl, "parquet": _parquet, "webdataset": _webdataset}[form](data, root, rows, repeat, folder)
+    write = {"jsonl": _jsonl, "parquet": _parquet, "webdataset": _webdataset}[form]
+    with in_parquet("command.format: parquet"):
+        return write(data, root, rows, repeat, folder)
 
 
 def _rows(data: Dataset, rows: NDArray[np.int64], repeat: int) -> Iterator[tuple[int, Row]]:

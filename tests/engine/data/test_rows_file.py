@@ -1,0 +1,48 @@
+"""Rows in a file of their own: Parquet refuses in one line what its columns cannot hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from engine.base.durable import replaced
+from engine.base.errors import DataError
+from engine.data.dataset import Dataset
+from engine.data.rows_file import write_rows
+from engine.settings.data import DatasetSection
+from engine.tasks.command.pool_file import write_pool
+from tests.conftest import write_jsonl
+
+Write = Callable[[Dataset, Path], object]
+
+
+def exported(data: Dataset, out: Path) -> None:
+    with replaced(out) as scratch:
+        write_rows(data, np.arange(len(data)), scratch, form="parquet")
+
+
+def pooled(data: Dataset, out: Path) -> None:
+    write_pool("parquet", data, out.parent, np.arange(len(data)), 1, out.parent / "pool")
+
+
+def dataset(folder: Path, ids: list[Any]) -> Dataset:
+    file = write_jsonl(folder / "d.jsonl", [{"id": i, "text": "a text"} for i in ids])
+    return Dataset(file, DatasetSection(path="d.jsonl", id="id"))
+
+
+@pytest.mark.parametrize(("write", "name"), [(exported, "out.parquet"), (pooled, "command.format: parquet")])
+@pytest.mark.parametrize("ids", [[1, "s2", 3], ["s"] * 5000 + [1], [2**70, 1], [{"a": 1}, 2]], ids=str)
+def test_mixed_ids_are_refused_in_one_line(tmp_path: Path, write: Write, name: str, ids: list[Any]) -> None:
+    with pytest.raises(DataError, match=rf"^{name} cannot hold the rows \(.*\); write a \.jsonl file instead$"):
+        write(dataset(tmp_path, ids), tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_a_file_of_any_name_is_written_in_the_form_that_is_named(tmp_path: Path) -> None:
+    exported(dataset(tmp_path, [1, 2, None]), tmp_path / "out.dat")
+    assert pq.read_table(tmp_path / "out.dat")["id"].to_pylist() == [1, 2, None]
