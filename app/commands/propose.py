@@ -17,11 +17,13 @@ from engine.study.opened import OpenStudy
 
 
 def propose(folder: Path, by: str, n: int | None, source: Path | None) -> Row:
-    """Ask a proposer and queue what passes the gate. source: a person's own suggestion, as YAML or JSON."""
+    """Ask a proposer and queue what passes the gate. source: a person's own suggestion, or a list."""
     opened, accounts = opened_study(folder)
     with opened.store:
         if by == "person":
-            found = [queue_suggestion(opened, accounts, read_suggestion(source))]
+            content = read_suggestion(source)
+            listed = content if isinstance(content, list) and content else [content]
+            found = [queue_suggestion(opened, accounts, one) for one in listed]
             return {"by": by, "note": "", "proposals": proposal_rows(opened, found)}
         if by == "model":
             return _by_model(opened, accounts, n)

@@ -1,13 +1,12 @@
 """Multiple choice by likelihood: the files of evaluation.benchmarks for task `lm`, and what they measure.
 
-A file is JSONL, one question a line: {"question": …, "choices": [two or more texts], "answer": …}. `context` may stand
-before the question or in its place. The answer is the place of the right choice from 0, its letter (A is the first),
-or its text.
+A file is JSON lines, or a list, of questions: {"question": …, "choices": [two or more texts], "answer": …}. `context`
+may stand before the question or in its place. The answer is the place of the right choice from 0, its letter (A is the
+first), or its text.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.errors import DataError
+from engine.data.json_rows import BROKEN, Row, entries
+from engine.data.sift import MAX_BAD, Sifted, Unusable, sift
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -30,45 +31,35 @@ class Question:
     answer: int
 
 
-def read_questions(file: Path) -> list[Question]:
-    """All questions of a file.
+def read_questions(name: str, file: Path, max_bad: float = MAX_BAD) -> Sifted[Question]:
+    """All questions of a file, without bad ones up to the limit. name: as the study calls it.
 
     Raises: DataError that names the file and the line.
     """
-    try:
-        lines = file.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read ({error}); check evaluation.benchmarks in the study") from error
-    found = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            found.append(_question(json.loads(line)))
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{file} line {number}: {str(error).splitlines()[0]}; mend it there") from None
+    found = sift(f"benchmark {name}", "questions", entries(file), _question, max_bad)
     if not found:
         raise DataError(f"{file} has no questions; give one JSON object a line: question, choices, answer")
     return found
 
 
-def _question(row: Any) -> Question:
-    """One line as a question. Raises: ValueError that says what is wrong with it."""
-    if not isinstance(row, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004
+def _question(_: str, row: Row) -> Question:
+    """One line as a question. Raises: Unusable that says what is wrong with it."""
+    if BROKEN in row:
+        raise Unusable("not a JSON object", str(row[BROKEN]))
     parts = [row[name] for name in ("context", "question") if row.get(name)]
     if not parts or any(not isinstance(p, str) for p in parts):
-        raise ValueError("it needs question or context, a text")
+        raise Unusable("no question", "it needs question or context, a text")
     choices, answer = row.get("choices"), row.get("answer")
     if not isinstance(choices, list) or len(choices) < 2 or any(not isinstance(c, str) or not c for c in choices):
-        raise ValueError("choices must be two or more texts")
+        raise Unusable("no choices", "choices must be two or more texts")
     if isinstance(answer, str):
         if answer in choices:
             answer = choices.index(answer)
         elif len(answer) == 1 and answer.upper() in LETTERS:
             answer = LETTERS.index(answer.upper())
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
-        raise ValueError(f"answer {row.get('answer')!r} is none of its {len(choices)} choices")
+        told = f"answer {str(row.get('answer'))[:100]!r} is none of its {len(choices)} choices"
+        raise Unusable("no such answer", told)
     return Question("\n".join(parts), tuple(choices), answer)
 
 

@@ -23,11 +23,12 @@ from engine.base.errors import DataError, StudyError
 from engine.base.ids import content_id
 from engine.base.paths import resolve
 from engine.data.dataset import content_hash
+from engine.data.sift import Sifted
 from engine.records.accounting import Accounting
 from engine.records.metric import Metric
 from engine.settings.study import Study
 from engine.tasks.contract import Progress, Rows, Traits
-from engine.tasks.lm.choices import encode_questions, measure, read_questions
+from engine.tasks.lm.choices import Question, encode_questions, measure, read_questions
 from engine.tasks.lm.model import PRESETS, build_model, log_likelihoods, sequences, train, weights_of
 from engine.tasks.shared.caches import make_caches, read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of, load_tokenizer, read_config, save
@@ -172,6 +173,12 @@ def sample(study: Study, prepared: Path) -> tuple[NDArray[np.int64], float]:
     return rows[: 64 * batch], batch / sequences(read_meta(prepared), 1_000_000) * 1e6
 
 
+def _questions(study: Study, folder: Path) -> dict[str, Sifted[Question]]:
+    """The questions of each file of evaluation.benchmarks. Raises: DataError."""
+    files = study.evaluation.benchmarks.items()
+    return {name: read_questions(name, resolve(folder, path), study.dataset.max_bad) for name, path in files}
+
+
 class LmTask(TrainingTask):
     """See the module."""
 
@@ -211,9 +218,10 @@ class LmTask(TrainingTask):
         return found
 
     def inputs(self, study: Study, folder: Path, _prepared: Path) -> list[Accounting]:
-        """The checkpoint's tensors."""
+        """The questions of each file, and the checkpoint's tensors."""
         checkpoint = checkpoint_of(study, folder)
-        return accounted(folder, [weights_of(checkpoint)] if checkpoint else [])
+        asked = [questions.accounting for questions in _questions(study, folder).values()]
+        return [*asked, *accounted(folder, [weights_of(checkpoint)] if checkpoint else [])]
 
     def prepare(
         self, study: Study, folder: Path, train: Rows, evaluation: Rows | None, _workers: int, progress: Progress | None
@@ -223,7 +231,7 @@ class LmTask(TrainingTask):
         if checkpoint:
             accounted(folder, [weights_of(checkpoint)])
         files = {name: resolve(folder, path) for name, path in study.evaluation.benchmarks.items()}
-        questions = {name: read_questions(file) for name, file in files.items()}
+        questions = _questions(study, folder)
         key = content_id([
             1, train.data.fingerprint, train.data.key, evaluation and evaluation.data.fingerprint,
             {name: content_hash(file) for name, file in files.items()}, length,

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.base.errors import StudyError
+from engine.base.errors import DataError, StudyError
 from engine.base.paths import resolve
 from engine.base.scratch import scratch
+from engine.base.text import read_text
 from engine.records.metric import Metric
 from engine.settings.study import Study
 from engine.tasks.shared.videos import write_clip
@@ -129,9 +130,9 @@ def _vbench(
 def read_prompts(file: Path) -> list[str]:
     """The lines of a file that are not empty. Raises: StudyError."""
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"video.vbench_prompts: {file} cannot be read ({error}); give a text file") from error
+        lines = [line.strip() for line in read_text(file).splitlines()]
+    except DataError as error:
+        raise StudyError(f"video.vbench_prompts: {error}") from None
     found = list(dict.fromkeys(filter(None, lines)))
     if not found:
         raise StudyError(f"video.vbench_prompts: {file} has no prompt; write one a line")

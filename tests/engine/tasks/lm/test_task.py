@@ -186,29 +186,40 @@ def test_a_checkpoint_that_cannot_serve_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("{", "line 2: "),
+        ("{", "line 2: not JSON"),
         ("[]", "line 2: not a JSON object"),
         ('{"choices": ["a", "b"], "answer": 0}', "line 2: it needs question or context"),
         ('{"question": "q", "choices": ["a"], "answer": 0}', "line 2: choices must be two or more texts"),
-        ('{"question": "q", "choices": ["a", "b"], "answer": 2}', "line 2: answer 2 is none of its 2 choices"),
+        ('{"question": "q", "choices": ["a", "b"], "answer": 2}', "line 2: answer '2' is none of its 2 choices"),
         ('{"question": "q", "choices": ["a", "b"], "answer": "E"}', "line 2: answer 'E' is none of its 2 choices"),
-        ('{"question": "q", "choices": ["a", "b"], "answer": true}', "line 2: answer True is none of its 2 choices"),
+        ('{"question": "q", "choices": ["a", "b"], "answer": true}', "line 2: answer 'True' is none of its 2 choices"),
     ],
 )
 def test_a_broken_question_is_named_by_file_and_line(tmp_path: Path, line: str, says: str) -> None:
     file = tmp_path / "quiz.jsonl"
     file.write_text('{"context": "c", "choices": ["a", "b"], "answer": "B"}\n' + line)
     with pytest.raises(DataError) as caught:
-        read_questions(file)
-    assert f"{file} {says}" in str(caught.value)
+        read_questions("quiz", file)
+    assert f"{file}, {says}" in str(caught.value)
+    good = '{"context": "c", "choices": ["a", "b"], "answer": "B"}\n'
+    file.write_text(good * 9 + line, encoding="utf-8-sig")
+    found = read_questions("quiz", file)
+    assert len(found) == 9 and found.accounting.line.startswith("benchmark quiz: 9 of 10 questions; left out: 1 n")
     file.write_text("\n")
     with pytest.raises(DataError, match="has no questions"):
-        read_questions(file)
+        read_questions("quiz", file)
+
+
+def test_a_list_asks_what_lines_ask(tmp_path: Path) -> None:
+    rows: list[Row] = [{"question": f"q{n}", "choices": ["a", "b"], "answer": n} for n in (0, 1)]
+    (tmp_path / "quiz.json").write_text(json.dumps(rows, indent=1))
+    lines = write_jsonl(tmp_path / "quiz.jsonl", rows)
+    assert read_questions("quiz", tmp_path / "quiz.json") == read_questions("quiz", lines)
 
 
 def test_answers_may_be_places_letters_or_texts(tmp_path: Path) -> None:
     rows: list[Row] = [{"question": "q", "choices": ["a", "b", "c"], "answer": a} for a in (1, "B", "b")]
-    assert [q.answer for q in read_questions(write_jsonl(tmp_path / "quiz.jsonl", rows))] == [1, 1, 1]
+    assert [q.answer for q in read_questions("quiz", write_jsonl(tmp_path / "quiz.jsonl", rows))] == [1, 1, 1]
 
 
 def test_choices_are_scored_on_their_own_tokens_and_normalised_by_bytes() -> None:
