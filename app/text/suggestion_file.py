@@ -20,8 +20,7 @@ def read_suggestion(source: Path | None) -> Any:
     except UnicodeDecodeError:
         raise StudyError("the proposal is not UTF-8; save it as UTF-8") from None
     content = parse_yaml(text, "the proposal")
-    for old, new in [
-        word for one in (content if isinstance(content, list) else [content]) for word in outdated(one).items()
-    ]:
+    listed = content if isinstance(content, list) else [content]
+    for old, new in {old: new for one in listed for old, new in outdated(one).items()}.items():
         print(f"note: `{old}` is called `{new}` now; it was read as that", file=sys.stderr)
     return content
