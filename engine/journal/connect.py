@@ -55,7 +55,7 @@ def reader(file: Path) -> Look:
 
 def may_write(file: Path) -> bool:
     """True when the database and files beside it may be written."""
-    return os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
+    return os.access(file.parent, os.W_OK) and (not file.exists() or os.access(file, os.W_OK))
 
 
 def stamp(file: Path) -> tuple[tuple[int, int], ...]:

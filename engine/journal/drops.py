@@ -48,5 +48,5 @@ def undo(store: Store, setup: str, pool: str) -> None:
 
 def count(store: Store) -> tuple[int, int]:
     """(drops, those that were undone) of the whole study."""
-    (row,) = store.query("SELECT count(*) AS n, count(undone) AS undone FROM drops")
-    return row["n"], row["undone"]
+    (row,) = store.query("SELECT count(*) AS n, count(undone) AS n_undone FROM drops")
+    return row["n"], row["n_undone"]

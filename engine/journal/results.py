@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from engine.base.errors import damaged
 from engine.base.ids import checked_id, plain
 from engine.journal.caches import Duplicate
-from engine.journal.store import Store, now
+from engine.journal.store import FORMS, Store, now
 from engine.records.cycle import CycleEnd
 from engine.records.leaderboard import Recipe, ScaleArm
 from engine.records.metric import Metric
@@ -137,6 +137,8 @@ class ModelScores:
 
     def __post_init__(self) -> None:
         checked_id(self.trial, "the result model_scores")
+        if self.file is not None and not FORMS["file"].fullmatch(self.file):
+            raise damaged("the result model_scores", f"{self.file[:80]!r} is no file of scores")
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,11 @@ class Store:
                 look = connect.reader(file)
                 self.connection, self.still = look.connection, look.still
             else:
+                if file.parent.exists() and not connect.may_write(file):
+                    raise StoreError(
+                        f"{file.parent} may only be read, and this command writes there: make it writable, or copy the "
+                        "study elsewhere"
+                    )
                 self.keeping = Keeping(file)
                 self.connection = connect.writer(file)
             self.db: Database = sqlite_utils().Database(self.connection)
