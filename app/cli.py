@@ -63,8 +63,7 @@ def main(
     from engine.journal.store import Store
 
     Store.tell = staticmethod(_tell)
-    if swept := lifetime.begin():
-        _tell(f"ended {swept} process(es) that a killed djsb had left")
+    lifetime.begin()
     scratch.sweep()
 
 

@@ -19,12 +19,12 @@ from engine.base.program_guard import GRACE, MARK, SET_PDEATHSIG
 PROC = Path("/proc")
 
 
-def begin() -> int:
-    """Begin a command: end with the one that started it, mark what it will start, and sweep; how many were swept."""
+def begin() -> None:
+    """Begin a command: end with the one that started it, mark what it will start, and sweep."""
     end_with_owner(signal.SIGTERM)
     if me := mark():
         os.environ[MARK] = me
-    return sweep()
+    sweep()
 
 
 def mark() -> str:

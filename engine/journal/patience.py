@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -56,15 +57,19 @@ def is_locked(error: Exception) -> bool:
     return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def holders(file: Path) -> str:
-    """The processes that hold a lock on a database, by number and name, as far as the system says."""
+def holders(file: Path, kind: str = "WRITE") -> str:
+    """The processes that hold a lock on a database, by number and name, as far as the system says.
+
+    kind: WRITE or READ; this process is none of the readers.
+    """
     try:
         nodes = {p.stat().st_ino for p in (file, file.with_name(f"{file.name}-shm")) if p.exists()}
         lines = [line.split() for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines()]
     except OSError:
         return "another process"
     # 1: POSIX ADVISORY WRITE 4711 fe:01:1234 120 120
-    pids = {w[-4] for w in lines if w[1] != "->" and w[-5] == "WRITE" and int(w[-3].rpartition(":")[2]) in nodes}
+    pids = {w[-4] for w in lines if w[1] != "->" and w[-5] == kind and int(w[-3].rpartition(":")[2]) in nodes}
+    pids -= {str(os.getpid())} if kind == "READ" else set()
     names = [name for pid in sorted(pids) if (name := _name(pid))]
     return f"process {' and '.join(names)}" if names else "another process"
 

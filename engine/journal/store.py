@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Database
 
 Row = dict[str, Any]
+LOG = 64 << 20  # bytes of the log beyond which it is told that readers keep it so long
 TYPES: dict[str, tuple[type, ...]] = {"TEXT": (str,), "INTEGER": (int,), "REAL": (int, float)}
 # what a text in a column of this name may be, in whatever table: ids become parts of paths
 FORMS = {
@@ -184,6 +185,16 @@ class Store:
         """Copy the database, unless that was done a moment ago: what has finished survives a damaged file."""
         if self.keeping:
             self.keeping.renew(self.connection)
+
+    def fold(self, most: int = LOG) -> None:
+        """Write the log back into the database, and tell of a log beyond `most` bytes that readers keep from that."""
+        done = self.one("PRAGMA wal_checkpoint(PASSIVE)")
+        page = self.one("PRAGMA page_size")
+        if not done or not page or (left := (done["log"] - done["checkpointed"]) * page["page_size"]) <= most:
+            return
+        readers = holders(self.file, "READ")
+        text = f"{left >> 20} MB of the log wait to be written back, as {readers} reads since long; end that"
+        self.event("database", text, level="warning")
 
     def __enter__(self) -> Store:
         return self

@@ -95,6 +95,7 @@ def _cycle(opened: OpenStudy, until: str, policy: Policy, scheduler: Scheduler, 
         if note:
             notes.append(f"{stage}: {note}")
             opened.store.event("budget", note, stage, "warning")
+        opened.store.fold()
         model_scores.after(opened, stage, scheduler)
         outcome.analyse(opened, stage)
         if adviser is not None:

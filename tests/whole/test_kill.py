@@ -126,6 +126,7 @@ def test_workers_end_with_a_killed_engine(stopped: Tiny) -> None:
     while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    until(lambda: not marked(process.pid), 15, "a process outlived the engine")
 
 
 def worker_pids(parent: int) -> list[int]:
@@ -245,3 +246,22 @@ def test_ctrl_c_in_the_first_seconds_leaves_no_traceback(tiny: Tiny, wait: float
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
     assert "Traceback" not in told, told
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("command", ["auto", "pools"])
+def test_a_signal_to_any_command_leaves_no_process(tiny: Tiny, command: str, number: int) -> None:
+    """While its data workers start and run."""
+    process = subprocess.Popen(
+        [str(DJSB), command, str(tiny.study)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until(lambda: len(marked(process.pid)) > 1, 60, "nothing was started")
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    until(lambda: not marked(process.pid), 15, "a process outlived it")
+    assert "Traceback" not in told, told
+    if number == signal.SIGKILL:
+        assert process.returncode == -number
+    else:
+        assert process.returncode == 130, told
+        assert told.splitlines()[-1] == "djsb: interrupted; the same command goes on"

@@ -90,3 +90,20 @@ def test_leaving_either_of_two_uis_leaves_the_engine_running(stopped: Tiny) -> N
             t.process.wait()
         engine.send_signal(signal.SIGINT)
         engine.wait(PATIENCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_signal_leaves_the_ui_and_ends_its_reader(stopped: Tiny, number: int) -> None:
+    t = Terminal(stopped)
+    try:
+        wait(lambda: t.shows("probe"), "the UI never showed the study")
+        readers = [c for c in psutil.Process(t.process.pid).children() if "feed" in c.cmdline()]
+        assert len(readers) == 1
+        readers[0].suspend()  # not even then
+        t.process.send_signal(number)
+        assert t.process.wait(LIMIT) == (-number if number == signal.SIGKILL else 130)
+        wait(lambda: not readers[0].is_running() or readers[0].status() == psutil.STATUS_ZOMBIE, "its reader lives on")
+    finally:
+        t.process.kill()
+        t.process.wait()
