@@ -23,6 +23,7 @@ def new_array(file: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, 
         try:
             os.posix_fallocate(reserve.fileno(), 0, file.stat().st_size)
         except OSError as error:
+            file.unlink(missing_ok=True)
             raise OSError(error.errno, error.strerror, str(file)) from error
     return array
 

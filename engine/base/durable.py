@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SEAL = ".seal"
@@ -89,11 +89,11 @@ def seal_folder(folder: Path) -> None:
     known: Entries = {}
     inner = [mark for mark in folder.rglob("*" + SEAL) if mark != folder / SEAL]
     for mark in inner:
-        known |= {(mark.parent / name).relative_to(folder).as_posix(): e for name, e in read_seal(mark).items()}
+        with suppress(Damaged):  # a file of the folder's own that is named so
+            known |= {(mark.parent / name).relative_to(folder).as_posix(): e for name, e in read_seal(mark).items()}
+            mark.unlink()
     for left in list(folder.rglob(PART + "*")):
         discard(left)
-    for mark in inner:
-        mark.unlink(missing_ok=True)
     _write_seal(folder / SEAL, _entries(folder, known))
 
 
@@ -102,17 +102,17 @@ def share(folder: Path, name: str, target: Path) -> None:
 
     Nothing is linked that is not there, or that `target` has already.
     """
-    known = read_seal(folder / SEAL)
+    known = read_seal(folder / SEAL) if is_whole(folder) else {}
     link, scratch = target / name, target / (PART + name)
-    if is_whole(link) or not (folder / name).exists():
+    known = {n: e for n, e in known.items() if n == name or n.startswith(f"{name}/")}
+    if is_whole(link) or not known:
         return
     discard(scratch)
     if (folder / name).is_dir():
         shutil.copytree(folder / name, scratch, copy_function=os.link)
-        known = {n.removeprefix(f"{name}/"): e for n, e in known.items() if n.startswith(f"{name}/")}
+        known = {n.removeprefix(f"{name}/"): e for n, e in known.items()}
     else:
         os.link(folder / name, scratch)
-        known = {name: known[name]}
     _put(scratch, link, known)
 
 
@@ -209,7 +209,9 @@ def _put(scratch: Path, target: Path, entries: Entries) -> None:
     """Rename what is flushed to its place, with its seal."""
     if scratch.is_dir():
         _write_seal(scratch / SEAL, entries)
-    discard(target)
+    if target.is_dir() or scratch.is_dir():
+        discard(target)
+    discard(_seal_of(target))
     scratch.replace(target)
     if not target.is_dir():
         entries = {target.name if name == scratch.name else name: entry for name, entry in entries.items()}

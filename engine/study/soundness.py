@@ -16,7 +16,14 @@ from engine.journal.store import Store
 
 PLACES = ("cache", "media", "paused", "checkpoints")
 # what an engine trusts, whether or not it has a seal
-TRUSTED = ("cache/*.np[yz]", "cache/*/meta.json", "cache/rewritten/*/*.jsonl", "media/*", "paused/*.safetensors")
+TRUSTED = (
+    "cache/*.np[yz]",
+    "cache/*.json",
+    "cache/*/meta.json",
+    "cache/rewritten/*/*.jsonl",
+    "media/*",
+    "paused/*.safetensors",
+)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base.arrays import save_array
 from engine.base.errors import DataError
 from engine.base.ids import content_id
 from engine.data.dataset import Dataset
@@ -72,18 +73,18 @@ def _prepare_evaluation(
             )
         index = {c: i for i, c in enumerate(classes)}
         labels = [index[str(n)] if n is not None and ok else -1 for n, ok in zip(names, good, strict=True)]
-        np.save(target / "eval-labels.npy", np.asarray(labels, np.int64))
+        save_array(target / "eval-labels.npy", np.asarray(labels, np.int64))
         prompts = [p.replace("{}", c) for p in study.evaluation.prompts for c in classes]
-        np.save(target / "eval-prompts.npy", encode(prompts))
+        save_array(target / "eval-prompts.npy", encode(prompts))
     if not classes and not retrieval:
         raise DataError(
             f"{evaluation.path} can measure nothing: no evaluation.label, and its {distinct} distinct captions of "
             f"{len(rows)} rows cannot tell images apart; give labels or better captions"
         )
     ids = {c: i for i, c in enumerate(dict.fromkeys(captions))}
-    np.save(target / "eval-captions.npy", np.asarray([ids[c] for c in captions], np.int64))
-    np.save(target / "eval-tokens.npy", encode(captions))
-    np.save(target / "eval-good.npy", good)
+    save_array(target / "eval-captions.npy", np.asarray([ids[c] for c in captions], np.int64))
+    save_array(target / "eval-tokens.npy", encode(captions))
+    save_array(target / "eval-good.npy", good)
     return {"classes": classes, "retrieval": retrieval, "distinct_captions": distinct}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.base.arrays import save_array
+from engine.base.arrays import save_array, save_arrays
 from engine.base.durable import written_whole
 from engine.base.errors import DataError, StudyError
 from engine.base.ids import content_id
@@ -250,7 +250,7 @@ class LmTask(TrainingTask):
                     raise DataError(f"{evaluation.data.path} has no text to judge by; give rows with text")
             for name, asked in questions.items():
                 arrays: dict[str, Any] = encode_questions(asked, encode, meta["bos"], length)
-                np.savez(target / f"choices-{name}.npz", **arrays)
+                save_arrays(target / f"choices-{name}.npz", **arrays)
             return {
                 **meta, "length": length, "tokens_per_row": tokens / max(1, rows), "held_out": evaluation is not None,
             }  # fmt: skip

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from engine.base.durable import is_whole, write_text
 from engine.base.errors import StudyError
 from engine.base.ids import content_id
 from engine.records.accounting import Accounting, accounting_from_json
@@ -108,14 +109,10 @@ def _accounted(folder: Path, weights: Weights) -> Accounting:
     state = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     key = content_id([weights.field, weights.kind, str(weights.folder.resolve()), weights.may_miss, state])
     known = folder / ".djsb" / "cache" / f"weights-{key}.json"
-    try:
+    if is_whole(known, sums=True):
         return accounting_from_json(json.loads(known.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError):  # not counted yet, or cut off
-        _, found = weights.counted()
-    known.parent.mkdir(parents=True, exist_ok=True)
-    scratch = known.with_suffix(".tmp")
-    scratch.write_text(json.dumps(found.to_json(), allow_nan=False), encoding="utf-8")
-    scratch.replace(known)
+    _, found = weights.counted()
+    write_text(known, json.dumps(found.to_json(), allow_nan=False))
     return found
 
 

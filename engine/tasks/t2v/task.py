@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from engine.base.arrays import save_array
+from engine.base.durable import write_text
 from engine.base.errors import DataError, StudyError
 from engine.base.ids import content_id
 from engine.base.paths import resolve
@@ -107,7 +109,7 @@ class T2vTask(TrainingTask):
             for name, rows, part in in_turn(train, evaluation, progress):
                 held[name] = cache_clips(rows, window, study.seed, target / f"{name}-clips.npy", workers, part)
                 _write_texts(target / f"{name}-captions.json", list(captions(rows)))
-            np.save(target / "eval-good.npy", evaluation.good)
+            save_array(target / "eval-good.npy", evaluation.good)
             if study.evaluation.label is not None:
                 _write_texts(target / "eval-labels.json", _labels(evaluation, study.evaluation.label))
             if network is not None and checkpoint is None:
@@ -156,7 +158,7 @@ def _check_needs(study: Study, folder: Path) -> None:
 
 
 def _write_texts(file: Path, texts: list[str]) -> None:
-    file.write_text(json.dumps(texts, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    write_text(file, json.dumps(texts, ensure_ascii=False, allow_nan=False))
 
 
 def _labels(evaluation: Rows, field: str) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.base.arrays import new_array
-from engine.base.durable import is_whole
+from engine.base.arrays import new_array, save_array
+from engine.base.durable import discard, is_whole, write_text
 from engine.base.errors import DataError
 from engine.base.ids import content_id
 from engine.base.paths import resolve
@@ -172,7 +172,7 @@ def _short(told: Sifted[Question], encoder: Encoder, length: int, max_bad: float
 def _cache_questions(asked: list[Question], places: list[int], file: Path) -> None:
     """Write a benchmark's questions. places: of their images."""
     kept = [Asked(at, q.text, q.answers, q.options, q.group, q.item) for at, q in zip(places, asked, strict=True)]
-    file.write_text(json.dumps([asdict(q) for q in kept], allow_nan=False), encoding="utf-8")
+    write_text(file, json.dumps([asdict(q) for q in kept], allow_nan=False))
 
 
 def _cache_instructions(
@@ -185,7 +185,7 @@ def _cache_instructions(
         ids = [*asked, *encoder.answer(question.answers[0])[: length - len(asked) - 1], encoder.end]
         row[: len(ids)] = ids
         starts.append(len(asked))
-    np.save(target / "instructions-tokens.npy", rows)
+    save_array(target / "instructions-tokens.npy", rows)
     shown = np.load(pictures, mmap_mode="r")
     images = new_array(target / "instructions-images.npy", np.uint8, (len(told), side, side, 3))
     for at, place in enumerate(places):
@@ -209,7 +209,7 @@ def _cache_captions(evaluation: Rows, prompt: str, side: int, target: Path, work
             first.setdefault(pixels, at)
     if not said:
         raise DataError(f"{evaluation.data.path} has no captioned image; give rows with text and images")
-    np.save(target / "caption-images.npy", images[list(first.values())])
+    save_array(target / "caption-images.npy", images[list(first.values())])
     asked = [Asked(at, prompt, tuple(texts), (), "", str(at)) for at, texts in enumerate(said.values())]
-    (target / "caption.json").write_text(json.dumps([asdict(q) for q in asked], allow_nan=False), encoding="utf-8")
-    scratch.unlink()
+    write_text(target / "caption.json", json.dumps([asdict(q) for q in asked], allow_nan=False))
+    discard(scratch)

@@ -111,12 +111,13 @@ def test_a_folder_filled_in_its_place_takes_its_seals_in(tmp_path: Path) -> None
         scratch.mkdir()
         (scratch / "vocab").write_text("a b")
     (cache / ".part-left").write_text("of a killed run")
+    (cache / "named.seal").write_text("a file of its own")
     (cache / "meta.json").write_text("{}")
     assert not is_whole(cache)
     seal_folder(cache)
-    assert set(durable.read_seal(cache / ".seal")) == {"a.npy", "tokenizer/vocab", "meta.json"}
-    assert sorted(p.name for p in cache.iterdir()) == [".seal", "a.npy", "meta.json", "tokenizer"]
-    assert check(cache)[0] == 3 and list(sealed(tmp_path)) == [cache]
+    assert set(durable.read_seal(cache / ".seal")) == {"a.npy", "tokenizer/vocab", "meta.json", "named.seal"}
+    assert sorted(p.name for p in cache.iterdir()) == [".seal", "a.npy", "meta.json", "named.seal", "tokenizer"]
+    assert check(cache)[0] == 4 and list(sealed(tmp_path)) == [cache]
 
     other = tmp_path / "other"
     other.mkdir()
