@@ -68,8 +68,8 @@ def quarantine(store: Store, scan: str, bad: Iterable[BadRow]) -> None:
 
 def bad_rows(store: Store, scan: str, most: int) -> list[BadRow]:
     """The first rows that a scan leaves out."""
-    sql = "SELECT row, id, reason FROM quarantine WHERE dataset = ? ORDER BY row LIMIT ?"
-    return [BadRow(**row) for row in store.query(sql, (scan, most))]
+    sql = "SELECT row, id AS named, reason FROM quarantine WHERE dataset = ? ORDER BY row LIMIT ?"  # no id of djsb's
+    return [BadRow(r["row"], r["named"], r["reason"]) for r in store.query(sql, (scan, most))]
 
 
 def worst_reasons(store: Store, scan: str) -> list[BadRows]:
