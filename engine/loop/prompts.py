@@ -6,6 +6,7 @@ import math
 
 from engine.base.amounts import format_seconds
 from engine.base.confine import inside
+from engine.base.errors import TrialError
 from engine.base.ids import content_id
 from engine.evidence.prompts import STAGE, Column, columns
 from engine.journal import costs, results
@@ -52,6 +53,8 @@ def _ask(opened: OpenStudy, scheduler: Scheduler, column: Column, prompt: str) -
     done, took = scheduler.alone(
         "ask", "asking a prompt", checkpoint=str(inside(opened.folder, column.path)), prompt=prompt
     )
+    if not done.scores:
+        raise TrialError(f"asking a prompt failed: the worker measured nothing; see {scheduler.slots[0].log}")
     own[prompt] = {n: v if math.isfinite(v) else None for n, v in done.scores.items()}
     with store.transaction():
         results.PROMPTS.put(store, column.setup, answers)
