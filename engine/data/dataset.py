@@ -26,8 +26,8 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @lru_cache(maxsize=8)
-def _shared_reader(path: Path, split: str | None, _changed: int) -> Reader:
-    return open_reader(path, split)
+def _shared_reader(path: Path, split: str | None, max_bad: float, _changed: int) -> Reader:
+    return open_reader(path, split, max_bad)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Dataset:
     def reader(self) -> Reader:
         """Opened when first used, once in a process, so that a Dataset can be sent to a worker with every chunk."""
         changed = self.path if self.path.exists() else self.path.parent
-        return _shared_reader(self.path, self.fields.split, changed.stat().st_mtime_ns if changed.exists() else 0)
+        stamp = changed.stat().st_mtime_ns if changed.exists() else 0
+        return _shared_reader(self.path, self.fields.split, self.fields.max_bad, stamp)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "fields": self.fields}

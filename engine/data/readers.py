@@ -49,13 +49,23 @@ class ParquetReader:
 
     left_out = ()
 
-    def __init__(self, files: Sequence[Path], split: str | None = None) -> None:
+    def __init__(self, files: Sequence[Path], split: str | None = None, max_bad: float = 0.0) -> None:
+        """max_bad: share of several files that may be unreadable, and are left out. Raises: DataError above it."""
         import pyarrow.parquet as pq
 
-        self.files, self.split = list(files), split
-        self._open = [pq.ParquetFile(f) for f in files]
+        self.split, self.files, self._open, self._bad = split, list[Path](), list[Any](), list[str]()
+        for file in files:
+            try:
+                self._open.append(pq.ParquetFile(file))
+                self.files.append(file)
+            except (OSError, ValueError) as error:
+                self._bad.append(f"{file.name} cannot be read ({_first_line(error)})")
+        if self._bad and (len(self._bad) > max_bad * len(files) or not self.files):
+            raise DataError(
+                f"{files[0].parent}: {self._bad[0]}; {len(self._bad)} of {len(files)} files are so, check them"
+            )
         self._groups = [(f, g) for f in self._open for g in range(f.num_row_groups)]
-        self._last: tuple[Any, Any] | None = None
+        self._last: tuple[Any, Any, str] | None = None
         self._ends = np.cumsum([f.metadata.row_group(g).num_rows for f, g in self._groups])
         self.schema = self._unified()
 
@@ -69,7 +79,7 @@ class ParquetReader:
                 schema = pa.unify_schemas([schema, other.schema_arrow], promote_options="permissive")
             except pa.ArrowException as error:
                 raise DataError(
-                    f"{file} has other columns than the files before it ({str(error).splitlines()[0]}); give files of "
+                    f"{file} has other columns than the files before it ({_first_line(error)}); give files of "
                     "one schema"
                 ) from None
         return schema
@@ -80,7 +90,9 @@ class ParquetReader:
         lacking = Counter(name for f in self._open for name in set(self.schema.names) - set(f.schema_arrow.names))
         told = [f"split {self.split}"] if self.split else []
         told += [f"{len(self.files)} files"] if len(self.files) > 1 else []
-        return ", ".join([*told, *(f"{n} of them without {name}" for name, n in sorted(lacking.items()))])
+        told += [f"{n} of them without {name}" for name, n in sorted(lacking.items())]
+        told += [f"{len(self._bad)} files left out: {self._bad[0]}"] if self._bad else []
+        return ", ".join(told)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -93,11 +105,36 @@ class ParquetReader:
             if begin >= stop:
                 break
             if self._last is None or self._last[0] != (file, group):  # chunks are smaller than groups
-                self._last = ((file, group), file.read_row_group(group))
-            table = self._last[1]
+                self._last = ((file, group), *_group(file, group))
+            _, table, broken = self._last
             a, b = max(start, begin) - begin, min(stop, end) - begin
-            rows += table.slice(a, b - a).to_pylist()
+            rows += _rows(table, a, b) if table is not None else [{BROKEN: broken} for _ in range(a, b)]
         return rows
+
+
+def _group(file: Any, group: int) -> tuple[Any, str]:
+    """(the table of a row group, empty), or (None, why its rows cannot be read)."""
+    try:
+        table = file.read_row_group(group)
+        table.validate(full=True)
+        return table, ""
+    except (OSError, ValueError) as error:
+        return None, f"unreadable part of a Parquet file: {_first_line(error)}"
+
+
+def _rows(table: Any, start: int, stop: int) -> Rows:
+    """Rows of a table; one with a value that Python cannot hold is broken."""
+    try:
+        rows: Rows = table.slice(start, stop - start).to_pylist()
+        return rows
+    except (ValueError, OverflowError) as error:
+        if stop - start == 1:
+            return [{BROKEN: f"unreadable row of a Parquet file: {_first_line(error)}"}]
+        return [row for at in range(start, stop) for row in _rows(table, at, at + 1)]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class FolderReader:
@@ -195,8 +232,8 @@ def _told(splits: dict[str, list[Path]]) -> str:
     return ", ".join(f"{name} ({len(files)})" for name, files in sorted(splits.items()))
 
 
-def open_reader(path: Path, split: str | None = None) -> Reader:
-    """The reader for a path, chosen by what it is.
+def open_reader(path: Path, split: str | None = None, max_bad: float = 0.0) -> Reader:
+    """The reader for a path, chosen by what it is. max_bad: share of its files that may be unreadable.
 
     Raises: DataError when there is no such file, it is of no known kind, or a split must be named.
     """
@@ -206,7 +243,7 @@ def open_reader(path: Path, split: str | None = None) -> Reader:
         files = files_of(path, split)
         kinds = {file.suffix for file in files}
         if kinds == {".parquet"}:
-            return ParquetReader(files, split)
+            return ParquetReader(files, split, max_bad)
         if len(files) > 1:
             raise DataError(f"{path}: several files are read where all are Parquet; give one file")
         if kinds <= {".jsonl", ".json", ".ndjson"}:
@@ -214,7 +251,7 @@ def open_reader(path: Path, split: str | None = None) -> Reader:
             _first_row(reader, files[0])
             return reader
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({str(error).splitlines()[0]}); check the file") from error
+        raise DataError(f"{path} cannot be read ({_first_line(error)}); check the file") from error
     raise DataError(f"{path}: unknown kind of file; JSONL, Parquet and Hugging Face dataset folders are read")
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from engine.base.errors import DataError, StudyError
 from engine.data.dataset import Dataset, content_hash
+from engine.data.json_rows import BROKEN
 from engine.data.readers import open_reader
 from engine.settings.data import DatasetSection
 from engine.study.opened import open_study
@@ -119,3 +120,30 @@ def test_evaluation_rows_of_a_saved_dataset_need_a_split(tiny: Tiny) -> None:
     tiny.set({"evaluation": {"path": "../saved", "split": "test"}})
     with (study := open_study(tiny.study, 1)).store:
         assert len(study.evaluation) == 30
+
+
+def test_a_shard_that_cannot_be_read_is_left_out_up_to_the_limit(tmp_path: Path) -> None:
+    folder = shards(tmp_path / "data", *(f"part-{n}.parquet" for n in range(6)))
+    (folder / "part-3.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(
+        DataError, match=r"data: part-3\.parquet cannot be read \(.*\); 1 of 6 files are so, check them"
+    ):
+        open_reader(folder)
+    data = Dataset(folder, DatasetSection(path="x"))
+    assert len(data) == 5
+    assert data.reader.note.startswith("5 files, 1 files left out: part-3.parquet cannot be read (")
+    with pytest.raises(DataError, match="1 of 6 files are so"):
+        len(Dataset(folder, DatasetSection(path="x", max_bad=0.1)))
+
+
+def test_rows_of_a_broken_part_are_bad_and_the_others_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    rows = [{"id": n, "text": f"row {n:03d} " + "x" * 50} for n in range(90)]
+    pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=30, compression="none", use_dictionary=False)
+    content = bytearray(file.read_bytes())
+    at = content.index(b"row 040")
+    content[at - 4 : at] = b"\xff\xff\xff\x7f"  # the length of a text: more than there is
+    file.write_bytes(content)
+    read = open_reader(file).read(0, 90)
+    assert read[:30] + read[60:] == rows[:30] + rows[60:]
+    assert all(row[BROKEN].startswith("unreadable part of a Parquet file: ") for row in read[30:60])
