@@ -54,17 +54,20 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def main(
+    context: typer.Context,
     _version_flag: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and leave")
     ] = False,
 ) -> None:
     """Options of every command."""
-    from engine.base import lifetime, scratch
+    from engine.base import home, lifetime, scratch
     from engine.journal.store import Store
 
     Store.tell = staticmethod(_tell)
     lifetime.begin()
     scratch.sweep()
+    if not home.is_writable():
+        home.use_instead(context.with_resource(scratch.scratch()))
 
 
 @app.command()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.base.errors import StudyError
+
 HOME = Path(__file__).resolve().parents[2]  # the repository, or the package that a wheel installs
 ENTRY = next(HOME.glob("djsb.py"), HOME / "__main__.py")
 STUDY_FILE = "study.yaml"
@@ -12,5 +14,8 @@ DATABASE = "study.db"
 
 
 def resolve(folder: Path, path: str) -> Path:
-    """A path of the study file, relative to the study's folder."""
-    return (folder / Path(path).expanduser()).resolve()
+    """A path of the study file, relative to the study's folder. Raises: StudyError where `~` stands for no folder."""
+    try:
+        return (folder / Path(path).expanduser()).resolve()
+    except (RuntimeError, ValueError) as error:  # ValueError: a null character
+        raise StudyError(f"{path!r} names no folder here ({error}); write it in full") from None

@@ -34,4 +34,4 @@ def parse_study(text: str, where: str = STUDY_FILE) -> Study:
     try:
         return fitting_study(raw)
     except StudyError as error:
-        raise StudyError(f"{where}: {error}") from None
+        raise StudyError(" ".join(f"{where}: {error}".split())) from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
 import subprocess
@@ -11,16 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.commands.export import results
 from app.commands.rank_file import rank
-from engine.base.errors import DataError
+from engine.base.errors import DataError, DjsbError
 from engine.evidence.effects import effects
 from engine.evidence.ranking import leaderboard
 from engine.records.metric import Metric
 from engine.study.view import view_study
 from tests.app.report.test_page import Fake
-from tests.conftest import DJSB, run_djsb, the_error
+from tests.conftest import DJSB, fuzz, run_djsb, the_error
 
 HEAD = "pool,seed,metric,value\n"
 KEYS = ("change", "std", "ci_low", "ci_high", "seeds", "metrics", "verdict", "p_best")
@@ -249,3 +253,20 @@ def test_a_terminal_that_lacks_letters_gets_a_result(tmp_path: Path, encoding: s
     done = subprocess.run([DJSB, "rank", "--from", file], env=env, capture_output=True, timeout=240, check=False)
     assert (done.returncode, b"internal error" in done.stderr) == (0, False), done.stderr
     assert b"unclear" in done.stdout
+
+
+ODD = st.sampled_from(["nan", "inf", "1e999", "", '"', "x,\n", "\x00", "9" * 30, "0x1", "１", "1_0", " 1", "\u2028"])
+CELL = st.sampled_from(["control", "a", "0", "acc", "0.5"]) | ODD | st.floats().map(str) | st.text(max_size=5)
+SOUND = st.tuples(st.sampled_from(["control", "a", "b"]), st.sampled_from("012"), st.sampled_from(["acc", "q"]), CELL)
+
+
+@fuzz
+@given(st.lists(SOUND.map(list) | st.lists(CELL, max_size=6), max_size=12), st.booleans(), st.binary(max_size=4))
+def test_any_file_is_ranked_or_refused(tmp_path: Path, rows: list[list[str]], quotes: bool, end: bytes) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows) if quotes else text.write("\n".join(",".join(row) for row in rows))
+    file = tmp_path / "r.csv"
+    file.write_bytes(HEAD.encode() + text.getvalue().encode("utf-8", "surrogatepass") + end)
+    for aggregate in ("mean-of-changes", "change-of-means"):
+        with contextlib.suppress(DjsbError):
+            json.dumps(rank(file, aggregate, [], 0.95), allow_nan=False)

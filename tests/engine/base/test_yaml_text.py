@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from engine.base.errors import DjsbError
 from engine.base.yaml_text import NotYaml, parse_yaml, read_utf8
+from tests.conftest import fuzz
 
 LAYERS = "".join(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
 
@@ -67,6 +68,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     assert parse_yaml(read_utf8(file), str(file)) == {"name": "für"}
 
 
+@fuzz
 @given(st.text(alphabet="ab:-[]{}&*!?|>'\"#%@`,\n \t<~01.e\\xu\ufeff\x00é", max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.base.errors import StudyError
+from engine.base.errors import DjsbError, StudyError
 from engine.base.ids import content_id
 from engine.base.paths import resolve
 from engine.settings.study import RARE, Study, study_yaml
 from engine.study.file import parse_study, read_study
+from tests.conftest import fuzz
 
 LEAST: dict[str, Any] = {"name": "s", "dataset": {"path": "rows.jsonl"}, "ops": {"text_length_filter": {}}}
 FULL: dict[str, Any] = {
@@ -148,3 +151,46 @@ def test_search_and_executor_may_be_named_in_a_word() -> None:
     assert parse_study(base).search.strategy == "race"
     with pytest.raises(StudyError, match=r"search\.strategy"):
         parse_study(base + "search: fastest\n")
+
+
+def fields(model: Any = Study, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every field of the study file, as a path."""
+    for name, field in model.model_fields.items():
+        yield (*above, name)
+        if hasattr(field.annotation, "model_fields"):
+            yield from fields(field.annotation, (*above, name))
+
+
+ODD = st.sampled_from(["~", "../x", "1h", "-1h", "1e400", "lm", "command", "{pool", ".nan", "a\x00", "x\n"])
+LEAF = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | ODD
+ANY = st.recursive(
+    LEAF, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+)
+
+
+@fuzz
+@given(st.lists(st.tuples(st.sampled_from(list(fields())), ANY), min_size=1, max_size=3))
+def test_any_value_in_any_field_is_read_or_refused_in_one_line(changes: list[tuple[tuple[str, ...], Any]]) -> None:
+    raw: dict[str, Any] = {**FULL}
+    for (*above, name), value in changes:
+        at = raw
+        for part in above:
+            at[part] = {**at[part]} if isinstance(at.get(part), dict) else {}
+            at = at[part]
+        at[name] = value
+    try:
+        parse_study(yaml.safe_dump(raw))
+    except DjsbError as error:
+        assert "\n" not in str(error)
+
+
+@fuzz
+@given(st.data())
+def test_any_damage_to_a_study_file_is_read_or_refused(data: st.DataObject) -> None:
+    text = yaml.safe_dump(FULL, allow_unicode=True)
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(text)))
+        stop = data.draw(st.integers(start, min(len(text), start + 40)))
+        text = text[:start] + data.draw(st.text("a:-[]{}&*!?|>'\"#%@`,\n \t<~01.é\x00", max_size=5)) + text[stop:]
+    with contextlib.suppress(DjsbError):
+        parse_study(text)
