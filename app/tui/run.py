@@ -76,6 +76,8 @@ def _run(app: App[None]) -> None:
     """Run it to its end; SIGTERM and SIGHUP (the terminal is gone) leave it as `q` does, with exit code 130."""
 
     def leave(*_: object) -> None:
+        if not app.is_running:
+            raise KeyboardInterrupt
         threading.Thread(target=lambda: app.call_from_thread(app.exit, return_code=INTERRUPTED), daemon=True).start()
 
     for number in (signal.SIGTERM, signal.SIGHUP):

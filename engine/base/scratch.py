@@ -30,8 +30,6 @@ FRESH = 60.0  # seconds since the last write within which another command may st
 def scratch(root: Path | None = None) -> Iterator[Path]:
     """A new folder below `root` for as long as the block runs. root: None for the system's folder of such files."""
     root = root or _common()
-    if root.is_symlink():
-        raise DjsbError(f"{root} is a link; remove it, as what is written there would be deleted")
     sweep(root)
     folder, lock = _own(root)
     try:
@@ -41,9 +39,8 @@ def scratch(root: Path | None = None) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         folder.with_name(folder.name + LOCK).unlink(missing_ok=True)
         os.close(lock)
-        if root.name == HERE:
-            with contextlib.suppress(OSError):
-                root.rmdir()
+        with contextlib.suppress(OSError):  # others are at work there
+            root.rmdir()
 
 
 def sweep(root: Path | None = None) -> None:
@@ -75,7 +72,7 @@ def tidy(state: Path) -> None:
 def _own(root: Path) -> tuple[Path, int]:
     """A name below `root`, and the lock on it."""
     while True:
-        root.mkdir(parents=True, exist_ok=True)
+        _make(root)
         try:
             lock, file = tempfile.mkstemp(LOCK, "", root)
         except FileNotFoundError:  # the one who was here before has just removed the empty folder
@@ -94,11 +91,15 @@ def _is_at(file: Path, lock: int) -> bool:
         return False
 
 
-def _common() -> Path:
-    """The user's own folder below TMPDIR. Raises: DjsbError when somebody else has made it."""
-    root = Path(tempfile.gettempdir()) / f"djsb-{os.geteuid()}"
-    root.mkdir(mode=0o700, exist_ok=True)
-    found = root.lstat()
-    if found.st_uid != os.geteuid() or root.is_symlink():
+def _make(root: Path) -> None:
+    """Make the folder; that below TMPDIR for the user alone. Raises: DjsbError when somebody else has made it."""
+    own = root == _common()
+    root.mkdir(mode=0o700 if own else 0o777, parents=True, exist_ok=True)
+    if root.is_symlink():
+        raise DjsbError(f"{root} is a link; remove it, as what is written there would be deleted")
+    if own and root.stat().st_uid != os.geteuid():
         raise DjsbError(f"{root} is not yours; set TMPDIR to a folder of your own")
-    return root
+
+
+def _common() -> Path:
+    return Path(tempfile.gettempdir()) / f"djsb-{os.geteuid()}"
