@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from app.text.printable import printable
 from engine.base.errors import DjsbError
+from engine.base.ids import ID
 from engine.records.pool import BUCKETS
 
 LONGEST = 20_000  # characters of a text; the recorder cuts what is longer
@@ -21,6 +22,7 @@ def _plain(text: str) -> str:
 
 
 Str = Annotated[str, Field(max_length=LONGEST), AfterValidator(_plain)]
+Id = Annotated[str, Field(pattern=rf"^{ID.pattern}$")]  # a file may be named by it
 Float = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 Int = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
 Count = Annotated[int, Field(gt=0, le=LARGEST)]
@@ -32,10 +34,10 @@ STRICT = ConfigDict(strict=True, extra="ignore")
 class Trial(TypedDict):
     """A row of the table of trials."""
 
-    id: Str
+    id: Id
     label: Str
     kind: Str
-    pool: Str
+    pool: Id
     seed: Int
     stage: Str
     state: Str
@@ -53,7 +55,7 @@ class Trial(TypedDict):
 class Running(TypedDict):
     """A trial that runs, with the course of its loss."""
 
-    id: Str
+    id: Id
     device: Str
     seed: Int
     samples: Int
@@ -73,7 +75,7 @@ class Decision(TypedDict):
     """Who decided what, and why."""
 
     id: Int
-    proposal: Str
+    proposal: Id
     verdict: Str
     who: Str
     why: Str
@@ -99,7 +101,7 @@ class Event(TypedDict):
 class Place(TypedDict):
     """A row of the leaderboard."""
 
-    pool: Str
+    pool: Id
     op: Str | None
     statistic: Str | None
     bucket: Str | None
@@ -259,7 +261,7 @@ def _content(content: dict[str, Any]) -> dict[str, Any]:
 class Proposed(TypedDict):
     """A proposal as it is stored."""
 
-    id: Str
+    id: Id
     setup: Str
     origin: Str
     kind: Str
