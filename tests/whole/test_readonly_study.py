@@ -121,5 +121,5 @@ def test_an_older_database_is_brought_up_to_date_in_a_copy(stopped: Tiny) -> Non
 def test_a_decision_on_it_is_refused(protected: Tiny) -> None:
     with closing(sqlite3.connect(protected.database)) as db:
         (proposal,) = db.execute("SELECT id FROM proposals LIMIT 1").fetchone()
-    done = bound(DJSB, "reject", proposal, protected.study)
+    done = bound(DJSB, "review", proposal, "--dir", protected.study, "--reject", "--why", "no")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr

@@ -233,6 +233,8 @@ HOSTILE: dict[str, Callable[[dict[str, Any], dict[str, Any]], bytes]] = {
     "a proposal that is none": lambda h, w: packed(
         [h], [change(w, proposals=[{**w["set"]["proposals"][0], "content": {"reason": 3}}])]
     ),
+    "a pool that is a path": lambda h, w: packed([h], [change(w, trials=[{**w["set"]["trials"][0], "pool": "../x"}])]),
+    "a trial that is a path": lambda h, w: packed([h], [change(w, trials=[{**w["set"]["trials"][0], "id": "/x"}])]),
     "a row nowhere": lambda h, w: packed(
         [h], [w, {"t": 1, "rows": {"events": {"gone": [], "put": [[10**9, w["set"]["events"][0]]]}}}]
     ),
