@@ -119,7 +119,10 @@ def _is_whole_without_log(file: Path) -> bool:
     log = file.with_name(file.name + "-wal")
     if log.exists() and log.stat().st_size:
         with closing(sqlite3.connect(file)) as db:
-            busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            try:
+                busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            except sqlite3.OperationalError:  # no space to write the log back: the next writer does
+                return False
             return not busy
     return file.exists()
 
