@@ -17,7 +17,7 @@ from tests.agent.quirks import CALLS, FAILS, NO_TOOLS, TEXTS, WORKS, Quirk, func
 from tests.agent.server import Server, call, serving, text
 
 Ask = Callable[[OpenStudy, str], Any]
-MIND = {"timeout": 1.0, "patience": 20.0, "tries": 2}
+MIND = {"timeout": 3.0, "patience": 20.0, "tries": 2}
 
 
 @pytest.fixture
