@@ -184,7 +184,7 @@ class Reply:
                 raise self._unusable(_foreign("a call of a tool in another form came"))
             call = self._place(row, function)
             if isinstance(name := function.get("name"), str):
-                call["name"] = call["name"] or name
+                call["name"] = call["name"] or _text(name)
             arguments = function.get("arguments")
             call["arguments"] += arguments if isinstance(arguments, str) else json_text(arguments) if arguments else ""
         if len(self._calls) > MAX_CALLS:
@@ -208,7 +208,7 @@ class Reply:
         """A call with a name, an id and arguments that are a JSON object, or text that cannot be taken for one."""
         if not call["name"]:
             raise self._unusable(f"the model calls a tool without a name; {AGAIN}")
-        id = call["id"] if isinstance(call["id"], str) else f"call_{uuid.uuid4().hex[:12]}"
+        id = _text(call["id"]) if isinstance(call["id"], str) else f"call_{uuid.uuid4().hex[:12]}"
         function = {"name": call["name"], "arguments": _arguments(call["arguments"])}
         return {"id": id, "type": "function", "function": function}
 

@@ -23,7 +23,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from engine.base.secrets import without_secrets
+from engine.base.environment import passed
 
 ROOT = Path(__file__).resolve().parents[1]
 IMPORTS = (
@@ -131,7 +131,7 @@ class Nursery:
         with Path(os.devnull).open("r+", encoding="utf-8") as nothing:
             files = (nothing.fileno(), nothing.fileno(), nothing.fileno(), descriptor)
             what = ["feed", str(folder), *([str(record)] if record else [])]
-            return Forked(self.socket(), what, files, without_secrets(), None)
+            return Forked(self.socket(), what, files, passed(), None)
 
     def share_data_workers(self) -> None:
         """Let this process have its data workers from the nursery's server: it has imported the models' libraries."""

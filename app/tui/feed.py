@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from app.tui.reading import snapshot as reading
 from app.tui.reading.memory import Memory
 from app.tui.reading.snapshot import Snapshot
+from engine.base.environment import passed
 from engine.base.errors import DjsbError, StoreError
 from engine.base.lifetime import end_with_owner
 from engine.base.paths import DATABASE, ENTRY, STATE_FOLDER
-from engine.base.secrets import secret_names, without_secrets
+from engine.base.secrets import secret_names
 from engine.journal.store import Store
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def launch(folder: Path, descriptor: int, record: Path | None) -> subprocess.Pop
     return subprocess.Popen(
         [sys.executable, str(ENTRY), "feed", str(folder), str(descriptor), *([str(record)] if record else [])],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        pass_fds=[descriptor], env=without_secrets(),
+        pass_fds=[descriptor], env=passed(),
     )  # fmt: skip
 
 

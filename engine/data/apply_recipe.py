@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base import program_guard
+from engine.base.environment import passed
 from engine.base.errors import DataError, OpError
 from engine.base.parallel import run_chunks
 from engine.base.paths import ENTRY
 from engine.base.scratch import HERE, scratch
-from engine.base.secrets import without_secrets
 from engine.data import datajuicer
 from engine.data.catalogue import IMAGE_TOKEN, MAPPERS_FIXED, VIDEO_TOKEN, missing_needs
 from engine.data.dataset import Dataset, as_list, utf8
@@ -242,7 +242,7 @@ def _filter(recipe: Recipe, scratch: Path, where: str) -> NDArray[np.int64]:
     # a process of its own: Data-Juicer changes its process for good (stdout, logging, caching, signals)
     with (scratch / "log.txt").open("wb") as log:
         command = [sys.executable, str(ENTRY), "filter"]
-        guarded = program_guard.start(command, stdout=log, stderr=log, cwd=scratch, env=without_secrets())
+        guarded = program_guard.start(command, stdout=log, stderr=log, cwd=scratch, env=passed())
         try:
             guarded.wait()
         finally:

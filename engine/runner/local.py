@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from engine.base.environment import passed
 from engine.base.lifetime import state
 from engine.base.paths import ENTRY
-from engine.base.secrets import without_secrets
 from engine.runner.device import CHUNK, Events, Listener, Slot, worker_env
 
 
@@ -69,7 +69,7 @@ class LocalSlot(Slot):
         """See Slot."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._stderr = self.log.open("ab")
-        self._process = launch({**without_secrets(), **self.extra, **worker_env(self.device)}, self._stderr)
+        self._process = launch({**passed(), **self.extra, **worker_env(self.device)}, self._stderr)
         cores = sorted(os.sched_getaffinity(0))
         if self.device.startswith("cpu") and int(self.device[3:]) < len(cores):
             os.sched_setaffinity(self._process.pid, {cores[int(self.device[3:])]})

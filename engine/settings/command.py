@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import string
 from typing import Any, Literal
@@ -45,12 +46,20 @@ class CommandSection(Section):
         None, description="device time that a trial of the common size takes, for plan and budget until one has run"
     )
     keep_out: bool = Field(False, description="true: {out} is there again when a run that was cut off starts anew")
-    env: tuple[str, ...] = Field((), description="variables with keys in their names that it may see; others are kept")
+    env: tuple[str, ...] = Field((), description="variables that it gets besides the usual ones, by name")
 
     @field_validator("run", mode="before")
     @classmethod
     def _split(cls, run: Any) -> Any:
         return shlex.split(run) if isinstance(run, str) else run
+
+    @field_validator("env")
+    @classmethod
+    def _are_names(cls, env: tuple[str, ...]) -> tuple[str, ...]:
+        for place, name in enumerate(env, 1):
+            if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):  # it may be a key, so it is not repeated
+                raise ValueError(f"entry {place} is no name of a variable; write names only, values stay outside")
+        return env
 
     @field_validator("metrics")
     @classmethod

@@ -166,3 +166,21 @@ def test_a_server_that_is_not_there_is_named_without_its_password(
     with pytest.raises(ModelError, match=r"no connection to http://127\.0\.0\.1:9/v1") as error:
         list(Chat(study, 3600.0).ask("?"))
     assert "hunter2" not in str(error.value)
+
+
+def test_no_key_reaches_what_stays(study: OpenStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    from app.report.page import write_report
+
+    other = "hf_0123456789abcdefghijABCD"
+    study.store.event("note", f"{KEY} and {other}")
+    with serving(text(f"It is {KEY}, or {other}.")) as server:
+        proposer(study, server.url, monkeypatch)
+        talk = Chat(study, 3600.0)
+        assert "".join(talk.ask(f"Is it {KEY}?")) == "It is [OPENAI_API_KEY], or [key]."
+    assert KEY not in str(talk.messages) + str(server.requests)
+    assert other not in str(talk.messages)
+    write_report(study.folder, None)
+    for file in (f for f in study.folder.rglob("*") if f.is_file()):
+        content = file.read_bytes()
+        assert KEY.encode() not in content, file
+        assert other.encode() not in content, file

@@ -23,10 +23,10 @@ from app.tui.screens.base import Pane
 from app.tui.widgets.dialogs import AskLine
 from app.tui.widgets.marks import VERDICTS, percent, style_of
 from engine.base.confine import inside
+from engine.base.environment import passed
 from engine.base.errors import DjsbError
 from engine.base.paths import ENTRY
 from engine.base.scratch import scratch
-from engine.base.secrets import without_secrets
 from engine.journal.store import Row
 
 LEAVES = 100  # combinations that are unfolded at once
@@ -216,7 +216,7 @@ and to the YAML, where there is no room for all.
             recipe.write_text(text, encoding="utf-8")
             process = await asyncio.create_subprocess_exec(
                 sys.executable, str(ENTRY), "apply", str(recipe), "--data", _path(data), "--out", _path(out),
-                stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=without_secrets(),
+                stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=passed(),
             )  # fmt: skip
             try:
                 told = await process.communicate()

@@ -7,7 +7,6 @@ import contextlib
 import html
 import io
 import logging
-import os
 import shlex
 import string
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from textual_serve.app_service import AppService
 from textual_serve.server import Server, to_int
 
 from app.text.printable import say
-from engine.base.secrets import redact, secret_names
+from engine.base.secrets import redact, secret_values
 
 MOST = 8  # at a time: each takes two processes
 PATIENCE = 2.0  # seconds that a session has to end in before it is ended
@@ -35,8 +34,7 @@ class Session(AppService):
 
     async def on_data(self, payload: bytes) -> None:
         """Send a part of the screen."""
-        for name in secret_names():
-            value = os.environ[name].encode()
+        for value in map(str.encode, secret_values()):
             payload = payload.replace(value, b"*" * len(value))
         await super().on_data(payload)
 

@@ -25,10 +25,11 @@ from engine.base import program_guard as guard
 from engine.base.amounts import format_seconds, parse_budget
 from engine.base.confine import inside
 from engine.base.durable import move_whole, write_text
+from engine.base.environment import passed
 from engine.base.errors import StudyError, TrialError
 from engine.base.ids import content_id
 from engine.base.paths import resolve
-from engine.base.secrets import redact, secret_names
+from engine.base.secrets import redact, secret_values
 from engine.data.datajuicer import OFFLINE
 from engine.data.dataset import Dataset
 from engine.records.metric import Metric, direction
@@ -73,6 +74,11 @@ class CommandTask(Task):
     def expected(self, study: Study) -> float | None:
         """See Outside."""
         return None if study.command.expected is None else parse_budget(study.command.expected)
+
+    def remarks(self, study: Study, _prepared: Path) -> list[str]:
+        """Variables that it is to see and that are not there."""
+        absent = [name for name in study.command.env if name not in os.environ]
+        return [f"command.env: {name} is not set here, so the command will run without it" for name in absent]
 
     def retries(self, study: Study) -> int:
         """See Outside."""
@@ -174,9 +180,9 @@ def _arguments(study: Study, folder: Path, prepared: Path, job: Job, work: Path)
 
 
 def _environment(study: Study) -> dict[str, str]:
-    """The worker's environment (its device among it) without keys, and without what only concerns the worker."""
-    hidden = {*secret_names(), *OURS} - set(study.command.env)
-    return {name: value for name, value in os.environ.items() if name not in hidden}
+    """Of the worker's environment (its device among it) what is on the list, and what command.env names besides."""
+    hidden = {*OURS} - set(study.command.env)
+    return {name: value for name, value in passed(more=study.command.env).items() if name not in hidden}
 
 
 def _watch(
@@ -197,6 +203,8 @@ def _watch(
         if late or job.trial in report.dropped():
             guard.end(process)
             if late:
+                for log in logs:
+                    _without_keys(log)
                 raise TrialError(
                     f"the command took longer than command.timeout ({format_seconds(limit)}) and was ended; "
                     f"{_last_words(logs[1])}"
@@ -204,10 +212,22 @@ def _watch(
             return False
     numbers.read(last=True)
     if process.returncode:
+        for log in logs:
+            _without_keys(log)
         raise TrialError(f"the command ended with exit code {process.returncode}; {_last_words(logs[1])}")
     for log in logs:
         log.unlink(missing_ok=True)
     return True
+
+
+def _without_keys(log: Path) -> None:
+    """Black out, in a log that stays, the keys that the command was given."""
+    if not secret_values():
+        return
+    clean = log.with_name(f"{log.name}.part")
+    with log.open(errors="surrogateescape") as old, clean.open("w", errors="surrogateescape") as new:
+        new.writelines(redact(line) for line in old)
+    clean.replace(log)
 
 
 def _last_words(log: Path) -> str:

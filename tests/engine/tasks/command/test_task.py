@@ -154,13 +154,17 @@ print(json.dumps({"score": 0.5}))
 open(sys.argv[3] + "/env.json", "w").write(json.dumps(dict(os.environ)))
 """
     monkeypatch.setenv("OTHER_API_KEY", "secret-value-1")
+    monkeypatch.setenv("OTHER_URL", "postgres://someone:a-password@host/x")
+    monkeypatch.setenv("OTHER_THINGS", "x")
+    monkeypatch.setenv("LC_TIME", "C")
     monkeypatch.setenv("TRACKER_API_KEY", "secret-value-2")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     tiny.set(settings(tiny, script, "{pool}", "{seed}", "{out}", env=["TRACKER_API_KEY"]))
     run(tiny, tmp_path, [1, 2])
     seen = json.loads((tmp_path / "kept" / "env.json").read_text())
-    assert "OTHER_API_KEY" not in seen
+    assert [name for name in seen if name.startswith("OTHER")] == []
+    assert seen["LC_TIME"] == "C"
     assert "HF_HUB_OFFLINE" not in seen  # the workers' own, which are never to download
     assert (seen["TRACKER_API_KEY"], seen["CUDA_VISIBLE_DEVICES"]) == ("secret-value-2", "3")
 
