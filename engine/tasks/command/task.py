@@ -225,7 +225,10 @@ def _without_keys(log: Path) -> None:
     if not secret_values():
         return
     clean = log.with_name(f"{log.name}.part")
-    with log.open(errors="surrogateescape") as old, clean.open("w", errors="surrogateescape") as new:
+    with (
+        log.open(encoding="utf-8", errors="surrogateescape", newline="") as old,
+        clean.open("w", encoding="utf-8", errors="surrogateescape", newline="") as new,
+    ):
         new.writelines(redact(line) for line in old)
     clean.replace(log)
 
