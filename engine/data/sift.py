@@ -36,7 +36,8 @@ class Sifted(list[Made]):
             return self
         old, bad = self.accounting, self.bad + len(said)
         left = (*old.left_out, (kind, len(said)))
-        found = Sifted(kept, replace(old, used=old.used - len(said), left_out=left), bad)
+        note = old.note.replace(f"{len(self)} questions", f"{len(kept)} questions")
+        found = Sifted(kept, replace(old, used=old.used - len(said), left_out=left, note=note), bad)
         found.refuse(max_bad, said[0])
         return found
 

@@ -22,8 +22,9 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from app.commands.check import check
 from engine.base.errors import DataError, StudyError
-from engine.study.opened import OpenStudy, open_study
+from engine.study.opened import OpenStudy, open_study, silent
 from engine.tasks.caption.task import CaptionTask
 from engine.tasks.contract import Job, Report, Task
 from engine.tasks.registry import fitting_study
@@ -100,6 +101,28 @@ def run(tiny: Tiny, task: Task, change: Row, **job: Any) -> tuple[OpenStudy, dic
     asked = Job(**{**vars(Job("t", str(rows), 96, 0, None, "")), **job})
     with (study := open_study(tiny.study, 1)).store:
         return study, task.run(study.study, study.prepared, asked, report)["t"], losses
+
+
+def test_check_accounts_for_every_input_and_leaves_bad_instructions_out(shown: Tiny) -> None:
+    data = shown.root / "data"
+    lines = (data / "instructions.jsonl").read_text().splitlines()
+    (data / "broken.png").write_bytes(b"\x89PNG and no more")
+    bad = [{"image": "broken.png", "question": "q", "answer": "a"}, {**json.loads(lines[0]), "answer": None}]
+    (data / "instructions.jsonl").write_text("\n".join([*lines, *map(json.dumps, bad)]), encoding="utf-8-sig")
+    found = check(shown.study, 1, silent)
+    assert found["problems"] == []
+    told = [row["line"] for row in found["inputs"]]
+    assert told[0] == "training rows: 96 of 96 rows; text from text, images from images, id from id"
+    assert told[1:4] == [
+        "instructions: 24 of 26 entries; left out: 1 null answer, 1 unreadable image; 24 questions",
+        "benchmark textvqa: 6 of 6 questions",
+        "benchmark mme: 8 of 8 lines; 1 subtasks",
+    ]
+    shown.set({**VLM, "dataset": {"max_bad": 0.01}})
+    shutil.rmtree(shown.study / ".djsb" / "cache")
+    (problem,) = check(shown.study, 1, silent)["problems"]
+    assert problem.startswith("instructions: 1 of 26 entries are bad (dataset.max_bad is 1%), the first: ")
+    assert "instructions.jsonl, line 26: the answer is null" in problem
 
 
 def load_outside(base: Path, folder: Path, adapted: bool) -> list[str]:
