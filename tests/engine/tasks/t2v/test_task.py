@@ -375,7 +375,7 @@ def test_a_video_that_is_gone_since_the_scan_is_left_out(moving: Tiny) -> None:
         (moving.root / "data" / moving.rows[9]["videos"][0]).unlink()
         assert not np.load(study.prepared / "train-clips.npy")[9].any()
         assert np.flatnonzero(~study.scan.good).tolist() == [9]
-        (bad,) = study.store.query("SELECT row, id, reason FROM quarantine")
+        (bad,) = study.store.query("SELECT row, reason FROM quarantine")
         assert bad["row"] == 9 and bad["reason"].startswith("missing file")
     with (again := open_study(moving.study, 1)).store:
         assert np.flatnonzero(~again.scan.good).tolist() == [9]
