@@ -31,7 +31,7 @@ from app.tui.screens.base import Head
 from app.tui.widgets.table import KeyedTable
 from engine.journal.store import Store
 from tests.app.tui.driving import wait
-from tests.conftest import DJSB, Tiny, run_djsb, the_error
+from tests.conftest import DJSB, Tiny, fuzz, run_djsb, the_error
 
 KEY = "sk-not-for-anyone-else-0123456789"
 OUR_OWN = {"folder", "replay"}
@@ -268,6 +268,7 @@ JSON = st.recursive(
 )
 
 
+@fuzz
 @given(st.data())
 def test_any_other_value_anywhere_is_read_or_refused(
     made: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
