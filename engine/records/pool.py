@@ -123,7 +123,7 @@ def pool_from_json(content: Mapping[str, Any]) -> Pool:
     for name in ("size", "repetition", "seed"):
         if type(content[name]) is not int:
             raise ValueError(f"{name}: {content[name]!r} is no whole number")
-    ends = [part.get(end) for layer in content["layers"] for part in layer["slices"] for end in ("low", "high")]
+    ends = [dict(part).get(end) for layer in content["layers"] for part in layer["slices"] for end in ("low", "high")]
     for number in (*ends, *(layer["weight"] for layer in content["layers"])):
         if number is not None and type(number) not in (int, float):
             raise ValueError(f"{number!r} is no number")
