@@ -108,6 +108,9 @@ def test_a_language_model_server_with_quirks_gets_one_plain_line(command: str, t
     parts = re.findall(rf"=== {command} (\w+) rc=(\d+)[^\n]*\n   out: ([^\n]*)(?:\n   err: ([^\n]*))?", said)
     assert [mode for mode, *_ in parts] == list(modes), said
     for mode, code, out, error in parts:
-        assert not re.match(r"(?!DjsbError|StudyError|AgentError|ModelError)\w*(Error|Exception):", error), (mode, error)
+        assert not re.match(r"(?!DjsbError|StudyError|AgentError|ModelError)\w*(Error|Exception):", error), (
+            mode,
+            error,
+        )
         if mode in NO_ANSWER:
             assert code == "1" or error, (mode, out)
