@@ -96,6 +96,7 @@ def test_every_case_is_run() -> None:
     assert {case.name for case in CASES.iterdir()} == {*RIGHT, "llm-quirks"}
 
 
+RAW = re.compile(r"(?!DjsbError|StudyError|AgentError|ModelError)\w*(Error|Exception):")  # of no error of ours
 NO_ANSWER = ("reasononly", "reasonlen", "nochoices", "nullchoices", "html200", "err200", "html502", "cut")
 
 
