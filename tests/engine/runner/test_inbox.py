@@ -63,8 +63,8 @@ def test_a_pause_lets_nothing_start_until_it_is_lifted(singles: Tiny) -> None:
         ("pause", "running trials finish, nothing more starts"), ("resume", "goes on"),
     ]  # fmt: skip
     assert all(r["late"] * 86400 < 2 for r in rows)
-    starts = store.query("SELECT julianday(started) * 86400 AS at FROM trials ORDER BY started")
-    gaps = [b["at"] - a["at"] for a, b in pairwise(starts)]
+    starts = store.query("SELECT julianday(started) * 86400 AS moment FROM trials ORDER BY started")
+    gaps = [b["moment"] - a["moment"] for a, b in pairwise(starts)]
     assert max(gaps) > 1.0
     assert len(store.query("SELECT 1 FROM events WHERE kind = 'request'")) == 2
 
