@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -141,6 +141,10 @@ def test_any_causal_model_of_transformers_will_do(words: Tiny, tmp_path: Path) -
     found, losses = run(words, samples=240)
     assert losses[-1] < losses[0]
     assert 0 < found["log_perplexity"] < math.log(len(tokenizer))
+    with (study := opened(words)).store:
+        inputs = study.task.inputs(study.study, study.folder, study.prepared)
+    (counted,) = (i.line for i in inputs if i.unit == "tensors")
+    assert counted == "weights of model.checkpoint: 16 of 16 tensors; AutoModelForCausalLM"
 
 
 def broken_checkpoint(folder: Path, kind: str) -> None:
@@ -152,6 +156,10 @@ def broken_checkpoint(folder: Path, kind: str) -> None:
     GPT2LMHeadModel(GPT2Config(vocab_size=8, n_embd=16, n_layer=1, n_head=2)).save_pretrained(folder)
     if kind == "weights":
         (folder / "model.safetensors").unlink()
+    if kind == "prefix":
+        tensors = load_file(folder / "model.safetensors")
+        renamed = {f"backbone.{name}": tensor for name, tensor in tensors.items()}
+        save_file(renamed, folder / "model.safetensors", {"format": "pt"})
     if kind in ("small model", "no end"):
         from tokenizers import Tokenizer, models
 
@@ -168,6 +176,7 @@ def broken_checkpoint(folder: Path, kind: str) -> None:
         ("encoder", "is a BertModel (bert); task lm needs a causal language model"),
         ("no tokenizer", "has no tokenizer that can be read"),
         ("weights", "has no *.safetensors"),
+        ("prefix", "0 of 16 tensors of a AutoModelForCausalLM are in"),
         ("small model", "has 20 tokens and its model 8; they do not belong together"),
         ("no end", "names no eos_token"),
     ],
