@@ -6,8 +6,6 @@ Exit codes: 0 done · 1 error · 2 wrong usage · 3 a decision is awaited · 4 t
 
 from __future__ import annotations
 
-import io
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,8 +31,6 @@ Folder = Annotated[Path, typer.Argument(metavar="[DIR]", help="folder of the stu
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="devices or CPU cores to use; all by default")]
 HERE = Path()
-INTERRUPTED = "interrupted; the same command goes on"
-_interrupted: list[int] = []  # signals that have ended this command
 
 
 Stage = Literal["probe", "combine", "scale", "confirm"]
@@ -152,6 +148,7 @@ def auto(
 ) -> None:
     """Run the loop within the budget. The same command goes on where it ended."""
     from app.commands.auto import ending, run, show_ending
+    from engine.base.errors import TrialError
 
     if task is not None and not demo:
         raise typer.BadParameter("--task goes with --demo; a study names its own")
@@ -169,7 +166,7 @@ def auto(
     ended = run(folder, budget, until, approve, workers)
     _print(ending(folder, ended), json, show_ending)
     if ended.how == "failed":
-        _fail(ended.note, 1)
+        raise TrialError(ended.note)
     if ended.how != "done":
         raise typer.Exit(4 if ended.how == "budget" else 130)
     if ended.awaiting:
@@ -489,79 +486,7 @@ def _tell(text: str) -> None:
 
 
 def run() -> None:
-    """The process border: every error ends in one line and an exit code."""
-    from engine.base.errors import DjsbError
+    """The program, within the process border."""
+    from app.border import guarded
 
-    _heed_signals()
-    _speak_any_encoding()
-    try:
-        app()
-    except DjsbError as error:
-        _fail(str(error), error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
-    except KeyboardInterrupt:
-        _fail(INTERRUPTED, 130)
-    except SystemExit as end:
-        if end.code == 130 and _interrupted:  # typer has caught the interrupt, and says nothing
-            _fail(INTERRUPTED, 130)
-        raise
-    except OSError as error:
-        _fail(f"{error.filename or 'a file'}: {error.strerror or error}; {_remedy(error)}", 1)
-    except MemoryError:
-        _fail("out of memory; lower --workers, train.micro_batch or pools.size", 1)
-    except Exception as error:  # the border itself: never a traceback on the screen
-        _fail(f"internal error: {type(error).__name__}: {error} (traceback in {_crash_file()}); please report it", 1)
-
-
-def _heed_signals() -> None:
-    """Let SIGTERM and SIGHUP end a command as Ctrl-C does: its children and scratch go with it."""
-    import signal
-
-    def interrupt(number: int, _frame: object) -> None:
-        _interrupted.append(number)
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has SIGHUP
-            signal.signal(number, interrupt)
-
-
-def _speak_any_encoding() -> None:
-    """A terminal that lacks a letter shows `?` for it; what is piped in is UTF-8."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8")
-
-
-def _remedy(error: OSError) -> str:
-    import errno
-
-    return {
-        errno.ENOSPC: "the disk is full: free some space and run the same command again; nothing is lost",
-        errno.EDQUOT: "the quota is used up: free some space and run the same command again; nothing is lost",
-        errno.EFBIG: "the file would be too large: free some space or raise the limit; nothing is lost",
-        errno.EROFS: "the disk is read-only: make it writable, or copy the study elsewhere",
-        errno.EACCES: "no permission: make it writable, or copy the study elsewhere",
-        errno.ENOENT: "no such file: check the path",
-    }.get(error.errno or 0, "check the path, the disk and the permissions")
-
-
-def _crash_file() -> str:
-    import tempfile
-    import traceback
-
-    from engine.base.secrets import redact
-
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="djsb-crash-", suffix=".log", delete=False) as file:
-        file.write(redact(traceback.format_exc()))
-    return file.name
-
-
-def _fail(text: str, code: int) -> None:
-    from engine.base.secrets import redact
-
-    _tell("djsb: " + redact(" ".join(text.split())))
-    sys.exit(code)
+    guarded(app)
