@@ -17,7 +17,7 @@ test: $(READY)
 
 test-long: $(READY)
 	DJSB_TEST_KILLS=20 $(BIN)/python -m pytest -n auto --dist worksteal -m long
-	DJSB_TEST_KILLS=20 $(BIN)/python -m pytest tests/whole/test_kill.py
+	DJSB_TEST_KILLS=20 $(BIN)/python -m pytest tests/whole/test_kill.py -m "not long"
 	DJSB_TEST_EXAMPLES=10000 $(BIN)/python -m pytest -n auto --dist worksteal -m fuzz --timeout 14400
 
 check: $(READY)

@@ -120,9 +120,9 @@ def watch(folder: Path, minutes: float, workers: int | None) -> list[Look]:
 
 def report(looks: list[Look]) -> tuple[str, float]:
     """The table, and by how many MB the memory rose."""
-    at_work = [look for look in looks if look.trials < looks[-1].trials] or looks
-    first, last = at_work[0], at_work[-1]
-    most = max(look.size for look in at_work)
+    busy = [look for look in looks if look.trials < looks[-1].trials] or looks
+    first, last = busy[0], busy[-1]
+    most = max(look.size for look in busy)
     hourly = 60 * (last.trials - first.trials) / max(last.minutes - first.minutes, 1e-9)
     rows = [
         (f"after {first.trials:,} trials", f"{first.size:.1f} MB"),

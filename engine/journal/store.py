@@ -173,11 +173,12 @@ class Store:
 
     def close(self) -> None:
         """Close the connection; what was committed stays. The last writer seals the file and copies it."""
-        changed = self.keeping is not None and self.connection.total_changes > 0
+        keeping, self.keeping = self.keeping, None  # it may be closed again
+        changed = keeping is not None and self.connection.total_changes > 0
         self.connection.close()
-        if self.keeping:
+        if keeping:
             try:
-                self.keeping.close(changed)
+                keeping.close(changed)
             except OSError as error:
                 self.tell(f"{self.file} has no new copy: {error.strerror or error}; all that was written is in it")
 

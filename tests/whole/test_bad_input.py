@@ -263,10 +263,13 @@ def test_a_damaged_database_is_named_and_left_as_it_is(stopped: Tiny, keep: int)
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     damaged = stopped.database.read_bytes()[:keep] + np.random.default_rng(0).bytes(60_000)
     stopped.database.write_bytes(damaged)
+    stopped.database.with_name(
+        "study.copy.db"
+    ).unlink()  # else it takes the place: tests/engine/journal/test_keeping.py
     for command in (("auto", stopped.study, *PROBE), ("status", stopped.study)):
         error = the_error(run_djsb(*command))
         assert "study.db" in error
-        assert "the file is damaged: restore a copy" in error
+        assert "damaged" in error and "restore" in error
         assert stopped.database.read_bytes() == damaged
 
 

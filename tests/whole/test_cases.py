@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is n
 # names of the revision that the cases were written for → today's
 NAMES = {
     "engine.tasks.vqa_files": "engine.tasks.vlm.benchmarks",
-    "engine.media": "engine.data.media",
+    "engine.media": "engine.data.images",
     "engine.tasks.images": "engine.tasks.shared.images",
     "import engine.parallel, engine.scan, engine.statistics, mock": (
         "import engine.data.scan, engine.data.statistics, mock"

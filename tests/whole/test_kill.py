@@ -143,10 +143,10 @@ def worker_pids(parent: int) -> list[int]:
 QUICK = "import sys, engine.runner.watch as w; w.SILENCE = 4.0; from app.cli import run; run()"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_engine_that_is_disturbed_comes_to_its_end(tiny: Tiny) -> None:
     """A worker killed at its start, one stopped, the engine stopped, each longer than a silence may last; a lock."""
-    tiny.set({"train": {"micro_batch": 8, "epochs": 3}})
+    tiny.set({"train": {"micro_batch": 8, "epochs": 12}})
     process = subprocess.Popen(
         [sys.executable, "-c", QUICK, "auto", str(tiny.study), "--until", "probe", "--workers", "1"],
         cwd=ROOT, stderr=subprocess.PIPE, text=True,

@@ -99,7 +99,7 @@ class Numbers:
         metrics = {}
         for name in self._names:
             if name not in self._last:
-                there = ", ".join(sorted(self._seen)[:10]) or "nothing"
+                there = " ".join(", ".join(sorted(self._seen)[:10]).split()) or "nothing"
                 raise TrialError(
                     f"the command gave no {name}: neither {self._file.name} in {{out}} nor its standard output has a "
                     f'JSON line with it ({there} found); print {{"{name}": …}} on a line of its own'

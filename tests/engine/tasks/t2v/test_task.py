@@ -184,6 +184,7 @@ def test_a_trial_is_repeatable_and_its_checkpoint_loads_without_djsb(moving: Tin
         "scheduler",
         "text_encoder",
         "tokenizer.json",
+        ".seal",
     }
     again = run(moving, {}, init=str(tmp_path / "out"))[2]
     assert again[0] < losses[0]  # the next cycle goes on from it
