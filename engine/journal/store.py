@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Database
 
 Row = dict[str, Any]
+MEMORY = ":memory:"  # SQLite's name for a database without a file: there is nothing to seal or to copy
 LOG = 64 << 20  # bytes of the log beyond which it is told that readers keep it so long
 TYPES: dict[str, tuple[type, ...]] = {"TEXT": (str,), "INTEGER": (int,), "REAL": (int, float)}
 # what a text in a column of this name may be, in whatever table: ids become parts of paths
@@ -106,7 +107,8 @@ class Store:
                         f"{file.parent} may only be read, and this command writes there: make it writable, or copy the "
                         "study elsewhere"
                     )
-                self.keeping = Keeping(file)
+                if file.name != MEMORY:
+                    self.keeping = Keeping(file)
                 self.connection = connect.writer(file)
             self.db: Database = sqlite_utils().Database(self.connection)
             self._patiently(lambda: self._refuse_others(readonly))

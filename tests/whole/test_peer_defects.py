@@ -295,7 +295,7 @@ def test_07_a_metric_that_is_a_string_of_code_is_only_text(tmp_path: Path) -> No
     with Store(tmp_path / "study.db") as store:
         store.put("metrics", {"trial": "t", "name": code, "value": code})
         Result[Any]("recipe", Any).put(store, "c", {"label": code})
-        with pytest.raises(StoreError, match="a row with value .* is damaged or was tampered with"):
+        with pytest.raises(StoreError, match=r"a row with value .* is damaged or was tampered with"):
             store.query("SELECT name, value FROM metrics")
         assert Result[Any]("recipe", Any).get(store, "c") == {"label": code}
     assert not mark.exists()

@@ -92,6 +92,15 @@ def test_a_stopped_worker_is_waited_for_and_not_charged(queued: OpenStudy) -> No
     assert at_work.accounts.spent() == pytest.approx(7, abs=3)
 
 
+def test_a_worker_that_goes_on_has_time_for_its_next_beat(queued: OpenStudy) -> None:
+    scheduler, (slot,) = engine(queued, finish)
+    slot.start()
+    slot.ready, slot.stopped, slot.heard = True, True, time.monotonic() - 2 * SILENCE
+    assert scheduler.workers.silence(slot) is None
+    slot.stopped = False
+    assert scheduler.workers.silence(slot) is None
+
+
 @pytest.mark.parametrize("quiet", [(False, 2 * SILENCE), (True, 2 * PATIENCE)])
 def test_a_worker_that_stays_silent_is_lost_all_the_same(queued: OpenStudy, quiet: tuple[bool, float]) -> None:
     def silent_once(slot: Played, message: dict[str, Any]) -> None:
