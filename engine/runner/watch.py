@@ -55,7 +55,8 @@ class Watch:
     def _look_at(self, slot: Slot, now: float) -> None:
         """Charge a worker nothing while its process is stopped."""
         if not slot.started or now - slot.heard < STILL or not slot.is_stopped():
-            self._stopped.pop(slot.device, None)
+            if self._stopped.pop(slot.device, None) is not None:
+                slot.heard = max(slot.heard, now)  # it goes on now, and may need a moment for its next beat
             return
         if slot.device not in self._stopped:
             self._stopped[slot.device] = slot.heard

@@ -126,7 +126,7 @@ async def test_data_that_are_gone_cost_only_the_examples(probed: Tiny) -> None:
     async with app.run_test(size=(120, 36)) as pilot:
         await shown(pilot, app)
         await pilot.press("2")
-        await until(pilot, lambda: "cannot be read" in prose(app), "the reason")
+        await until(pilot, lambda: "no such file" in prose(app), "the reason")
         assert "text_len" in screen(app)
 
 

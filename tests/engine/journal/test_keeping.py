@@ -95,3 +95,11 @@ def test_two_writers_and_the_last_one_seals(tmp_path: Path) -> None:
     two.close()
     flip(file)
     assert texts(file)[1:3] == ["one", "two"]
+
+
+def test_a_database_in_memory_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Store(Path(":memory:")) as store:
+        store.event("trial", "it has finished")
+        store.renew_copy()
+    assert not list(tmp_path.iterdir())

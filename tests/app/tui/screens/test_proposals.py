@@ -18,6 +18,7 @@ from app.tui.proposal.form import ProposalForm, fits
 from app.tui.proposal.text import bounds, difference
 from app.tui.screens.proposals import Proposals, problem_with_edit
 from app.tui.widgets.dialogs import AskLine, EditText
+from engine.journal.store import Store
 from engine.review.decisions import decide
 from engine.review.desk import suggest
 from engine.study.view import view_study
@@ -269,14 +270,13 @@ async def test_what_cannot_be_written_is_told_and_nothing_freezes(
         await until(pilot, lambda: told(app, f"proposal {first} is rejected; nothing was decided"), "what failed")
         assert status(probed) == {first: "rejected", second: "approved"}
         await pilot.press("home")
-        connect = sqlite3.connect
-        monkeypatch.setattr("engine.journal.store.sqlite3.connect", lambda f, **k: connect(f, **{**k, "timeout": 0.5}))
-        with closing(connect(probed.database, isolation_level=None)) as other:
+        monkeypatch.setattr(Store, "wait", 0.5)
+        with closing(sqlite3.connect(probed.database, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             screen.ui.undo([second])
             await pilot.press("1")
             await until(pilot, lambda: app.screen is not screen, "another screen while the write waits")
-            await until(pilot, lambda: told(app, "another process holds it"), "that the database is locked")
+            await until(pilot, lambda: told(app, "holds it: wait for it, or stop it"), "that the database is locked")
             other.execute("ROLLBACK")
         assert status(probed)[second] == "approved"
         ((ran,),) = query(probed.study, "SELECT proposal FROM proposal_trials LIMIT 1")
