@@ -186,7 +186,9 @@ class Reply:
             if isinstance(name := function.get("name"), str):
                 call["name"] = call["name"] or _text(name)
             arguments = function.get("arguments")
-            call["arguments"] += arguments if isinstance(arguments, str) else json_text(arguments) if arguments else ""
+            if not isinstance(arguments, str):  # a NaN in it is refused with the whole
+                arguments = json.dumps(arguments, allow_nan=True) if arguments else ""
+            call["arguments"] += arguments
         if len(self._calls) > MAX_CALLS:
             raise self._unusable(f"the model calls more than {MAX_CALLS} tools at once; ask again")
 
@@ -284,11 +286,14 @@ def _text(content: Any) -> str:
 
 
 def _arguments(text: str) -> str:
-    """Arguments as a JSON object; what is none becomes a text that no lenient reader takes for one."""
+    """Arguments as a JSON object; what is none becomes a text that no lenient reader takes for one.
+
+    A number that is not finite makes them none: null in its place would be another wish than the model's.
+    """
     try:
         value = json.loads(text) if text.strip() else {}
         if isinstance(value, dict):
-            return json_text(value, ensure_ascii=False).encode("utf-8", "replace").decode()
+            return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace").decode()
     except (ValueError, RecursionError):
         pass  # said below
     return f"no JSON object: {_text(text)[:200]}"

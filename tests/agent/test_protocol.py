@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,3 +93,17 @@ def test_a_stream_of_any_form(replies: list[Any], cut: int, done: bool) -> None:
 def test_bytes_of_any_kind(raw: bytes) -> None:
     read(whole, [raw])
     read(streamed, [raw])
+
+
+@pytest.mark.parametrize("way", [whole, streamed])
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400"])
+@pytest.mark.parametrize("quoted", [True, False], ids=["as text", "as an object"])
+def test_arguments_with_a_number_that_is_none_are_no_arguments(
+    way: Callable[[Iterator[bytes]], Iterator[bytes]], number: str, quoted: bool
+) -> None:
+    arguments = f'{{"expected": {number}}}'
+    function = f'{{"name": "Proposals", "arguments": {json.dumps(arguments) if quoted else arguments}}}'
+    raw = f'{{"choices": [{{"message": {{"tool_calls": [{{"id": "a", "function": {function}}}]}}}}]}}'.encode()
+    out = read(way, [raw])
+    assert b"no JSON object: " in out
+    assert b'\\"expected\\": null' not in out

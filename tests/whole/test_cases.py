@@ -27,6 +27,7 @@ NAMES = {
     ),
     "engine.scan.": "engine.data.scan.",
     "engine.statistics.": "engine.data.statistics.",
+    'b=Path("w/llm")': 'b=Path("w/llm").absolute()',  # the case goes into it, then names files in it
 }
 MISREAD = {  # what each line of the case said, and must not say again
     "vqav2 dicts": "{",

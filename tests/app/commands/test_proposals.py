@@ -81,13 +81,18 @@ def test_a_refused_proposal_of_a_person_is_kept_with_its_reason(probed: Tiny, co
 
 
 @pytest.mark.parametrize(
-    "content", ["experiment: {kind: run}", "[", "reason: x", "\x00", "!!python/object:os.x {}", "3"]
-)
-def test_what_is_no_proposal_is_one_line(probed: Tiny, content: str) -> None:
+    ("content", "said"),
+    [
+        ("experiment: {kind: run}", "the proposal is not"), ("[", "the proposal, line 1 is not YAML"),
+        ("reason: x", "the proposal is not"), ("\x00", "the proposal is not"), ("3", "the proposal is not"),
+        ("!!python/object:os.x {}", "the proposal, line 1 is not YAML"),
+    ],
+)  # fmt: skip
+def test_what_is_no_proposal_is_one_line(probed: Tiny, content: str, said: str) -> None:
     mine = probed.root / "mine.yaml"
     mine.write_text(content)
     before = listed(probed.study)
-    assert "proposal is not" in the_error(run_djsb("propose", probed.study, "--by", "person", "--from", mine))
+    assert said in the_error(run_djsb("propose", probed.study, "--by", "person", "--from", mine))
     assert listed(probed.study) == before
 
 
