@@ -114,7 +114,7 @@ def full_disks(world: str, disk: Path, kilobytes: list[int], undisturbed: Undist
     """The study lies on a disk that ends, first at one size, then at the next; at last there is space."""
     with small_disk(disk):
         made = WORLDS[world](disk.with_name(disk.name + "-data"))
-        folder = disk / "study"
+        folder = disk / world
         _grow(disk, 4_000)
         shutil.copytree(made, folder)
         used = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) // 1024 + 200
@@ -212,7 +212,7 @@ def corruptions(
 ) -> Patient:
     """Damage each kind of file of a study that was killed near its end, and of one at its end; go on, compare."""
     total = Patient(folder)
-    template = half_run(world, folder.with_name(folder.name + "-half"), trials=12)
+    template = half_run(world, folder.with_name(folder.name + "-half"), trials=20)
     jobs = [(source, file, how) for source in (template.folder, finished) for file in targets(source) for how in DAMAGE]
     for source, file, how in draw.sample(jobs, min(most, len(jobs))):
         shutil.copytree(source, folder)

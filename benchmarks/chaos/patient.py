@@ -160,7 +160,7 @@ class Patient:
         rows = self.folder / ".djsb" / "rows"
         left += list(rows.iterdir()) if rows.is_dir() else []
         if left:
-            self.hurt("scratch left", str([str(p.relative_to(self.folder.parent)) for p in left[:5]]), len(left))
+            self.hurt("scratch left", str([str(p) for p in left[:5]]), len(left))
 
     # -- attacks -------------------------------------------------------------------------------
 

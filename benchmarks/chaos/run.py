@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,9 +44,13 @@ def jobs(base: Path, only: set[str], seed: int, quick: bool) -> list[Callable[[]
         print(f"{name}, undisturbed: {len(whole[name][1])} trials in {time.monotonic() - began:.0f} s", flush=True)
     draw = lambda name: random.Random(f"{seed} {name}")  # noqa: E731
     n = 1 if quick else 4
+    rounds = dict.fromkeys(WORLDS, 1) if quick else {"command": 4, "lm": 3, "clip": 3}
+    most = 5 if quick else 21
     every: dict[str, list[Callable[[], Patient]]] = {
         "kills": [
-            *(lambda w=w: kills.rounds(w, base / f"kills-{w}", n, draw(w), whole[w]) for w in WORLDS),
+            *(
+                lambda w=w: kills.rounds(w, base / f"kills-{w}", rounds[w], draw(w), whole[w]) for w in WORLDS
+            ),
             lambda: kills.beside(base / "beside", n, draw("beside"), base / "whole-command"),
             lambda: kills.migrations(base / "old", 2 * n, draw("old")),
         ],
@@ -64,7 +68,7 @@ def jobs(base: Path, only: set[str], seed: int, quick: bool) -> list[Callable[[]
         ],
         "read-only": [lambda: others.read_only(base / "read-only", base / "whole-command")],
         "damage": [
-            lambda w=w: others.corruptions(w, base / f"damage-{w}", 6 * n, draw(w), whole[w], base / f"whole-{w}")
+            lambda w=w: others.corruptions(w, base / f"damage-{w}", most, draw(w), whole[w], base / f"whole-{w}")
             for w in WORLDS
         ],
     }  # fmt: skip
@@ -97,7 +101,7 @@ def main() -> None:
     began = time.monotonic()
     with ThreadPoolExecutor(args.jobs) as pool:
         futures = [pool.submit(job) for job in jobs(base, set(args.only or SECTIONS), args.seed, args.quick)]
-        for future in futures:
+        for future in as_completed(futures):
             patient = future.result()
             attacks += patient.attacks
             harm += patient.harm

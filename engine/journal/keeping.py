@@ -20,6 +20,7 @@ from engine.base import durable
 from engine.base.errors import StoreError
 
 SHARE = 50  # a copy is made at most once in so many times what the last one took
+PAUSE = 60.0  # seconds after a copy that failed
 LOG = ("-wal", "-shm")
 
 
@@ -93,6 +94,7 @@ class Keeping:
         if time.monotonic() < self._due:
             return
         began = time.monotonic()
+        self._due = began + PAUSE
         with durable.written_whole(self.copy) as scratch, closing(sqlite3.connect(scratch)) as target:
             connection.backup(target)
         now = time.monotonic()

@@ -186,8 +186,11 @@ class Store:
 
     def renew_copy(self) -> None:
         """Copy the database, unless that was done a moment ago: what has finished survives a damaged file."""
-        if self.keeping:
-            self.keeping.renew(self.connection)
+        try:
+            if self.keeping:
+                self.keeping.renew(self.connection)
+        except (OSError, sqlite3.OperationalError) as error:
+            self.event("database", f"{self.file.name} has no new copy: {error}; it goes on without", level="warning")
 
     def fold(self, most: int = LOG) -> None:
         """Write the log back into the database, and tell of a log beyond `most` bytes that readers keep from that."""

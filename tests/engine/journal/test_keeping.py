@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.base.errors import StoreError
-from engine.journal.keeping import copy_of
+from engine.journal.keeping import Keeping, copy_of
 from engine.journal.store import Store
 
 Damage = Callable[[Path], None]
@@ -84,6 +84,18 @@ def test_the_copy_follows_an_engine_that_is_killed(tmp_path: Path) -> None:
     store.keeping = None
     os.truncate(file, 5000)
     assert texts(file)[:2] == ["it has finished", "another"]
+
+
+def test_no_space_for_a_copy_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with Store(file) as store:
+        monkeypatch.setattr(Keeping, "renew", full)
+        store.renew_copy()
+    assert "No space left" in texts(file)[-1]
 
 
 def test_two_writers_and_the_last_one_seals(tmp_path: Path) -> None:
