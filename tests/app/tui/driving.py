@@ -17,7 +17,7 @@ from app.tui.app import DjsbApp
 from app.tui.widgets.table import KeyedTable
 
 Row = tuple[Any, ...]
-PATIENCE = 60.0  # seconds; other work may hold the cores
+PATIENCE = 180.0  # seconds; other work may hold the cores, and a command of 10 s then takes a minute
 
 
 async def until(pilot: Pilot[Any], seen: Callable[[], Any], what: str = "") -> Any:
