@@ -10,13 +10,14 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import ModelCallLimitMiddleware
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.messages import AnyMessage, HumanMessage
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from agent.connection import connect, within
 from agent.failures import ModelError, told
 from agent.spending import Metered, Spending
 from agent.tools import Tools, safely
 from agent.without_tools import WithoutTools, json_in
+from engine.base.problems import explain
 from engine.base.secrets import redact
 from engine.settings.running import AgentSection
 from engine.study.opened import OpenStudy
@@ -87,10 +88,20 @@ class Question(Generic[Reply]):
 
     def _invalid(self, error: Exception) -> str:
         """The message that answers an invalid reply. Raises: ModelError after the last try."""
-        self.invalid.append(told(error))
+        self.invalid.append(told(ModelError(_plainly(error))))
         if len(self.invalid) >= self.settings.tries:
             raise ModelError(f"no valid reply in {len(self.invalid)} tries; the last error: {self.invalid[-1]}")
         return f"The reply is not valid: {self.invalid[-1]} Mend it and reply again."
+
+
+def _plainly(error: BaseException) -> str:
+    """What is wrong with a reply, by field where the form says it. LangChain wraps the form's own error."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, ValidationError):
+            return explain(inner, "the reply", "")
+        inner = getattr(inner, "source", None) or inner.__cause__
+    return str(error)
 
 
 def bulleted(lines: Sequence[str]) -> str:

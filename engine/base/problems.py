@@ -5,14 +5,16 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 
-def explain(error: ValidationError) -> str:
-    """All problems in one line, each with its field and what is wanted."""
+def explain(
+    error: ValidationError, whole: str = "study", fields: str = " (docs/reference/study.md lists them all)"
+) -> str:
+    """All problems in one line, each with its field and what is wanted. whole: names what has no field."""
     lines = []
     for problem in error.errors(include_url=False):
-        field = ".".join(str(part) for part in problem["loc"]) or "study"
+        field = ".".join(str(part) for part in problem["loc"]) or whole
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            message = "unknown field; remove it (docs/reference/study.md lists them all)"
+            message = f"unknown field; remove it{fields}"
         elif problem["type"] == "missing":
             message = "is missing; add it"
         else:

@@ -75,7 +75,7 @@ def test_an_invalid_reply_is_told_what_is_wrong(opened: OpenStudy, monkeypatch: 
         assert len(proposer(opened, server.url, monkeypatch).propose(opened, 1)) == 1
     assert "approved" in str(server.requests[1]["messages"][-1]["content"])
     events = opened.store.query("SELECT text FROM events WHERE kind = 'model'")
-    assert any("an invalid reply" in e["text"] and "approved" in e["text"] for e in events)
+    assert "an invalid reply: proposals.0.approved: unknown field; remove it" in [e["text"] for e in events]
 
 
 def test_the_tries_are_bounded(opened: OpenStudy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_the_tries_are_bounded(opened: OpenStudy, monkeypatch: pytest.MonkeyPatc
         model = proposer(opened, server.url, monkeypatch, tries=3)
         assert model.propose(opened, 1) == []
     assert len(server.requests) == 3
-    assert "no valid reply in 3 tries" in model.note
+    assert "no valid reply in 3 tries; the last error: it is neither a call" in model.note
 
 
 def test_tools_that_are_called_for_ever_come_to_an_end(opened: OpenStudy, monkeypatch: pytest.MonkeyPatch) -> None:
