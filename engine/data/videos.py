@@ -77,6 +77,8 @@ def _check_limits(container: Any) -> None:
     if not container.streams.video:
         raise ValueError("unreadable video: it has no frames")
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise ValueError("unreadable video: no decoder knows its codec")
     width, height = stream.codec_context.width, stream.codec_context.height
     if max(width, height) > SIDE or width * height > PIXELS:
         raise ValueError(f"unreadable video: {width} × {height} pixels, more than {SIDE} a side or {PIXELS} in all")

@@ -201,7 +201,7 @@ def until(condition: Callable[[], object], seconds: float, what: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGKILL, marks=pytest.mark.long), signal.SIGTERM])
 def test_apply_that_is_killed_leaves_no_process_and_its_scratch_goes(tmp_path: Path, number: int) -> None:
     """In a folder whose name holds what Data-Juicer takes for syntax."""
     folder = tmp_path / "-a b'c\"d{e}:ü[1]*"

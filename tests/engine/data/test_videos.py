@@ -111,6 +111,14 @@ def test_a_frame_larger_than_the_header_says_is_not_decoded(tmp_path: Path, monk
         next(container.decode(video=0))
 
 
+def test_a_codec_that_nobody_knows_is_named(tmp_path: Path) -> None:
+    content = video()
+    at = content.rindex(b"avc1")  # of the track; the first is a brand of the file
+    (tmp_path / "a.mp4").write_bytes(content[:at] + b"zzzz" + content[at + 4 :])
+    with pytest.raises(ValueError, match="no decoder knows its codec"):
+        check_video(tmp_path / "a.mp4")
+
+
 def test_a_clip_behind_the_last_whole_frame_is_taken_before_it(tmp_path: Path) -> None:
     content = video("mp4", "mpeg4", 40)
     file = tmp_path / "a.mp4"
