@@ -117,7 +117,7 @@ def full_disks(world: str, disk: Path, kilobytes: list[int], undisturbed: Undist
         folder = disk / world
         _grow(disk, 4_000)
         shutil.copytree(made, folder)
-        used = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) // 1024 + 200
+        used = sum(f.stat().st_blocks for f in folder.rglob("*")) // 2 + 200
         patient = Patient(folder, elsewhere=disk.parent)
         for extra in kilobytes:
             _grow(disk, used + extra)
