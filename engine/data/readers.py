@@ -117,6 +117,8 @@ def _group(file: Any, group: int) -> tuple[Any, str]:
     try:
         table = file.read_row_group(group)
         table.validate(full=True)
+        if table.num_rows != (told := file.metadata.row_group(group).num_rows):
+            raise ValueError(f"it has {table.num_rows} rows in place of {told}")
         return table, ""
     except (OSError, ValueError) as error:
         return None, f"unreadable part of a Parquet file: {_first_line(error)}"
