@@ -28,7 +28,6 @@ class Look:
 
 def writer(file: Path) -> sqlite3.Connection:
     """A connection that may write; the database is made where there is none."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists() and (file.parent / "cache").exists():
         _refuse_empty(file)  # without caches it is one whose engine was killed as it began
     return sqlite3.connect(file, isolation_level=None, timeout=TURN / 1000)
