@@ -14,8 +14,8 @@ from engine.base.errors import DataError, StudyError
 from engine.base.paths import HOME, STUDY_FILE
 from engine.base.yaml_text import parse_yaml, read_utf8
 from engine.data.catalogue import missing_needs, ops_for
-from engine.data.json_rows import BROKEN
-from engine.data.readers import open_reader
+from engine.data.readers.contract import BROKEN
+from engine.data.readers.opening import open_reader
 from engine.settings.study import Study, study_yaml
 from engine.study.file import read_study
 from engine.tasks.registry import fitting_study, task_named, task_names

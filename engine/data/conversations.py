@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.data.dataset import as_list
-from engine.data.json_rows import BROKEN
+from engine.data.readers.contract import BROKEN
 from engine.data.sift import Unusable
 
 IMAGE_MARK = "<image>"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 
 from engine.base.errors import DataError
 from engine.base.ids import json_text
-from engine.data.readers import Reader, files_of, is_saved, open_reader
+from engine.data.readers.contract import Options, Reader
+from engine.data.readers.opening import open_reader
+from engine.data.readers.saved import is_saved
+from engine.data.readers.splits import files_of
 from engine.settings.data import DatasetSection
 
 UNKEYED = {"split"}  # fields of the section that the content stands for
@@ -26,26 +29,27 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @lru_cache(maxsize=8)
-def _shared_reader(path: Path, split: str | None, max_bad: float, _changed: int) -> Reader:
-    return open_reader(path, split, max_bad)
+def _shared_reader(path: Path, options: Options, _changed: int) -> Reader:
+    return open_reader(path, options)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One dataset file and the names of its fields."""
+    """One dataset file and the names of its fields. index: see `Options`."""
 
     path: Path
     fields: DatasetSection
+    index: Path | None = field(default=None, compare=False)
 
     @cached_property
     def reader(self) -> Reader:
         """Opened when first used, once in a process, so that a Dataset can be sent to a worker with every chunk."""
         changed = self.path if self.path.exists() else self.path.parent
         stamp = changed.stat().st_mtime_ns if changed.exists() else 0
-        return _shared_reader(self.path, self.fields.split, self.fields.max_bad, stamp)
+        return _shared_reader(self.path, Options(self.fields.split, self.fields.max_bad, self.index), stamp)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "fields": self.fields}
+        return {"path": self.path, "fields": self.fields, "index": self.index}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

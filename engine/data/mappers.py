@@ -28,8 +28,8 @@ from engine.data import datajuicer
 from engine.data.catalogue import IMAGE_TOKEN, MAPPERS_FIXED, check_mapper, mapper_fields, mapper_model
 from engine.data.dataset import Dataset, as_list, content_hash
 from engine.data.images import open_image
-from engine.data.json_rows import JsonReader
 from engine.data.media import locate
+from engine.data.readers.json_rows import JsonReader
 from engine.data.rows_file import Change, Row, write_rows
 from engine.journal.results import MappedRow, MapperExample, MapperSummary
 from engine.records.pool import MapperStep

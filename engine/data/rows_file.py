@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from engine.base.durable import PART
 from engine.base.errors import DataError
 from engine.data.dataset import Dataset, json_line
-from engine.data.readers import FolderReader, ParquetReader
 from engine.data.recipes import one_line
 
 BLOCK = 4_096
@@ -75,8 +74,7 @@ def _schema(rows: Dataset, blocks: Iterator[Sequence[Row]]) -> Any:
     """The original's schema; for JSONL, one that all rows fit."""
     import pyarrow as pa
 
-    reader = rows.reader
-    if isinstance(reader, ParquetReader | FolderReader):
-        return reader.schema
+    if rows.reader.schema is not None:
+        return rows.reader.schema
     found = [pa.schema(list(pa.array(list(block)).type)) for block in blocks]
     return pa.unify_schemas([pa.schema([]), *found], promote_options="permissive")

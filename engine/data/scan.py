@@ -23,8 +23,8 @@ from engine.base.errors import DataError
 from engine.base.parallel import run_chunks, warm_up
 from engine.data.dataset import UNKEYED, Dataset, as_list
 from engine.data.images import open_image
-from engine.data.json_rows import BROKEN
 from engine.data.media import locate
+from engine.data.readers.contract import BROKEN
 from engine.data.tars import explained, is_unpacked, media_root, unpack
 from engine.data.videos import check_video
 from engine.journal import caches

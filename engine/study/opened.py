@@ -24,7 +24,6 @@ from engine.data import statistics
 from engine.data.cuts import Column, Cut, StatisticColumn
 from engine.data.dataset import Dataset, content_hash
 from engine.data.media import Unreadable
-from engine.data.readers import FolderReader
 from engine.data.scan import Scan, leave_out, scan
 from engine.data.tars import media_root
 from engine.journal import caches, results, setups
@@ -64,7 +63,7 @@ class OpenStudy(StudyView):
     @cached_property
     def data(self) -> Dataset:
         """The training rows."""
-        return Dataset(resolve(self.folder, self.study.dataset.path), self.study.dataset)
+        return Dataset(resolve(self.folder, self.study.dataset.path), self.study.dataset, self.state / "cache" / "rows")
 
     @property
     def has_evaluation_rows(self) -> bool:
@@ -93,7 +92,7 @@ class OpenStudy(StudyView):
         path, file, fields = str(self.study.evaluation.path), self._evaluation_file, self.study.dataset
         split = self.study.evaluation.split
         reader = Dataset(file, fields.model_copy(update={"split": split})).reader
-        if isinstance(reader, FolderReader) and reader.unnamed:
+        if reader.unnamed:
             raise StudyError(f"evaluation.path has the splits {', '.join(reader.unnamed)}; set evaluation.split to one")
         head = reader.read(0, 100)
         present = {key for row in head for key in row}

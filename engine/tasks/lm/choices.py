@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.errors import DataError
-from engine.data.json_rows import BROKEN, Row, entries
+from engine.data.readers.contract import BROKEN, Row
+from engine.data.readers.json_rows import entries
 from engine.data.sift import MAX_BAD, Sifted, Unusable, sift
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

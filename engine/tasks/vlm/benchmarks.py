@@ -16,7 +16,8 @@ from typing import Any
 from engine.base.errors import DataError
 from engine.base.text import read_text
 from engine.data.conversations import read_conversation, text_of
-from engine.data.json_rows import BROKEN, Row, entries
+from engine.data.readers.contract import BROKEN, Row
+from engine.data.readers.json_rows import entries
 from engine.data.sift import MAX_BAD, Sifted, Unusable, sift
 from engine.tasks.vlm.scores import COGNITION, PERCEPTION
 from engine.tasks.vlm.tsv import WIDTH, read_tsv

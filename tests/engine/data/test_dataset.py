@@ -20,9 +20,10 @@ from PIL import Image
 from engine.base.errors import DataError
 from engine.data.dataset import Dataset, as_list
 from engine.data.images import open_image
-from engine.data.json_rows import BROKEN, JsonReader
 from engine.data.media import locate
-from engine.data.readers import open_reader
+from engine.data.readers.contract import BROKEN
+from engine.data.readers.json_rows import JsonReader
+from engine.data.readers.opening import open_reader
 from engine.settings.data import DatasetSection
 from tests.conftest import write_jsonl
 

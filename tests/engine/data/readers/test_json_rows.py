@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.base.errors import DataError
-from engine.data.json_rows import BROKEN, JsonReader, entries
+from engine.data.readers.contract import BROKEN
+from engine.data.readers.json_rows import JsonReader, entries
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from engine.base.errors import DataError
 from engine.base.text import BOM, decode, refuse_wide
+from engine.data.readers.contract import BROKEN, Row
 
-BROKEN = "__broken__"
 BLOCK = 4096  # rows that `entries` reads at once
 BLANK = b" \t\r\n"
 SPACE = re.compile(r"[ \t\r\n]*")
-Row = dict[str, Any]
 Offsets = NDArray[np.int64]
 
 
@@ -42,10 +41,10 @@ class Spans:
 class JsonReader:
     """Rows by number. A blank line is no row; a row that is no JSON object is {BROKEN: reason}."""
 
-    note = ""
+    note, schema, unnamed = "", None, ()
 
     def __init__(self, file: Path) -> None:
-        self.file = file
+        self.file, self.files = file, [file]
 
     @cached_property
     def _spans(self) -> Spans:
@@ -72,8 +71,8 @@ class JsonReader:
         number = int(self._spans.numbers[row])
         return f"{self.file}, {'entry' if self._spans.listed else 'line'} {number}"
 
-    def read(self, start: int, stop: int) -> list[Row]:
-        """Rows start … stop-1."""
+    def read(self, start: int, stop: int, fields: Collection[str] | None = None) -> list[Row]:
+        """Rows start … stop-1, with all their fields."""
         starts, stops = self._spans.starts[start:stop], self._spans.stops[start:stop]
         rows: list[Row] = []
         if not len(starts):

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.base.errors import DjsbError
-from engine.data.json_rows import BROKEN
-from engine.data.readers import open_reader
+from engine.data.readers.contract import BROKEN
+from engine.data.readers.opening import open_reader
 from engine.data.sift import Sifted
 from engine.tasks.lm.choices import read_questions
 from engine.tasks.vlm.benchmarks import read_benchmark, read_instructions

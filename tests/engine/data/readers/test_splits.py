@@ -12,8 +12,8 @@ import pytest
 
 from engine.base.errors import DataError, StudyError
 from engine.data.dataset import Dataset, content_hash
-from engine.data.json_rows import BROKEN
-from engine.data.readers import open_reader
+from engine.data.readers.contract import BROKEN, Options
+from engine.data.readers.opening import open_reader
 from engine.settings.data import DatasetSection
 from engine.study.opened import open_study
 from tests.conftest import Tiny
@@ -28,7 +28,7 @@ def shards(folder: Path, *names: str, rows: Sequence[dict[str, Any]] = ({"text":
 
 
 def read(path: Path, split: str | None = None) -> list[str]:
-    reader = open_reader(path, split)
+    reader = open_reader(path, Options(split))
     return [row["in"] for row in reader.read(0, len(reader))]
 
 
@@ -52,7 +52,7 @@ def test_train_and_other_shards_are_not_read_as_one(tmp_path: Path, names: tuple
         assert read(path, "train") == sorted(names[1:])
     assert read(folder, "test" if "test" in names[0] else "validation") == [names[0]]
     with pytest.raises(DataError, match="no file of the split held, but of"):
-        open_reader(folder, "held")
+        open_reader(folder, Options("held"))
 
 
 def test_the_path_that_is_proposed_reads_the_split(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_saved_dataset_reads_the_named_split(tmp_path: Path) -> None:
     assert open_reader(tmp_path / "saved").note == "split train, not test"
     assert read(tmp_path / "saved", "test") == ["test"]
     with pytest.raises(DataError, match=r"has the splits train, test; name one of them as dataset\.split"):
-        open_reader(tmp_path / "saved", "validation")
+        open_reader(tmp_path / "saved", Options("validation"))
     test, train = (Dataset(tmp_path / "saved", DatasetSection(path="x", split=name)) for name in ("test", "train"))
     assert test.fingerprint != train.fingerprint
 

@@ -1,0 +1,69 @@
+"""What every reader of a dataset's files offers: rows by number, and what of the files is no row."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BROKEN = "__broken__"  # the one field of a row that cannot be read: why
+Row = dict[str, Any]
+Rows = list[Row]
+HEAD = 1_000  # rows that the kinds of fields are told by, where the file does not tell them
+Kind = Literal["text", "number", "flag", "list", "media", "other"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a dataset is opened.
+
+    split: which of several is read. max_bad: share of its files that may be unreadable. index: folder in which a reader
+    keeps what it has looked up once in large files, as where rows begin; None: each process looks it up.
+    """
+
+    split: str | None = None
+    max_bad: float = 0.0
+    index: Path | None = None
+
+
+class Reader(Protocol):
+    """Rows of one file format, by number.
+
+    files: what the rows come from, in order. left_out: what of the files is no row, and how often. note: which split is
+    read, how shards differ; or empty. schema: of the rows, where the files have one. unnamed: the splits, where there
+    are several and none is named.
+    """
+
+    @property
+    def files(self) -> Sequence[Path]: ...
+
+    @property
+    def left_out(self) -> tuple[tuple[str, int], ...]: ...
+
+    @property
+    def note(self) -> str: ...
+
+    @property
+    def schema(self) -> pa.Schema | None: ...
+
+    @property
+    def unnamed(self) -> tuple[str, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, stop: int, fields: Collection[str] | None = None) -> Rows:
+        """Rows start … stop-1; a row that cannot be parsed is {BROKEN: reason}.
+
+        fields: those that are needed; a reader that would have to read the others too may give them. Media are given as
+        the file holds them, undecoded: a path, bytes, {bytes, path}, or what `engine.data.media.locate` knows beside.
+        """
+        ...
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
