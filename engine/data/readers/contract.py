@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
 BROKEN = "__broken__"  # the one field of a row that cannot be read: why
 Row = dict[str, Any]
 Rows = list[Row]
+Numbers = NDArray[np.int64]  # of rows
 HEAD = 1_000  # rows that the kinds of fields are told by, where the file does not tell them
 Kind = Literal["text", "number", "flag", "list", "media", "other"]
 
@@ -64,6 +68,36 @@ class Reader(Protocol):
         ...
 
 
+@runtime_checkable
+class Lines(Protocol):
+    """A reader whose rows can be copied as lines of JSON."""
+
+    def lines(self, numbers: Numbers) -> Iterator[bytes] | None:
+        """The bytes of these rows, which ascend, a line each, block by block; None where rows are no lines here."""
+        ...
+
+
+@runtime_checkable
+class Tables(Protocol):
+    """A reader whose rows can be copied as columns."""
+
+    def tables(self, numbers: Numbers) -> Iterator[pa.Table]:
+        """These rows, which ascend, as tables of the reader's schema. Raises: DataError."""
+        ...
+
+
 def first_line(error: Exception) -> str:
     """What an error of a library says, in one line."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def as_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The same rows with the columns of a schema; those that the table lacks are null."""
+    import pyarrow as pa
+
+    if table.schema.equals(schema, check_metadata=True):
+        return table
+    for field in schema:
+        if field.name not in table.schema.names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(schema.names).cast(schema)

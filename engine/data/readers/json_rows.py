@@ -19,6 +19,7 @@ from engine.base.text import BOM, decode, refuse_wide
 from engine.data.readers.contract import BROKEN, Row
 
 BLOCK = 4096  # rows that `entries` reads at once
+LINES = 16_384  # rows whose bytes are copied at once
 BLANK = b" \t\r\n"
 SPACE = re.compile(r"[ \t\r\n]*")
 Offsets = NDArray[np.int64]
@@ -88,6 +89,26 @@ class JsonReader:
                 row = {BROKEN: f"not JSON: {error}"}
             rows.append(row if isinstance(row, dict) else {BROKEN: "not a JSON object"})
         return rows
+
+    def lines(self, numbers: Offsets) -> Iterator[bytes] | None:
+        """The bytes of these rows, which ascend, a line each, block by block; None where rows are entries of a list."""
+        return None if self._spans.listed else self._lines(numbers)
+
+    def _lines(self, numbers: Offsets) -> Iterator[bytes]:
+        with self.file.open("rb") as f:
+            for at in range(0, len(numbers), LINES):
+                block = numbers[at : at + LINES]
+                starts, stops = self._spans.starts[block], self._spans.stops[block]
+                base = int(starts[0])
+                f.seek(base)
+                content = f.read(int(stops[-1]) - base)
+                breaks = np.flatnonzero(starts[1:] != stops[:-1]) + 1  # lines that follow each other are copied at once
+                firsts = (starts[np.concatenate(([0], breaks))] - base).tolist()
+                lasts = (stops[np.concatenate((breaks - 1, [len(block) - 1]))] - base).tolist()
+                parts = [content[a:b] for a, b in zip(firsts, lasts, strict=True)]
+                if not content.endswith(b"\n"):  # the last line of the file, which may stand there more than once
+                    parts = [part if part.endswith(b"\n") else part + b"\n" for part in parts]
+                yield b"".join(parts)
 
 
 def entries(file: Path, key: str | None = None) -> Iterator[tuple[str, Row]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from engine.base.errors import DataError
-from engine.data.readers.contract import BROKEN, Options, Rows, first_line
+from engine.data.readers.contract import BROKEN, Numbers, Options, Rows, as_schema, first_line
 
 
 class ParquetReader:
@@ -80,6 +80,21 @@ class ParquetReader:
             a, b = max(start, begin) - begin, min(stop, end) - begin
             rows += _rows(table, a, b) if table is not None else [{BROKEN: broken} for _ in range(a, b)]
         return rows
+
+    def tables(self, numbers: Numbers) -> Iterator[Any]:
+        """These rows, which ascend, one table a row group. Raises: DataError for a group that cannot be read."""
+        first = 0
+        for (file, group), end in zip(self._groups, self._ends.tolist(), strict=True):
+            last = int(np.searchsorted(numbers, end))
+            if last > first:
+                table, broken = _group(file, group, None)
+                if table is None:
+                    raise DataError(f"{self.files[self._open.index(file)]}: {broken}; check the file")
+                here = numbers[first:last] - (end - table.num_rows)
+                mask = np.bincount(here, minlength=table.num_rows)
+                rows = table.filter(mask.astype(bool)) if mask.max() == 1 else table.take(here)  # a row may be repeated
+                yield as_schema(rows, self.schema)
+            first = last
 
 
 def _group(file: Any, group: int, fields: Collection[str] | None) -> tuple[Any, str]:
