@@ -15,6 +15,10 @@ class DataError(DjsbError):
     """The dataset is not usable."""
 
 
+class MachineError(DjsbError):
+    """The machine lacks what the work needs: space, memory, a package, weights. No row is to blame."""
+
+
 class OpError(DjsbError):
     """An operator, or one of its parameters, is unknown or may not be used."""
 

@@ -15,7 +15,7 @@ from multiprocessing import forkserver, resource_tracker
 from typing import TypeVar
 
 from engine.base import lifetime
-from engine.base.errors import DataError
+from engine.base.errors import MachineError
 from engine.base.paths import HOME
 
 Job = TypeVar("Job")
@@ -70,7 +70,8 @@ def run_chunks(
     """Apply `work` to every job in `workers` processes, in no order.
 
     The processes are forked from a server that has imported Data-Juicer once, so they share it. When one is killed (out
-    of memory, most often), what was not done is tried again by half as many. Raises: DataError when that happens again.
+    of memory, most often), what was not done is tried again by half as many. Raises: MachineError when that happens
+    again.
     """
     left = list(jobs)
     for tries in range(RETRIES, -1, -1):
@@ -80,7 +81,7 @@ def run_chunks(
             return
         left, workers = lost, max(1, workers // 2)
         if not tries:
-            raise DataError(
+            raise MachineError(
                 "a data worker died, most often for want of memory; lower --workers and run the same command again"
             )
 

@@ -10,9 +10,14 @@ import importlib.util
 import os
 import sys
 import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn
 
-from engine.base.errors import OpError
+from engine.base import machine
+from engine.base.errors import DjsbError, OpError
 from engine.data import images, videos
 
 OFFLINE = {
@@ -96,10 +101,34 @@ def load_op(name: str, params: dict[str, Any]) -> Any:
     local_only()
     if "hf_owlvit" in params:
         prepare_grounding()
+    with _no_fault_of_a_row(f"{name} cannot be built"):
+        op = load_ops([{name: {**params, "skip_op_error": False}}])[0]
+    for attribute, model in vars(op).items():
+        if isinstance(model, partial):  # Data-Juicer loads a model when the first row comes
+            setattr(op, attribute, _Model(name, model))
+    return op
+
+
+@dataclass(frozen=True, eq=False)
+class _Model:
+    """How an OP's model is loaded."""
+
+    op: str = field(repr=False)
+    load: Callable[..., Any]
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        with _no_fault_of_a_row(f"{self.op} cannot load its model"):
+            return self.load(*args, **options)
+
+
+@contextmanager
+def _no_fault_of_a_row(what: str) -> Iterator[None]:
+    """Raises: MachineError or OpError in place of whatever goes wrong."""
     try:
-        return load_ops([{name: {**params, "skip_op_error": False}}])[0]
-    except OpError:
+        yield
+    except DjsbError:
         raise
     except Exception as error:  # a border: OPs may raise any exception
+        machine.refuse(error, what)
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise OpError(f"{name} cannot be built: {reason[0]}; check its parameters and models (djsb check)") from error
+        raise OpError(f"{what}: {reason[0]}; check its parameters and models (djsb check)") from error

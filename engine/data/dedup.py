@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base import machine
 from engine.base.arrays import save_array
 from engine.base.durable import is_whole
 from engine.base.errors import DataError
@@ -183,7 +184,8 @@ def _image_hash(op: Any, deduplicator: Deduplicator, row: dict[str, Any], data: 
         with files_of([sources]) as (paths,):
             # a sample of lists only would be taken for a batch
             return _hash(op, deduplicator, {"images": paths, "text": ""})
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        machine.refuse(error, str(data.path))
         return ""
 
 

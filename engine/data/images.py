@@ -6,11 +6,15 @@ Pillow alone would take a format that starts a program (EPS starts Ghostscript),
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
+
+from engine.base import machine
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,6 +23,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SIDE = 2**15  # pixels of the longer side at most
 PIXELS = 2**27  # of an image; half a gigabyte when decoded
 ASPECT = 100  # times that the longer side may be the shorter
+HEADED = ("JPEG", "MPO", "WEBP", "BMP", "PPM")  # whose header says how they are turned, if at all
+ORIENTATION = 0x0112  # EXIF's tag
+SIDEWAYS = (5, 6, 7, 8)  # its values where width and height change places
+PNG_WORDS = (b"Raw profile type exif", b"XML:com.adobe.xmp", b"exif\0", b"xmp\0")  # texts that Pillow looks into
+WORD = max(map(len, PNG_WORDS))
 TILE = (322, 323)  # TIFF's tags of a tile's width and height
 
 
@@ -31,7 +40,7 @@ def _opened(source: bytes | Path, most: int = PIXELS) -> Iterator[Image.Image]:
     from PIL import Image, ImageFile, UnidentifiedImageError
 
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # importing Data-Juicer turns it on for the whole process
-    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file, warnings.catch_warnings():
+    with _file_of(source) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of sizes, which are limited here, and of broken metadata
         try:
             with Image.open(file, formats=FORMATS) as image:
@@ -40,8 +49,17 @@ def _opened(source: bytes | Path, most: int = PIXELS) -> Iterator[Image.Image]:
         except UnidentifiedImageError:
             raise ValueError(f"unreadable image: it is none of {', '.join(FORMATS)}, or is broken") from None
         except Exception as error:  # decoders raise whatever a broken file makes them raise
+            machine.refuse(error, "an image" if isinstance(source, bytes) else str(source))
             lines = str(error).splitlines() or [type(error).__name__]
             raise ValueError(f"unreadable image: {lines[0]}") from error
+
+
+def _file_of(source: bytes | Path) -> IO[bytes]:
+    try:
+        return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+    except OSError as error:
+        machine.refuse(error, str(source))
+        raise
 
 
 def _check_size(image: Image.Image, most: int) -> None:
@@ -54,10 +72,48 @@ def _check_size(image: Image.Image, most: int) -> None:
         raise ValueError(f"{says}, one side is more than {ASPECT} times the other")
 
 
-def check_image(source: bytes | Path) -> None:
+@dataclass(frozen=True)
+class Look:
+    """What the header of an image says. width, height: as it is shown.
+
+    sure: they are those of the decoded image; in some kinds of files the turn stands behind the pixels.
+    """
+
+    width: int
+    height: int
+    sure: bool
+
+
+def check_image(source: bytes | Path) -> Look:
     """That an image is of a format and a size that are read; it isn't decoded. Raises: OSError, ValueError."""
-    with _opened(source):
-        pass
+    with _opened(source) as image:
+        width, height = image.size
+        sure = image.format in HEADED or (image.format == "PNG" and not _png_may_turn(source))
+        if sure and image.format != "PNG":
+            try:
+                if image.getexif().get(ORIENTATION) in SIDEWAYS:
+                    width, height = height, width
+            except Exception as error:  # decoders raise whatever broken metadata make them raise
+                machine.refuse(error, "an image")
+                sure = False
+        return Look(width, height, sure)
+
+
+def _png_may_turn(source: bytes | Path) -> bool:
+    """True when a PNG holds, anywhere, what may say how it is turned, or is cut off."""
+    with _file_of(source) as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            size, kind = struct.unpack(">I4s", head)
+            if kind == b"IEND":
+                return False
+            if kind == b"eXIf":
+                return True
+            word = file.read(min(size, WORD)) if kind in (b"tEXt", b"zTXt", b"iTXt") else b""
+            if word.startswith(PNG_WORDS):
+                return True
+            file.seek(size - len(word) + 4, io.SEEK_CUR)
+    return True
 
 
 def open_image(source: bytes | Path, near: int | None = None, most: int = PIXELS) -> Image.Image:
@@ -80,7 +136,8 @@ def _upright(image: Image.Image) -> Image.Image:
 
     try:
         ImageOps.exif_transpose(image, in_place=True)
-    except Exception:  # any, as above: metadata that cannot be read say nothing of how the picture is turned
+    except Exception as error:  # any, as above: metadata that cannot be read say nothing of how the picture is turned
+        machine.refuse(error, "an image")
         return image
     return image
 

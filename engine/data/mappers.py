@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base import machine
 from engine.base.confine import inside
 from engine.base.durable import is_whole, written_whole
 from engine.base.errors import OpError
@@ -259,6 +260,7 @@ def _map(work: MapperRun, number: int, row: Row, scratch: Path, rank: int) -> Ro
     except OpError:
         raise  # no row can be mapped
     except Exception as error:  # a border: OPs may raise any exception; the row is counted
+        machine.refuse(error, "mappers")
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return {"text": None, "images": None, "kept": reason}
     if not asked.strip():

@@ -10,7 +10,7 @@ from typing import Any
 from engine.base.errors import DataError
 from engine.base.scratch import scratch
 from engine.data.dataset import Dataset
-from engine.data.images import check_image
+from engine.data.images import Look, check_image
 from engine.data.tars import MISSING
 from engine.data.videos import check_video
 
@@ -44,17 +44,17 @@ def locate(value: Any, root: Path, folder: Path) -> bytes | Path:
     raise ValueError(f"{MISSING}{value}")
 
 
-def check_media(source: bytes | Path, video: bool = False) -> None:
-    """That a program which opens media by itself may be given this one; its kind and size are looked at.
+def check_media(source: bytes | Path, video: bool = False) -> Look | None:
+    """That a program which opens media by itself may be given this one; what an image's header says.
 
     Raises: OSError, ValueError.
     """
     if not video:
-        check_image(source)
-    elif isinstance(source, bytes):
-        raise ValueError("wrong type: videos are read from paths")
-    else:
-        check_video(source)
+        return check_image(source)
+    if isinstance(source, bytes):
+        raise ValueError("wrong type: videos are read from paths")  # noqa: TRY004 - a fault of the row
+    check_video(source)
+    return None
 
 
 @contextmanager

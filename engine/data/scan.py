@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base import machine
 from engine.base.arrays import save_arrays
 from engine.base.durable import discard, is_whole
 from engine.base.errors import DataError
@@ -96,6 +97,7 @@ def inspect(row: dict[str, Any], data: Dataset, root: Path, folder: Path) -> str
                 else:
                     open_image(source).close()
             except (OSError, ValueError) as error:
+                machine.refuse(error, f"{data.path}, {name}")
                 what = " ".join(str(error).split())
                 return what if isinstance(error, ValueError) else f"unreadable file: {what}"
     return None

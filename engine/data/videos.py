@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from engine.base import machine
+
 SIDE = 2**13  # pixels of the longer side at most
 PIXELS = 2**25  # of a frame
 HOURS = 24  # that a video may last
@@ -60,6 +62,7 @@ def open_container(file: Path) -> Any:
         # not `options`: those go to streams too, and PyAV crashes where a stream comes up later than the header
         container = _av_open(av)(str(file), "r", format=name, container_options=options, metadata_errors="replace")
     except Exception as error:  # decoders raise whatever a broken file makes them raise
+        machine.refuse(error, str(file))
         raise ValueError(_unreadable(error)) from error
     try:
         _check_limits(container)
@@ -97,6 +100,7 @@ def open_video(file: Path) -> Iterator[Any]:
     try:
         yield container
     except (av.error.FFmpegError, IndexError) as error:
+        machine.refuse(error, str(file))
         raise ValueError(_unreadable(error)) from error
     finally:
         container.close()

@@ -24,6 +24,7 @@ from engine.data import statistics
 from engine.data.cuts import Column, Cut, StatisticColumn
 from engine.data.dataset import Dataset, content_hash
 from engine.data.media import Unreadable
+from engine.data.op_values import OpRun
 from engine.data.scan import Scan, leave_out, scan
 from engine.data.tars import media_root
 from engine.journal import caches, results, setups
@@ -143,7 +144,7 @@ class OpenStudy(StudyView):
         return scan(self.evaluation, self.store, self.state, self.workers, self._progress("scan of the evaluation"))
 
     @cached_property
-    def op_plan(self) -> tuple[list[statistics.OpRun], list[statistics.LeftOut]]:
+    def op_plan(self) -> tuple[list[OpRun], list[statistics.LeftOut]]:
         """OPs that run, and OPs that are left out with the reason."""
         return statistics.plan_ops(self.study.ops, self.data, self.folder)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.base.durable import PART, SEAL, Damaged, check, discard, seal_folder, sealed
-from engine.data import statistics
+from engine.data import stat_files
 from engine.journal import caches, checkpoints
 from engine.journal.store import Store
 
@@ -59,7 +59,7 @@ def verify(state: Path, store: Store, notice: Callable[[str, int, int], None], d
         else:
             files, size = files + count, size + content
     for run in caches.statistic_runs(store):
-        content, why = statistics.verify(run, state, store, deep)
+        content, why = stat_files.verify(run, state, store, deep)
         files, size = files + (content > 0), size + content
         if why:
             damaged.append(_tell(store, f"cache/statistics/{run.id}.npy", why, f"{run.op} is computed again"))

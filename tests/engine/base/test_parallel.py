@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.base.errors import DataError
+from engine.base.errors import MachineError
 from engine.base.parallel import run_chunks
 
 
@@ -28,5 +28,5 @@ def test_a_killed_process_loses_no_job_and_repeats_no_result(tmp_path: Path) -> 
 
 
 def test_processes_that_are_killed_again_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a data worker died, most often for want of memory; lower --workers"):
+    with pytest.raises(MachineError, match="a data worker died, most often for want of memory; lower --workers"):
         list(run_chunks(die_of_three, [(n, tmp_path / "killed", True) for n in range(5)], 2))

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.base.durable import checksum
 from engine.base.errors import OpError
-from engine.data import statistics
+from engine.data import stat_files, statistics
 from engine.data.cuts import keeps
+from engine.journal import caches
 from engine.records.pool import Slice
 from engine.study.opened import OpenStudy, open_study
 from tests.conftest import TEXT_ONLY, Tiny, write_jsonl
@@ -145,3 +147,22 @@ def test_the_scan_is_cached_under_the_content(tiny: Tiny) -> None:
     with (other := text_study(tiny, ["a", "b", "d"], {"text_length_filter": {}})).store:
         _ = other.scan
         assert len(list((other.state / "cache").glob("scan-*.npz"))) == 2
+
+
+def test_a_column_takes_one_number_a_row_on_disk_and_an_older_one_of_two_is_read(tiny: Tiny) -> None:
+    texts = [f"{'word ' * (i % 9)}end" for i in range(300)]
+    with (opened := text_study(tiny, texts, {"text_length_filter": {}})).store:
+        (run,) = opened.op_plan[0]
+        lengths = opened.columns["text_len"].value.copy()
+        file = opened.state / "cache" / "statistics" / f"{run.key}.npy"
+        assert np.load(file).shape == (1, 300)
+        old = np.stack([lengths, lengths])  # as an older djsb wrote it
+        np.save(file, old)
+        opened.store.execute("UPDATE statistic_chunks SET sum = ?", (checksum(old.tobytes()),))
+        stamp = file.stat().st_mtime_ns
+    with (again := open_study(tiny.study, 1)).store:
+        (known,) = caches.statistic_runs(again.store)
+        assert stat_files.verify(known, again.state, again.store, deep=True) == (old.nbytes, None)
+        column = again.columns["text_len"]
+        assert column.value.tolist() == column.high.tolist() == lengths.tolist()
+        assert file.stat().st_mtime_ns == stamp

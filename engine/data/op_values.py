@@ -1,0 +1,285 @@
+"""Statistics of one chunk of rows, in a worker process: every OP on the same batches.
+
+What stands in an image's header is read there; for all other OPs an image is decoded once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.base import machine
+from engine.base.errors import DjsbError
+from engine.data import datajuicer
+from engine.data.catalogue import IMAGE_TOKEN, VIDEO_TOKEN, get_op
+from engine.data.dataset import Dataset, as_list
+from engine.data.images import Look
+from engine.data.media import check_media, files_of, locate
+
+BATCH = 1_000
+PIXELS = 2**26  # of the images that are decoded at a time: 200 MB
+STATS, CONTEXT = "__dj__stats__", "__dj__context__"
+
+# op → rows × statistics × (smallest, largest); and (row, reason) of what could not be read
+ChunkResult = tuple[int, int, dict[str, NDArray[np.float64]], dict[str, list[tuple[int, str]]], dict[str, float]]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class OpRun:
+    """An OP with checked parameters and its cache key."""
+
+    name: str
+    params: tuple[tuple[str, Any], ...]
+    key: str
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """The stats keys that it writes."""
+        return tuple(get_op(self.name).statistics)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A chunk of rows. root: where media paths start from, beside the data file's folder. bad: its quarantined rows."""
+
+    data: Dataset
+    root: Path
+    runs: tuple[OpRun, ...]
+    start: int
+    stop: int
+    bad: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Media:
+    """A row's images and videos. looks: what the headers of its images say; sizes: bytes of each."""
+
+    images: tuple[bytes | Path, ...] = ()
+    looks: tuple[Look, ...] = ()
+    videos: tuple[bytes | Path, ...] = ()
+
+    @property
+    def pixels(self) -> int:
+        """Of all images."""
+        return sum(look.width * look.height for look in self.looks)
+
+
+# statistics that an image's header says, with the values that Data-Juicer has after decoding
+HEADERS: Mapping[str, Any] = {
+    "image_aspect_ratio_filter": {"aspect_ratios": lambda _, look: look.width / look.height},
+    "image_shape_filter": {"image_width": lambda _, look: look.width, "image_height": lambda _, look: look.height},
+    "image_size_filter": {
+        "image_sizes": lambda source, _: len(source) if isinstance(source, bytes) else source.stat().st_size
+    },
+}
+
+
+class _Values:
+    """What the OPs say of a chunk."""
+
+    def __init__(self, job: Job) -> None:
+        rows = job.stop - job.start
+        self.start = job.start
+        self.values = {r.key: np.full((2 * len(r.statistics), rows), np.nan) for r in job.runs}
+        self.unreadable: dict[str, list[tuple[int, str]]] = {}
+        self.seconds = dict.fromkeys(self.values, 0.0)
+
+    def put(
+        self, run: OpRun, rows: Sequence[int], stats: Sequence[Mapping[str, Any]], why: Sequence[str | None]
+    ) -> None:
+        """An OP's statistics of rows, and the reasons where it has none."""
+        for i, name in enumerate(run.statistics):
+            low, high = extremes(stats, name)
+            self.values[run.key][2 * i, rows], self.values[run.key][2 * i + 1, rows] = low, high
+            for j in np.flatnonzero(np.isnan(low)).tolist():
+                self.refuse(run, rows[j], why[j] or f"no finite {name}")
+
+    def refuse(self, run: OpRun, row: int, why: str) -> None:
+        """A row that an OP could not read."""
+        self.unreadable.setdefault(run.key, []).append((self.start + row, why[:300]))
+
+
+_built: dict[str, Any] = {}
+
+
+def compute_chunk(job: Job) -> ChunkResult:
+    """One chunk in a worker process. Raises: MachineError, OpError; what a row is to blame for is a reason."""
+    told = _Values(job)
+    rows = job.data.reader.read(job.start, job.stop)
+    skip = set(job.bad.tolist())
+    numbers = [i for i in range(len(rows)) if i not in skip]
+    media_read = any(get_op(r.name).modality != "text" for r in job.runs)
+    for at in range(0, len(numbers), BATCH):
+        part: dict[int, Media] = {}
+        for i in numbers[at : at + BATCH]:
+            found = _media_of(rows[i], job.data, job.root) if media_read else Media()
+            if isinstance(found, Media):
+                part[i] = found
+                continue
+            for run in job.runs:  # gone or changed since the scan: no OP opens it
+                told.refuse(run, i, found)
+        headed = {i for i, media in part.items() if all(look.sure for look in media.looks)}
+        for run in job.runs:
+            if run.name in HEADERS and headed:
+                began = time.perf_counter()
+                stats = [_of_header(run.name, part[i]) for i in sorted(headed)]
+                told.put(run, sorted(headed), stats, [None] * len(stats))
+                told.seconds[run.key] += time.perf_counter() - began
+        for group in _groups(part):
+            _run_ops(job, {i: rows[i] for i in group}, group, headed, told)
+    return job.start, job.stop, told.values, told.unreadable, told.seconds
+
+
+def _of_header(op: str, media: Media) -> dict[str, list[Any]]:
+    pairs = list(zip(media.images, media.looks, strict=True))
+    return {name: [value(*pair) for pair in pairs] for name, value in HEADERS[op].items()}
+
+
+def _groups(part: dict[int, Media]) -> Iterator[dict[int, Media]]:
+    """The rows, as many at a time as their decoded images fit into memory."""
+    group, pixels = dict[int, Media](), 0
+    for i, media in part.items():
+        if group and pixels + media.pixels > PIXELS:
+            yield group
+            group, pixels = {}, 0
+        group[i], pixels = media, pixels + media.pixels
+    if group:
+        yield group
+
+
+def _run_ops(job: Job, rows: dict[int, Row], group: dict[int, Media], headed: set[int], told: _Values) -> None:
+    """Every OP on the rows of a group, but for what the headers have told."""
+    left = {run: [i for i in group if run.name not in HEADERS or i not in headed] for run in job.runs}
+    if not any(left.values()):
+        return
+    # what OPs share, by row: a caption is split into words once, and an image is decoded once
+    shared: dict[str, dict[int, dict[str, Any]]] = {kind: {i: {} for i in group} for kind in ("text", "image")}
+    with files_of([[*media.images, *media.videos] for media in group.values()]) as files:
+        paths = dict(zip(group, files, strict=True))
+        for run, numbers in left.items():
+            if not numbers:
+                continue
+            began = time.perf_counter()
+            op, kind = _op_for(run), _shares(run)
+            batch = _batch([rows[i] for i in numbers], [paths[i] for i in numbers], job.data, run)
+            if kind:
+                batch[CONTEXT] = [shared[kind][i] for i in numbers]
+            stats, reasons = _stats(run.name, op, batch, {"context": True} if kind else {})
+            told.put(run, numbers, stats, reasons)
+            told.seconds[run.key] += time.perf_counter() - began
+
+
+def _op_for(run: OpRun) -> Any:
+    if run.key not in _built:
+        _built[run.key] = datajuicer.load_op(run.name, dict(run.params))
+    return _built[run.key]
+
+
+def _shares(run: OpRun) -> str | None:
+    """What an OP shares with others by Data-Juicer's context: words or decoded images; None where it shares nothing."""
+    modalities = get_op(run.name).modalities
+    kind = "image" if "image" in modalities else "text" if modalities == {"text"} else None
+    return kind if kind and "video" not in modalities and "context" in _parameters(_op_for(run)) else None
+
+
+def _parameters(op: Any) -> Collection[str]:
+    """Names that an OP's own method takes."""
+    batched = inspect.signature(op.compute_stats_batched).parameters
+    own = batched if "kwargs" not in batched else inspect.signature(op.compute_stats_single).parameters
+    return own.keys()
+
+
+def _media_of(row: Row, data: Dataset, root: Path) -> Media | str:
+    """A row's media; or why no OP may open them."""
+    folder = data.path if data.path.is_dir() else data.path.parent
+    images: list[bytes | Path] = []
+    videos: list[bytes | Path] = []
+    looks: list[Look] = []
+    for name, sources in ((data.fields.images, images), (data.fields.videos, videos)):
+        for value in as_list(row.get(name)) if name else ():
+            try:
+                source = locate(value, root, folder)
+                look = check_media(source, name == data.fields.videos)
+            except (OSError, ValueError) as error:
+                machine.refuse(error, str(data.path))
+                return " ".join(str(error).split())
+            sources.append(source)
+            looks += [look] if look else []
+    return Media(tuple(images), tuple(looks), tuple(videos))
+
+
+def _batch(rows: list[Row], media: list[list[str]], data: Dataset, run: OpRun) -> dict[str, list[Any]]:
+    """A Data-Juicer batch: lists by field, with empty statistics and context."""
+    batch: dict[str, list[Any]] = {STATS: [{} for _ in rows], CONTEXT: [{} for _ in rows]}
+    modalities = get_op(run.name).modalities
+    if data.fields.text is not None:
+        batch["text"] = [row[data.fields.text] for row in rows]
+    images = [len(as_list(row.get(data.fields.images))) if data.fields.images else 0 for row in rows]
+    if "image" in modalities:
+        batch["images"] = [paths[:n] for paths, n in zip(media, images, strict=True)]
+        if "text" in modalities:  # such OPs score only text that names its images
+            batch["text"] = [IMAGE_TOKEN * n + " " + t for t, n in zip(batch["text"], images, strict=True)]
+    if "video" in modalities:
+        batch["videos"] = [paths[n:] for paths, n in zip(media, images, strict=True)]
+        if "text" in modalities:
+            batch["text"] = [
+                VIDEO_TOKEN * len(v) + " " + t for t, v in zip(batch["text"], batch["videos"], strict=True)
+            ]
+    return batch
+
+
+def _stats(
+    name: str, op: Any, batch: dict[str, list[Any]], options: dict[str, Any]
+) -> tuple[list[dict[str, Any]], list[str | None]]:
+    """Each row's statistics, and the reason where the OP failed; a failed batch goes row by row."""
+    rows = len(batch[STATS])
+    try:
+        return op.compute_stats_batched(batch, **options)[STATS], [None] * rows
+    except DjsbError:
+        raise
+    except Exception as error:  # a border: any library below an OP may fail on a row; the row-by-row pass records it
+        machine.refuse(error, name)
+    stats: list[dict[str, Any]] = []
+    reasons: list[str | None] = []
+    options = {key: value for key, value in options.items() if key != "context"}
+    for i in range(rows):
+        single = {key: [values[i]] for key, values in batch.items()} | {STATS: [{}], CONTEXT: [{}]}
+        try:
+            stats.append(op.compute_stats_batched(single, **options)[STATS][0])
+            reasons.append(None)
+        except DjsbError:
+            raise
+        except Exception as error:  # the same border, one row
+            machine.refuse(error, name)
+            stats.append({})
+            reasons.append(f"{type(error).__name__}: {error}")
+    return stats, reasons
+
+
+def extremes(stats: Sequence[Mapping[str, Any]], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Each row's smallest and largest value of a statistic; NaN where it has none or one is not finite.
+
+    Rounded to ten decimals, the precision that Data-Juicer itself keeps when it runs a recipe, so
+    that no bound separates values that it cannot tell apart.
+    """
+    values = [stat.get(name) for stat in stats]
+    try:
+        table = np.asarray(values, np.float64)  # one number each, or as many in every row
+    except (TypeError, ValueError):
+        rows = [np.asarray([] if v is None else v, np.float64).ravel() for v in values]
+        low = np.array([r.min() if r.size else np.nan for r in rows])
+        high = np.array([r.max() if r.size else np.nan for r in rows])
+    else:
+        table = table.reshape(len(values), -1)
+        empty = np.full(len(values), np.nan)
+        low, high = (table.min(1), table.max(1)) if table.shape[1] else (empty, empty)
+    broken = ~(np.isfinite(low) & np.isfinite(high))
+    return np.where(broken, np.nan, np.round(low, 10)), np.where(broken, np.nan, np.round(high, 10))
