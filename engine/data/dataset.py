@@ -5,9 +5,8 @@ Rows are never held in memory together; workers read their own ranges.
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.base.errors import DataError
 from engine.base.ids import json_text
+from engine.data.fingerprints import content_hash, hash_of
 from engine.data.readers.contract import Options, Reader
 from engine.data.readers.opening import open_reader
 from engine.data.readers.saved import is_saved
@@ -84,32 +83,13 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Content hash of the data file(s); media files count by their paths in the rows."""
+        """Content hash of the data file(s), all their bytes; media files count by their paths in the rows."""
         split = self.fields.split
         if self.path.is_dir() and is_saved(self.path):
             return content_hash(self.path / split if split else self.path)
         if self.path.exists() and split is None:
             return content_hash(self.path)
-        return _hash_of(files_of(self.path, split))
-
-
-def content_hash(path: Path) -> str:
-    """Hash of what a file, or all files of a folder, hold.
-
-    Raises: DataError when there is no such file.
-    """
-    return _hash_of(sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])
-
-
-def _hash_of(parts: Sequence[Path]) -> str:
-    total = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        try:
-            with part.open("rb") as f:
-                total.update(hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=16)).digest())
-        except OSError as error:
-            raise DataError(f"{part} cannot be read ({error.strerror}); check the path in the study") from error
-    return total.hexdigest()
+        return hash_of(files_of(self.path, split))
 
 
 def utf8(text: str) -> str:

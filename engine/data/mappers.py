@@ -27,7 +27,8 @@ from engine.base.parallel import run_chunks
 from engine.base.scratch import scratch
 from engine.data import datajuicer
 from engine.data.catalogue import IMAGE_TOKEN, MAPPERS_FIXED, check_mapper, mapper_fields, mapper_model
-from engine.data.dataset import Dataset, as_list, content_hash
+from engine.data.dataset import Dataset, as_list
+from engine.data.fingerprints import content_hash
 from engine.data.images import open_image
 from engine.data.media import locate
 from engine.data.readers.json_rows import JsonReader

@@ -113,7 +113,9 @@ _built: dict[str, Any] = {}
 def compute_chunk(job: Job) -> ChunkResult:
     """One chunk in a worker process. Raises: MachineError, OpError; what a row is to blame for is a reason."""
     told = _Values(job)
-    rows = job.data.reader.read(job.start, job.stop)
+    fields = job.data.fields
+    needed = [name for name in (fields.text, fields.images, fields.videos) if name]
+    rows = job.data.reader.read(job.start, job.stop, needed)
     skip = set(job.bad.tolist())
     numbers = [i for i in range(len(rows)) if i not in skip]
     media_read = any(get_op(r.name).modality != "text" for r in job.runs)

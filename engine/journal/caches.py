@@ -1,4 +1,4 @@
-"""The tables quarantine, statistics, statistic_chunks, unreadable, duplicates: what is computed of the data, once."""
+"""The tables quarantine, statistics, statistic_chunks, unreadable, duplicates, file_hashes: computed of the data once."""
 
 from __future__ import annotations
 
@@ -57,6 +57,25 @@ class Chunk:
     start: int
     stop: int
     sum: str | None
+
+
+@dataclass(frozen=True)
+class FileHash:
+    """What a file holds. name: its path. stamp: what changes when the file does."""
+
+    name: str
+    stamp: str
+    hash: str
+
+
+def file_hashes(store: Store) -> list[FileHash]:
+    """Of all files that were read."""
+    return [FileHash(**row) for row in store.query("SELECT name, stamp, hash FROM file_hashes")]
+
+
+def keep_hashes(store: Store, found: Iterable[FileHash]) -> None:
+    """Write the hashes of files, in place of earlier ones. One transaction."""
+    store.put("file_hashes", [{**asdict(f), "at": now()} for f in found])
 
 
 def quarantine(store: Store, scan: str, bad: Iterable[BadRow]) -> None:

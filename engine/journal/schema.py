@@ -184,3 +184,11 @@ def m007_words(db: Database) -> None:
 def m008_sums(db: Database) -> None:
     """What each part of a statistic's column must sum up to."""
     db.executescript("ALTER TABLE statistic_chunks ADD COLUMN sum TEXT;")
+
+
+@migrations()
+def m009_file_hashes(db: Database) -> None:
+    """What files hold, so that one which has not changed is not read again."""
+    db.executescript(
+        "CREATE TABLE file_hashes(name TEXT PRIMARY KEY, stamp TEXT NOT NULL, hash TEXT NOT NULL, at TEXT NOT NULL);"
+    )

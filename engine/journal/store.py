@@ -96,6 +96,7 @@ class Store:
 
     def __init__(self, file: Path, readonly: bool = False, patience: Patience | None = None) -> None:
         self.file, self.patience, self.still = file, patience or Patience(file, self.wait, tell=self.tell), False
+        self.closed = False
         self.keeping: Keeping | None = None
         with _readable_errors(file):
             if readonly:
@@ -175,6 +176,7 @@ class Store:
 
     def close(self) -> None:
         """Close the connection; what was committed stays. The last writer seals the file and copies it."""
+        self.closed = True
         keeping, self.keeping = self.keeping, None  # it may be closed again
         changed = keeping is not None and self.connection.total_changes > 0
         self.connection.close()

@@ -20,9 +20,10 @@ from engine.base.errors import StudyError
 from engine.base.ids import content_id
 from engine.base.paths import DATABASE, STATE_FOLDER, resolve
 from engine.data import cuts as pool_cuts
-from engine.data import statistics
+from engine.data import fingerprints, statistics
 from engine.data.cuts import Column, Cut, StatisticColumn
-from engine.data.dataset import Dataset, content_hash
+from engine.data.dataset import Dataset
+from engine.data.fingerprints import content_hash
 from engine.data.media import Unreadable
 from engine.data.op_values import OpRun
 from engine.data.scan import Scan, leave_out, scan
@@ -318,6 +319,8 @@ def held(opened: OpenStudy, deep: bool = False) -> Iterator[Verified]:
 
     All sums are compared when `deep`, and when the last engine was killed. Raises: LockedError, StoreError.
     """
+    if deep:
+        fingerprints.read_all_again()
     with EngineLock(opened.state) as lock:
         yield verify(opened.state, opened.store, opened.notice, deep or lock.unclean)
 
@@ -337,7 +340,9 @@ def open_study(folder: Path, workers: int | None = None, notice: Notice = silent
             f"{state} cannot be made ({error.strerror}); make {folder} writable, or copy the study elsewhere"
         ) from error
     refuse_links(folder, STATE_FOLDER)
-    return OpenStudy(folder, study, Store(state / DATABASE), workers=workers or os.cpu_count() or 1, notice=notice)
+    store = Store(state / DATABASE)
+    fingerprints.keep_in(store)
+    return OpenStudy(folder, study, store, workers=workers or os.cpu_count() or 1, notice=notice)
 
 
 def open_recorded(folder: Path) -> OpenStudy:

@@ -14,7 +14,7 @@ from engine.base.durable import write_text
 from engine.base.errors import DataError, StudyError
 from engine.base.ids import content_id
 from engine.base.paths import resolve
-from engine.data.dataset import content_hash
+from engine.data.fingerprints import content_hash
 from engine.records.accounting import Accounting
 from engine.records.metric import Metric
 from engine.settings.study import Study

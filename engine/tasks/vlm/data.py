@@ -14,7 +14,7 @@ from engine.base.durable import discard, is_whole, write_text
 from engine.base.errors import DataError
 from engine.base.ids import content_id
 from engine.base.paths import resolve
-from engine.data.dataset import content_hash
+from engine.data.fingerprints import content_hash
 from engine.data.images import open_image
 from engine.data.sift import Sifted
 from engine.records.accounting import refuse_gaps

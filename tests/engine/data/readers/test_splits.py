@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.base.errors import DataError, StudyError
-from engine.data.dataset import Dataset, content_hash
+from engine.data.dataset import Dataset
+from engine.data.fingerprints import content_hash
 from engine.data.readers.contract import BROKEN, Options
 from engine.data.readers.opening import open_reader
 from engine.settings.data import DatasetSection
