@@ -1,4 +1,4 @@
-"""The tables quarantine, statistics, statistic_chunks, unreadable, duplicates, file_hashes: computed of the data once."""
+"""The tables quarantine, statistics, statistic_chunks, unreadable, duplicates, file_hashes: of the data, once."""
 
 from __future__ import annotations
 

@@ -95,9 +95,7 @@ def test_a_file_that_may_have_changed_is_read_again(tmp_path: Path, store: Store
     assert read == ["rows.jsonl"] * 2
 
 
-def test_a_file_that_was_just_written_is_not_trusted(
-    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_just_written_is_not_trusted(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fingerprints, "SETTLED", 2 * 10**9)
     content_hash(write(tmp_path / "rows.jsonl"))
     assert not caches.file_hashes(store)
