@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import re
 import signal
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from engine.base.errors import DjsbError
 from engine.base.secrets import redact
 
 INTERRUPTED = "interrupted; the same command goes on"
+RUST = re.compile(r"\(os error (\d+)\)$")  # how tokenizers and safetensors tell an error of the system
 _interrupted: list[int] = []  # signals that have come
 
 
@@ -40,6 +42,8 @@ def guarded(program: Callable[[], object]) -> None:
     except MemoryError:
         _fail("out of memory; lower --workers, train.micro_batch or pools.size", 1)
     except Exception as error:  # the border itself: never a traceback on the screen
+        if number := RUST.search(str(error)):
+            _fail(f"{error}; {_remedy(OSError(int(number[1]), ''))}", 1)
         _fail(f"internal error: {type(error).__name__}: {error} (traceback in {_crash_file()}); please report it", 1)
 
 

@@ -50,7 +50,6 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def main(
-    context: typer.Context,
     _version_flag: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and leave")
     ] = False,
@@ -61,9 +60,9 @@ def main(
 
     Store.tell = staticmethod(_tell)
     lifetime.begin()
-    scratch.sweep()
+    folder = scratch.of_process()
     if not home.is_writable():
-        home.use_instead(context.with_resource(scratch.scratch()))
+        home.use_instead(folder)
 
 
 @app.command()

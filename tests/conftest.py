@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import json
 import os
@@ -37,6 +38,7 @@ from tests.nursery import Nursery
 os.environ["OMP_NUM_THREADS"] = "1"
 # nor is a person's own file of settings read or written
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="djsb-config-")
+atexit.register(shutil.rmtree, os.environ["XDG_CONFIG_HOME"], ignore_errors=True)
 # where the shell that started the tests ignores Ctrl-C, as for a job in the background, programs would ignore it too
 signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("djsb", deadline=None)  # other work may hold the cores

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -290,6 +291,7 @@ def main() -> None:
     assert len([t for t in threads if t != "jemalloc_bg_thd"]) == 1, f"a fork could hang: {threads}"  # it knows forks
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     _serve(Path(sys.argv[1]), Path("/proc") / sys.argv[2])
+    shutil.rmtree(Path(sys.argv[1]).parent)
 
 
 if __name__ == "__main__":

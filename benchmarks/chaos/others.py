@@ -17,7 +17,7 @@ from benchmarks.chaos.kills import below
 from benchmarks.chaos.patient import Patient
 from benchmarks.chaos.worlds import WORLDS
 
-SILENCE = 4.0  # in place of five minutes, after which a silent worker counts as lost
+SILENCE = 8.0  # in place of five minutes, after which a silent worker counts as lost
 QUICK = f"import engine.runner.hearing, engine.runner.watch as s; s.SILENCE = {SILENCE}"
 NO_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", "--inh-caps=-all")
 DAMAGE = ("truncated", "flipped", "emptied")

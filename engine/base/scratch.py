@@ -6,6 +6,7 @@ ended it, also on another machine.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import os
@@ -41,6 +42,18 @@ def scratch(root: Path | None = None) -> Iterator[Path]:
         os.close(lock)
         with contextlib.suppress(OSError):  # others are at work there
             root.rmdir()
+
+
+def of_process() -> Path:
+    """A folder for what the libraries of this process write where temporary files go; it goes when the process ends.
+
+    They remove some of it at the process's end, after all blocks.
+    """
+    stack = contextlib.ExitStack()
+    folder = stack.enter_context(scratch())
+    tempfile.tempdir = str(folder)
+    atexit.register(stack.close)
+    return folder
 
 
 def sweep(root: Path | None = None) -> None:

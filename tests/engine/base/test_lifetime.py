@@ -114,6 +114,22 @@ def test_scratch_is_removed_at_its_end_and_where_its_owner_was_killed(tmp_path: 
     assert not root.exists()
 
 
+def test_what_a_library_leaves_in_the_folder_of_temporary_files_goes_with_a_killed_command(tmp_path: Path) -> None:
+    code = (
+        "import tempfile, time; from engine.base.scratch import of_process\n"
+        "of_process(); print(tempfile.mkdtemp(prefix='hf_datasets-'), flush=True); time.sleep(600)"
+    )
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env)
+    assert other.stdout is not None
+    left = Path(other.stdout.readline().strip())
+    assert left.is_dir() and left.is_relative_to(tmp_path)
+    other.kill()
+    other.wait()
+    subprocess.run([sys.executable, "-c", "from engine.base.scratch import sweep; sweep()"], env=env, check=True)
+    assert not left.parent.exists()
+
+
 def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     for name in ("theirs/x.lock", "theirs/x/kept", "data/rows.jsonl"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
