@@ -18,6 +18,6 @@ def test_a_full_disk_that_a_library_tells_in_its_own_way_is_told_as_any_other(tm
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (
         1,
-        "djsb: No space left on device (os error 28); the disk is full: free some space and run the same command again; "
-        "nothing is lost\n",
+        "djsb: No space left on device (os error 28); the disk is full: free some space and run the same command "
+        "again; nothing is lost\n",
     )
