@@ -6,7 +6,6 @@ Hugging Face's Image feature does; WebDataset is tar files of KEY.txt, KEY.jpg â
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -19,10 +18,10 @@ from numpy.typing import NDArray
 from engine.data.dataset import Dataset, as_list, json_line, utf8
 from engine.data.media import locate
 from engine.data.rows_file import in_parquet
+from engine.data.samples import add_sample, suffix_of
 
 CHUNK = 500  # rows in memory at once
 SHARD = 1000  # rows of a tar
-SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"RIFF": ".webp"}
 Row = dict[str, Any]
 
 
@@ -64,10 +63,6 @@ def _like(before: Any, found: list[Any]) -> Any:
     return found if isinstance(before, list | tuple) or len(found) != 1 else found[0]
 
 
-def _suffix(content: bytes) -> str:
-    return next((suffix for start, suffix in SUFFIXES.items() if content.startswith(start)), ".bin")
-
-
 def _jsonl(data: Dataset, root: Path, rows: NDArray[np.int64], repeat: int, folder: Path) -> str:
     file = folder / "pool.jsonl"
     with file.open("w", encoding="utf-8") as out:
@@ -85,7 +80,7 @@ def _on_disk(media: bytes | Path, folder: Path, stem: str) -> Path:
     if isinstance(media, Path):
         return media.resolve()
     folder.mkdir(exist_ok=True)
-    file = folder / f"{stem}{_suffix(media)}"
+    file = folder / f"{stem}{suffix_of(media)}"
     file.write_bytes(media)
     return file
 
@@ -130,21 +125,6 @@ def _webdataset(data: Dataset, root: Path, rows: NDArray[np.int64], repeat: int,
     for shards, shard in enumerate(_parts(_rows(data, rows, repeat), SHARD), 1):
         with tarfile.open(folder / f"pool-{shards - 1:06d}.tar", "w") as tar:
             for place, (number, row) in enumerate(shard):
-                media = _media(data, root, row)
                 key = f"{number:09d}-{shards - 1:06d}{place:04d}"
-                if text and isinstance(row.get(text), str):
-                    _add(tar, f"{key}.txt", row[text].encode("utf-8", "surrogatepass"))
-                found = [m for each in media.values() for m in each]
-                for k, m in enumerate(found):
-                    content = m if isinstance(m, bytes) else m.read_bytes()
-                    suffix = _suffix(m) if isinstance(m, bytes) else m.suffix.lower()
-                    _add(tar, f"{key}{suffix}" if len(found) == 1 else f"{key}.{k}{suffix}", content)
-                rest = {k: v for k, v in row.items() if k not in media}
-                _add(tar, f"{key}.json", json_line(rest, str).encode())
+                add_sample(tar, key, row, text, _media(data, root, row))
     return str(folder / f"pool-{{000000..{shards - 1:06d}}}.tar")
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size = len(content)
-    tar.addfile(entry, io.BytesIO(content))

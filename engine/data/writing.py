@@ -1,0 +1,114 @@
+"""The writer of an output: rows come in ascending order, and every full shard is put into its place at once."""
+
+from __future__ import annotations
+
+import tarfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.base.durable import flush
+from engine.data.dataset import Dataset
+from engine.data.output import Log, Output
+from engine.data.placement import Placement, sources
+from engine.data.rows_file import Change, Numbers, blocks_of, write_rows
+from engine.data.samples import add_sample
+
+
+@dataclass
+class Told:
+    """What mappers did to rows. rewritten: how many they changed. kept: reason → rows that stay as they were."""
+
+    rewritten: int = 0
+    kept: Counter[str] = field(default_factory=Counter)
+
+
+# (row numbers) → (how the rows are changed, what was done to them)
+Prepare = Callable[[Numbers], tuple[Change | None, Told]]
+
+
+def unchanged(_numbers: Numbers) -> tuple[None, Told]:
+    """The rows as they are."""
+    return None, Told()
+
+
+class Writer:
+    """Writes rows of a dataset. rows: how many so far, shards that were there included."""
+
+    def __init__(self, output: Output, data: Dataset, root: Path, log: Log, prepare: Prepare = unchanged) -> None:
+        """root: folder of what was unpacked of tars beside the data, or the data file's own."""
+        self.rows, self.told = 0, Told()
+        self._output, self._data, self._root, self._log, self._prepare = output, data, root, log, prepare
+        self._pending: list[Numbers] = []
+        self._waiting, self._shard = 0, 0
+
+    def add(self, numbers: Numbers) -> None:
+        """Rows that come after those before."""
+        self._pending.append(numbers)
+        self._waiting += len(numbers)
+        size = self._output.shard_rows
+        while size and self._waiting >= size:
+            self._put(size)
+
+    def close(self) -> None:
+        """Write what is left; of no rows at all an empty file."""
+        if self._waiting or not self._shard:
+            self._put(self._waiting)
+
+    def _put(self, rows: int) -> None:
+        ready = np.concatenate([np.zeros(0, np.int64), *self._pending])
+        numbers, rest = ready[:rows], ready[rows:]
+        self._pending, self._waiting = [rest], len(rest)
+        file = self._output.file(self._shard)
+        done = self._log.shards.get(self._shard)
+        if done is None or done["rows"] != rows or not file.is_file() or file.stat().st_size != done["bytes"]:
+            done = self._write(numbers, file)
+        self.told.rewritten += int(done["rewritten"])
+        self.told.kept.update(done["kept"])
+        self.rows, self._shard = self.rows + rows, self._shard + 1
+
+    def _write(self, numbers: Numbers, file: Path) -> dict[str, Any]:
+        change, told = self._prepare(numbers)
+        draft = self._output.work / file.name
+        try:
+            if self._output.form == "webdataset":
+                self._samples(numbers, draft, change)
+            else:
+                write_rows(self._data, numbers, draft, change, self._output.form)
+            flush(draft)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            if error.errno is not None and error.filename in (None, str(draft)):
+                raise OSError(error.errno, error.strerror, str(file)) from error
+            raise
+        if self._output.shard_rows is None:
+            self._output.check(self._data)  # somebody may have put a file there meanwhile
+        draft.replace(file)
+        flush(file.parent)
+        done = {"rows": len(numbers), "bytes": file.stat().st_size, "rewritten": told.rewritten, "kept": told.kept}
+        self._log.finish(self._shard, done)
+        return done
+
+    def _samples(self, numbers: Numbers, draft: Path, change: Change | None) -> None:
+        fields = self._data.fields
+        media = sources(self._data, self._root, [n for n in (fields.images, fields.videos) if n])
+        place = self.rows
+        with tarfile.open(draft, "w") as tar:
+            for rows in blocks_of(self._data, numbers, change):
+                for row in rows:
+                    number = int(numbers[place - self.rows])
+                    add_sample(tar, f"{place:09d}", row, fields.text, media(number, row))
+                    place += 1
+
+
+def placed(placement: Placement, mapped: Change | None) -> Change | None:
+    """Rows with their media placed, then what mappers made of them."""
+    if not placement.changes:
+        return mapped
+    if mapped is None:
+        return placement.change
+    return lambda numbers, rows: mapped(numbers, placement.change(numbers, rows))

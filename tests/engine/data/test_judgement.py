@@ -1,0 +1,75 @@
+"""Columns of statistics settle what a filter's own code says of the values, or say that they do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from engine.data.catalogue import OPS
+from engine.data.judgement import judged
+from tests.engine.data.test_recipes import STATISTICS, VALUES, build, column, stored
+
+WRITTEN = {"bytes": str, "ratio": lambda value: "/".join(map(str, float(value).as_integer_ratio()))}
+
+
+@pytest.mark.parametrize(("name", "statistic"), STATISTICS)
+def test_what_is_certain_is_what_the_op_says(name: str, statistic: str) -> None:
+    op = OPS[name]
+    bounds = op.statistics[statistic]
+    value = VALUES[bounds.number]
+    bound = st.integers(0, 9) if bounds.number in ("int", "bytes") else value.filter(lambda v: 0 <= v < 1e6)
+    flags = st.fixed_dictionaries({}, optional=dict.fromkeys(
+        ("min_closed_interval", "max_closed_interval", "reversed_range"), st.booleans()
+    ))  # fmt: skip
+    rows = st.lists(st.lists(value, min_size=1, max_size=3 if bounds.list_valued else 1), min_size=1, max_size=8)
+
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.tuples(bound, bound).map(sorted), flags, st.sampled_from(["any", "all"]), rows)
+    @example([2, 3], {"reversed_range": True}, "all", [[1, 5], [1, 1], [2, 2], [4, 5]])
+    @example([2, 3], {}, "any", [[1, 5], [1, 1], [2, 9], [4, 5]])
+    def check(pair: list[Any], flags: dict[str, bool], many: str, values: list[list[Any]]) -> None:
+        params: dict[str, Any] = dict(flags)
+        for b in op.statistics.values():
+            written = WRITTEN.get(b.number, lambda v: v)
+            params |= {end: written(v) for end, v in zip((b.low, b.high), pair, strict=True) if end}
+        if bounds.list_valued:
+            params["any_or_all"] = many
+        if bounds.number in ("float", "ratio"):  # at the bounds, and beside them
+            values = [*values, *([float(b) + step] for b in pair for step in (0, -1e-9, 1e-9) if b + step >= 0)]
+        seen = stored if bounds.number in ("float", "ratio") else int
+        most = 3 if bounds.list_valued else 1
+        values = [[seen(v) for v in row[:most]] for row in values if all(np.isfinite(v) and abs(v) < 1e12 for v in row)]
+        stats = [dict.fromkeys(op.statistics, row if bounds.list_valued else row[0]) for row in values]
+        told = list(build(name, params).process_batched({"__dj__stats__": stats})) if stats else []
+        columns = [column(row) for row in values]
+        ours = {
+            key: (
+                np.array([float(c.low[0]) for c in columns]).round(10),
+                np.array([c.high[0] for c in columns]).round(10),
+            )
+            for key in op.statistics
+        }
+        found = judged(op, params, ours)
+        assert found is not None
+        keep, sure = found
+        assert [bool(k) for k, s in zip(keep, sure, strict=True) if s] == [
+            bool(k) for k, s in zip(told, sure, strict=True) if s
+        ]
+
+    check()
+
+
+def test_what_hangs_on_more_than_the_columns_is_left_to_the_op() -> None:
+    op = OPS["image_shape_filter"]
+    params = {"min_width": 1, "max_width": 3, "min_height": 1, "max_height": 3}
+    wide = (np.array([2.0, 1.0, np.nan]), np.array([2.0, 9.0, np.nan]))
+    high = (np.array([3.0, 3.0, 3.0]),) * 2
+    keep, sure = judged(op, params, {"image_width": wide, "image_height": high}) or (None, None)
+    assert keep is not None and sure is not None
+    assert (keep[0], sure.tolist()) == (True, [True, False, False])
+    assert judged(op, {"min_width": 1, "max_width": 3}, {"image_width": wide, "image_height": high}) is None
+    assert judged(op, params, {"image_width": wide}) is None
