@@ -31,7 +31,6 @@ from engine.data.dataset import Dataset, as_list
 from engine.data.fingerprints import content_hash
 from engine.data.images import open_image
 from engine.data.media import locate
-from engine.data.readers.json_rows import JsonReader
 from engine.data.rows_file import Change, Row, write_rows
 from engine.journal.results import MappedRow, MapperExample, MapperSummary
 from engine.records.pool import MapperStep
@@ -153,7 +152,7 @@ class MapperRun:
 
     def dataset(self, rows: Numbers) -> Dataset:
         """All rows of the dataset in their places, these rewritten and the others empty; made unless it is there."""
-        suffix = ".jsonl" if isinstance(self.data.reader, JsonReader) else ".parquet"
+        suffix = ".jsonl" if self.data.reader.schema is None else ".parquet"
         target = self.folder / f"rows-{content_id(rows.tolist(), 12)}{suffix}"
         if not is_whole(target):
             change = self.changed(rows, True, (self.folder / "media").absolute())

@@ -34,6 +34,9 @@ class Options:
     index: Path | None = None
 
 
+PLAIN = Options()
+
+
 class Reader(Protocol):
     """Rows of one file format, by number.
 

@@ -5,38 +5,46 @@ from __future__ import annotations
 import json
 import mmap
 import re
+from array import array
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.errors import DataError
 from engine.base.text import BOM, decode, refuse_wide
-from engine.data.readers.contract import BROKEN, Row
+from engine.data.readers.contract import BROKEN, PLAIN, Options, Row
+from engine.data.readers.kept import kept
 
 BLOCK = 4096  # rows that `entries` reads at once
 LINES = 16_384  # rows whose bytes are copied at once
+WINDOW = 1 << 22  # bytes of a list that are looked at together, at least
+LARGEST = 1 << 26  # bytes of a row
+PLACES = 1 << 16  # entries of a list whose places are written together
+KEPT = 1 << 23  # bytes of a file from which on it is kept where its rows stand
 BLANK = b" \t\r\n"
 SPACE = re.compile(r"[ \t\r\n]*")
+SOLID = re.compile(rb"[^ \t\r\n]")
+DECODE = json.JSONDecoder().raw_decode
 Offsets = NDArray[np.int64]
+NONE: Offsets = np.zeros(0, np.int64)
+Piece = tuple[Offsets, Offsets]  # (k, 2) bytes from and to of rows; numbers of blank lines, from 0
 
 
 @dataclass(frozen=True)
 class Spans:
-    """Where rows stand in a file: bytes from `starts` to `stops`.
+    """Where rows stand in a file.
 
-    numbers: of the line, from 1, or of the list's entry, from 0. listed: the file is one list. blank: blank lines.
+    places: (rows, 2) bytes from and to. blank: numbers of the blank lines, from 0. listed: the file is one list.
     """
 
-    starts: Offsets
-    stops: Offsets
-    numbers: Offsets
-    listed: bool = False
-    blank: int = 0
+    places: Offsets
+    blank: Offsets
+    listed: bool
 
 
 class JsonReader:
@@ -44,50 +52,52 @@ class JsonReader:
 
     note, schema, unnamed = "", None, ()
 
-    def __init__(self, file: Path) -> None:
-        self.file, self.files = file, [file]
+    def __init__(self, file: Path, options: Options = PLAIN) -> None:
+        self.file, self.files, self._options = file, [file], options
 
     @cached_property
     def _spans(self) -> Spans:
-        with self.file.open("rb") as f:
-            head = f.read(1 << 16)
-            refuse_wide(head[:4], str(self.file))
-            start = len(BOM) if head.startswith(BOM) else 0
-            if head[start:].lstrip(BLANK).startswith(b"["):
-                content = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-                if not _begins_with_a_list_a_line(content, start):
-                    return _list_spans(content, start, self.file)
-        return _line_spans(self.file, start)
+        start, listed = _form(self.file)
+        look = _list_places if listed else _line_places
+        if self.file.stat().st_size < KEPT:
+            places, blank = zip((NONE.reshape(0, 2), NONE), *look(self.file, start), strict=True)
+            return Spans(np.concatenate(places), np.concatenate(blank), listed)
+
+        def make(folder: Path) -> None:
+            with (folder / "places").open("wb") as places, (folder / "blank").open("wb") as blank:
+                for rows, empty in look(self.file, start):
+                    places.write(rows.tobytes())
+                    blank.write(empty.tobytes())
+
+        folder = kept([self.file], "rows", self._options, make)
+        return Spans(_mapped(folder / "places").reshape(-1, 2), _mapped(folder / "blank"), listed)
 
     @property
     def left_out(self) -> tuple[tuple[str, int], ...]:
         """What of the file is no row, and how often."""
-        return (("blank lines", self._spans.blank),) if self._spans.blank else ()
+        return (("blank lines", len(self._spans.blank)),) if len(self._spans.blank) else ()
 
     def __len__(self) -> int:
-        return len(self._spans.starts)
+        return len(self._spans.places)
 
     def place(self, row: int) -> str:
         """Where a row stands, for messages."""
-        number = int(self._spans.numbers[row])
-        return f"{self.file}, {'entry' if self._spans.listed else 'line'} {number}"
+        if self._spans.listed:
+            return f"{self.file}, entry {row}"
+        before = np.searchsorted(self._spans.blank - np.arange(len(self._spans.blank)), row, side="right")
+        return f"{self.file}, line {row + int(before) + 1}"
 
     def read(self, start: int, stop: int, fields: Collection[str] | None = None) -> list[Row]:
         """Rows start … stop-1, with all their fields."""
-        starts, stops = self._spans.starts[start:stop], self._spans.stops[start:stop]
+        places = self._spans.places[start:stop].tolist()
         rows: list[Row] = []
-        if not len(starts):
-            return rows
-        with self.file.open("rb") as f:
-            base = int(starts[0])
-            f.seek(base)
-            block = f.read(int(stops[-1]) - base)
-        for a, b in zip((starts - base).tolist(), (stops - base).tolist(), strict=True):
-            try:
-                row = json.loads(block[a:b].removeprefix(BOM).decode("utf-8", "surrogatepass"))
-            except (ValueError, RecursionError) as error:
-                row = {BROKEN: f"not JSON: {error}"}
-            rows.append(row if isinstance(row, dict) else {BROKEN: "not a JSON object"})
+        with self.file.open("rb", buffering=1 << 18) as f:
+            for begin, end in places:
+                if end - begin > LARGEST:
+                    rows.append({BROKEN: f"not JSON: it has {end - begin} bytes, more than {LARGEST}"})
+                    continue
+                f.seek(begin)
+                rows.append(_row(f.read(end - begin)))
         return rows
 
     def lines(self, numbers: Offsets) -> Iterator[bytes] | None:
@@ -97,18 +107,28 @@ class JsonReader:
     def _lines(self, numbers: Offsets) -> Iterator[bytes]:
         with self.file.open("rb") as f:
             for at in range(0, len(numbers), LINES):
-                block = numbers[at : at + LINES]
-                starts, stops = self._spans.starts[block], self._spans.stops[block]
-                base = int(starts[0])
-                f.seek(base)
-                content = f.read(int(stops[-1]) - base)
-                breaks = np.flatnonzero(starts[1:] != stops[:-1]) + 1  # lines that follow each other are copied at once
-                firsts = (starts[np.concatenate(([0], breaks))] - base).tolist()
-                lasts = (stops[np.concatenate((breaks - 1, [len(block) - 1]))] - base).tolist()
-                parts = [content[a:b] for a, b in zip(firsts, lasts, strict=True)]
-                if not content.endswith(b"\n"):  # the last line of the file, which may stand there more than once
-                    parts = [part if part.endswith(b"\n") else part + b"\n" for part in parts]
+                places = self._spans.places[numbers[at : at + LINES]]
+                breaks = np.flatnonzero(places[1:, 0] != places[:-1, 1]) + 1  # lines that follow are copied at once
+                firsts, lasts = places[np.append([0], breaks), 0], places[np.append(breaks - 1, [-1]), 1]
+                parts = []
+                for begin, end in zip(firsts.tolist(), lasts.tolist(), strict=True):
+                    f.seek(begin)
+                    part = f.read(end - begin)
+                    parts.append(part if part.endswith(b"\n") else part + b"\n")  # the last line of the file
                 yield b"".join(parts)
+
+
+def _row(content: bytes) -> Row:
+    try:
+        row = json.loads(content.removeprefix(BOM).decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError) as error:
+        return {BROKEN: f"not JSON: {error}"}
+    return row if isinstance(row, dict) else {BROKEN: "not a JSON object"}
+
+
+def _mapped(file: Path) -> Offsets:
+    """The numbers in a file, which are read when they are needed."""
+    return np.memmap(file, np.int64, "r") if file.stat().st_size else NONE
 
 
 def entries(file: Path, key: str | None = None) -> Iterator[tuple[str, Row]]:
@@ -140,11 +160,24 @@ def _list_under(file: Path, key: str) -> list[Any] | None:
     return inner if isinstance(inner, list) else None
 
 
+def _form(file: Path) -> tuple[int, bool]:
+    """(where the first row or the list begins, whether the file is one list)."""
+    with file.open("rb") as f:
+        head = f.read(1 << 16)
+        refuse_wide(head[:4], str(file))
+        start = len(BOM) if head.startswith(BOM) else 0
+        if not head[start:].lstrip(BLANK).startswith(b"["):
+            return start, False
+        with mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return start, not _begins_with_a_list_a_line(content, start)
+
+
 def _begins_with_a_list_a_line(content: mmap.mmap, start: int) -> bool:
     """True where the file has a row a line and the first of them is a list: a broken row, not a list of rows."""
-    while (end := content.find(b"\n", start)) >= 0 and not content[start:end].strip():
-        start = end + 1
-    if end < 0 or not content[start:end].rstrip().endswith(b"]") or not content[end:].strip():
+    solid = SOLID.search(content, start)
+    start = solid.start() if solid else start
+    end = content.find(b"\n", start, start + WINDOW)
+    if end < 0 or not content[start:end].rstrip().endswith(b"]") or not SOLID.search(content, end):
         return False
     try:
         json.loads(content[start:end])
@@ -153,61 +186,99 @@ def _begins_with_a_list_a_line(content: mmap.mmap, start: int) -> bool:
     return True
 
 
-def _list_spans(content: mmap.mmap, start: int, file: Path) -> Spans:
-    """Where the entries of a list stand. Raises: DataError that names the entry from which on it is no JSON."""
-    text = content[:].decode("latin-1")  # a letter a byte: JSON's own signs are ASCII, and only places are asked for
-    scan = json.JSONDecoder().raw_decode
-    starts: list[int] = []
-    stops: list[int] = []
-    at = _next(text, text.index("[", start) + 1)
-    closed = text.startswith("]", at)
-    try:
-        while not closed:
-            _, stop = scan(text, at)
-            starts.append(at)
-            stops.append(stop)
-            at = _next(text, stop)
-            closed = text.startswith("]", at)
-            if not closed:
-                if not text.startswith(",", at):
-                    raise ValueError("a comma or ] is missing" if at < len(text) else "the file ends before its ]")
-                at = _next(text, at + 1)
-    except (ValueError, RecursionError) as error:
-        said = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise DataError(f"{file}, entry {len(starts)} is not JSON ({said}, byte {at}); mend it there") from None
-    if _next(text, at + 1) < len(text):
-        raise DataError(f"{file} goes on after the end of its list (byte {at + 1}); make it one list")
-    ends = np.array(stops, np.int64)
-    return Spans(np.array(starts, np.int64), ends, np.arange(len(ends)), listed=True)
+class _Window:
+    """A part of a list of rows, a letter a byte: JSON's own signs are ASCII, and only places are looked for."""
+
+    def __init__(self, file: IO[bytes], start: int) -> None:
+        file.seek(start)
+        self._file, self.begin, self.text, self.at, self.ended = file, start, "", 0, False
+        self.more()
+
+    def more(self) -> None:
+        """Leave out what is read, and take at least as much again as is left."""
+        self.begin += self.at
+        self.text, self.at = self.text[self.at :], 0
+        new = self._file.read(max(WINDOW, len(self.text)))
+        self.text, self.ended = self.text + new.decode("latin-1"), not new
+
+    def sign(self) -> str:
+        """The next sign that is not blank; empty at the file's end."""
+        while True:
+            blank = SPACE.match(self.text, self.at)
+            self.at = blank.end() if blank else self.at
+            if self.at < len(self.text) or self.ended:
+                return self.text[self.at : self.at + 1]
+            self.more()
+
+    def value(self) -> tuple[int, int]:
+        """Bytes from and to of the value that begins here. Raises: ValueError, RecursionError."""
+        while True:
+            try:
+                _, stop = DECODE(self.text, self.at)
+                if stop < len(self.text) or self.ended:
+                    break
+            except json.JSONDecodeError:
+                if self.ended:
+                    raise
+                if len(self.text) - self.at > LARGEST:
+                    raise ValueError(f"it does not end within {LARGEST} bytes") from None
+            self.more()
+        found = self.begin + self.at, self.begin + stop
+        self.at = stop
+        return found
 
 
-def _next(text: str, at: int) -> int:
-    """The place of the next sign that is not blank."""
-    found = SPACE.match(text, at)
-    return found.end() if found else at
-
-
-def _line_spans(file: Path, begin: int) -> Spans:
-    """The lines that are not blank. begin: where the first starts."""
-    starts: list[Offsets] = []
+def _list_places(file: Path, start: int) -> Iterator[Piece]:
+    """The entries of a list. Raises: DataError that names the entry from which on it is no JSON."""
+    entries, places = 0, array("q")
     with file.open("rb") as f:
-        at, line_start = 0, True
+        window = _Window(f, start)
+        try:
+            window.sign()
+            window.at += 1
+            closed = window.sign() == "]"
+            while not closed:
+                places.extend(window.value())
+                entries += 1
+                closed = window.sign() == "]"
+                if not closed:
+                    if window.sign() != ",":
+                        raise ValueError("a comma or ] is missing" if window.sign() else "the file ends before its ]")
+                    window.at += 1
+                    window.sign()
+                if len(places) > 2 * PLACES:
+                    yield np.array(places, np.int64).reshape(-1, 2), NONE
+                    places = array("q")
+        except (ValueError, RecursionError) as error:
+            said = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+            raise DataError(
+                f"{file}, entry {entries} is not JSON ({said}, byte {window.begin + window.at}); mend it there"
+            ) from None
+        window.at += 1
+        if window.sign():
+            raise DataError(
+                f"{file} goes on after the end of its list (byte {window.begin + window.at}); make it one list"
+            )
+    yield np.array(places, np.int64).reshape(-1, 2), NONE
+
+
+def _line_places(file: Path, begin: int) -> Iterator[Piece]:
+    """The lines that are not blank. begin: where the first starts."""
+    at, lines = 0, 0
+    with file.open("rb") as f:
+        whole = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) if file.stat().st_size else b""
         while block := f.read(1 << 24):
-            data = np.frombuffer(block, np.uint8)
-            ends = np.flatnonzero(data == 10) + 1
-            here = ends + at
-            starts.append(np.concatenate(([at] if line_start else [], here[ends < len(data)])).astype(np.int64))
-            line_start = bool(len(ends)) and int(ends[-1]) == len(data)
+            stops = np.flatnonzero(np.frombuffer(block, np.uint8) == 10) + (at + 1)
             at += len(block)
-        offsets = np.concatenate([*starts, np.array([at], np.int64)])
-        if len(offsets) > 1:
-            offsets[0] = begin
-        widths = np.diff(offsets)
-        keep = np.ones(len(widths), bool)
-        if (widths <= 2).any():  # only short lines can be blank; longer ones of blanks are broken rows
-            text = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-            for i in np.flatnonzero(widths <= 2):
-                keep[i] = bool(text[offsets[i] : offsets[i + 1]].strip())
-    return Spans(
-        offsets[:-1][keep], offsets[1:][keep], np.flatnonzero(keep) + 1, blank=int((~keep).sum())
-    )  # fmt: skip
+            if at == len(whole) and (not len(stops) or stops[-1] < at):
+                stops = np.append(stops, at)
+            if not len(stops):
+                continue
+            places = np.stack([np.append([begin], stops[:-1]), stops], axis=1)
+            begin = int(stops[-1])
+            keep = np.ones(len(places), bool)
+            # only short lines can be blank; longer ones of blanks are broken rows
+            for short in np.flatnonzero(places[:, 1] - places[:, 0] <= 2).tolist():
+                keep[short] = bool(whole[places[short, 0] : places[short, 1]].strip())
+            yield places[keep], np.flatnonzero(~keep) + lines
+            lines += len(places)

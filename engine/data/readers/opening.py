@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.base.errors import DataError
-from engine.data.readers.contract import BROKEN, Options, Reader, first_line
+from engine.data.readers.contract import BROKEN, PLAIN, Options, Reader, first_line
 from engine.data.readers.json_rows import JsonReader
 from engine.data.readers.parquet import ParquetReader
 from engine.data.readers.saved import SavedReader, is_saved
 from engine.data.readers.splits import files_of
-
-PLAIN = Options()
 
 
 def open_reader(path: Path, options: Options = PLAIN) -> Reader:
@@ -29,7 +27,7 @@ def open_reader(path: Path, options: Options = PLAIN) -> Reader:
         if len(files) > 1:
             raise DataError(f"{path}: several files are read where all are Parquet; give one file")
         if kinds <= {".jsonl", ".json", ".ndjson"}:
-            reader = JsonReader(files[0])
+            reader = JsonReader(files[0], options)
             _first_row(reader, files[0])
             return reader
     except (OSError, ValueError) as error:
