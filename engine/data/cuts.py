@@ -73,31 +73,87 @@ def _mix(keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
         return z ^ (z >> np.uint64(31))
 
 
-def eligible(layer: Layer, columns: Mapping[str, Column], good: RowMask) -> RowMask:
-    """(rows,) True for good rows that pass every slice of the layer."""
+def eligible(
+    layer: Layer, columns: Mapping[str, Column], good: RowMask, spans: Mapping[str, range] | None = None
+) -> RowMask:
+    """(rows,) True for good rows of the layer's source that pass every slice of it. spans: source → its rows."""
     kept = good.copy()
+    if layer.source is not None:
+        span = (spans or {}).get(layer.source)
+        if span is None:
+            raise PoolError(f"the study has no source {layer.source!r}; name one of its dataset.sources")
+        kept[: span.start] = kept[span.stop :] = False
     for s in layer.slices:
         kept &= keeps(s, columns[s.statistic])
     return kept
 
 
+def shares_of(
+    pool: Pool, columns: Mapping[str, Column], good: RowMask, spans: Mapping[str, range] | None = None
+) -> list[tuple[int, RowNumbers]]:
+    """(rows that it gives, each repeat counted; rows that it has) of each layer of a mixture.
+
+    A row that several layers keep is the first one's. The rounded shares add up to the pool's size.
+    """
+    weights = [layer.weight or 0.0 for layer in pool.layers]
+    exact = [pool.size * weight / sum(weights) for weight in weights]
+    counts = [int(n) for n in exact]
+    for at in sorted(range(len(exact)), key=lambda i: counts[i] - exact[i])[: pool.size - sum(counts)]:
+        counts[at] += 1
+    parts, left = [], good
+    for layer in pool.layers:
+        mask = eligible(layer, columns, left, spans)
+        parts.append(np.flatnonzero(mask))
+        left = left & ~mask
+    return list(zip(counts, parts, strict=True))
+
+
+def _mixed(pool: Pool, parts: list[tuple[int, RowNumbers]], order_keys: NDArray[np.uint64]) -> RowNumbers:
+    """Each layer's rows, the first by the hash; all of them again and again where they are fewer than its share."""
+    found = []
+    for layer, (want, rows) in zip(pool.layers, parts, strict=True):
+        if want > len(rows) * (pool.max_repeats or 1):
+            raise PoolError(f"pool {pool.id} wants {too_few(pool, layer, want, len(rows))}")
+        found.append(np.resize(rows[np.argsort(order_keys[rows], kind="stable")], want) if want else rows[:0])
+    return np.concatenate(found)
+
+
+def too_few(pool: Pool, layer: Layer, want: int, have: int) -> str:
+    """What a layer of a mixture lacks, and what to do about it."""
+    name = layer.source or ", ".join(map(str, layer.slices))
+    repeats = pool.max_repeats or 1
+    most = math.floor(1000 * have * repeats / pool.size) / 1000
+    return (
+        f"{want} rows of {name}, which has {have} good rows and repeats each {repeats} times at most: give it a weight "
+        f"of {most:g} or less" + (f", or raise max_repeats to {math.ceil(want / have)}" if have else "")
+    )
+
+
 def realise(
-    pool: Pool, columns: Mapping[str, Column], keys: NDArray[np.uint64], good: RowMask, seed: int = 0
+    pool: Pool,
+    columns: Mapping[str, Column],
+    keys: NDArray[np.uint64],
+    good: RowMask,
+    seed: int = 0,
+    spans: Mapping[str, range] | None = None,
 ) -> RowNumbers:
-    """The pool's distinct row numbers, in the order of the seeded hash.
+    """The pool's distinct row numbers, in the order of the seeded hash; a mixture's may repeat.
 
     keys: (rows,) hash of each row's id. good: (rows,) rows that are not quarantined. seed: a
-    trial's seed, so that a trial's sample varies with it. The order of the file plays no part.
+    trial's seed, so that a trial's sample varies with it. spans: source → its rows. The order of the file plays no
+    part.
 
     Raises: PoolError when its slices keep fewer rows than its size.
     """
     order_keys = _mix(_mix(keys, pool.seed), seed)
+    if pool.max_repeats is not None:
+        return _mixed(pool, shares_of(pool, columns, good, spans), order_keys)
     taken = np.zeros(len(keys), bool)
     parts: list[RowNumbers] = []
     for layer in pool.layers:
         left = pool.size - sum(len(p) for p in parts)
         want = left if layer.weight is None else min(left, round(pool.size * layer.weight))
-        rows = np.flatnonzero(eligible(layer, columns, good) & ~taken)
+        rows = np.flatnonzero(eligible(layer, columns, good, spans) & ~taken)
         if len(rows) > want > 0:
             nearest = np.argpartition(order_keys[rows], want - 1)[:want]
             rows = rows[nearest]

@@ -6,7 +6,7 @@ Rows are never held in memory together; workers read their own ranges.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.base.ids import json_text
+from engine.base.ids import content_id, json_text
+from engine.base.paths import resolve
 from engine.data.fingerprints import content_hash, hash_of
 from engine.data.readers.contract import Options, Reader
 from engine.data.readers.opening import open_reader
 from engine.data.readers.saved import is_saved
+from engine.data.readers.sources import SourcesReader
 from engine.data.readers.splits import files_of
 from engine.settings.data import DatasetSection
 
-UNKEYED = {"split"}  # fields of the section that the content stands for
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -32,9 +33,23 @@ def _shared_reader(path: Path, options: Options, _changed: int) -> Reader:
     return open_reader(path, options)
 
 
+@lru_cache(maxsize=8)
+def _shared_sources(folder: Path, fields: str, options: Options, _changed: tuple[int, ...]) -> SourcesReader:
+    return SourcesReader(folder, DatasetSection.model_validate_json(fields), options)
+
+
+def _stamp(path: Path) -> int:
+    """When what a path means has changed last."""
+    changed = path if path.exists() else path.parent
+    return changed.stat().st_mtime_ns if changed.exists() else 0
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """One dataset file and the names of its fields. index: see `Options`."""
+    """One dataset file and the names of its fields.
+
+    path: of several sources the folder that theirs start from. index: see `Options`.
+    """
 
     path: Path
     fields: DatasetSection
@@ -43,9 +58,27 @@ class Dataset:
     @cached_property
     def reader(self) -> Reader:
         """Opened when first used, once in a process, so that a Dataset can be sent to a worker with every chunk."""
-        changed = self.path if self.path.exists() else self.path.parent
-        stamp = changed.stat().st_mtime_ns if changed.exists() else 0
-        return _shared_reader(self.path, Options(self.fields.split, self.fields.max_bad, self.index), stamp)
+        options = Options(self.fields.split, self.fields.max_bad, self.index)
+        if self.fields.sources:
+            stamps = tuple(_stamp(part.path) for part in self.parts.values())
+            return _shared_sources(self.path, self.fields.model_dump_json(), options, stamps)
+        return _shared_reader(self.path, options, _stamp(self.path))
+
+    @cached_property
+    def parts(self) -> dict[str, Dataset]:
+        """Source → its own data, under its own names of fields; nothing where there is one source."""
+        return {
+            name: Dataset(
+                resolve(self.path, source.path), self.fields.model_copy(update={"sources": {}, **given}), self.index
+            )
+            for name, source in self.fields.sources.items()
+            for given in [source.model_dump(exclude_none=True)]
+        }
+
+    @property
+    def spans(self) -> Mapping[str, range]:
+        """Source → its row numbers; nothing where there is one source."""
+        return self.reader.spans if isinstance(self.reader, SourcesReader) else {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "fields": self.fields, "index": self.index}
@@ -73,7 +106,7 @@ class Dataset:
     @property
     def key(self) -> dict[str, Any]:
         """What caches of the rows hang on beside their content."""
-        return self.fields.model_dump(exclude=UNKEYED)
+        return self.fields.model_dump(exclude=self.fields.unkeyed)
 
     @property
     def modalities(self) -> frozenset[str]:
@@ -85,6 +118,8 @@ class Dataset:
     def fingerprint(self) -> str:
         """Content hash of the data file(s), all their bytes; media files count by their paths in the rows."""
         split = self.fields.split
+        if self.fields.sources:
+            return content_id(sorted((name, part.fingerprint) for name, part in self.parts.items()))
         if self.path.is_dir() and is_saved(self.path):
             return content_hash(self.path / split if split else self.path)
         if self.path.exists() and split is None:

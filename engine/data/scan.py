@@ -22,10 +22,11 @@ from engine.base.arrays import save_arrays
 from engine.base.durable import discard, is_whole
 from engine.base.errors import DataError
 from engine.base.parallel import run_chunks, warm_up
-from engine.data.dataset import UNKEYED, Dataset, as_list
+from engine.data.dataset import Dataset, as_list
 from engine.data.images import open_image
 from engine.data.media import locate
 from engine.data.readers.contract import BROKEN
+from engine.data.readers.sources import SOURCE
 from engine.data.tars import explained, is_unpacked, media_root, unpack
 from engine.data.videos import check_video
 from engine.journal import caches
@@ -58,7 +59,8 @@ class Scan:
 def row_key(row: dict[str, Any], id_field: str | None) -> str:
     """What identifies a row: its id, or its content where there is no id."""
     if id_field is not None and row.get(id_field) is not None:
-        return f"id:{row[id_field]!r}"
+        source = f"{row[SOURCE]}/" if SOURCE in row else ""  # sources may use the same ids
+        return f"id:{source}{row[id_field]!r}"
     return "row:" + json.dumps(row, sort_keys=True, default=repr)
 
 
@@ -162,7 +164,7 @@ def leave_out(data: Dataset, store: Store, state: Path, rows: dict[int, str]) ->
 
 def quarantine_id(data: Dataset) -> str:
     """The name under which the dataset's bad rows are stored."""
-    fields = data.fields.model_dump_json(exclude=UNKEYED)
+    fields = data.fields.model_dump_json(exclude=data.fields.unkeyed)
     return hashlib.blake2b(f"{data.fingerprint}{fields}".encode(), digest_size=8).hexdigest()
 
 

@@ -40,7 +40,7 @@ def recipe(folder: Path, start: str | None) -> str:
             f"change against the control: {best.change:+.1f} % [{best.ci_low:+.1f}, {best.ci_high:+.1f}] "
             f"on {best.seeds} fresh seeds",
             *(f"  {name}: {change:+.1f} %" for name, change in best.metrics.items()),
-            f"keeps {best.kept} of {best.rows} rows of {view.study.dataset.path}",
+            f"keeps {best.kept} of {best.rows} rows of {view.study.dataset.places}",
             f"repetition: on average, up to ×{best.repetition} did at least as well as adding lower-ranked rows"
             if best.repetition > 1
             else "repetition: no rate did as well as adding lower-ranked rows, or none was tried",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from engine.base.amounts import format_seconds
 from engine.base.errors import DjsbError, OpError
 from engine.data.catalogue import check_mapper, check_params, mapper_fields, mapper_needs
+from engine.data.cuts import too_few
 from engine.data.mappers import Mappers
 from engine.journal import pools, proposals, trials
 from engine.records.pool import MODEL_SCORE, Pool
@@ -71,6 +72,8 @@ def _pool_problem(pool: Pool, opened: OpenStudy) -> str | None:
         return f"size {pool.size} must be at least 1, repetition {pool.repetition} between 1 and {MAX_REPETITION}"
     known = {c.statistic: (c.op, c.params) for c in opened.statistic_columns}
     for layer in pool.layers:
+        if layer.source is not None and layer.source not in opened.data.spans:
+            return f"the study has no source {layer.source!r}"
         if layer.weight is not None and not 0 < layer.weight <= 1:
             return f"weight {layer.weight} is not between 0 and 1"
         for s in layer.slices:
@@ -88,10 +91,27 @@ def _pool_problem(pool: Pool, opened: OpenStudy) -> str | None:
         return problem
     if sum(layer.weight or 0 for layer in pool.layers) > 1 + 1e-9:
         return "the layers' weights add up to more than 1"
+    if pool.max_repeats is not None:
+        return _mixture_problem(pool, opened)
     kept = opened.kept(pool)
     if kept < pool.size:
         return f"its slices keep {kept} rows, fewer than its {pool.size}"
     return None
+
+
+def _mixture_problem(pool: Pool, opened: OpenStudy) -> str | None:
+    """Why the weights of a mixture cannot be had, or None."""
+    if not 1 <= (pool.max_repeats or 0) <= MAX_REPETITION:
+        return f"max_repeats {pool.max_repeats} is not between 1 and {MAX_REPETITION}"
+    weights = [layer.weight for layer in pool.layers]
+    if None in weights or abs(sum(w or 0.0 for w in weights) - 1) > 1e-6:
+        return "the weights of a mixture must add up to 1"
+    lacking = [
+        too_few(pool, layer, want, have)
+        for layer, (want, have) in zip(pool.layers, opened.shares_of(pool), strict=True)
+        if want > have * (pool.max_repeats or 1)
+    ]
+    return f"it wants {'; '.join(lacking)}" if lacking else None
 
 
 def mappers_problem(opened: OpenStudy, mappers: Mappers) -> str | None:

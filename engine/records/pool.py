@@ -55,10 +55,14 @@ class Slice:
 
 @dataclass(frozen=True)
 class Layer:
-    """Rows that pass all slices; no slices: all rows. weight: its share of the pool, None: as many as fit."""
+    """Rows that pass all slices; no slices: all rows.
+
+    weight: its share of the pool, None: as many as fit. source: of the data set, whose rows alone count; None: all.
+    """
 
     slices: tuple[Slice, ...] = ()
     weight: float | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ class Pool:
 
     layers: taken in order; a row taken by one is not taken again (the deduplicated union of
     Section 3.2.3). size: distinct rows. repetition: how often each is seen per epoch. mappers: rewrite the rows
-    that the layers keep, one after the other.
+    that the layers keep, one after the other. max_repeats: None but in a mixture, whose layers' weights add up to 1; a
+    layer that has fewer rows than its share has them up to so many times each, and `size` counts each time.
     """
 
     layers: tuple[Layer, ...] = (Layer(),)
@@ -91,6 +96,7 @@ class Pool:
     repetition: int = 1
     seed: int = 0
     mappers: tuple[MapperStep, ...] = ()
+    max_repeats: int | None = None
 
     @cached_property
     def id(self) -> str:
@@ -98,9 +104,13 @@ class Pool:
         return content_id(self.to_json(), 12)
 
     def to_json(self) -> dict[str, Any]:
-        """What `pool_from_json` reads; mappers stand there only where there are some."""
+        """What `pool_from_json` reads; mappers, a source and max_repeats stand there only where there are some."""
         content = asdict(self)
-        return content if self.mappers else {k: v for k, v in content.items() if k != "mappers"}
+        for layer in content["layers"]:
+            if layer["source"] is None:
+                del layer["source"]
+        absent = [name for name in ("mappers", "max_repeats") if not getattr(self, name)]
+        return {k: v for k, v in content.items() if k not in absent}
 
     @property
     def slices(self) -> tuple[Slice, ...]:
@@ -120,7 +130,8 @@ class Pool:
 
 def pool_from_json(content: Mapping[str, Any]) -> Pool:
     """The inverse of `Pool.to_json`. Raises: ValueError where a number is none; KeyError, TypeError on other shapes."""
-    for name in ("size", "repetition", "seed"):
+    repeats = content.get("max_repeats")
+    for name in ("size", "repetition", "seed", *(() if repeats is None else ("max_repeats",))):
         if type(content[name]) is not int:
             raise ValueError(f"{name}: {content[name]!r} is no whole number")
     ends = [dict(part).get(end) for layer in content["layers"] for part in layer["slices"] for end in ("low", "high")]
@@ -131,10 +142,11 @@ def pool_from_json(content: Mapping[str, Any]) -> Pool:
         Layer(
             tuple(Slice(**{**s, "params": tuple((k, v) for k, v in s["params"])}) for s in layer["slices"]),
             layer["weight"],
+            layer.get("source"),
         )
         for layer in content["layers"]
     )
     mappers = tuple(
         MapperStep(m["op"], tuple((k, v) for k, v in m["params"]), m["weights"]) for m in content.get("mappers", ())
     )
-    return Pool(layers, content["size"], content["repetition"], content["seed"], mappers)
+    return Pool(layers, content["size"], content["repetition"], content["seed"], mappers, repeats)

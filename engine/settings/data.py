@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -10,14 +11,27 @@ from engine.base.places import Place, parse_all
 from engine.settings.section import Section, later
 
 Split = Annotated[str, Field(pattern=r"^\w[\w.-]{0,63}$")]
+NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
+
+
+class SourceSection(Section):
+    """One of several sources of rows; a field that is left out is called as in the dataset."""
+
+    path: str = Field(min_length=1, description="as dataset.path")
+    split: Split | None = Field(None, description="as dataset.split")
+    text: str | None = Field(None, description="field of the text in this source")
+    images: str | None = Field(None, description="field of the image path(s) in this source")
+    videos: str | None = Field(None, description="field of the video path(s) in this source")
+    id: str | None = Field(None, description="field of the row's id in this source")
 
 
 class DatasetSection(Section):
     """Where the rows are and what their fields are called."""
 
     path: str = Field(
+        "",
         description="JSONL or Parquet file, a folder or pattern of Parquet files (train-*.parquet), or a Hugging Face "
-        "dataset folder, relative to the study"
+        "dataset folder, relative to the study",
     )
     split: Split | None = later(
         None, description="which split is read, where the path holds several; null: the only one"
@@ -29,6 +43,42 @@ class DatasetSection(Section):
     videos: str | None = Field(None, description="field of the video path(s), relative to the data file")
     id: str | None = Field(None, description="field of the row's id; null: the row's content is its id")
     max_bad: float = Field(0.2, ge=0, le=1, description="share of bad rows above which the study stops")
+    sources: dict[str, SourceSection] = later(
+        {}, description="several sources in place of path: {NAME: path, or {path, split, text, images, videos, id}}"
+    )
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _sources_have_names(cls, sources: Any) -> Any:
+        if not isinstance(sources, dict):
+            raise ValueError("give each source a name, as {laion: a.jsonl, cc3m: b.jsonl}")  # noqa: TRY004 (pydantic's)
+        for name in sources:
+            if not isinstance(name, str) or not NAME.fullmatch(name):
+                raise ValueError(f"{str(name)[:80]!r} is no name of a source; write {{laion: {str(name)[:80]}}}, say")
+        return {name: {"path": source} if isinstance(source, str) else source for name, source in sources.items()}
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> DatasetSection:
+        if bool(self.path) == bool(self.sources):
+            raise ValueError(
+                "give path or sources, and not both" if self.path else "path is missing; add it, or sources"
+            )
+        if self.sources and self.split:
+            raise ValueError("split belongs to each source, as {laion: {path: laion, split: train}}")
+        places = [(source.path, source.split) for source in self.sources.values()]
+        if twice := next((place for place in places if places.count(place) > 1), None):
+            raise ValueError(f"sources: {twice[0]} stands twice; name each file once")
+        return self
+
+    @property
+    def places(self) -> str:
+        """Where the rows come from, in words."""
+        return self.path or ", ".join(source.path for source in self.sources.values())
+
+    @property
+    def unkeyed(self) -> set[str]:
+        """Fields that the content of the data stands for, or that say nothing here."""
+        return {"split"} if self.sources else {"split", "sources"}
 
 
 class EvaluationSection(Section):

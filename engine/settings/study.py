@@ -19,7 +19,15 @@ from engine.settings.search import CombineSection, ConfirmSection, CyclesSection
 from engine.settings.section import Section, amount_of_time
 
 STAGES = ("probe", "combine", "scale", "confirm")
-RARE = ("lora", "vlm", "video", "command", "dedup")  # sections that are written only where they say something
+RARE = (
+    "lora",
+    "vlm",
+    "video",
+    "command",
+    "dedup",
+    "sources",
+    "mixtures",
+)  # sections and fields that are written only where they say something
 
 
 class Study(Section):
@@ -114,6 +122,8 @@ def _scalar(value: Any) -> str:
     """One value as one line of YAML."""
     if isinstance(value, tuple):
         value = [v.model_dump() if isinstance(v, BaseModel) else v for v in value]
+    if isinstance(value, dict):
+        value = {k: v.model_dump(exclude_none=True) if isinstance(v, BaseModel) else v for k, v in value.items()}
     # as escapes where a character would not come back from a file (U+0085, U+2028)
     plain = json_text(value, ensure_ascii=False, default=str).isprintable()
     text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=plain)

@@ -84,7 +84,8 @@ class OpenStudy(StudyView):
         if path is None:
             raise StudyError("evaluation.path is not set; name rows that are never trained on")
         file = resolve(self.folder, path)
-        if file == self.data.path and self.study.evaluation.split == self.study.dataset.split:
+        trained = {(part.path, part.fields.split) for part in (self.data, *self.data.parts.values())}
+        if (file, self.study.evaluation.split) in trained:
             raise StudyError("evaluation.path is the training data itself; hold some rows out")
         return file
 
@@ -93,7 +94,7 @@ class OpenStudy(StudyView):
         """The evaluation rows; fields are named as in the dataset, and may be absent where the task does without."""
         path, file, fields = str(self.study.evaluation.path), self._evaluation_file, self.study.dataset
         split = self.study.evaluation.split
-        reader = Dataset(file, fields.model_copy(update={"split": split})).reader
+        reader = Dataset(file, fields.model_copy(update={"split": split, "sources": {}})).reader
         if reader.unnamed:
             raise StudyError(f"evaluation.path has the splits {', '.join(reader.unnamed)}; set evaluation.split to one")
         head = reader.read(0, 100)
@@ -106,7 +107,7 @@ class OpenStudy(StudyView):
         found = Dataset(
             file, DatasetSection(path=path, split=split, id=None, max_bad=self.study.dataset.max_bad, **names)
         )
-        if found.fingerprint == self.data.fingerprint:
+        if found.fingerprint in {part.fingerprint for part in (self.data, *self.data.parts.values())}:
             raise StudyError("evaluation.path is a copy of the training data; hold some rows out")
         return found
 
@@ -202,11 +203,20 @@ class OpenStudy(StudyView):
 
     def realise(self, pool: Pool, seed: int = 0) -> NDArray[np.int64]:
         """The row numbers of a pool."""
-        return pool_cuts.realise(pool, self._columns_of(pool), self.scan.keys, self.scan.good, seed)
+        columns, spans = self._columns_of(pool), self.data.spans
+        return pool_cuts.realise(pool, columns, self.scan.keys, self.scan.good, seed, spans)
+
+    def shares_of(self, pool: Pool) -> list[tuple[int, int]]:
+        """(rows that it gives, rows that it has) of each layer of a mixture."""
+        shares = pool_cuts.shares_of(pool, self._columns_of(pool), self.scan.good, self.data.spans)
+        return [(want, len(rows)) for want, rows in shares]
 
     def _columns_of(self, pool: Pool) -> Mapping[str, Column]:
         """The statistics that a pool is cut by; a model's own as its slices name the checkpoint, of whatever cycle."""
-        asked = {s.statistic: s for layer in pool.layers for s in layer.slices if s.op == MODEL_SCORE}
+        slices = [s for layer in pool.layers for s in layer.slices]
+        if not slices:
+            return {}
+        asked = {s.statistic: s for s in slices if s.op == MODEL_SCORE}
         if not asked:
             return self.columns
         scores = {
@@ -219,7 +229,7 @@ class OpenStudy(StudyView):
         """Rows that any layer of a pool keeps."""
         mask = np.zeros(len(self.data), bool)
         for layer in pool.layers:
-            mask |= pool_cuts.eligible(layer, self._columns_of(pool), self.scan.good)
+            mask |= pool_cuts.eligible(layer, self._columns_of(pool), self.scan.good, self.data.spans)
         return int(mask.sum())
 
     def following(self, init: str) -> OpenStudy:
@@ -239,7 +249,7 @@ class OpenStudy(StudyView):
         s = self.study
         parts = [
             self.data.fingerprint,
-            shared(s.dataset, {"path", "split", "max_bad"}),
+            shared(s.dataset, {"path", "split", "max_bad", "sources"}),
             s.seed,
             s.task,
             shared(s.model),

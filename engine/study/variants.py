@@ -29,7 +29,7 @@ def elsewhere(opened: OpenStudy, preset: str | None, dataset: str | None) -> Ope
     if preset is not None:
         content["model"] |= {"preset": preset, "checkpoint": None}
     if dataset is not None:
-        content["dataset"] |= {"path": dataset}
+        content["dataset"] |= {"path": dataset, "sources": {}}
     try:
         study = fitting_study(content)
     except StudyError as error:
