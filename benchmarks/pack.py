@@ -24,9 +24,10 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 
 from app.commands.init import write_demo
+from engine.base.gpus import gpus
 from engine.records.pool import Layer, Pool
 from engine.runner.device import Slot, new_events
-from engine.runner.local import LocalSlot, devices, gpus
+from engine.runner.local import LocalSlot, devices
 from engine.runner.messages import Bad, Done, Failed, Gone, Ready
 from engine.study.opened import OpenStudy, open_study
 from engine.tasks.contract import Job

@@ -19,7 +19,7 @@ def check(folder: Path, workers: int | None, notice: Notice, deep: bool = False)
 
     deep: compare all bytes of caches, checkpoints and training states with their sums, however many they are.
     """
-    from engine.runner.local import gpus
+    from engine.base.gpus import gpus
 
     found: Row = {"problems": [], "findings": [], "bad_rows": [], "duplicates": [], "ops": [], "left_out": []}
     found["inputs"] = []

@@ -41,6 +41,11 @@ def refuse(error: BaseException, doing: str) -> None:
         cause = cause.__cause__
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """True for an error of too little memory, of the machine or of a GPU."""
+    return (_remedy(error) or "").startswith(REMEDIES[errno.ENOMEM])
+
+
 def _remedy(error: BaseException) -> str | None:
     """What to do about an error of the machine; None for any other."""
     if type(error).__module__.partition(".")[0] == "av":

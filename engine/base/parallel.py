@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.queues import SimpleQueue
 from typing import TypeVar
 
 from engine.base import lifetime
@@ -22,6 +23,22 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 RETRIES = 1  # times that work is taken up again after a process was killed
 PRELOAD = ["engine.data.warm"]  # modules that the server imports for all workers
+
+
+_place = ""
+
+
+def place() -> str:
+    """The place that this worker process has for itself, as a GPU; empty where it has none."""
+    return _place
+
+
+def _begin(owner: str, places: SimpleQueue[str] | None) -> None:
+    """Prepare a worker process; it takes one of the places."""
+    global _place
+    _end_with(owner)
+    if places is not None:
+        _place = os.environ["CUDA_VISIBLE_DEVICES"] = places.get()
 
 
 def _end_with(owner: str) -> None:
@@ -66,9 +83,11 @@ def run_chunks(
     work: Callable[[Job], Result],
     jobs: Sequence[Job],
     workers: int,
+    places: Sequence[str] = (),
 ) -> Iterator[Result]:
     """Apply `work` to every job in `workers` processes, in no order.
 
+    places: GPUs; there is then one process for each of them, which sees no other.
     The processes are forked from a server that has imported Data-Juicer once, so they share it. When one is killed (out
     of memory, most often), what was not done is tried again by half as many. Raises: MachineError when that happens
     again.
@@ -76,23 +95,30 @@ def run_chunks(
     left = list(jobs)
     for tries in range(RETRIES, -1, -1):
         lost: list[Job] = []
-        yield from _run(work, left, workers, lost)
+        yield from _run(work, left, len(places) or workers, places, lost)
         if not lost:
             return
-        left, workers = lost, max(1, workers // 2)
+        left, workers, places = lost, max(1, workers // 2), places[: (len(places) + 1) // 2]
         if not tries:
             raise MachineError(
                 "a data worker died, most often for want of memory; lower --workers and run the same command again"
             )
 
 
-def _run(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, lost: list[Job]) -> Iterator[Result]:
+def _run(
+    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, places: Sequence[str], lost: list[Job]
+) -> Iterator[Result]:
     """The same once. lost: takes the jobs that were not done because a process was killed."""
     if not jobs:
         return
     warm_up()
     context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _end_with, (lifetime.mark(),)) as pool:
+    free = context.SimpleQueue()
+    for name in places:
+        free.put(name)
+    with ProcessPoolExecutor(
+        min(workers, len(jobs)), context, _begin, (lifetime.mark(), free if places else None)
+    ) as pool:
         # a few jobs ahead of the workers, so that results do not pile up
         queue = iter(jobs)
         running: dict[Future[Result], Job] = {}

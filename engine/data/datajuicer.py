@@ -10,14 +10,15 @@ import importlib.util
 import os
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn
 
 from engine.base import machine
-from engine.base.errors import DjsbError, OpError
+from engine.base.errors import DjsbError, MachineError, OpError
+from engine.base.gpus import gpus
 from engine.data import images, videos
 
 OFFLINE = {
@@ -88,6 +89,35 @@ def prepare_grounding() -> None:
             processor.post_process_object_detection = lambda self, *args, **options: (
                 self.image_processor.post_process_object_detection(*args, **options)
             )
+
+
+def on_gpus(names: Collection[str]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """(those of the OPs that a GPU runs, the GPUs that can be used); none of either on a machine without."""
+    found = gpus()
+    if not found:
+        return frozenset(), ()
+    import torch
+
+    if torch.version.cuda is None and torch.version.hip is None:
+        return frozenset(), ()  # a PyTorch for CPUs is what the user has installed
+    prepare()
+    from data_juicer.ops.base_op import OPERATORS
+
+    taken = frozenset(name for name in names if OPERATORS.modules[name]._accelerator == "cuda")
+    return taken, tuple(found) if taken else ()
+
+
+def check_gpu(name: str) -> None:
+    """That a worker's GPU works, before a row is read. Raises: MachineError."""
+    import torch
+
+    try:
+        torch.zeros(1, device="cuda").sum().item()
+    except Exception as error:  # a border: torch raises RuntimeError, AssertionError and errors of the driver
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MachineError(
+            f"GPU {name} cannot be used ({text}); check its driver, or set CUDA_VISIBLE_DEVICES"
+        ) from error
 
 
 def load_op(name: str, params: dict[str, Any]) -> Any:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from engine.base import machine
 from engine.base.errors import DjsbError
+from engine.base.parallel import place
 from engine.data import datajuicer
 from engine.data.catalogue import IMAGE_TOKEN, VIDEO_TOKEN, get_op
 from engine.data.dataset import Dataset, as_list
@@ -25,6 +26,8 @@ from engine.data.media import check_media, files_of, locate
 
 BATCH = 1_000
 PIXELS = 2**26  # of the images that are decoded at a time: 200 MB
+TOGETHER = 128  # images that go through a model on a GPU at once
+EACH = {"image_aesthetics_filter", "image_nsfw_filter", "image_watermark_filter"}  # score every image by itself
 STATS, CONTEXT = "__dj__stats__", "__dj__context__"
 
 # op → rows × statistics × (smallest, largest); and (row, reason) of what could not be read
@@ -108,10 +111,15 @@ class _Values:
 
 
 _built: dict[str, Any] = {}
+_gpu_works = False
 
 
 def compute_chunk(job: Job) -> ChunkResult:
     """One chunk in a worker process. Raises: MachineError, OpError; what a row is to blame for is a reason."""
+    global _gpu_works
+    if place() and not _gpu_works:
+        datajuicer.check_gpu(place())
+        _gpu_works = True
     told = _Values(job)
     fields = job.data.fields
     needed = [name for name in (fields.text, fields.images, fields.videos) if name]
@@ -174,7 +182,7 @@ def _run_ops(job: Job, rows: dict[int, Row], group: dict[int, Media], headed: se
             batch = _batch([rows[i] for i in numbers], [paths[i] for i in numbers], job.data, run)
             if kind:
                 batch[CONTEXT] = [shared[kind][i] for i in numbers]
-            stats, reasons = _stats(run.name, op, batch, {"context": True} if kind else {})
+            stats, reasons = _stats(run, op, batch, {"context": True} if kind else {})
             told.put(run, numbers, stats, reasons)
             told.seconds[run.key] += time.perf_counter() - began
 
@@ -238,12 +246,39 @@ def _batch(rows: list[Row], media: list[list[str]], data: Dataset, run: OpRun) -
     return batch
 
 
+def _together(op: Any, statistic: str, batch: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """Each row's statistic by an OP that scores every image by itself: many images at once, as if one row had them.
+
+    Fewer at once where the GPU's memory is too small for them.
+    """
+    names = list(dict.fromkeys(name for row in batch["images"] for name in row))
+    images = {name: image for context in batch[CONTEXT] for name, image in context.items()}
+    scores: dict[str, Any] = {}
+    most = TOGETHER
+    while len(scores) < len(names):
+        part = names[len(scores) : len(scores) + most]
+        sample = {"images": [part], STATS: [{}], CONTEXT: [images]}
+        try:
+            said = op.compute_stats_batched(sample, context=True)[STATS][0][statistic]
+        except Exception as error:  # a border, as below
+            if most == 1 or not machine.lacks_memory(error):
+                raise
+            most //= 2
+            continue
+        scores |= dict(zip(part, said, strict=True))
+    for row, context in zip(batch["images"], batch[CONTEXT], strict=True):
+        context.update({name: images[name] for name in row})
+    return [{statistic: [scores[name] for name in row]} for row in batch["images"]]
+
+
 def _stats(
-    name: str, op: Any, batch: dict[str, list[Any]], options: dict[str, Any]
+    run: OpRun, op: Any, batch: dict[str, list[Any]], options: dict[str, Any]
 ) -> tuple[list[dict[str, Any]], list[str | None]]:
     """Each row's statistics, and the reason where the OP failed; a failed batch goes row by row."""
-    rows = len(batch[STATS])
+    rows, name = len(batch[STATS]), run.name
     try:
+        if name in EACH and place():
+            return _together(op, run.statistics[0], batch), [None] * rows
         return op.compute_stats_batched(batch, **options)[STATS], [None] * rows
     except DjsbError:
         raise

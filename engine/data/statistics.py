@@ -71,11 +71,14 @@ def compute(
     """All columns of the given OPs, from the cache where they are there.
 
     good: (rows,) rows to compute; the others stay NaN. Text OPs and media OPs go in passes of
-    their own, since their chunks differ in size.
+    their own, since their chunks differ in size; so do OPs with a model where there are GPUs, one process a GPU.
     """
-    text = [r for r in runs if get_op(r.name).modality == "text"]
-    media = [r for r in runs if r not in text]
-    total, done = len(data) * (bool(text) + bool(media)), 0
+    on_gpu, gpus = datajuicer.on_gpus({r.name for r in runs})
+    passes: dict[tuple[int, tuple[str, ...]], list[OpRun]] = {}
+    for run in runs:
+        size = CHUNK if get_op(run.name).modality == "text" else MEDIA_CHUNK
+        passes.setdefault((size, gpus if run.name in on_gpu else ()), []).append(run)
+    total, done = len(data) * len(passes), 0
 
     def advance(rows: int) -> None:
         nonlocal done
@@ -83,9 +86,8 @@ def compute(
         if progress:
             progress(done, total)
 
-    for group, size in ((text, CHUNK), (media, MEDIA_CHUNK)):
-        if group:
-            _compute_group(group, size, data, good, store, state, workers, advance)
+    for (size, places), group in passes.items():
+        _compute_group(group, size, data, good, store, state, workers, places, advance)
     return [column for run in runs for column in stat_files.load(run, state)]
 
 
@@ -97,6 +99,7 @@ def _compute_group(
     store: Store,
     state: Path,
     workers: int,
+    places: Sequence[str],
     advance: Callable[[int], None],
 ) -> None:
     """Compute the chunks that are missing. A chunk counts once its values are on disk and its row is committed."""
@@ -115,7 +118,7 @@ def _compute_group(
     sums: dict[tuple[str, int], str] = {}
     saved = time.monotonic()
     try:
-        for result in run_chunks(compute_chunk, jobs, workers):
+        for result in run_chunks(compute_chunk, jobs, workers, places):
             start, stop, values, *_ = result
             sums |= {(key, start): stat_files.write(by_key[key], files[key], start, b) for key, b in values.items()}
             done.append(result)

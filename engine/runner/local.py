@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -14,24 +13,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from engine.base.environment import passed
+from engine.base.gpus import gpus
 from engine.base.lifetime import state
 from engine.base.paths import ENTRY
 from engine.runner.device import CHUNK, Events, Listener, Slot, worker_env
-
-
-def gpus() -> list[str]:
-    """Indices of the GPUs that may be used, by nvidia-smi; CUDA_VISIBLE_DEVICES narrows them."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    listed = subprocess.run(
-        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    found = [line.strip() for line in listed.stdout.splitlines() if line.strip().isdigit()]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return found if visible is None else [v.strip() for v in visible.split(",") if v.strip()]
 
 
 def devices(workers: int | None) -> list[str]:

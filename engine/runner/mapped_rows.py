@@ -72,7 +72,7 @@ class MappedRows:
                 raise OpError(f"{m.op}: its model has changed since it was proposed; propose it again")
         workers = opened.workers
         if any(mapper_model(m.op) for m in work.mappers):
-            from engine.runner.local import gpus
+            from engine.base.gpus import gpus
 
             workers = len(gpus()) or workers
         done = 0

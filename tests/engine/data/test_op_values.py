@@ -23,6 +23,7 @@ from engine.data.op_values import HEADERS, Job, OpRun, compute_chunk, extremes
 from engine.data.scan import inspect
 from engine.settings.data import DatasetSection
 from tests.conftest import write_jsonl
+from tests.engine.data import tiny_models
 
 XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 47, 3)).astype(np.uint8))
@@ -79,6 +80,7 @@ def pictures() -> dict[str, bytes]:
 
 def chunk_of(folder: Path, rows: list[dict[str, Any]], ops: dict[str, Any]) -> op_values.ChunkResult:
     """All OPs on these rows, by the names of the OPs."""
+    op_values._built.clear()
     write_jsonl(folder / "rows.jsonl", rows)
     fields = DatasetSection.model_validate({"path": "rows.jsonl", "images": "images", "text": None, "id": None})
     runs = tuple(OpRun(name, tuple(params.items()), name) for name, params in ops.items())
@@ -206,3 +208,60 @@ def test_a_model_that_cannot_be_loaded_is_no_fault_of_a_row(tmp_path: Path) -> N
         chunk_of(
             tmp_path, [{"images": ["plain.png"]}], {"image_nsfw_filter": {"hf_nsfw_model": str(tmp_path / "weights")}}
         )
+
+
+class Scores:
+    """An OP that scores every image by itself; more than two at a time do not fit into its GPU's memory."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def compute_stats_batched(self, batch: dict[str, Any], context: bool = False) -> dict[str, Any]:
+        for i, names in enumerate(batch["images"]):
+            if len(names) > 2:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            self.calls.append(len(names))
+            batch["__dj__context__"][i].update(dict.fromkeys(names, "decoded"))
+            batch["__dj__stats__"][i]["image_nsfw_score"] = [float(Path(n).stem[-1]) for n in names]
+        return batch
+
+
+def test_on_a_gpu_the_images_of_many_rows_go_through_a_model_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    op = Scores()
+    monkeypatch.setattr(op_values, "_op_for", lambda _: op)
+    monkeypatch.setattr(op_values, "place", lambda: "0")
+    monkeypatch.setattr(datajuicer, "check_gpu", lambda _: None)
+    write_pictures(tmp_path)
+    names = [f"turned {n}.jpg" for n in range(10)]
+    rows = [{"images": row} for row in ([names[3]], [names[1], names[9]], [names[3], names[3]], [])]
+    values = chunk_of(tmp_path, rows, {"image_nsfw_filter": {}})[2]["image_nsfw_filter"]
+    assert np.array_equal(values, [[3, 1, 3, np.nan], [3, 9, 3, np.nan]], equal_nan=True)
+    assert op.calls == [2, 1]  # each image once, and as many at once as fit
+
+
+def test_what_a_model_says_of_many_images_is_what_it_says_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_models.classifier(tmp_path / "weights", 1)
+    write_pictures(tmp_path)
+    rows = [{"images": [f"turned {n}.jpg"]} for n in range(6)]
+    ops = {"image_nsfw_filter": {"hf_nsfw_model": str(tmp_path / "weights")}}
+    alone = chunk_of(tmp_path, rows, ops)[2]["image_nsfw_filter"]
+    monkeypatch.setattr(op_values, "place", lambda: "0")
+    monkeypatch.setattr(datajuicer, "check_gpu", lambda _: None)
+    assert chunk_of(tmp_path, rows, ops)[2]["image_nsfw_filter"] == pytest.approx(alone, abs=1e-6)
+
+
+def test_only_ops_that_a_gpu_runs_go_to_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    names = {"image_nsfw_filter", "image_shape_filter", "token_num_filter"}
+    monkeypatch.setattr(datajuicer, "gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert datajuicer.on_gpus(names) == ({"image_nsfw_filter"}, ("0", "1"))
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert datajuicer.on_gpus(names) == (frozenset(), ())  # a PyTorch for CPUs
+    with pytest.raises(MachineError, match=r"GPU 0 cannot be used \(.*\); check its driver"):
+        datajuicer.check_gpu("0")
