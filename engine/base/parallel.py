@@ -52,9 +52,12 @@ def _end_with(owner: str) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def warm_up() -> None:
-    """Start the server that workers are forked from; it imports Data-Juicer while the caller goes on."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
+def warm_up(preload: Sequence[str] = PRELOAD) -> None:
+    """Start the server that workers are forked from; it imports Data-Juicer while the caller goes on.
+
+    preload: modules that it imports instead. A server that runs already stays as it is.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
     before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
     # the server takes its path from these: a user's engine/ in the working directory must not shadow ours
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HOME), before["PYTHONPATH"])))
@@ -77,6 +80,13 @@ def warm_up() -> None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def crew(workers: int, preload: Sequence[str]) -> ProcessPoolExecutor:
+    """Processes that end with this one, for work that is asked for piece by piece. preload: modules that it needs."""
+    warm_up(preload)
+    context = multiprocessing.get_context("forkserver")
+    return ProcessPoolExecutor(workers, context, _end_with, (lifetime.mark(),))
 
 
 def run_chunks(

@@ -43,7 +43,7 @@ class Slot(ABC):
     last message came. lost: the device is gone for good. life: another one for each worker, so that the last words of
     an earlier one are told from its own. trials: what runs on it now, by id; dropped: those of them that it was asked
     to leave. began: when it was given its job; seconds: device-seconds of the job that are charged. beats: of all its
-    workers so far.
+    workers so far. notes: lines for the log that this worker has sent.
     Messages arrive on one queue, Gone when the worker is.
     """
 
@@ -53,7 +53,7 @@ class Slot(ABC):
         self.trials: dict[str, QueuedTrial] = {}
         self.dropped: set[str] = set()
         self.began = self.seconds = 0.0
-        self.beats = 0
+        self.beats = self.notes = 0
 
     @property
     @abstractmethod
@@ -83,6 +83,7 @@ class Slot(ABC):
     def reborn(self) -> Listener:
         """A worker starts, or the one there was is gone: who listens to it. What others still say is left aside."""
         self.life += 1
+        self.notes = 0
         self.ready, self.heard = False, time.monotonic()
         return Listener(self)
 

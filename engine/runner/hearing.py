@@ -9,17 +9,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from engine.base.secrets import redact
 from engine.journal import curves
 from engine.runner.accounts import Accounts
 from engine.runner.backlog import Backlog
 from engine.runner.device import Arrival, Slot
-from engine.runner.messages import Bad, Done, Failed, Gone, Point, Ready
+from engine.runner.messages import Bad, Done, Failed, Gone, Note, Point, Ready
 from engine.runner.training_states import TrainingStates
 from engine.runner.trial_book import TrialBook
 from engine.runner.watch import SILENCE
 from engine.study.opened import OpenStudy
 from engine.tasks.contract import Outside
 
+NOTES = 100  # lines for the log that a worker may send in its life
 CHARGE = 1.0  # seconds between two charges of what runs
 HUNG = 10.0  # times its estimate, and at least SILENCE, after which a job that still beats counts as hung
 
@@ -50,6 +52,8 @@ class Hearing:
             self._gone(slot, arrival.at)
         elif isinstance(message, Bad):
             self._bad(slot, arrival.at, message.why)
+        elif isinstance(message, Note):
+            self._note(slot, arrival.at, message.text)
         elif not slot.trials:
             self._bad(slot, arrival.at, f"the worker sent a message ({message.event}) while it had no job")
         elif isinstance(message, Failed):
@@ -75,6 +79,14 @@ class Hearing:
         else:
             self.store.event("worker", f"{why}; it is started anew", slot.device, "warning")
             slot.kill()
+
+    def _note(self, slot: Slot, at: float, text: str) -> None:
+        """Write a line into the log, as long as a worker sends but a few."""
+        slot.notes += 1
+        if slot.notes > NOTES:
+            self._bad(slot, at, f"the worker sent more than {NOTES} lines for the log")
+        else:
+            self.store.event("worker", " ".join(redact(text).split()), slot.device, "warning")
 
     def _point(self, slot: Slot, at: float, point: Point) -> None:
         if point.trial in slot.trials:

@@ -114,5 +114,5 @@ class MappedRows:
         good = np.zeros(len(opened.data), bool)
         good[rows] = True
         same = frozenset({"text", "image", "video"}) - work.changes
-        train = Rows(work.dataset(rows), work.root, good, opened.prepared, same)
+        train = Rows(work.dataset(rows), work.root, good, opened.prepared, same, opened.forms.get("train", "raw"))
         return opened.prepare(train)

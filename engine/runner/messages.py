@@ -39,6 +39,13 @@ class Beat(_Message):
     event: Literal["beat"] = "beat"
 
 
+class Note(_Message):
+    """A line for the log."""
+
+    event: Literal["note"] = "note"
+    text: Annotated[str, Field(max_length=ERROR)]
+
+
 class Point(_Message):
     """Values of a trial at an optimiser step."""
 
@@ -97,9 +104,9 @@ class Gone(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-Message = Ready | Beat | Point | Done | Failed | Bad | Gone
-_FORM: TypeAdapter[Ready | Beat | Point | Done | Failed] = TypeAdapter(
-    Annotated[Ready | Beat | Point | Done | Failed, Field(discriminator="event")]
+Message = Ready | Beat | Note | Point | Done | Failed | Bad | Gone
+_FORM: TypeAdapter[Ready | Beat | Note | Point | Done | Failed] = TypeAdapter(
+    Annotated[Ready | Beat | Note | Point | Done | Failed, Field(discriminator="event")]
 )
 
 

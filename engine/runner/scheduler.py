@@ -30,7 +30,7 @@ from engine.runner.devices import open_slots
 from engine.runner.hearing import Hearing
 from engine.runner.inbox import Inbox
 from engine.runner.mapped_rows import MappedRows
-from engine.runner.messages import Bad, Done, Failed, Ready
+from engine.runner.messages import Bad, Done, Failed, Note, Ready
 from engine.runner.training_states import TrainingStates
 from engine.runner.trial_book import TrialBook
 from engine.runner.watch import Watch
@@ -152,6 +152,8 @@ class Scheduler:
                     self._give(slot, message)
                 elif isinstance(answer, Done):
                     return answer, arrival.at - slot.began
+                elif isinstance(answer, Note):
+                    self.hearing.hear(arrival)
                 elif isinstance(answer, Failed):
                     raise TrialError(answer.error)
                 else:

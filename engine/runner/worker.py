@@ -8,6 +8,7 @@ the engine.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -23,6 +24,21 @@ from engine.base.lifetime import end_with_owner
 from engine.tasks.contract import ScoresRows
 
 BEAT = 1.0  # seconds between two heartbeats
+
+
+class _Notes(logging.Handler):
+    """Sends warnings of djsb's own code to the engine's log, each once."""
+
+    def __init__(self, channel: _Channel) -> None:
+        super().__init__(logging.WARNING)
+        self._channel, self._said = channel, set[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a line."""
+        text = record.getMessage()[:2000]
+        if text not in self._said:
+            self._said.add(text)
+            self._channel.send("note", text=text)
 
 
 class _Channel:
@@ -41,6 +57,7 @@ def main() -> None:
     """Serve jobs until standard input closes."""
     end_with_owner()
     channel = _Channel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    logging.getLogger("djsb").addHandler(_Notes(channel))
     os.dup2(2, 1)  # prints of libraries go to the log
     jobs: list[dict[str, Any]] = []
     dropped: set[str] = set()

@@ -18,6 +18,19 @@ class ExecutorSection(Section):
     )
 
 
+class CacheSection(Section):
+    """How decoded images and clips are kept."""
+
+    form: Literal["auto", "raw", "exact", "jpeg"] = Field(
+        "auto",
+        description="raw: all decoded first, uncompressed; exact: what trials draw, with the same pixels; jpeg: what "
+        "trials draw, compressed with small errors; auto: by their number and size",
+    )
+    max_gb: float | None = Field(
+        None, gt=0, description="disk that exact and jpeg may take, in GB (10⁹ bytes); null: half of what is free"
+    )
+
+
 class AgentSection(Section):
     """The optional language model; its key is read from OPENAI_API_KEY, its server from OPENAI_BASE_URL."""
 

@@ -14,7 +14,7 @@ from engine.base.ids import json_text
 from engine.settings.command import CommandSection
 from engine.settings.data import DatasetSection, DedupSection, EvaluationSection, PoolsSection
 from engine.settings.model import LoraSection, ModelSection, TrainSection, VideoSection, VlmSection
-from engine.settings.running import AgentSection, ExecutorSection, GuardSection
+from engine.settings.running import AgentSection, CacheSection, ExecutorSection, GuardSection
 from engine.settings.search import CombineSection, ConfirmSection, CyclesSection, ScaleSection, SearchSection
 from engine.settings.section import Section, amount_of_time
 
@@ -25,6 +25,7 @@ RARE = (
     "video",
     "command",
     "dedup",
+    "cache",
     "sources",
     "mixtures",
 )  # sections and fields that are written only where they say something
@@ -56,6 +57,7 @@ class Study(Section):
     scale: ScaleSection = ScaleSection()
     confirm: ConfirmSection = ConfirmSection()
     cycles: CyclesSection = CyclesSection()
+    cache: CacheSection = CacheSection()
     executor: ExecutorSection = ExecutorSection()
     budget: str = Field("8gpu-hours", description="device time that may be spent: 8gpu-days, 6gpu-hours, 30min")
     approve: Literal["auto", "hold"] = Field(

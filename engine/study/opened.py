@@ -41,7 +41,8 @@ from engine.study.file import read_study
 from engine.study.lock import EngineLock
 from engine.study.soundness import Verified, verify
 from engine.study.view import StudyView, view_study
-from engine.tasks.contract import Rows
+from engine.tasks.contract import Form, Rows
+from engine.tasks.shared.media import form_of, set_bound
 
 # what is computed of a scan
 SCANNED = (
@@ -246,6 +247,27 @@ class OpenStudy(StudyView):
     @cached_property
     def root(self) -> str:
         """The setup of the first cycle."""
+        lossy = [name for name, form in self.forms.items() if form == "jpeg"]
+        return self._root(lossy)
+
+    @cached_property
+    def forms(self) -> dict[str, Form]:
+        """How decoded media are kept: of the training rows, `train`, and of the evaluation, `evaluation`.
+
+        A study that was begun when all were kept raw goes on so, for its trials' pixels are those.
+        """
+        size = self.task.medium(self.study, self.folder) if self.study.task else 0
+        if not size:
+            return {}
+        found = {"train": form_of(self.study.cache, len(self.data), size)}
+        if self.has_evaluation_rows:
+            found["evaluation"] = form_of(self.study.cache, len(self.evaluation), size)
+        if "jpeg" in found.values() and self.study.cache.form == "auto" and setups.get(self.store, self._root([])):
+            return dict.fromkeys(found, "raw")
+        return found
+
+    def _root(self, lossy: list[str]) -> str:
+        """The setup of the first cycle. lossy: sets of rows whose media are kept with small errors."""
         s = self.study
         parts = [
             self.data.fingerprint,
@@ -262,7 +284,8 @@ class OpenStudy(StudyView):
             parts += [self.evaluation_fingerprint, shape, self.task.traits.version]
             files = {n: content_hash(resolve(self.folder, p)) for n, p in s.evaluation.benchmarks.items()}
             lora = s.lora.model_dump() if s.lora.rank else None
-            parts += [x for x in (files, lora, self.task.shares(s, self.folder)) if x]
+            media = {"lossy": lossy} if lossy else None
+            parts += [x for x in (files, lora, self.task.shares(s, self.folder), media) if x]
         return content_id(parts, 12)
 
     @property
@@ -300,7 +323,7 @@ class OpenStudy(StudyView):
         """The folder of the task's shared caches. Rows whose media changed since the scan are quarantined."""
         while True:
             try:
-                return self.prepare(self._rows(self.data, self.scanned))
+                return self.prepare(self._rows(self.data, self.scanned, "train"))
             except Unreadable as error:
                 if "root" in self.__dict__:
                     raise  # trials of these rows are under way
@@ -310,12 +333,14 @@ class OpenStudy(StudyView):
 
     def prepare(self, train: Rows) -> Path:
         """The folder of the task's caches for these rows to train on, and the evaluation."""
-        held = self._rows(self.evaluation, self.evaluation_scan) if self.has_evaluation_rows else None
+        held = self._rows(self.evaluation, self.evaluation_scan, "evaluation") if self.has_evaluation_rows else None
+        if set(self.forms.values()) - {"raw"}:
+            set_bound(self.state / "cache", self.study.cache.max_gb)
         notice = self._progress(f"caches of task {self.study.task}")
         return self.task.prepare(self.study, self.folder, train, held, self.workers, notice)
 
-    def _rows(self, data: Dataset, found: Scan) -> Rows:
-        return Rows(data, media_root(data.path, self.state), found.good)
+    def _rows(self, data: Dataset, found: Scan, which: str) -> Rows:
+        return Rows(data, media_root(data.path, self.state), found.good, form=self.forms.get(which, "raw"))
 
     @cached_property
     def metrics(self) -> list[Metric]:

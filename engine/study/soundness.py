@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engine.base.durable import PART, SEAL, Damaged, check, discard, seal_folder, sealed
 from engine.data import stat_files
+from engine.data.packs import count_damaged
 from engine.journal import caches, checkpoints
 from engine.journal.store import Store
 
@@ -63,6 +64,12 @@ def verify(state: Path, store: Store, notice: Callable[[str, int, int], None], d
         files, size = files + (content > 0), size + content
         if why:
             damaged.append(_tell(store, f"cache/statistics/{run.id}.npy", why, f"{run.op} is computed again"))
+    for folder in sorted((state / "cache" / "packs").glob("*/index")) if deep else ():
+        count, bad = count_damaged(folder.parent)
+        files += count
+        if bad:
+            name = str(folder.parent.relative_to(state))
+            damaged.append(_tell(store, name, f"{bad} of its media", "they are made anew"))
     return Verified(deep, files, size, tuple(damaged))
 
 

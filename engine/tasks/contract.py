@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from engine.records.accounting import Accounting
 from engine.records.metric import Metric
 from engine.settings.study import Study
 
+# raw: all in one array; exact, jpeg: what is drawn, in packs, with the same pixels or with small errors
+Form = Literal["raw", "exact", "jpeg"]
 Progress = Callable[[int, int], None]
 BARE = "DJSB_BARE"
 POINTS = 1000  # of a curve, before every second one is left out
@@ -33,7 +35,7 @@ class Rows:
     """Rows that a task reads: root: folder of their relative media paths. good: (rows,) those not quarantined.
 
     like: caches of the rows that mappers made these from, whose tokenizer and base model are theirs as well; None for
-    rows as they are. same: which of text, image and video no mapper has changed.
+    rows as they are. same: which of text, image and video no mapper has changed. form: how decoded media are kept.
     """
 
     data: Dataset
@@ -41,6 +43,7 @@ class Rows:
     good: NDArray[np.bool_]
     like: Path | None = None
     same: frozenset[str] = frozenset()
+    form: Form = "raw"
 
     def share(self, target: Path, always: Sequence[str], text: Sequence[str] = (), media: Sequence[str] = ()) -> None:
         """Link into `target` what it has in common with the caches `like`: `always`; what is made of text or of media
@@ -154,6 +157,10 @@ class Task(Protocol):
     def can_shorten(self, study: Study) -> bool:
         """True when a longer trial can resume a shorter one, as the race's rungs need."""
         return True
+
+    def medium(self, study: Study, folder: Path) -> int:
+        """Bytes of one decoded image or clip of a row; 0 for a task that decodes none. folder: the study's."""
+        return 0
 
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """What `run` returns, with directions and scales."""

@@ -28,6 +28,7 @@ from engine.settings.study import Study
 from engine.tasks.clip.model import MAX_LOGIT_SCALE, build_model, contrastive_loss, image_features, text_features, train
 from engine.tasks.contract import WORTH, Job, Report
 from engine.tasks.shared.batches import feed
+from engine.tasks.shared.media import open_media
 from engine.tasks.shared.training import adamw, autocast, batches, course, micro_batch, rates
 from engine.tasks.shared.training_state import pause, resume
 
@@ -218,8 +219,10 @@ def calibrate(study: Study, prepared: Path, candidates: Sequence[int] | None = N
     Rises through the candidates (powers of two) until two in a row are not 5 % faster than the best before, or
     memory runs out.
     """
-    rows = np.arange(len(np.load(prepared / "train-images.npy", mmap_mode="r")), dtype=np.int64)
-    batch = min(study.train.batch_size, len(rows))
+    images = open_media(prepared, "train-images")
+    batch = min(study.train.batch_size, len(images))
+    # of images in packs as few as will do: making them is no part of a step
+    rows = np.arange(len(images) if isinstance(images, np.ndarray) else batch, dtype=np.int64)
     model = build_model(study, prepared, 0, None)
     device = next(model.parameters()).device
     found: dict[int, float] = {}

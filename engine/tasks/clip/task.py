@@ -5,6 +5,7 @@ The model is a `transformers` CLIPModel from a preset's config, or a local check
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,8 @@ from engine.tasks.contract import Job, Progress, Report, Rows, Traits
 from engine.tasks.shared.batches import to_pixels
 from engine.tasks.shared.caches import in_turn, make_caches, read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of, read_config, save
-from engine.tasks.shared.images import cache_images
+from engine.tasks.shared.images import Squares, cache_images
+from engine.tasks.shared.media import files_of, key_of, open_media
 from engine.tasks.shared.tokens import cache_tokens, load_encoder, train_tokenizer
 from engine.tasks.shared.trial import Training, TrainingTask
 from engine.tasks.shared.weights import accounted
@@ -123,7 +125,7 @@ def _features(
 
     meta = read_meta(prepared)
     good = np.flatnonzero(np.load(prepared / "eval-good.npy"))
-    cache = np.load(prepared / "eval-images.npy", mmap_mode="r")
+    cache = open_media(prepared, "eval-images")
     parts = range(0, len(good), step)
     found = {"images": torch.cat([image(to_pixels(cache[good[a : a + step]], device)) for a in parts], -2)}
     if meta["classes"]:
@@ -189,6 +191,10 @@ class ClipTask(TrainingTask):
     )
     training = Training(build_model, train, evaluate, save_model)
 
+    def medium(self, study: Study, folder: Path) -> int:
+        """See Task."""
+        return math.prod(Squares(_shape(study, folder)[0]).shape)
+
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """Accuracy and likelihood with a label field, recalls with captions that tell rows apart."""
         meta = read_meta(prepared)
@@ -219,13 +225,14 @@ class ClipTask(TrainingTask):
         vocabulary = 0 if checkpoint else PRESETS[study.model.preset].vocabulary
         key = content_id(
             [data.fingerprint, held.fingerprint, side, length, vocabulary, str(checkpoint or ""),
-             study.evaluation.label, study.evaluation.prompts, data.key, held.key]
+             study.evaluation.label, study.evaluation.prompts, data.key, held.key, *key_of(train, evaluation)]
         )  # fmt: skip
 
         def make(target: Path) -> dict[str, Any]:
-            train.share(target, ["tokenizer.json", "eval-images.npy"], ["train-tokens.npy"], ["train-images.npy"])
+            always = ["tokenizer.json", *files_of("eval-images")]
+            train.share(target, always, ["train-tokens.npy"], files_of("train-images"))
             for name, rows, part in in_turn(train, evaluation, progress):
-                cache_images(rows, side, target / f"{name}-images.npy", workers, part)
+                cache_images(rows, side, target, f"{name}-images", workers, part)
             if checkpoint is None:
                 train_tokenizer(train, vocabulary, target / "tokenizer.json")
             encode = load_encoder(target, checkpoint, length)
@@ -241,7 +248,7 @@ class ClipTask(TrainingTask):
 
         model = build_model(study, prepared, 0, checkpoint).eval()
         device = next(model.parameters()).device
-        images, tokens = (np.load(prepared / f"train-{name}.npy", mmap_mode="r") for name in ("images", "tokens"))
+        images, tokens = open_media(prepared, "train-images"), np.load(prepared / "train-tokens.npy", mmap_mode="r")
         found = []
         with torch.inference_mode():
             for start in range(0, len(images), 256):

@@ -2,7 +2,7 @@
 
 The decoded images are one memory-mapped file that all trials share, so a batch is row numbers only. On a GPU
 with room the file is put there once per process; without room, the next batch is gathered while the device
-works on this one.
+works on this one. Images in packs are always gathered.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from engine.tasks.shared.media import Media, ahead, open_media
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +51,8 @@ def feed(
     import torch
 
     images, tokens = _files(prepared)
-    mode = mode or _mode(prepared, device, images.nbytes + tokens.nbytes)
+    mode = mode or _mode(prepared, device, images, tokens.nbytes)
+    batches = ahead(images, batches)
     if mode == "resident":
         all_images, all_tokens = _on_device(prepared, device)
         for rows in batches:
@@ -65,23 +68,24 @@ def feed(
         chosen, ids = torch.from_numpy(images[rows]), torch.from_numpy(tokens[rows].astype(np.int64))
         return (chosen.pin_memory(), ids.pin_memory()) if pin else (chosen, ids)
 
-    for chosen, ids in _ahead(gather) if mode == "ahead" else iter(gather, None):
+    for chosen, ids in _made_ahead(gather) if mode == "ahead" else iter(gather, None):
         yield to_pixels(chosen, device), ids.to(device, non_blocking=True)
 
 
-def _files(prepared: Path) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """Images (rows, side, side, 3) and token ids (rows, length), memory-mapped."""
-    # copy-on-write, as torch takes no read-only memory; nothing writes
-    images, tokens = (np.load(prepared / f"train-{name}.npy", mmap_mode="c") for name in ("images", "tokens"))
-    return images, tokens
+def _files(prepared: Path) -> tuple[Media, NDArray[np.int32]]:
+    """Images (rows, side, side, 3) and token ids (rows, length)."""
+    return open_media(prepared, "train-images"), np.load(prepared / "train-tokens.npy", mmap_mode="c")
 
 
-def _mode(prepared: Path, device: torch.device, size: int) -> Mode:
-    """What suits the device; size: bytes of images and tokens."""
+def _mode(prepared: Path, device: torch.device, images: Media, more: int) -> Mode:
+    """What suits the device; more: bytes besides the images."""
     import torch
 
     if device.type != "cuda":
         return "host"
+    if not isinstance(images, np.ndarray):
+        return "ahead"
+    size = images.nbytes + more
     known = (prepared, str(device)) in _resident
     return "resident" if known or size < SHARE * torch.cuda.mem_get_info(device)[0] else "ahead"
 
@@ -94,11 +98,11 @@ def _on_device(prepared: Path, device: torch.device) -> tuple[torch.Tensor, torc
     if key not in _resident:
         _resident.clear()
         images, tokens = _files(prepared)
-        _resident[key] = torch.from_numpy(images).to(device), torch.from_numpy(tokens).to(device)
+        _resident[key] = torch.from_numpy(images[:]).to(device), torch.from_numpy(tokens).to(device)
     return _resident[key]
 
 
-def _ahead(make: Callable[[], T | None]) -> Iterator[T]:
+def _made_ahead(make: Callable[[], T | None]) -> Iterator[T]:
     """What `make` returns until it returns None, made one ahead in a thread that ends with the iterator."""
     with ThreadPoolExecutor(1, "feed") as pool:
         coming = pool.submit(make)

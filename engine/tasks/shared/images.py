@@ -1,31 +1,76 @@
-"""The shared media cache: every image or clip decoded and resized once per study, then memory-mapped by all trials."""
+"""What a model sees of an image, and how it is kept in a cache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+import io
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.base.arrays import new_array
-from engine.base.durable import is_whole, written_whole
-from engine.base.parallel import run_chunks
-from engine.data.dataset import as_list
-from engine.data.images import open_image
-from engine.data.media import Unreadable, locate
-from engine.tasks.contract import Progress, Rows
+from engine.data.images import check_image, open_image
+from engine.tasks.contract import Form, Progress, Rows
+from engine.tasks.shared.media import cache_media
 
 if TYPE_CHECKING:
     from PIL import Image
 
 CHUNK = 500  # images of a job
 LONG = 8  # an image longer than so many times its shorter side is cropped before it is resized
-# rows, row number, name of the media file or its bytes → pixels, whether they are short of something
-Decode = Callable[[Rows, int, Any], tuple[NDArray[np.uint8], bool]]
+SMALL = 0.25  # of the decoded bytes: an image file that is no larger is kept as it is
+NEAR = 4  # times the pixels of what is kept: a larger image would take longer to decode than what is made of it
+QUALITY = 95
+ORIGINAL, PIXELS, JPEG = b"O", b"P", b"J"  # how an item begins
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Images as (side, side, 3)."""
+
+    side: int
+    video = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one."""
+        return self.side, self.side, 3
+
+    def look(self, source: bytes | Path) -> bool:
+        """Look at the header. False: no image is short of anything. Raises: OSError, ValueError."""
+        check_image(source)
+        return False
+
+    def decode(self, source: bytes | Path, _number: int) -> tuple[NDArray[np.uint8], bool]:
+        """(pixels, whether they are short of something: never). Raises: OSError, ValueError."""
+        return fit_square(open_image(source), self.side), False
+
+    def pack(self, source: bytes | Path, _number: int, form: Form) -> bytes:
+        """An image as it is kept. Raises: OSError, ValueError."""
+        from PIL import Image
+
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        image = open_image(content)
+        raw = self.side * self.side * 3
+        if form == "exact":
+            if len(content) < raw:
+                return ORIGINAL + content
+            return PIXELS + fit_square(image, self.side).tobytes()
+        if len(content) <= SMALL * raw and image.width * image.height <= NEAR * self.side**2:
+            return ORIGINAL + content
+        out = io.BytesIO(JPEG)
+        out.seek(1)
+        Image.fromarray(fit_square(image, self.side)).save(out, "JPEG", quality=QUALITY, subsampling=0)
+        return out.getvalue()
+
+    def unpack(self, content: bytes) -> NDArray[np.uint8]:
+        """The pixels of an image that was kept."""
+        kind, content = content[:1], content[1:]
+        if kind == PIXELS:
+            return np.frombuffer(content, np.uint8).reshape(self.shape)
+        image = open_image(content)
+        return np.asarray(image, np.uint8) if kind == JPEG else fit_square(image, self.side)
 
 
 def fit_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
@@ -43,61 +88,8 @@ def fit_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
     return np.asarray(resized.crop((left, top, left + size, top + size)), np.uint8)
 
 
-def place_of(rows: Rows, name: Any) -> Path | bytes:
-    """The media file of that name, or the bytes that stand in its place. Raises: OSError."""
-    data = rows.data
-    return locate(name, rows.root, data.path if data.path.is_dir() else data.path.parent)
-
-
-def _decode_image(rows: Rows, _number: int, name: Any, size: int) -> tuple[NDArray[np.uint8], bool]:
-    return fit_square(open_image(place_of(rows, name)), size), False
-
-
-def _decode(job: tuple[Rows, str, Decode, Path, int, int]) -> tuple[int, int, int, dict[int, str]]:
-    """Decode the good rows of one chunk straight into the cache file; runs in a worker process."""
-    rows, field, decode, file, start, stop = job
-    cache = np.lib.format.open_memmap(file, mode="r+")
-    short, unreadable = 0, dict[int, str]()
-    for number, row in enumerate(rows.data.reader.read(start, stop), start):
-        if not rows.good[number - start]:
-            continue
-        try:
-            cache[number], is_short = decode(rows, number, as_list(row[field])[0])
-            short += is_short
-        except (OSError, ValueError) as error:
-            unreadable[number] = " ".join(str(error).split())[:300]
-    cache.flush()
-    return start, stop, short, unreadable
-
-
-def cache_media(
-    rows: Rows, field: str | None, decode: Decode, shape: tuple[int, ...], file: Path, workers: int,
-    progress: Progress | None, chunk: int,
-) -> int:  # fmt: skip
-    """Write `file`: (rows, *shape) uint8, the first medium of every good row, zero for the others; how many are short.
-
-    decode: can be pickled. chunk: rows of a job. Raises: Unreadable.
-    """
-    if is_whole(file):
-        return 0  # shared: it was reported once
-    count, done, short = len(rows.data), 0, 0
-    unreadable: dict[int, str] = {}
-    with written_whole(file) as scratch:
-        new_array(scratch, np.uint8, (count, *shape)).flush()
-        jobs = [
-            (replace(rows, good=rows.good[a:b]), field or "", decode, scratch, a, b) for a, b in rows.data.chunks(chunk)
-        ]
-        for start, stop, found, failed in run_chunks(_decode, jobs, workers):
-            done, short = done + stop - start, short + found
-            unreadable |= failed
-            if progress:
-                progress(done, count)
-        if unreadable:
-            raise Unreadable(rows.data, unreadable)
-    return short
-
-
-def cache_images(rows: Rows, size: int, file: Path, workers: int, progress: Progress | None = None) -> None:
-    """Write `file`: (rows, size, size, 3) uint8, the first image of every good row, zero for the others."""
-    decode = partial(_decode_image, size=size)
-    cache_media(rows, rows.data.fields.images, decode, (size, size, 3), file, workers, progress, CHUNK)
+def cache_images(
+    rows: Rows, size: int, target: Path, name: str, workers: int, progress: Progress | None = None
+) -> None:
+    """Cache the first image of every good row as (rows, size, size, 3), zero for the others. See `cache_media`."""
+    cache_media(rows, rows.data.fields.images, Squares(size), target, name, workers, progress, CHUNK)

@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 
 from engine.settings.study import Study
 from engine.tasks.contract import SILENT, Job, Report, Task
+from engine.tasks.shared.media import open_media
 
 
-def first_rows(file: str, study: Study, prepared: Path) -> tuple[NDArray[np.int64], float]:
-    """A batch of rows, and what a step takes of them. file: of the caches, with an entry for each row."""
-    batch = min(study.train.batch_size, len(np.load(prepared / file, mmap_mode="r")))
+def first_rows(name: str, study: Study, prepared: Path) -> tuple[NDArray[np.int64], float]:
+    """A batch of rows, and what a step takes of them. name: of a cache of media, with one for each row."""
+    batch = min(study.train.batch_size, len(open_media(prepared, name)))
     return np.arange(batch, dtype=np.int64), batch
 
 
-IMAGES = partial(first_rows, "train-images.npy")
+IMAGES = partial(first_rows, "train-images")
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""The shared clip cache: one window of every video, decoded and resized once per study, then memory-mapped."""
+"""What a model sees of a video, one window of it, and how that is kept in a cache."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.data.videos import open_video
-from engine.tasks.contract import Progress, Rows
-from engine.tasks.shared.images import cache_media, fit_square, place_of
+from engine.tasks.contract import Form, Progress, Rows
+from engine.tasks.shared.images import PIXELS, fit_square
+from engine.tasks.shared.media import cache_media
 
 CHUNK = 100  # clips of a job
+CLIP = b"V"  # how a clip that is kept as a video begins
+QUANTISER = 8  # of H.264, the same for all frames
 
 
 @dataclass(frozen=True)
@@ -80,22 +83,85 @@ def _frames(file: Path, window: Window, start: int) -> tuple[list[NDArray[np.uin
     return found, decoded
 
 
-def _decode_clip(rows: Rows, number: int, name: Any, window: Window, seed: int) -> tuple[NDArray[np.uint8], bool]:
-    """The clip of a row. Raises: OSError, ValueError."""
-    file = place_of(rows, name)
-    assert isinstance(file, Path)  # the scan lets no bytes through
-    return read_clip(file, window, np.random.default_rng((seed, number)).random())
+@dataclass(frozen=True)
+class Windows:
+    """Videos as (frames, side, side, 3). See Window. seed: of where each row's window begins."""
+
+    frames: int
+    stride: int
+    side: int
+    seed: int
+    video = True
+
+    @property
+    def window(self) -> Window:
+        """Without the seed."""
+        return Window(self.frames, self.stride, self.side)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one."""
+        return self.frames, self.side, self.side, 3
+
+    def look(self, source: bytes | Path) -> bool:
+        """Look at the header; whether the video is shorter than a window. Raises: OSError, ValueError."""
+        return _count(_file(source)) < self.window.span
+
+    def decode(self, source: bytes | Path, number: int) -> tuple[NDArray[np.uint8], bool]:
+        """(the window of row `number`, whether its last frame is held). Raises: OSError, ValueError."""
+        return read_clip(_file(source), self.window, np.random.default_rng((self.seed, number)).random())
+
+    def pack(self, source: bytes | Path, number: int, form: Form) -> bytes:
+        """A clip as it is kept. Raises: OSError, ValueError."""
+        clip, _ = self.decode(source, number)
+        return PIXELS + clip.tobytes() if form == "exact" else CLIP + _as_clip(clip)
+
+    def unpack(self, content: bytes) -> NDArray[np.uint8]:
+        """The pixels of a clip that was kept."""
+        import av
+
+        if content[:1] == PIXELS:
+            return np.frombuffer(content, np.uint8, offset=1).reshape(self.shape)
+        container: Any = av.open(io.BytesIO(content[1:]), "r", format="matroska")
+        try:
+            container.streams.video[0].codec_context.thread_count = 1
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        finally:
+            container.close()
+        return np.stack(frames)
+
+
+def _file(source: bytes | Path) -> Path:
+    assert isinstance(source, Path)  # the scan lets no bytes through
+    return source
+
+
+def _as_clip(clip: NDArray[np.uint8]) -> bytes:
+    """Frames as H.264 that keeps all colours, in Matroska."""
+    import av
+
+    out = io.BytesIO()
+    with av.open(out, "w", format="matroska") as container:
+        options = {"preset": "veryfast", "qp": str(QUANTISER)}
+        stream: Any = container.add_stream("libx264", rate=8, options=options)
+        stream.height, stream.width = clip.shape[1:3]
+        stream.pix_fmt = "yuv444p"
+        stream.codec_context.thread_count = 1
+        for frame in clip:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")))
+        container.mux(stream.encode())
+    return out.getvalue()
 
 
 def cache_clips(
-    rows: Rows, window: Window, seed: int, file: Path, workers: int, progress: Progress | None = None
+    rows: Rows, window: Window, seed: int, target: Path, name: str, workers: int, progress: Progress | None = None
 ) -> int:
-    """Write `file`: (rows, frames, side, side, 3) uint8, zero for bad rows; how many videos ended too early.
+    """Cache a window of the first video of every good row as (rows, frames, side, side, 3), zero for the others.
 
-    seed: of where each row's window begins. Raises: Unreadable.
+    seed: of where each row's window begins. How many videos end within it. See `cache_media`.
     """
-    decode, shape = partial(_decode_clip, window=window, seed=seed), (window.frames, window.side, window.side, 3)
-    return cache_media(rows, rows.data.fields.videos, decode, shape, file, workers, progress, CHUNK)
+    medium = Windows(window.frames, window.stride, window.side, seed)
+    return cache_media(rows, rows.data.fields.videos, medium, target, name, workers, progress, CHUNK)
 
 
 def write_clip(clip: NDArray[np.uint8], file: Path, rate: int) -> None:

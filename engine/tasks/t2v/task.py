@@ -21,6 +21,7 @@ from engine.settings.study import Study
 from engine.tasks.contract import Progress, Rows, Traits
 from engine.tasks.shared.caches import in_turn, make_caches, read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of, need_packages, read_config
+from engine.tasks.shared.media import files_of, key_of
 from engine.tasks.shared.tokens import captions, train_tokenizer
 from engine.tasks.shared.trial import Training, TrainingTask, first_rows
 from engine.tasks.shared.videos import cache_clips
@@ -50,7 +51,7 @@ class T2vTask(TrainingTask):
     )
 
     training = Training(
-        build_model, train_rows, evaluate, save_model, sample=partial(first_rows, "train-clips.npy"), timed=(1, 5)
+        build_model, train_rows, evaluate, save_model, sample=partial(first_rows, "train-clips"), timed=(1, 5)
     )
 
     def lacks(self, study: Study) -> str | None:
@@ -74,6 +75,11 @@ class T2vTask(TrainingTask):
             {n: content_hash(resolve(folder, p)) for n, p in paths.items()},
             content_hash(checkpoint) if checkpoint else None,
         ]
+
+    def medium(self, study: Study, folder: Path) -> int:
+        """See Task."""
+        window = PRESETS[study.model.preset][0]
+        return window.frames * window.side * window.side * 3
 
     def metrics(self, study: Study, _prepared: Path) -> list[Metric]:
         """The loss, and the scores that the study asks for."""
@@ -100,14 +106,16 @@ class T2vTask(TrainingTask):
         checkpoint = checkpoint_of(study, folder)
         own = [study.seed, None if checkpoint else study.model.preset, CACHE]
         known = [train.data.fingerprint, evaluation.data.fingerprint, vars(window), study.evaluation.label]
-        fields = [train.data.key, evaluation.data.key]
+        fields = [train.data.key, evaluation.data.key, *key_of(train, evaluation)]
         masks = [content_id(np.flatnonzero(~rows.good).tolist()) for rows in (train, evaluation)]
 
         def make(target: Path) -> dict[str, Any]:
-            train.share(target, ["tokenizer.json", "text_encoder", "eval-clips.npy"], media=["train-clips.npy"])
+            train.share(
+                target, ["tokenizer.json", "text_encoder", *files_of("eval-clips")], media=files_of("train-clips")
+            )
             held = {}
             for name, rows, part in in_turn(train, evaluation, progress):
-                held[name] = cache_clips(rows, window, study.seed, target / f"{name}-clips.npy", workers, part)
+                held[name] = cache_clips(rows, window, study.seed, target, f"{name}-clips", workers, part)
                 _write_texts(target / f"{name}-captions.json", list(captions(rows)))
             save_array(target / "eval-good.npy", evaluation.good)
             if study.evaluation.label is not None:

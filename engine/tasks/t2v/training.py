@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
+from engine.tasks.shared.media import ahead, open_media
 from engine.tasks.shared.training import accumulate, autocast, batches, course, fit, micro_batch
 from engine.tasks.t2v.model import FLOW, Parts, to_latents, to_video
 
@@ -30,7 +32,7 @@ class Clips:
     """A prepared set of clips (rows, frames, side, side, 3) and captions."""
 
     def __init__(self, prepared: Path, name: str) -> None:
-        self.frames: NDArray[np.uint8] = np.load(prepared / f"{name}-clips.npy", mmap_mode="r")
+        self.frames = open_media(prepared, f"{name}-clips")
         self.captions: list[str] = json.loads((prepared / f"{name}-captions.json").read_text(encoding="utf-8"))
 
     def pixels(self, rows: NDArray[np.int64], device: torch.device) -> torch.Tensor:
@@ -89,7 +91,10 @@ def train(parts: Parts, study: Study, clips: Clips, rows: NDArray[np.int64], job
 
         return accumulate(device, len(chosen), micro_batch(study, job, way.batch), loss)
 
-    return fit(parts.transformer, study, job, report, way, order=order, inputs=iter, backward=backward, **OPTIMIZER)
+    def inputs(order: Iterator[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
+        return ahead(clips.frames, order, lambda numbered: numbered[1:])
+
+    return fit(parts.transformer, study, job, report, way, order=order, inputs=inputs, backward=backward, **OPTIMIZER)
 
 
 def train_rows(parts: Parts, study: Study, prepared: Path, rows: NDArray[np.int64], job: Job, report: Report) -> bool:

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from engine.base.arrays import new_array, save_array
-from engine.base.durable import discard, is_whole, write_text
+from engine.base.durable import checksum, discard, is_whole, write_text
 from engine.base.errors import DataError
 from engine.base.ids import content_id
 from engine.base.paths import resolve
 from engine.data.fingerprints import content_hash
-from engine.data.images import open_image
 from engine.data.sift import Sifted
 from engine.records.accounting import refuse_gaps
+from engine.settings.running import CacheSection
 from engine.settings.study import Study
 from engine.tasks.contract import Progress, Rows
 from engine.tasks.shared.caches import make_caches
 from engine.tasks.shared.checkpoints import checkpoint_of, need_packages, read_config
-from engine.tasks.shared.images import cache_images, fit_square
+from engine.tasks.shared.images import Squares, cache_images
+from engine.tasks.shared.media import files_of, form_of, key_of, open_media, source_entry, write_sources
 from engine.tasks.shared.tokens import cache_tokens, captions
 from engine.tasks.shared.weights import accounted
 from engine.tasks.vlm.benchmarks import Question, read_benchmark, read_instructions
@@ -54,6 +56,16 @@ def check_model(study: Study, folder: Path) -> None:
     accounted(folder, needed_weights(study, folder))
 
 
+def side_of(study: Study, folder: Path) -> int:
+    """Pixels of an image's side, as the model sees it."""
+    if checkpoint := checkpoint_of(study, folder):
+        return image_shape(read_config(checkpoint, "model.checkpoint", KINDS))[0]
+    if study.vlm.vision is None:
+        return PRESETS[study.model.preset].image
+    config = read_config(resolve(folder, study.vlm.vision), "vlm.vision", ("clip", "clip_vision_model"))
+    return int(config.get("vision_config", config).get("image_size", 224))
+
+
 def prepare(
     study: Study, folder: Path, train: Rows, evaluation: Rows | None, workers: int, progress: Progress | None
 ) -> Path:
@@ -61,7 +73,7 @@ def prepare(
     check_model(study, folder)
     files = {n: content_hash(resolve(folder, p)) for n, p in study.evaluation.benchmarks.items()}
     held = evaluation.data.fingerprint if evaluation else None
-    rows = [train.data.fingerprint, train.data.key, held]
+    rows = [train.data.fingerprint, train.data.key, held, *key_of(train, evaluation)]
     key = content_id(
         [VERSION, rows, study.task, study.seed, study.model.model_dump(), files, shared_content(study, folder)]
     )
@@ -77,7 +89,7 @@ def _make(
     progress: Progress | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Fill the folder of the caches; what is to be known of them."""
-    train.share(target, [BASE, "tokenizer"], ["train-tokens.npy"], ["train-images.npy"])
+    train.share(target, [BASE, "tokenizer"], ["train-tokens.npy"], files_of("train-images"))
     limit, benchmarks = study.dataset.max_bad, study.evaluation.benchmarks
     questions = {n: read_benchmark(n, resolve(folder, p), limit) for n, p in benchmarks.items()}
     told = read_instructions(resolve(folder, study.vlm.instructions), limit)[0] if study.vlm.instructions else None
@@ -86,7 +98,7 @@ def _make(
     config = read_config(source, "model.checkpoint", KINDS)
     encoder = Encoder.of(source, config)
     side, length = image_shape(config)[0], _length(study)
-    cache_images(train, side, target / "train-images.npy", workers, progress)
+    cache_images(train, side, target, "train-images", workers, progress)
     prompt = study.vlm.prompt if study.task == "caption" else None
 
     def encode(texts: list[str]) -> Any:
@@ -96,13 +108,14 @@ def _make(
     head = encoder.caption_head if prompt is None else encoder.head
     examples: dict[str, Any] = {"train": {"head": head, "start": len(encoder.question(prompt)) if prompt else 0}}
     if told is not None:
-        pictures = target / "instructions-pictures.npy"
-        told, places = _cache_pictures(_short(told, encoder, length, limit), side, pictures, limit)
-        examples["instructions"] = _cache_instructions(told, places, pictures, encoder, length, side, target)
+        told, places = _cache_pictures(
+            _short(told, encoder, length, limit), side, target, "instructions-images", limit, study.cache
+        )
+        examples["instructions"] = _cache_instructions(told, places, encoder, length, target)
         inputs.append(told.accounting)
     groups = {}
     for name, found in questions.items():
-        asked, places = _cache_pictures(found, side, target / f"{name}-images.npy", limit)
+        asked, places = _cache_pictures(found, side, target, f"{name}-images", limit)
         _cache_questions(asked, places, target / f"{name}.json")
         groups[name] = sorted({q.group for q in asked} - {""})
         inputs.append(asked.accounting)
@@ -136,21 +149,31 @@ def _source(study: Study, folder: Path, target: Path, train: Rows, told: list[Qu
 
 
 def _cache_pictures(
-    asked: Sifted[Question], side: int, target: Path, max_bad: float
+    asked: Sifted[Question], side: int, target: Path, name: str, max_bad: float, cache: CacheSection | None = None
 ) -> tuple[Sifted[Question], list[int]]:
-    """Write the distinct images as (images, side, side, 3); the questions whose image can be read, and which it is.
+    """Cache the distinct images as (images, side, side, 3); the questions whose image can be read, and which it is.
 
-    Raises: DataError when more than `max_bad` of the items have none.
+    cache: how they are kept; None: in one array. Raises: DataError when more than `max_bad` of the items have none.
     """
     numbers = {source: at for at, source in enumerate(dict.fromkeys(q.image for q in asked))}
+    medium = Squares(side)
+    # with the pixels as they are: what is trained on after every pool is the same for all studies
+    raw = cache is None or form_of(cache, len(numbers), prod(medium.shape)) == "raw"
     broken: dict[Path | bytes, str] = {}
-    pixels = new_array(target, np.uint8, (len(numbers), side, side, 3))
+    pixels = new_array(target / f"{name}.npy", np.uint8, (len(numbers), *medium.shape)) if raw else None
     for source, at in numbers.items():
         try:
-            pixels[at] = fit_square(open_image(source), side)
+            if pixels is not None:
+                pixels[at], _ = medium.decode(source, at)
+            else:
+                medium.look(source)
         except (OSError, ValueError) as error:
             broken[source] = str(error)
-    pixels.flush()
+    if pixels is not None:
+        pixels.flush()
+    else:
+        key = content_id([asked.accounting.to_json(), len(numbers), side, [str(q.image) for q in asked]])
+        write_sources(target, name, map(source_entry, numbers), medium, "exact", key)
     kept = [q for q in asked if q.image not in broken]
     said = {q.place: f"{q.place}: the image cannot be read ({broken[q.image]})" for q in asked if q.image in broken}
     return asked.without(kept, "unreadable image", list(said.values()), max_bad), [numbers[q.image] for q in kept]
@@ -176,9 +199,9 @@ def _cache_questions(asked: list[Question], places: list[int], file: Path) -> No
 
 
 def _cache_instructions(
-    told: list[Question], places: list[int], pictures: Path, encoder: Encoder, length: int, side: int, target: Path
+    told: list[Question], places: list[int], encoder: Encoder, length: int, target: Path
 ) -> dict[str, Any]:
-    """Write instructions to train on; their head, and where each answer begins. places: of their `pictures`."""
+    """Write instructions to train on; their head, and where each answer begins. places: of their images."""
     rows, starts = np.full((len(told), length), NONE, np.int32), []
     for row, question in zip(rows, told, strict=True):
         asked = encoder.question(question.text)
@@ -186,25 +209,20 @@ def _cache_instructions(
         row[: len(ids)] = ids
         starts.append(len(asked))
     save_array(target / "instructions-tokens.npy", rows)
-    shown = np.load(pictures, mmap_mode="r")
-    images = new_array(target / "instructions-images.npy", np.uint8, (len(told), side, side, 3))
-    for at, place in enumerate(places):
-        images[at] = shown[place]
-    images.flush()
-    pictures.unlink()
+    save_array(target / "instructions-places.npy", np.asarray(places, np.int64))
     return {"head": encoder.head, "starts": starts}
 
 
 def _cache_captions(evaluation: Rows, prompt: str, side: int, target: Path, workers: int) -> None:
     """Write the evaluation rows as one question an image, whose answers are the captions of all its rows."""
-    scratch = target / "eval-images.npy"
-    cache_images(evaluation, side, scratch, workers)
-    images = np.load(scratch, mmap_mode="r")
-    said: dict[bytes, list[str]] = {}
-    first: dict[bytes, int] = {}
+    # the distinct ones are all that is kept, and few: captions are generated for each
+    cache_images(replace(evaluation, form="raw"), side, target, "eval-images", workers)
+    images = open_media(target, "eval-images")
+    said: dict[str, list[str]] = {}
+    first: dict[str, int] = {}
     for at, (text, good) in enumerate(zip(captions(evaluation), evaluation.good, strict=True)):
         if good and text.strip():
-            pixels = images[at].tobytes()
+            pixels = checksum(images[at].tobytes())
             said.setdefault(pixels, []).append(text.strip())
             first.setdefault(pixels, at)
     if not said:
@@ -212,4 +230,4 @@ def _cache_captions(evaluation: Rows, prompt: str, side: int, target: Path, work
     save_array(target / "caption-images.npy", images[list(first.values())])
     asked = [Asked(at, prompt, tuple(texts), (), "", str(at)) for at, texts in enumerate(said.values())]
     write_text(target / "caption.json", json.dumps([asdict(q) for q in asked], allow_nan=False))
-    discard(scratch)
+    discard(target / "eval-images.npy")

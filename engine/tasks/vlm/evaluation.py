@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from engine.base.errors import StudyError
 from engine.tasks.shared.batches import Normal, to_pixels
+from engine.tasks.shared.media import Media, open_media
 from engine.tasks.shared.training import autocast
 from engine.tasks.vlm.model import NO_LABEL, answer_losses
 from engine.tasks.vlm.scores import circular_accuracy, mme_totals, pair_scores, soft_accuracy
@@ -121,11 +122,11 @@ class Judge:
         return found
 
 
-def read_questions(prepared: Path, name: str) -> tuple[list[Asked], NDArray[np.uint8]]:
+def read_questions(prepared: Path, name: str) -> tuple[list[Asked], Media]:
     """A benchmark's questions and its images (images, side, side, 3)."""
     told = json.loads((prepared / f"{name}.json").read_text(encoding="utf-8"))
     asked = [Asked(**{**q, "answers": tuple(q["answers"]), "options": tuple(q["options"])}) for q in told]
-    return asked, np.load(prepared / f"{name}-images.npy", mmap_mode="r")
+    return asked, open_media(prepared, f"{name}-images")
 
 
 def _in_parts(questions: list[Asked]) -> Iterator[list[Asked]]:
@@ -168,7 +169,7 @@ def _place(question: Asked) -> int:
     return question.options.index(question.answers[0])
 
 
-def _open_scores(judge: Judge, questions: list[Asked], images: NDArray[np.uint8], tokens: int) -> dict[str, float]:
+def _open_scores(judge: Judge, questions: list[Asked], images: Media, tokens: int) -> dict[str, float]:
     """TextVQA's soft accuracy of generated answers, and the likelihood of what most people answered."""
     soft, chances = [], []
     for part in _in_parts(questions):

@@ -6,6 +6,7 @@ rung shortens the first stage; the second is the same for every trial.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,10 +19,11 @@ from engine.settings.study import Study
 from engine.tasks.contract import Job, Progress, Report, Rows, Traits
 from engine.tasks.shared.caches import read_meta
 from engine.tasks.shared.checkpoints import is_adapted, read_config, save
+from engine.tasks.shared.images import Squares
 from engine.tasks.shared.trial import Training, TrainingTask
 from engine.tasks.shared.weights import accounted
 from engine.tasks.vlm.benchmarks import READERS
-from engine.tasks.vlm.data import prepare, shared_content
+from engine.tasks.vlm.data import prepare, shared_content, side_of
 from engine.tasks.vlm.evaluation import Judge, benchmark_scores
 from engine.tasks.vlm.model import KINDS, PRESETS, TOKENIZER_FILES, build_model, needed_weights, source_of
 from engine.tasks.vlm.scores import COGNITION, PERCEPTION
@@ -91,6 +93,10 @@ class ImageToText(TrainingTask, Protocol):
                 "model.checkpoint is a whole model, vlm.vision and vlm.language are parts of one; give one or the other"
             )
         return None
+
+    def medium(self, study: Study, folder: Path) -> int:
+        """See Task."""
+        return math.prod(Squares(side_of(study, folder)).shape)
 
     def shares(self, study: Study, folder: Path) -> list[Any]:
         """The section `vlm`, and what its paths hold."""

@@ -14,6 +14,7 @@ from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
 from engine.tasks.shared.batches import Normal, to_pixels
 from engine.tasks.shared.caches import read_meta
+from engine.tasks.shared.media import Media, ahead, open_media
 from engine.tasks.shared.training import accumulate, batches, course, fit, micro_batch
 from engine.tasks.vlm.model import NO_LABEL, answer_losses, set_trained
 from engine.tasks.vlm.text import collate
@@ -28,12 +29,14 @@ Batch = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor", "torch.Tensor"]
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows to learn from, memory-mapped: `NAME-images.npy`, `NAME-tokens.npy` and their heads in meta.json.
+    """Rows to learn from: the media `NAME-images`, `NAME-tokens.npy` and their heads in meta.json.
 
-    images: (rows, side, side, 3). tokens: (rows, length). starts: (rows,) where the answer begins. head: ids before.
+    images: (images, side, side, 3). places: (rows,) which image is a row's. tokens: (rows, length). starts: (rows,)
+    where the answer begins. head: ids before.
     """
 
-    images: NDArray[np.uint8]
+    images: Media
+    places: NDArray[np.int64]
     tokens: NDArray[np.int32]
     starts: NDArray[np.int64]
     head: NDArray[np.int64]
@@ -44,11 +47,13 @@ class Examples:
     def of(cls, prepared: Path, name: str) -> Examples:
         """Those that `prepare` wrote under the name."""
         meta = read_meta(prepared)
-        images, tokens = (np.load(prepared / f"{name}-{kind}.npy", mmap_mode="r") for kind in ("images", "tokens"))
+        images, tokens = open_media(prepared, f"{name}-images"), np.load(prepared / f"{name}-tokens.npy", mmap_mode="r")
+        several = prepared / f"{name}-places.npy"  # without it, each row has an image of its own
+        places = np.load(several) if several.exists() else np.arange(len(tokens), dtype=np.int64)
         told = meta["examples"][name]
         starts = np.full(len(tokens), told["start"], np.int64) if "start" in told else np.asarray(told["starts"])
         head = np.asarray(told["head"], np.int64)
-        return cls(images, tokens, starts, head, meta["pad"], (tuple(meta["mean"]), tuple(meta["std"])))
+        return cls(images, places, tokens, starts, head, meta["pad"], (tuple(meta["mean"]), tuple(meta["std"])))
 
     def batch(self, rows: NDArray[np.int64], device: torch.device) -> Batch:
         """(ids, mask, labels, pixels) of the rows on the device."""
@@ -56,7 +61,7 @@ class Examples:
 
         made = collate(self.tokens[rows].astype(np.int64), self.starts[rows], self.head, self.pad)
         ids, mask, labels = (torch.from_numpy(part).to(device) for part in made)
-        return ids, mask, labels, to_pixels(self.images[rows], device, self.normal)
+        return ids, mask, labels, to_pixels(self.images[self.places[rows]], device, self.normal)
 
 
 def backward(model: Any, micro: int) -> Callable[[Batch], float]:
@@ -83,7 +88,8 @@ def train_rows(
     device = next(model.parameters()).device
 
     def inputs(order: Iterator[NDArray[np.int64]]) -> Iterator[Batch]:
-        return (examples.batch(chosen, device) for chosen in order)
+        coming = ahead(examples.images, order, lambda chosen: examples.places[chosen])
+        return (examples.batch(chosen, device) for chosen in coming)
 
     return fit(
         model, study, job, report, way, order=batches(rows, job.samples, way.batch, job.seed),

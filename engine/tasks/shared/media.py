@@ -1,0 +1,267 @@
+"""The media caches of a study: every image or clip as one array, or in packs that are filled as trials draw them.
+
+`cache_media` makes `NAME.npy` or `NAME.json` in a task's folder of caches; `open_media` opens either like an array.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.base.arrays import new_array, save_array
+from engine.base.durable import is_whole, write_text, written_whole
+from engine.base.ids import content_id
+from engine.base.parallel import run_chunks
+from engine.data.dataset import as_list
+from engine.data.media import Unreadable, locate
+from engine.settings.running import CacheSection
+from engine.tasks.contract import Form, Progress, Rows
+
+VERSION = 1  # of what lies in packs
+RAW_ROWS = 10_000  # media up to which all are decoded before anything trains; see docs/decisions/010
+RAW_BYTES = 4e9  # of them, decoded
+TINY = 16_384  # bytes of a medium, decoded, up to which a JPEG of it saves next to nothing
+CHUNK = 2_000  # rows of a job that looks at headers
+BOUND = "bound.json"
+BYTES, VALUE, ROW = b"b", b"v", b"r"  # how an entry of a list of sources begins; one without a medium is empty
+
+
+class Medium(Protocol):
+    """What a model sees of an image or a video, and how it is kept. Frozen, and can be pickled."""
+
+    video: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def look(self, source: bytes | Path) -> bool:
+        """Look at the header; whether it will be short of something. Raises: OSError, ValueError."""
+        ...
+
+    def decode(self, source: bytes | Path, number: int) -> tuple[NDArray[np.uint8], bool]:
+        """(pixels of row `number`, whether they are short of something). Raises: OSError, ValueError."""
+        ...
+
+    def pack(self, source: bytes | Path, number: int, form: Form) -> bytes:
+        """The same as it is kept in a pack. Raises: OSError, ValueError."""
+        ...
+
+    def unpack(self, content: bytes) -> NDArray[np.uint8]:
+        """The pixels of what was kept."""
+        ...
+
+
+def form_of(section: CacheSection, count: int, size: int) -> Form:
+    """How so many media of `size` decoded bytes are kept: docs/decisions/010. No machine has a say in it."""
+    if section.form != "auto":
+        return section.form
+    total = count * size
+    if count <= RAW_ROWS and total <= min(RAW_BYTES, (section.max_gb or np.inf) * 1e9):
+        return "raw"
+    return "exact" if size <= TINY or total <= RAW_BYTES else "jpeg"
+
+
+def set_bound(cache: Path, max_gb: float | None) -> None:
+    """Write `cache.max_gb` for all who keep media in packs. cache: the study's folder of caches."""
+    file, text = cache / "packs" / BOUND, json.dumps({"max_gb": max_gb})
+    if not is_whole(file, sums=True) or file.read_text(encoding="utf-8") != text:
+        write_text(file, text)
+
+
+def key_of(*sets: Rows | None) -> list[Any]:
+    """What the key of a task's caches has besides where media lie in packs: those say where the data are."""
+    return [[rows.form, str(rows.data.path)] for rows in sets if rows is not None and rows.form != "raw"]
+
+
+def files_of(name: str) -> list[str]:
+    """The files of a cache of that name, of which some are there."""
+    return [f"{name}.npy", *_files(name)]
+
+
+def _files(name: str) -> list[str]:
+    return [f"{name}.json", f"{name}-sources.bin", f"{name}-ends.npy"]
+
+
+def place_of(rows: Rows, name: Any) -> Path | bytes:
+    """The media file of that name, or the bytes that stand in its place. Raises: OSError, ValueError."""
+    data = rows.data
+    return locate(name, rows.root, data.path if data.path.is_dir() else data.path.parent)
+
+
+def cache_media(
+    rows: Rows, field: str | None, medium: Medium, target: Path, name: str, workers: int,
+    progress: Progress | None, chunk: int,
+) -> int:  # fmt: skip
+    """Cache the first medium of every good row, zero for the others; how many are short.
+
+    target, name: the folder and name of the cache. chunk: rows of a job that decodes. Raises: Unreadable.
+    """
+    if is_whole(target / f"{name}.npy") or is_whole(target / f"{name}.json"):
+        return 0  # shared: it was reported once
+    if rows.form == "raw":
+        return _cache_all(rows, field or "", medium, target / f"{name}.npy", workers, progress, chunk)
+    return _cache_sources(rows, field or "", medium, target, name, workers, progress)
+
+
+def _run(
+    rows: Rows, jobs: list[Any], work: Callable[[Any], tuple[int, int, Any, int, dict[int, str]]], workers: int,
+    progress: Progress | None,
+) -> Iterator[tuple[int, Any, int]]:  # fmt: skip
+    """(first row, what was made, how many are short) of each job. Raises: Unreadable, at the end."""
+    done, unreadable = 0, dict[int, str]()
+    for start, stop, made, short, failed in run_chunks(work, jobs, workers):
+        done += stop - start
+        unreadable |= failed
+        yield start, made, short
+        if progress:
+            progress(done, len(rows.data))
+    if unreadable:
+        raise Unreadable(rows.data, unreadable)
+
+
+def _why(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+# -- all in one array --------------------------------------------------------------------------
+
+
+def _cache_all(
+    rows: Rows, field: str, medium: Medium, file: Path, workers: int, progress: Progress | None, chunk: int
+) -> int:
+    with written_whole(file) as scratch:
+        new_array(scratch, np.uint8, (len(rows.data), *medium.shape)).flush()
+        jobs = [(replace(rows, good=rows.good[a:b]), field, medium, scratch, a, b) for a, b in rows.data.chunks(chunk)]
+        return sum(short for _, _, short in _run(rows, jobs, _decode, workers, progress))
+
+
+def _decode(job: tuple[Rows, str, Medium, Path, int, int]) -> tuple[int, int, None, int, dict[int, str]]:
+    """Decode the good rows of one chunk straight into the cache file; runs in a worker process."""
+    rows, field, medium, file, start, stop = job
+    cache = np.lib.format.open_memmap(file, mode="r+")
+    short, unreadable = 0, dict[int, str]()
+    for number, row in enumerate(rows.data.reader.read(start, stop), start):
+        if not rows.good[number - start]:
+            continue
+        try:
+            cache[number], is_short = medium.decode(place_of(rows, as_list(row[field])[0]), number)
+            short += is_short
+        except (OSError, ValueError) as error:
+            unreadable[number] = _why(error)
+    cache.flush()
+    return start, stop, None, short, unreadable
+
+
+# -- where they come from, for packs -----------------------------------------------------------
+
+
+def _cache_sources(
+    rows: Rows, field: str, medium: Medium, target: Path, name: str, workers: int, progress: Progress | None
+) -> int:
+    """Look at every header, and write where each medium comes from."""
+    jobs = [(replace(rows, good=rows.good[a:b]), field, medium, a, b) for a, b in rows.data.chunks(CHUNK)]
+    made: dict[int, list[bytes]] = {}
+    short = 0
+    for start, sources, found in _run(rows, jobs, _look, workers, progress):
+        made[start] = sources
+        short += found
+    data = rows.data
+    key = [VERSION, data.fingerprint, data.key, field, type(medium).__name__, asdict(medium), rows.form]  # type: ignore[call-overload]
+    key.append(content_id(np.flatnonzero(~rows.good).tolist()))
+    whence = {
+        "path": str(data.path), "fields": data.fields.model_dump(mode="json"), "field": field, "root": str(rows.root)
+    }  # fmt: skip
+    write_sources(target, name, (s for a in sorted(made) for s in made[a]), medium, rows.form, content_id(key), whence)
+    return short
+
+
+def _look(job: tuple[Rows, str, Medium, int, int]) -> tuple[int, int, list[bytes], int, dict[int, str]]:
+    """The sources of one chunk's good rows; runs in a worker process."""
+    rows, field, medium, start, stop = job
+    short, unreadable, sources = 0, dict[int, str](), []
+    for number, row in enumerate(rows.data.reader.read(start, stop), start):
+        entry = b""
+        if rows.good[number - start]:
+            try:
+                value = as_list(row[field])[0]
+                short += medium.look(place_of(rows, value))
+                entry = _entry(value)
+            except (OSError, ValueError) as error:
+                unreadable[number] = _why(error)
+        sources.append(entry)
+    return start, stop, sources, short, unreadable
+
+
+def source_entry(source: bytes | Path) -> bytes:
+    """A medium in a list of sources that belong to no rows."""
+    return BYTES + source if isinstance(source, bytes) else VALUE + json.dumps(str(source)).encode()
+
+
+def _entry(value: Any) -> bytes:
+    """A field's value in a list of sources; bytes stay in their row."""
+    try:
+        return VALUE + json.dumps(value).encode()
+    except TypeError:
+        return ROW
+
+
+def write_sources(
+    target: Path, name: str, sources: Iterable[bytes], medium: Medium, form: Form, key: str,
+    whence: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """Write a cache whose media are in packs. key: of the packs' folder. whence: the rows that have the sources."""
+    ends, total = [], 0
+    with written_whole(target / _files(name)[1]) as scratch, scratch.open("wb") as file:
+        for source in sources:
+            file.write(source)
+            total += len(source)
+            ends.append(total)
+    save_array(target / _files(name)[2], np.asarray(ends, np.int64))
+    content = {"medium": type(medium).__name__, "fields": asdict(medium), "form": form, "packs": key, "rows": whence}  # type: ignore[call-overload]
+    write_text(target / _files(name)[0], json.dumps(content, allow_nan=False))
+
+
+# -- either, like an array ---------------------------------------------------------------------
+
+
+class Media(Protocol):
+    """(items, …) uint8, read by numbers of items; a NumPy array is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> NDArray[np.uint8]: ...
+
+
+def open_media(prepared: Path, name: str) -> Media:
+    """A cache that was made under that name."""
+    if (file := prepared / f"{name}.npy").exists():
+        # copy-on-write, as torch takes no read-only memory; nothing writes
+        found: NDArray[np.uint8] = np.load(file, mmap_mode="c")
+        return found
+    from engine.tasks.shared.packed import Packed  # it needs the media of this module
+
+    return Packed(prepared / f"{name}.json")
+
+
+def ahead(
+    media: Media, order: Iterator[NDArray[np.int64]], numbers: Callable[[Any], NDArray[np.int64]] = lambda batch: batch
+) -> Iterator[NDArray[np.int64]]:
+    """The batches as they are; those of media in packs are being read before they are asked for.
+
+    numbers: of the items of a batch.
+    """
+    from engine.tasks.shared.packed import Packed
+
+    return media.ahead(order, numbers) if isinstance(media, Packed) else order
