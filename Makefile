@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install test test-long check demo bench-data bench-search bench-pack bench-agent bench-tui bench-cycles bench-demos bench-chaos bench-memory wheel-test screenshots clean
+.PHONY: install test test-long check demo bench-data bench-media bench-search bench-pack bench-agent bench-tui bench-cycles bench-demos bench-chaos bench-memory wheel-test screenshots clean
 
 install: $(READY)
 $(READY): pyproject.toml constraints.txt
@@ -31,6 +31,9 @@ demo: $(READY)
 
 bench-data: $(READY)
 	$(BIN)/python benchmarks/data.py --write
+
+bench-media: $(READY)
+	$(BIN)/python benchmarks/media.py --write
 
 bench-search: $(READY)
 	$(BIN)/python benchmarks/search.py --write

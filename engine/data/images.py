@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SIDE = 2**15  # pixels of the longer side at most
 PIXELS = 2**27  # of an image; half a gigabyte when decoded
+JPEG_END = b"\xff\xd9"
 ASPECT = 100  # times that the longer side may be the shorter
 HEADED = ("JPEG", "MPO", "WEBP", "BMP", "PPM")  # whose header says how they are turned, if at all
 ORIENTATION = 0x0112  # EXIF's tag
@@ -114,6 +115,36 @@ def _png_may_turn(source: bytes | Path) -> bool:
                 return True
             file.seek(size - len(word) + 4, io.SEEK_CUR)
     return True
+
+
+def check_whole(source: bytes | Path) -> None:
+    """That an image is of a format and a size that are read, and that its file is whole.
+
+    It is decoded only where its end does not show that. Raises: OSError, ValueError.
+    """
+    with _opened(source) as image:
+        ends = _ends_well(source, image)
+    if not ends:
+        open_image(source).close()
+
+
+def _ends_well(source: bytes | Path, image: Image.Image) -> bool:
+    """True for a JPEG or WebP that is not cut off, and for a PNG whose sums are right."""
+    if image.format == "PNG":
+        try:
+            image.verify()
+        except Exception as error:  # decoders raise whatever broken files make them raise
+            machine.refuse(error, "an image")
+            return False
+        return True
+    with _file_of(source) as file:
+        if image.format == "WEBP":
+            size = struct.unpack("<4xI", file.read(8))[0]
+            return file.seek(0, io.SEEK_END) >= size + 8
+        if image.format == "JPEG" and file.seek(0, io.SEEK_END) > len(JPEG_END):
+            file.seek(-len(JPEG_END), io.SEEK_END)
+            return file.read() == JPEG_END
+    return False
 
 
 def open_image(source: bytes | Path, near: int | None = None, most: int = PIXELS) -> Image.Image:

@@ -23,7 +23,7 @@ from engine.base.durable import discard, is_whole
 from engine.base.errors import DataError
 from engine.base.parallel import run_chunks, warm_up
 from engine.data.dataset import Dataset, as_list
-from engine.data.images import open_image
+from engine.data.images import check_whole
 from engine.data.media import locate
 from engine.data.readers.contract import BROKEN
 from engine.data.readers.sources import SOURCE
@@ -97,7 +97,7 @@ def inspect(row: dict[str, Any], data: Dataset, root: Path, folder: Path) -> str
                         return "wrong type: videos are read from paths"
                     check_video(source, decode=True)
                 else:
-                    open_image(source).close()
+                    check_whole(source)
             except (OSError, ValueError) as error:
                 machine.refuse(error, f"{data.path}, {name}")
                 what = " ".join(str(error).split())

@@ -334,7 +334,7 @@ class OpenStudy(StudyView):
     def prepare(self, train: Rows) -> Path:
         """The folder of the task's caches for these rows to train on, and the evaluation."""
         held = self._rows(self.evaluation, self.evaluation_scan, "evaluation") if self.has_evaluation_rows else None
-        if set(self.forms.values()) - {"raw"}:
+        if set(self.forms.values()) - {"raw"} or (self.state / "cache" / "packs").exists():
             set_bound(self.state / "cache", self.study.cache.max_gb)
         notice = self._progress(f"caches of task {self.study.task}")
         return self.task.prepare(self.study, self.folder, train, held, self.workers, notice)

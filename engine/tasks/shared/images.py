@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data.images import check_image, open_image
+from engine.data.images import check_whole, open_image
 from engine.tasks.contract import Form, Progress, Rows
 from engine.tasks.shared.media import cache_media
 
@@ -38,8 +38,8 @@ class Squares:
         return self.side, self.side, 3
 
     def look(self, source: bytes | Path) -> bool:
-        """Look at the header. False: no image is short of anything. Raises: OSError, ValueError."""
-        check_image(source)
+        """Look at header and end. False: no image is short of anything. Raises: OSError, ValueError."""
+        check_whole(source)
         return False
 
     def decode(self, source: bytes | Path, _number: int) -> tuple[NDArray[np.uint8], bool]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base import machine
 from engine.base.arrays import new_array, save_array
 from engine.base.durable import is_whole, write_text, written_whole
 from engine.base.ids import content_id
@@ -153,6 +154,7 @@ def _decode(job: tuple[Rows, str, Medium, Path, int, int]) -> tuple[int, int, No
             cache[number], is_short = medium.decode(place_of(rows, as_list(row[field])[0]), number)
             short += is_short
         except (OSError, ValueError) as error:
+            machine.refuse(error, f"{rows.data.path}, row {number}")
             unreadable[number] = _why(error)
     cache.flush()
     return start, stop, None, short, unreadable
@@ -193,6 +195,7 @@ def _look(job: tuple[Rows, str, Medium, int, int]) -> tuple[int, int, list[bytes
                 short += medium.look(place_of(rows, value))
                 entry = _entry(value)
             except (OSError, ValueError) as error:
+                machine.refuse(error, f"{rows.data.path}, row {number}")
                 unreadable[number] = _why(error)
         sources.append(entry)
     return start, stop, sources, short, unreadable

@@ -1,6 +1,7 @@
 """Media in packs: made when they are first asked for, by processes that read ahead of the training.
 
-Each process keeps what it makes for all others, trials to come included (`engine/data/packs.py`).
+Beside a GPU, processes read and make them ahead of the training. Each keeps what it makes for all others, trials to
+come included (`engine/data/packs.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base import machine
 from engine.base.errors import DataError
 from engine.base.parallel import crew
 from engine.data.dataset import Dataset, as_list
@@ -99,6 +101,7 @@ class Store:
             return self.medium.pack(self._source(number, entry), number, self.about["form"])
         except (OSError, ValueError) as error:
             what = f"{self.rows.data.path}, row {number}" if self.rows else f"{self.file.stem}, number {number}"
+            machine.refuse(error, what)
             text = " ".join(str(error).split())[:300]
             raise DataError(f"{what}: {text}; mend it, or take the row out") from error
 

@@ -24,7 +24,7 @@ from engine.tasks.contract import Progress, Rows
 from engine.tasks.shared.caches import make_caches
 from engine.tasks.shared.checkpoints import checkpoint_of, need_packages, read_config
 from engine.tasks.shared.images import Squares, cache_images
-from engine.tasks.shared.media import files_of, form_of, key_of, open_media, source_entry, write_sources
+from engine.tasks.shared.media import files_of, form_of, key_of, open_media, set_bound, source_entry, write_sources
 from engine.tasks.shared.tokens import cache_tokens, captions
 from engine.tasks.shared.weights import accounted
 from engine.tasks.vlm.benchmarks import Question, read_benchmark, read_instructions
@@ -159,6 +159,8 @@ def _cache_pictures(
     medium = Squares(side)
     # with the pixels as they are: what is trained on after every pool is the same for all studies
     raw = cache is None or form_of(cache, len(numbers), prod(medium.shape)) == "raw"
+    if cache is not None and not raw:
+        set_bound(target.parent, cache.max_gb)
     broken: dict[Path | bytes, str] = {}
     pixels = new_array(target / f"{name}.npy", np.uint8, (len(numbers), *medium.shape)) if raw else None
     for source, at in numbers.items():

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.data.images import check_image, open_image
+from engine.data.images import check_image, check_whole, open_image
 from engine.tasks.shared.images import fit_square
 from tests.conftest import fuzz
 
@@ -141,3 +141,29 @@ def test_any_bytes_are_an_image_or_one_error(data: st.DataObject) -> None:
     except ValueError as error:
         assert str(error).startswith("unreadable image: ") and "\n" not in str(error)
     assert peak() - before < 1500
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+def test_a_file_that_is_cut_off_is_broken_whether_or_not_it_is_decoded(form: str) -> None:
+    """What `check_whole` lets through can be decoded, wherever the file ends and whatever comes behind it."""
+    whole = encoded(Image.fromarray(RANDOM), form)
+    check_whole(whole)
+    for content in [whole[:at] for at in range(0, len(whole), 7)] + [whole[:-1], whole + b"\0", whole + whole]:
+        reasons = []
+        for read in (check_whole, open_image):
+            try:
+                read(content)
+                reasons.append("")
+            except ValueError as error:
+                reasons.append(str(error))
+        assert reasons[0] == reasons[1], (form, len(content))
+
+
+def test_a_whole_image_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.data.images.open_image", None)
+    for form in ("JPEG", "PNG", "WEBP"):
+        check_whole(encoded(Image.fromarray(RANDOM), form))
+    broken = bytearray(encoded(Image.fromarray(RANDOM)))
+    broken[len(broken) // 2] ^= 255
+    with pytest.raises(TypeError):  # its sums are wrong: decoding says whether that matters
+        check_whole(bytes(broken))
