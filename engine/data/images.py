@@ -140,10 +140,10 @@ def _ends_well(source: bytes | Path, image: Image.Image) -> bool:
     with _file_of(source) as file:
         if image.format == "WEBP":
             size = struct.unpack("<4xI", file.read(8))[0]
-            return file.seek(0, io.SEEK_END) >= size + 8
+            return bool(file.seek(0, io.SEEK_END) >= size + 8)
         if image.format == "JPEG" and file.seek(0, io.SEEK_END) > len(JPEG_END):
             file.seek(-len(JPEG_END), io.SEEK_END)
-            return file.read() == JPEG_END
+            return bool(file.read() == JPEG_END)
     return False
 
 

@@ -331,3 +331,19 @@ def test_what_a_study_lacks_is_said(shown: Tiny, change: Row, told: str) -> None
 @pytest.mark.parametrize("task", [VLM, {**CAPTION, "lora": {"rank": 4}}], ids=["vlm", "caption"])
 def test_killed_and_resumed_it_ends_alike(shown: Tiny, task: Row) -> None:
     ends_alike(shown, task)
+
+
+def test_an_image_is_kept_once_however_many_turns_ask_for_it(shown: Tiny) -> None:
+    """In one array and in packs, with the same results."""
+    file = shown.root / "data" / "instructions.jsonl"
+    told = [json.loads(line) for line in file.read_text().splitlines()]
+    write_jsonl(file, [{**row, "question": f"{row['question']} {n}"} for row in told for n in range(3)])
+    study, scores, _ = run(shown, TASK, VLM)
+    assert np.load(study.prepared / "instructions-images.npy").shape == (24, 32, 32, 3)
+    assert np.load(study.prepared / "instructions-places.npy").tolist() == [n // 3 for n in range(72)]
+    shutil.rmtree(shown.study / ".djsb")
+    other, same, _ = run(shown, TASK, {**VLM, "cache": {"form": "exact"}})
+    assert same == scores and other.root == study.root
+    packs = {file.parent.name: file.stat().st_size for file in other.state.rglob("*.pack")}
+    assert len(packs) == 2 and sum(packs.values()) > 0
+    assert (other.prepared / "instructions-images.json").exists() and (other.prepared / "train-images.json").exists()
