@@ -89,7 +89,8 @@ def of_one_core(folder: Path, count: int, side: int) -> list[str]:
     from engine.settings.data import DatasetSection
     from engine.tasks.contract import Rows
     from engine.tasks.shared.images import Squares, cache_images
-    from engine.tasks.shared.media import open_media, set_bound
+    from engine.tasks.shared.media import set_bound
+from engine.tasks.shared.packed import open_media
     from engine.tasks.shared.packed import Store
 
     files = sorted((folder / "train").iterdir())[:count]

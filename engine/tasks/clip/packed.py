@@ -28,7 +28,7 @@ from engine.settings.study import Study
 from engine.tasks.clip.model import MAX_LOGIT_SCALE, build_model, contrastive_loss, image_features, text_features, train
 from engine.tasks.contract import WORTH, Job, Report
 from engine.tasks.shared.batches import feed
-from engine.tasks.shared.media import open_media
+from engine.tasks.shared.packed import open_media
 from engine.tasks.shared.training import adamw, autocast, batches, course, micro_batch, rates
 from engine.tasks.shared.training_state import pause, resume
 

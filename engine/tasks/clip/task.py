@@ -27,7 +27,8 @@ from engine.tasks.shared.batches import to_pixels
 from engine.tasks.shared.caches import in_turn, make_caches, read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of, read_config, save
 from engine.tasks.shared.images import Squares, cache_images
-from engine.tasks.shared.media import files_of, key_of, open_media
+from engine.tasks.shared.media import files_of, key_of
+from engine.tasks.shared.packed import open_media
 from engine.tasks.shared.tokens import cache_tokens, load_encoder, train_tokenizer
 from engine.tasks.shared.trial import Training, TrainingTask
 from engine.tasks.shared.weights import accounted

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.tasks.shared.media import Media, ahead, open_media
+from engine.tasks.shared.packed import Media, ahead, open_media
 
 if TYPE_CHECKING:
     import torch

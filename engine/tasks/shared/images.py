@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 CHUNK = 500  # images of a job
 LONG = 8  # an image longer than so many times its shorter side is cropped before it is resized
-SMALL = 0.25  # of the decoded bytes: an image file that is no larger is kept as it is
-NEAR = 4  # times the pixels of what is kept: a larger image would take longer to decode than what is made of it
+SMALL = 0.25  # of the decoded bytes: an image of the right size whose file is no larger is kept as it is
 QUALITY = 95
 ORIGINAL, PIXELS, JPEG = b"O", b"P", b"J"  # how an item begins
 
@@ -57,7 +56,7 @@ class Squares:
             if len(content) < raw:
                 return ORIGINAL + content
             return PIXELS + fit_square(image, self.side).tobytes()
-        if len(content) <= SMALL * raw and image.width * image.height <= NEAR * self.side**2:
+        if image.size == (self.side, self.side) and len(content) <= SMALL * raw:
             return ORIGINAL + content
         out = io.BytesIO(JPEG)
         out.seek(1)

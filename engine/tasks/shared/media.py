@@ -1,6 +1,6 @@
 """The media caches of a study: every image or clip as one array, or in packs that are filled as trials draw them.
 
-`cache_media` makes `NAME.npy` or `NAME.json` in a task's folder of caches; `open_media` opens either like an array.
+`cache_media` makes `NAME.npy` or `NAME.json` in a task's folder of caches; `packed.open_media` opens either.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def form_of(section: CacheSection, count: int, size: int) -> Form:
 
 def set_bound(cache: Path, max_gb: float | None) -> None:
     """Write `cache.max_gb` for all who keep media in packs. cache: the study's folder of caches."""
-    file, text = cache / "packs" / BOUND, json.dumps({"max_gb": max_gb})
+    file, text = cache / "packs" / BOUND, json.dumps({"max_gb": max_gb}, allow_nan=False)
     if not is_whole(file, sums=True) or file.read_text(encoding="utf-8") != text:
         write_text(file, text)
 
@@ -203,13 +203,13 @@ def _look(job: tuple[Rows, str, Medium, int, int]) -> tuple[int, int, list[bytes
 
 def source_entry(source: bytes | Path) -> bytes:
     """A medium in a list of sources that belong to no rows."""
-    return BYTES + source if isinstance(source, bytes) else VALUE + json.dumps(str(source)).encode()
+    return BYTES + source if isinstance(source, bytes) else VALUE + json.dumps(str(source), allow_nan=False).encode()
 
 
 def _entry(value: Any) -> bytes:
     """A field's value in a list of sources; bytes stay in their row."""
     try:
-        return VALUE + json.dumps(value).encode()
+        return VALUE + json.dumps(value, allow_nan=False).encode()
     except TypeError:
         return ROW
 
@@ -228,43 +228,3 @@ def write_sources(
     save_array(target / _files(name)[2], np.asarray(ends, np.int64))
     content = {"medium": type(medium).__name__, "fields": asdict(medium), "form": form, "packs": key, "rows": whence}  # type: ignore[call-overload]
     write_text(target / _files(name)[0], json.dumps(content, allow_nan=False))
-
-
-# -- either, like an array ---------------------------------------------------------------------
-
-
-class Media(Protocol):
-    """(items, …) uint8, read by numbers of items; a NumPy array is one."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def nbytes(self) -> int: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: Any, /) -> NDArray[np.uint8]: ...
-
-
-def open_media(prepared: Path, name: str) -> Media:
-    """A cache that was made under that name."""
-    if (file := prepared / f"{name}.npy").exists():
-        # copy-on-write, as torch takes no read-only memory; nothing writes
-        found: NDArray[np.uint8] = np.load(file, mmap_mode="c")
-        return found
-    from engine.tasks.shared.packed import Packed  # it needs the media of this module
-
-    return Packed(prepared / f"{name}.json")
-
-
-def ahead(
-    media: Media, order: Iterator[NDArray[np.int64]], numbers: Callable[[Any], NDArray[np.int64]] = lambda batch: batch
-) -> Iterator[NDArray[np.int64]]:
-    """The batches as they are; those of media in packs are being read before they are asked for.
-
-    numbers: of the items of a batch.
-    """
-    from engine.tasks.shared.packed import Packed
-
-    return media.ahead(order, numbers) if isinstance(media, Packed) else order

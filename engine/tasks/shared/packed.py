@@ -1,4 +1,4 @@
-"""Media in packs: made when they are first asked for, by processes that read ahead of the training.
+"""The media caches of a study opened, like arrays. Those in packs are made when first asked for, by processes that read ahead.
 
 Beside a GPU, processes read and make them ahead of the training. Each keeps what it makes for all others, trials to
 come included (`engine/data/packs.py`).
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,20 @@ MOST = 16  # processes that read
 READERS = "DJSB_READERS"  # of the environment: how many, in place of what suits the machine
 MEDIA: dict[str, Callable[..., Medium]] = {"Squares": Squares, "Windows": Windows}
 LOG = logging.getLogger("djsb")
+
+
+class Media(Protocol):
+    """(items, …) uint8, read by numbers of items; a NumPy array is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> NDArray[np.uint8]: ...
 
 
 @dataclass(frozen=True)
@@ -203,7 +217,7 @@ class Packed:
     def ahead(
         self, order: Iterator[NDArray[np.int64]], numbers: Callable[[Any], NDArray[np.int64]]
     ) -> Iterator[NDArray[np.int64]]:
-        """See media.ahead."""
+        """See `ahead`."""
         if not self._readers:
             yield from order
             return
@@ -255,3 +269,22 @@ class Packed:
                 made.append(pixels)
             asked.pixels = np.concatenate(made)
         return asked.pixels
+
+
+def open_media(prepared: Path, name: str) -> Media:
+    """A cache that was made under that name."""
+    if (file := prepared / f"{name}.npy").exists():
+        # copy-on-write, as torch takes no read-only memory; nothing writes
+        found: NDArray[np.uint8] = np.load(file, mmap_mode="c")
+        return found
+    return Packed(prepared / f"{name}.json")
+
+
+def ahead(
+    media: Media, order: Iterator[NDArray[np.int64]], numbers: Callable[[Any], NDArray[np.int64]] = lambda batch: batch
+) -> Iterator[NDArray[np.int64]]:
+    """The batches as they are; those of media in packs are being read before they are asked for.
+
+    numbers: of the items of a batch.
+    """
+    return media.ahead(order, numbers) if isinstance(media, Packed) else order

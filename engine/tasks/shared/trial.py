@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engine.settings.study import Study
 from engine.tasks.contract import SILENT, Job, Report, Task
-from engine.tasks.shared.media import open_media
+from engine.tasks.shared.packed import open_media
 
 
 def first_rows(name: str, study: Study, prepared: Path) -> tuple[NDArray[np.int64], float]:

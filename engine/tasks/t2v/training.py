@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
-from engine.tasks.shared.media import ahead, open_media
+from engine.tasks.shared.packed import ahead, open_media
 from engine.tasks.shared.training import accumulate, autocast, batches, course, fit, micro_batch
 from engine.tasks.t2v.model import FLOW, Parts, to_latents, to_video
 

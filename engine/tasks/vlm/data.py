@@ -24,7 +24,8 @@ from engine.tasks.contract import Progress, Rows
 from engine.tasks.shared.caches import make_caches
 from engine.tasks.shared.checkpoints import checkpoint_of, need_packages, read_config
 from engine.tasks.shared.images import Squares, cache_images
-from engine.tasks.shared.media import files_of, form_of, key_of, open_media, set_bound, source_entry, write_sources
+from engine.tasks.shared.media import files_of, form_of, key_of, set_bound, source_entry, write_sources
+from engine.tasks.shared.packed import open_media
 from engine.tasks.shared.tokens import cache_tokens, captions
 from engine.tasks.shared.weights import accounted
 from engine.tasks.vlm.benchmarks import Question, read_benchmark, read_instructions

@@ -14,7 +14,7 @@ from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
 from engine.tasks.shared.batches import Normal, to_pixels
 from engine.tasks.shared.caches import read_meta
-from engine.tasks.shared.media import Media, ahead, open_media
+from engine.tasks.shared.packed import Media, ahead, open_media
 from engine.tasks.shared.training import accumulate, batches, course, fit, micro_batch
 from engine.tasks.vlm.model import NO_LABEL, answer_losses, set_trained
 from engine.tasks.vlm.text import collate

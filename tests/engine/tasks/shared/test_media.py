@@ -21,8 +21,8 @@ from engine.study.opened import open_study
 from engine.tasks.contract import Form, Rows
 from engine.tasks.shared import packed
 from engine.tasks.shared.images import cache_images
-from engine.tasks.shared.media import ahead, cache_media, form_of, open_media, set_bound
-from engine.tasks.shared.packed import Packed
+from engine.tasks.shared.media import cache_media, form_of, set_bound
+from engine.tasks.shared.packed import Packed, ahead, open_media
 from engine.tasks.shared.videos import Windows, write_clip
 from tests.conftest import Tiny, write_jsonl
 

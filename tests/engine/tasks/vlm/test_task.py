@@ -338,11 +338,11 @@ def test_an_image_is_kept_once_however_many_turns_ask_for_it(shown: Tiny) -> Non
     file = shown.root / "data" / "instructions.jsonl"
     told = [json.loads(line) for line in file.read_text().splitlines()]
     write_jsonl(file, [{**row, "question": f"{row['question']} {n}"} for row in told for n in range(3)])
-    study, scores, _ = run(shown, TASK, VLM)
+    study, scores, _ = run(shown, VlmTask(), VLM)
     assert np.load(study.prepared / "instructions-images.npy").shape == (24, 32, 32, 3)
     assert np.load(study.prepared / "instructions-places.npy").tolist() == [n // 3 for n in range(72)]
     shutil.rmtree(shown.study / ".djsb")
-    other, same, _ = run(shown, TASK, {**VLM, "cache": {"form": "exact"}})
+    other, same, _ = run(shown, VlmTask(), {**VLM, "cache": {"form": "exact"}})
     assert same == scores and other.root == study.root
     packs = {file.parent.name: file.stat().st_size for file in other.state.rglob("*.pack")}
     assert len(packs) == 2 and sum(packs.values()) > 0
