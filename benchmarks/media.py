@@ -90,8 +90,7 @@ def of_one_core(folder: Path, count: int, side: int) -> list[str]:
     from engine.tasks.contract import Rows
     from engine.tasks.shared.images import Squares, cache_images
     from engine.tasks.shared.media import set_bound
-from engine.tasks.shared.packed import open_media
-    from engine.tasks.shared.packed import Store
+    from engine.tasks.shared.packed import Store, open_media
 
     files = sorted((folder / "train").iterdir())[:count]
     data = Dataset(folder / "train.jsonl", DatasetSection(path="train.jsonl", text="text", images="images", id="id"))

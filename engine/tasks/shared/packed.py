@@ -1,4 +1,4 @@
-"""The media caches of a study opened, like arrays. Those in packs are made when first asked for, by processes that read ahead.
+"""The media caches of a study, opened like arrays. Items in packs are made when they are first asked for.
 
 Beside a GPU, processes read and make them ahead of the training. Each keeps what it makes for all others, trials to
 come included (`engine/data/packs.py`).
