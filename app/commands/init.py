@@ -109,6 +109,7 @@ def write_found(
         "ops": dict(ops),
         **change,
     }
+    raw["pools"] = {"rare": True, **raw.get("pools", {})}
     if found.evaluation is not None:
         label = found.label if task is None or "evaluation.prompts" in task_named(task).traits.uses else None
         path = _relative(found.evaluation, folder)

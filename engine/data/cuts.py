@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,13 +40,24 @@ class Column:
 
 
 def keeps(s: Slice, column: Column) -> RowMask:
-    """(rows,) True where the row's values all lie inside the slice; NaN never does."""
+    """(rows,) True where the row's values all lie inside the slice, or all outside; NaN never does.
+
+    Raises: PoolError for what lies outside bounds on both sides, where a row may have values in between.
+    """
+    if s.outside:
+        return _keeps_outside(s, column)
     kept = ~np.isnan(column.low)
     if s.low is not None:
         kept &= column.low >= s.low if s.low_closed else column.low > s.low
     if s.high is not None:
         kept &= column.high <= s.high if s.high_closed else column.high < s.high
     return kept
+
+
+def _keeps_outside(s: Slice, column: Column) -> RowMask:
+    if column.low is not column.high:
+        raise PoolError(f"{s.statistic} has several values a row, of which the ends are known only; give one bound")
+    return ~np.isnan(column.low) & ~keeps(replace(s, outside=False), column)
 
 
 def value_at(place: Place, values: Values) -> float:

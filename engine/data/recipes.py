@@ -10,7 +10,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -171,6 +171,8 @@ def slice_entries(s: Slice) -> list[Entry]:
     if s.statistic not in op.statistics:
         raise OpError(f"{s.op} has no statistic {s.statistic!r}; it has {', '.join(op.statistics)}")
     bounds = op.statistics[s.statistic]
+    if s.outside:
+        return _outside(s, op)
     given = {key: value for key, value in s.params if key not in op.fixed}
     common = check_params(s.op, given) | ({"any_or_all": "all"} if bounds.list_valued else {})
     low, low_closed, high, high_closed = _interval(s, bounds.number)
@@ -190,6 +192,22 @@ def slice_entries(s: Slice) -> list[Entry]:
     at_most = {str(bounds.high): most, **_flags(True, high_closed)}
     at_least = {str(bounds.high): least, **_flags(True, low_closed, reverse=True)}
     return [(s.op, {**common, **at_most}), (s.op, {**common, **at_least})]
+
+
+def _outside(s: Slice, op: Op) -> list[Entry]:
+    """Two entries: all that the OP can read, then what does not lie inside. A reversed entry alone keeps NaN."""
+    bounds = op.statistics[s.statistic]
+    if not (bounds.low and bounds.high):
+        raise OpError(
+            f"{s.op} bounds {s.statistic} on one side only, so no recipe keeps what lies outside two bounds; "
+            "write the pool's rows instead: djsb export pool"
+        )
+    [every] = slice_entries(replace(s, low=None, high=None, low_closed=True, high_closed=False, outside=False))
+    [(_, inside)] = slice_entries(replace(s, outside=False))
+    _, low_closed, _, high_closed = _interval(s, bounds.number)
+    # the flags count for the OP's other statistic too: all its values lie outside -1 … -1
+    others = {str(end): -1 for key, b in op.statistics.items() if key != s.statistic for end in (b.low, b.high)}
+    return [every, (s.op, {**inside, **others, **_flags(not low_closed, not high_closed, reverse=True)})]
 
 
 def _flags(low_closed: bool, high_closed: bool, reverse: bool = False) -> dict[str, bool]:

@@ -46,6 +46,10 @@ _WRITTEN = {"type": "string", "pattern": PATTERN, "description": f"a place among
 Bound = Annotated[float | str, PlainValidator(_bound), WithJsonSchema({"anyOf": [{"type": "number"}, _WRITTEN]})]
 
 
+# a bucket, or a pool beside the buckets (engine/data/rare.py)
+BUCKET = r"low|mid-low|mid|mid-high|high|without-(low|highe)st-(1|5|10)%|(only|without)-[0-9a-z.+-]{1,24}"
+
+
 class Frozen(BaseModel):
     """Base: frozen, no unknown keys, no values of another type."""
 
@@ -60,7 +64,7 @@ class Interval(Frozen):
     """
 
     statistic: Name
-    bucket: Literal["low", "mid-low", "mid", "mid-high", "high"] | None = None
+    bucket: str | None = Field(None, pattern=f"^({BUCKET})$")
     low: Bound | None = None
     high: Bound | None = None
 

@@ -28,7 +28,8 @@ class Slice:
     """An interval of a statistic's values; a row is kept when all its values lie inside.
 
     low, high: bounds, None for open-ended. By default [low, high): closed below, open above, so
-    that neighbouring buckets share no row and leave no gap on new data.
+    that neighbouring buckets share no row and leave no gap on new data. outside: kept are the rows that have a
+    value, and none inside.
     """
 
     op: str
@@ -38,6 +39,7 @@ class Slice:
     low_closed: bool = True
     high_closed: bool = False
     params: tuple[tuple[str, Any], ...] = ()
+    outside: bool = False
 
     def __post_init__(self) -> None:
         low = -math.inf if self.low is None else self.low
@@ -50,7 +52,7 @@ class Slice:
     def __str__(self) -> str:
         left = "(-inf" if self.low is None else f"{'[' if self.low_closed else '('}{self.low:g}"
         right = "inf)" if self.high is None else f"{self.high:g}{']' if self.high_closed else ')'}"
-        return f"{self.statistic} in {left}, {right}"
+        return f"{self.statistic} {'not ' * self.outside}in {left}, {right}"
 
 
 @dataclass(frozen=True)
@@ -104,11 +106,14 @@ class Pool:
         return content_id(self.to_json(), 12)
 
     def to_json(self) -> dict[str, Any]:
-        """What `pool_from_json` reads; mappers, a source and max_repeats stand there only where there are some."""
+        """What `pool_from_json` reads; what came later stands there only where there is some: mappers, a source …"""
         content = asdict(self)
         for layer in content["layers"]:
             if layer["source"] is None:
                 del layer["source"]
+            for part in layer["slices"]:
+                if not part["outside"]:
+                    del part["outside"]
         absent = [name for name in ("mappers", "max_repeats") if not getattr(self, name)]
         return {k: v for k, v in content.items() if k not in absent}
 
@@ -134,7 +139,10 @@ def pool_from_json(content: Mapping[str, Any]) -> Pool:
     for name in ("size", "repetition", "seed", *(() if repeats is None else ("max_repeats",))):
         if type(content[name]) is not int:
             raise ValueError(f"{name}: {content[name]!r} is no whole number")
-    ends = [dict(part).get(end) for layer in content["layers"] for part in layer["slices"] for end in ("low", "high")]
+    parts = [dict(part) for layer in content["layers"] for part in layer["slices"]]
+    if any(type(part.get("outside", False)) is not bool for part in parts):
+        raise ValueError("outside is true or false")
+    ends = [part.get(end) for part in parts for end in ("low", "high")]
     for number in (*ends, *(layer["weight"] for layer in content["layers"])):
         if number is not None and type(number) not in (int, float):
             raise ValueError(f"{number!r} is no number")

@@ -146,7 +146,11 @@ class PoolsSection(Section):
         description="where buckets are cut: one place fewer than buckets, as [p10, p90] or [mean-1sd, mean+1sd]; "
         "null: into equal parts",
     )
-
+    rare: bool = later(
+        False,
+        description="pools beside the buckets: without the rare lowest or highest 1, 5 or 10 %, one a value where "
+        "values are few, without a value or bucket that is rare (docs/guides/statistics.md)",
+    )
     model_scores: bool = later(
         False,
         description="tasks clip and lm: the reference model's own score of each row as one more statistic "

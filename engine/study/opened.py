@@ -26,6 +26,7 @@ from engine.data.dataset import Dataset
 from engine.data.fingerprints import content_hash
 from engine.data.media import Unreadable
 from engine.data.op_values import OpRun
+from engine.data.rare import with_rare
 from engine.data.scan import Scan, leave_out, scan
 from engine.data.tars import media_root
 from engine.journal import caches, results, setups
@@ -193,14 +194,15 @@ class OpenStudy(StudyView):
 
     @cached_property
     def cuts(self) -> list[Cut]:
-        """The 3N single-OP buckets."""
+        """The 3N single-OP buckets, and the pools beside them where the study asks for those."""
         size = self.pool_size  # a dataset that is too small is told before statistics are computed
         # what the first cycle's own control says comes after its probe, and is for proposals only
         sources = self.op_columns if self.init is None else self.statistic_columns
-        return pool_cuts.single_op_cuts(
-            sources, self.scan.good, self.study.pools.buckets, size,
-            self.study.pools.min_distinct, self.study.seed, self.study.pools.places,
-        )  # fmt: skip
+        section, good, seed = self.study.pools, self.scan.good, self.study.seed
+        found = pool_cuts.single_op_cuts(
+            sources, good, section.buckets, size, section.min_distinct, seed, section.places
+        )
+        return with_rare(found, sources, good, size, section.min_distinct, seed) if section.rare else found
 
     def realise(self, pool: Pool, seed: int = 0) -> NDArray[np.int64]:
         """The row numbers of a pool."""

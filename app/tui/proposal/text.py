@@ -130,8 +130,12 @@ def _slices(pool: Row) -> dict[str, Row]:
 
 
 def bounds(part: Row) -> str:
-    """`[10, 140)`, `below 3`, `from 12`."""
-    low, high = part["low"], part["high"]
+    """`[10, 140)`, `below 3`, `from 12`, `3`, `not 3`, `not [10, 140)`."""
+    low, high, closed = part["low"], part["high"], part.get("low_closed", True) and part.get("high_closed")
+    if part.get("outside"):
+        return f"not {bounds({**part, 'outside': False})}"
+    if low is not None and low == high and closed:
+        return _number(low)
     if low is None:
         return "any" if high is None else f"{'up to' if part.get('high_closed') else 'below'} {_number(high)}"
     if high is None:

@@ -82,8 +82,8 @@ def _facts(t: Row) -> dict[str, str]:
     }  # fmt: skip
     for i, layer in enumerate(content["layers"], 1):
         for part in layer["slices"]:
-            bounds = f"{'−∞' if part['low'] is None else part['low']} … {'∞' if part['high'] is None else part['high']}"
-            facts[f"layer {i}: {printable(part['statistic'])}"] = bounds
+            ends = f"{'−∞' if part['low'] is None else part['low']} … {'∞' if part['high'] is None else part['high']}"
+            facts[f"layer {i}: {printable(part['statistic'])}"] = ends if not part.get("outside") else f"not {ends}"
     for name, value in t["metrics"].items():
         facts[f"metric {printable(name)}"] = "–" if value is None else f"{value:.4g}"
     if t["error"]:

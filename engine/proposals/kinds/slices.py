@@ -58,7 +58,8 @@ class CombineKind(Kind[Combine]):
     asks = "rows that lie in all of them, and the control"
     brief = (
         "rows that lie in all of two to six intervals of different statistics. An interval is a bucket of the"
-        " study (low, mid, high) or has bounds of its own (low <= value < high). A bound is a value, or a "
+        " study (low, mid, high; where the study has such pools also only-1, without-1, without-lowest-5% and"
+        " the like) or has bounds of its own (low <= value < high). A bound is a value, or a "
         'place among the values in quotes: "p10" for a percentile, "mean+1sd" for k sigmas from the mean.'
     )
 

@@ -64,7 +64,8 @@ def column(values: Sequence[Any]) -> Column:
     numbers = np.atleast_1d(np.asarray(values, np.float64))
     if not numbers.size or not np.isfinite(numbers).all():
         numbers = np.array([np.nan])
-    return Column(numbers.min(keepdims=True), numbers.max(keepdims=True))
+    low = numbers.min(keepdims=True)
+    return Column(low, low if numbers.size == 1 else numbers.max(keepdims=True))
 
 
 def stats_of(op: Any, rows: list[dict[str, Any]], statistic: str) -> list[Any]:
@@ -136,13 +137,19 @@ def told_apart(value: float, bound: float | None) -> bool:
 
 
 @pytest.mark.parametrize(("name", "statistic"), STATISTICS)
-def test_the_entries_of_a_slice_keep_what_the_slice_keeps(name: str, statistic: str) -> None:
+@pytest.mark.parametrize("outside", [False, True], ids=["inside", "outside"])
+def test_the_entries_of_a_slice_keep_what_the_slice_keeps(name: str, statistic: str, outside: bool) -> None:
     bounds = OPS[name].statistics[statistic]
+    if outside and not (bounds.low and bounds.high):
+        with pytest.raises(OpError, match="on one side only"):
+            slice_entries(Slice(name, statistic, 1, 2, outside=True))
+        return
     value, bound = VALUES[bounds.number], st.none() | BOUNDS[bounds.number]
     pairs = st.tuples(bound, bound).map(
         lambda pair: pair if None in pair or pair[0] <= pair[1] else (pair[1], pair[0])  # type: ignore[operator]
     )
-    rows = st.lists(st.lists(value, min_size=1, max_size=3 if bounds.list_valued else 1), min_size=1, max_size=8)
+    several = 3 if bounds.list_valued and not outside else 1
+    rows = st.lists(st.lists(value, min_size=1, max_size=several), min_size=1, max_size=8)
 
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     @given(pairs, st.booleans(), st.booleans(), rows)
@@ -153,7 +160,7 @@ def test_the_entries_of_a_slice_keep_what_the_slice_keeps(name: str, statistic: 
     @example((1 / 3, 2 / 3), False, False, [[0]])
     @example((1 / 3, 2 / 3), True, True, [[0]])
     def check(pair: tuple[Any, Any], low_closed: bool, high_closed: bool, values: list[list[Any]]) -> None:
-        s = Slice(name, statistic, *pair, low_closed, high_closed)
+        s = Slice(name, statistic, *pair, low_closed, high_closed, outside=outside)
         if bounds.number in ("float", "ratio"):  # the bounds always occur, and their neighbours
             ties = [b + step for b in pair if b is not None and math.isfinite(b) for step in (0, -1e-9, 1e-9)]
             values = values + [[t] for t in ties if bounds.number == "float" or t >= 0]
@@ -172,7 +179,7 @@ def test_the_entries_of_a_slice_keep_what_the_slice_keeps(name: str, statistic: 
             for op in ops:
                 kept &= np.array(list(op.process_batched({"__dj__stats__": stats})), bool)
             assert kept.tolist() == [bool(keeps(s, column(v))[0]) for v in values]
-        assert check_entry(name, entries[0][1], Path()) == entries[0]
+        assert all(check_entry(name, params, Path()) == (name, params) for _, params in entries)
 
     check()
 
@@ -243,6 +250,7 @@ def test_dj_process_keeps_the_rows_of_text_slices(tmp_path: Path) -> None:
         on_values("special_characters_filter", "special_char_ratio", rows, (True, True)),
         Slice("words_num_filter", "num_words", 1, 7, False, False),
         Slice("text_length_filter", "text_len", 5),
+        Slice("words_num_filter", "num_words", 4, 4, True, True, outside=True),
     ]
     data = write_jsonl(tmp_path / "rows.jsonl", rows)
     keep = wanted(slices, rows)
