@@ -71,7 +71,7 @@ def _bits(part: Slice, column: Column, good: RowMask) -> Bits:
 
 
 def _key(bits: Bits) -> bytes:
-    return hashlib.blake2b(bits, digest_size=16).digest()
+    return hashlib.blake2b(bits.tobytes(), digest_size=16).digest()
 
 
 def _told(cut: Cut, named: Sequence[str], size: int) -> Cut:

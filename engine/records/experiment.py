@@ -47,7 +47,7 @@ Bound = Annotated[float | str, PlainValidator(_bound), WithJsonSchema({"anyOf": 
 
 
 # a bucket, or a pool beside the buckets (engine/data/rare.py)
-BUCKET = r"low|mid-low|mid|mid-high|high|without-(low|highe)st-(1|5|10)%|(only|without)-[0-9a-z.+-]{1,24}"
+BUCKET = r"low|mid-low|mid|mid-high|high|without-(lowest|highest)-(1|5|10)%|(only|without)-[0-9a-z.+-]{1,24}"
 
 
 class Frozen(BaseModel):
