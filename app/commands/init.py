@@ -16,16 +16,17 @@ from engine.base.yaml_text import parse_yaml, read_utf8
 from engine.data.catalogue import missing_needs, ops_for
 from engine.data.readers.contract import BROKEN
 from engine.data.readers.opening import open_reader
+from engine.data.readers.webdataset import KEY, KINDS
 from engine.settings.study import Study, study_yaml
 from engine.study.file import read_study
 from engine.tasks.registry import fitting_study, task_named, task_names
 
 LOOK = 200  # rows that are looked at
-TEXT_NAMES = ("text", "caption", "content", "TEXT", "prompt")
-IMAGE_NAMES = ("images", "image", "image_path", "img", "jpg")
-VIDEO_NAMES = ("videos", "video", "video_path")
-ID_NAMES = ("id", "uid", "key", "__key__")
-LABEL_NAMES = ("label", "class", "class_name", "category")
+TEXT_NAMES = ("text", "txt", "caption", "content", "TEXT", "prompt")
+IMAGE_NAMES = ("images", "image", "image_path", "img", *KINDS["image"])
+VIDEO_NAMES = ("videos", "video", "video_path", *KINDS["video"])
+ID_NAMES = (KEY, "id", "uid", "key")
+LABEL_NAMES = ("label", "class", "class_name", "category", "cls")
 DEMO = "clip"  # the task whose demo is meant where none is named
 
 
@@ -177,11 +178,13 @@ def _fields(rows: list[dict[str, Any]]) -> dict[str, str | None]:
     strings = {k for row in rows for k, v in row.items() if isinstance(v, str)}
     others = {n for names in (IMAGE_NAMES, VIDEO_NAMES, ID_NAMES, LABEL_NAMES) for n in names}
     lone = strings - others
+    # in shards a sample's own members come before what its .json names
+    members = [{k: v for k, v in row.items() if isinstance(v, dict) and "offset" in v} for row in rows]
     text = _first(rows, TEXT_NAMES) or (lone.pop() if len(lone) == 1 else None)
     return {
         "text": text,
-        "images": _first(rows, IMAGE_NAMES),
-        "videos": _first(rows, VIDEO_NAMES),
+        "images": _first(members, IMAGE_NAMES) or _first(rows, IMAGE_NAMES),
+        "videos": _first(members, VIDEO_NAMES) or _first(rows, VIDEO_NAMES),
         "id": _first(rows, ID_NAMES),
     }
 

@@ -23,6 +23,7 @@ from engine.data.readers.opening import open_reader
 from engine.data.readers.saved import is_saved
 from engine.data.readers.sources import SourcesReader
 from engine.data.readers.splits import files_of
+from engine.data.readers.webdataset import WebDatasetReader
 from engine.settings.data import DatasetSection
 
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -116,10 +117,15 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Content hash of the data file(s), all their bytes; media files count by their paths in the rows."""
+        """Content hash of the data file(s), all their bytes; media files count by their paths in the rows.
+
+        In shards the media count by their names and sizes.
+        """
         split = self.fields.split
         if self.fields.sources:
             return content_id(sorted((name, part.fingerprint) for name, part in self.parts.items()))
+        if isinstance(self.reader, WebDatasetReader):
+            return self.reader.fingerprint
         if self.path.is_dir() and is_saved(self.path):
             return content_hash(self.path / split if split else self.path)
         if self.path.exists() and split is None:

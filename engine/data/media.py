@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from engine.data.dataset import Dataset
 from engine.data.images import Look, check_image
 from engine.data.tars import MISSING
 from engine.data.videos import check_video
+
+LARGEST = 2**30  # bytes in a shard that are held in memory at once
 
 
 class Unreadable(DataError):
@@ -28,20 +31,39 @@ class Unreadable(DataError):
 def locate(value: Any, root: Path, folder: Path) -> bytes | Path:
     """What a media field holds: bytes, or the path of a file.
 
-    value: a path, bytes, or a Hugging Face {path, bytes}. root: unpacked tar; folder: the data file's.
+    value: a path, bytes, a Hugging Face {path, bytes}, or {path, offset, size} of what lies in a larger file.
+    root: unpacked tar; folder: the data file's.
     Raises: ValueError with the reason when it is none of these, or no regular file is there.
     """
     if isinstance(value, dict):
+        if "offset" in value and isinstance(value.get("path"), str):
+            return _part_of(_file(value["path"], root, folder), value["offset"], value.get("size"))
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
         return value
-    path = Path(value) if isinstance(value, str) else None
-    if path is None:
-        raise ValueError(f"wrong type {type(value).__name__}, a path or bytes are read")
+    if not isinstance(value, str):
+        raise ValueError(f"wrong type {type(value).__name__}, a path or bytes are read")  # noqa: TRY004 - of the row
+    return _file(value, root, folder)
+
+
+def _file(path: str, root: Path, folder: Path) -> Path:
     for base in (folder, root):
         if (base / path).is_file():  # a regular file: no pipe or device is ever opened
             return base / path
-    raise ValueError(f"{MISSING}{value}")
+    raise ValueError(f"{MISSING}{path}")
+
+
+def _part_of(file: Path, offset: Any, size: Any) -> bytes:
+    """So many bytes of a file. Raises: ValueError, OSError."""
+    if type(offset) is not int or type(size) is not int or min(offset, size) < 0:
+        raise ValueError("wrong type: offset and size are no numbers of bytes")
+    if size > LARGEST:
+        raise ValueError(f"{size} bytes in a shard, more than {LARGEST}")
+    with file.open("rb", buffering=0) as opened:
+        content = os.pread(opened.fileno(), size, offset)
+    if len(content) < size:
+        raise ValueError(f"truncated shard: {file.name} ends within it")
+    return content
 
 
 def check_media(source: bytes | Path, video: bool = False) -> Look | None:
@@ -51,8 +73,6 @@ def check_media(source: bytes | Path, video: bool = False) -> Look | None:
     """
     if not video:
         return check_image(source)
-    if isinstance(source, bytes):
-        raise ValueError("wrong type: videos are read from paths")  # noqa: TRY004 - a fault of the row
     check_video(source)
     return None
 

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import errno
-import gzip
 import hashlib
 import os
 import posixpath
 import shutil
 import tarfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
 
 from engine.base.confine import inside
 from engine.base.durable import PART, seal_folder
 from engine.base.errors import DataError, StoreError
 from engine.data.dataset import Dataset, as_list
+from engine.data.readers.tar_members import BROKEN, LARGEST, members, opened
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
-LARGEST = 2**32  # bytes of a member
-PIECE = 2**24  # bytes that are read at once; a header that asks for more is refused
 CHUNK = 5_000
 MISSING = "missing file "  # the reason that `locate` gives, before the name
 OF_NAME = (None, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  # errors of one member's own
-# what a broken archive makes Python's modules raise
-BROKEN = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError)
 
 
 def media_root(data: Path, state: Path) -> Path:
@@ -60,8 +52,7 @@ def unpack(data: Dataset, state: Path) -> dict[str, str]:
     Raises: DataError when they cannot be written.
     """
     folder = data.path if data.path.is_dir() else data.path.parent
-    tars = _tars(folder)
-    if not tars:
+    if not (tars := sorted(set(_tars(folder)) - set(data.reader.files))):  # shards are no tars beside the data
         return {}
     target = _target(data.path, tars, state)
     names = _missing(data, (folder, target))
@@ -69,8 +60,9 @@ def unpack(data: Dataset, state: Path) -> dict[str, str]:
     broken: list[str] = []
     for tar in tars if names else ():
         try:
-            with _opened(tar) as (archive, plain):
-                for member in _members(archive, plain, tar, broken):
+            with opened(tar) as (archive, plain):
+                says = f"{tar.name} is broken: it has a bad header"
+                for member in members(archive, plain, lambda _byte, says=says: broken.append(says)):  # type: ignore[misc]
                     name = posixpath.normpath(member.name)
                     if name not in names:
                         continue
@@ -103,46 +95,6 @@ def _missing(data: Dataset, places: tuple[Path, Path]) -> dict[str, set[str]]:
                 if isinstance(path, str) and not any((place / path).is_file() for place in places):
                     found.setdefault(posixpath.normpath(path), set()).add(path)
     return found
-
-
-class _Pieces:
-    """A file that is read in pieces: a tar's header may ask for gigabytes at once."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= PIECE:
-            raise ValueError(f"a header asks for {size} bytes")
-        return self._file.read(size)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-
-@contextmanager
-def _opened(tar: Path) -> Iterator[tuple[tarfile.TarFile, IO[bytes]]]:
-    with tar.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        with gzip.open(file) if packed else file as opened:
-            plain = cast(IO[bytes], _Pieces(cast(IO[bytes], opened)))
-            with tarfile.open(fileobj=plain, mode="r:") as archive:
-                yield archive, plain
-
-
-def _members(archive: tarfile.TarFile, plain: IO[bytes], tar: Path, broken: list[str]) -> Iterator[tarfile.TarInfo]:
-    """All members, those behind a broken header too; `broken` is told of it. Python's own loop would end there."""
-    while True:
-        if (member := archive.next()) is not None:
-            archive.members = []  # type: ignore[attr-defined] # they are not looked up again
-            yield member
-            continue
-        plain.seek(archive.offset)
-        if not any(plain.read(tarfile.BLOCKSIZE)):
-            return
-        broken.append(f"{tar.name} is broken: it has a bad header")
-        archive.offset += tarfile.BLOCKSIZE
 
 
 def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, name: str) -> str | None:

@@ -5,6 +5,7 @@ FFmpeg alone would also take playlists and manifests (HLS, DASH, ffconcat, SDP),
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,24 +46,28 @@ def container_of(head: bytes) -> str | None:
     return None
 
 
-def open_container(file: Path) -> Any:
-    """PyAV's container of a video file, of a kind and a size that are read; the caller closes it.
+def open_container(source: Path | bytes) -> Any:
+    """PyAV's container of a video, a file or its bytes, of a kind and a size that are read; the caller closes it.
 
     Raises: OSError when there is no such file, ValueError for all else.
     """
     import av
 
-    file = file.absolute()  # nothing of a name is taken for a protocol
-    with file.open("rb") as opened:
-        name = container_of(opened.read(HEAD))
+    if isinstance(source, bytes):
+        name = container_of(source[:HEAD])
+    else:
+        with source.open("rb") as opened:
+            name = container_of(opened.read(HEAD))
     if name is None:
         raise ValueError(f"not a video file: by its content it is none of {KINDS}")
     options = {"protocol_whitelist": "file", **(NO_REFERENCES if name == "mov" else {})}
+    # an absolute path: nothing of a name is taken for a protocol
+    place = io.BytesIO(source) if isinstance(source, bytes) else str(source.absolute())
     try:
         # not `options`: those go to streams too, and PyAV crashes where a stream comes up later than the header
-        container = _av_open(av)(str(file), "r", format=name, container_options=options, metadata_errors="replace")
+        container = _av_open(av)(place, "r", format=name, container_options=options, metadata_errors="replace")
     except Exception as error:  # decoders raise whatever a broken file makes them raise
-        machine.refuse(error, str(file))
+        machine.refuse(error, _name(source))
         raise ValueError(_unreadable(error)) from error
     try:
         _check_limits(container)
@@ -70,6 +75,10 @@ def open_container(file: Path) -> Any:
         container.close()
         raise
     return container
+
+
+def _name(source: Path | bytes) -> str:
+    return "a video" if isinstance(source, bytes) else str(source)
 
 
 def _unreadable(error: Exception) -> str:
@@ -92,26 +101,26 @@ def _check_limits(container: Any) -> None:
 
 
 @contextmanager
-def open_video(file: Path) -> Iterator[Any]:
+def open_video(source: Path | bytes) -> Iterator[Any]:
     """The same for a block, in which PyAV's errors become ValueError."""
     import av
 
-    container = open_container(file)
+    container = open_container(source)
     try:
         yield container
     except (av.error.FFmpegError, IndexError) as error:
-        machine.refuse(error, str(file))
+        machine.refuse(error, _name(source))
         raise ValueError(_unreadable(error)) from error
     finally:
         container.close()
 
 
-def check_video(file: Path, decode: bool = False) -> None:
+def check_video(source: Path | bytes, decode: bool = False) -> None:
     """That a video is of a kind and a size that are read; with `decode` also that it has a first frame.
 
     Raises: OSError, ValueError.
     """
-    with open_video(file) as container:
+    with open_video(source) as container:
         if decode and next(container.decode(video=0), None) is None:
             raise ValueError("unreadable video: it has no frames")
 

@@ -10,6 +10,8 @@ from engine.data.readers.json_rows import JsonReader
 from engine.data.readers.parquet import ParquetReader
 from engine.data.readers.saved import SavedReader, is_saved
 from engine.data.readers.splits import files_of
+from engine.data.readers.tar_members import PACKED
+from engine.data.readers.webdataset import WebDatasetReader
 
 
 def open_reader(path: Path, options: Options = PLAIN) -> Reader:
@@ -22,17 +24,21 @@ def open_reader(path: Path, options: Options = PLAIN) -> Reader:
             return SavedReader(path, options)
         files = files_of(path, options.split)
         kinds = {file.suffix for file in files}
+        if kinds == {".tar"} or files[0].name.endswith(PACKED):
+            return WebDatasetReader(files, options, path if path.is_dir() else path.parent)
         if kinds == {".parquet"}:
             return ParquetReader(files, options)
         if len(files) > 1:
-            raise DataError(f"{path}: several files are read where all are Parquet; give one file")
+            raise DataError(f"{path}: several files are read where all are Parquet, or tar shards; give one file")
         if kinds <= {".jsonl", ".json", ".ndjson"}:
             reader = JsonReader(files[0], options)
             _first_row(reader, files[0])
             return reader
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({first_line(error)}); check the file") from error
-    raise DataError(f"{path}: unknown kind of file; JSONL, Parquet and Hugging Face dataset folders are read")
+    raise DataError(
+        f"{path}: unknown kind of file; JSONL, Parquet, tar shards and Hugging Face dataset folders are read"
+    )
 
 
 def _first_row(reader: Reader, path: Path) -> None:

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 from engine.base.errors import DataError
+from engine.data.readers.braces import BRACES, expand
+from engine.data.readers.tar_members import PACKED
 
 GLOB = re.compile(r"[*?\[]")
 # as Hugging Face names the files of a split
@@ -24,15 +26,11 @@ def files_of(path: Path, split: str | None) -> list[Path]:
     named.
     """
     if path.is_dir():
-        found = sorted(path.glob("*.parquet"))
-        if not found:
-            raise DataError(f"{path} holds no Hugging Face dataset and no Parquet files; give a JSONL or Parquet file")
+        found = _of_folder(path)
     elif path.exists():
         found = [path]
     else:
-        found = sorted(path.parent.glob(path.name)) if GLOB.search(path.name) else []
-        if not found:
-            raise DataError(f"no such file: {path}; check dataset.path and evaluation.path in the study")
+        found = _of_pattern(path)
     splits: dict[str, list[Path]] = {}
     for file in found:
         splits.setdefault(_split_of(file), []).append(file)
@@ -47,6 +45,32 @@ def files_of(path: Path, split: str | None) -> list[Path]:
             f"files as the path, as {folder / _pattern(first)}"
         )
     return found
+
+
+def _of_folder(path: Path) -> list[Path]:
+    """Its Parquet files, or its tar shards, also where each has a Parquet file of metadata (as img2dataset writes)."""
+    tables, shards = (sorted(path.glob(f"*{suffix}")) for suffix in (".parquet", ".tar"))
+    if not {table.stem for table in tables} <= {shard.stem for shard in shards}:
+        return tables
+    if found := shards or [f for f in sorted(path.iterdir()) if f.name.endswith(PACKED) and f.is_file()]:
+        return found
+    raise DataError(f"{path} holds no Hugging Face dataset, no Parquet files and no tar shards; give a data file")
+
+
+def _of_pattern(path: Path) -> list[Path]:
+    """The files that `train-*.parquet` or `cc3m-{0000..0331}.tar` means."""
+    found = sorted(path.parent.glob(path.name)) if GLOB.search(path.name) else []
+    named = [Path(name) for name in expand(str(path))] if BRACES.search(str(path)) else []
+    if missing := [file for file in named if not file.is_file()]:
+        if len(missing) < len(named):
+            raise DataError(
+                f"{path}: {len(missing)} of its {len(named)} files are missing, as "
+                f"{missing[0].name}; get them, or give the folder of those that are there"
+            )
+        named = []
+    if not found + named:
+        raise DataError(f"no such file: {path}; check dataset.path and evaluation.path in the study")
+    return named or found
 
 
 def _split_of(file: Path) -> str:

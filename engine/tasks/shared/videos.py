@@ -34,27 +34,27 @@ class Window:
         return (self.frames - 1) * self.stride + 1
 
 
-def read_clip(file: Path, window: Window, draw: float) -> tuple[NDArray[np.uint8], bool]:
+def read_clip(source: Path | bytes, window: Window, draw: float) -> tuple[NDArray[np.uint8], bool]:
     """((frames, side, side, 3), whether the last frame is held).
 
     The window begins at the share `draw` of the places where it fits. A video that ends, or cannot be decoded any
     further, within it holds its last frame. Raises: ValueError when there is no frame at all.
     """
-    count = _count(file)
-    found, decoded = _frames(file, window, int(draw * max(1, count - window.span + 1)))
+    count = _count(source)
+    found, decoded = _frames(source, window, int(draw * max(1, count - window.span + 1)))
     if not found:  # fewer can be decoded than the file says that there are: those count
-        found, _ = _frames(file, window, int(draw * max(1, decoded - window.span + 1)))
+        found, _ = _frames(source, window, int(draw * max(1, decoded - window.span + 1)))
     if not found:
         raise ValueError("unreadable video: it has no frames")
     held = len(found) < window.frames
     return np.stack([*found, *[found[-1]] * (window.frames - len(found))]), held
 
 
-def _count(file: Path) -> int:
+def _count(source: Path | bytes) -> int:
     """Frames of a video as its header says, or as are counted up to where it is broken."""
     count = 0
     try:
-        with open_video(file) as container:
+        with open_video(source) as container:
             if known := container.streams.video[0].frames:
                 return int(known)
             for packet in container.demux(video=0):
@@ -65,12 +65,12 @@ def _count(file: Path) -> int:
     return count
 
 
-def _frames(file: Path, window: Window, start: int) -> tuple[list[NDArray[np.uint8]], int]:
+def _frames(source: Path | bytes, window: Window, start: int) -> tuple[list[NDArray[np.uint8]], int]:
     """(the window's frames from number `start`, frames decoded), up to where the video ends or is broken."""
     found: list[NDArray[np.uint8]] = []
     decoded = 0
     try:
-        with open_video(file) as container:
+        with open_video(source) as container:
             for number, frame in enumerate(container.decode(video=0)):
                 decoded = number + 1
                 if number >= start and (number - start) % window.stride == 0:
@@ -105,11 +105,11 @@ class Windows:
 
     def look(self, source: bytes | Path) -> bool:
         """Look at the header; whether the video is shorter than a window. Raises: OSError, ValueError."""
-        return _count(_file(source)) < self.window.span
+        return _count(source) < self.window.span
 
     def decode(self, source: bytes | Path, number: int) -> tuple[NDArray[np.uint8], bool]:
         """(the window of row `number`, whether its last frame is held). Raises: OSError, ValueError."""
-        return read_clip(_file(source), self.window, np.random.default_rng((self.seed, number)).random())
+        return read_clip(source, self.window, np.random.default_rng((self.seed, number)).random())
 
     def pack(self, source: bytes | Path, number: int, form: Form) -> bytes:
         """A clip as it is kept. Raises: OSError, ValueError."""
@@ -129,11 +129,6 @@ class Windows:
         finally:
             container.close()
         return np.stack(frames)
-
-
-def _file(source: bytes | Path) -> Path:
-    assert isinstance(source, Path)  # the scan lets no bytes through
-    return source
 
 
 def _as_clip(clip: NDArray[np.uint8]) -> bytes:
