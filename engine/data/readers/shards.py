@@ -63,7 +63,7 @@ def make_index(files: Sequence[Path], folder: Path) -> None:
         len(np.unique(hashes)) < len(hashes), tuple(part for _, part in looked if isinstance(part, str)),
         dict(left), dict(notes), content.hexdigest(),
     )  # fmt: skip
-    (folder / INDEX).write_text(json.dumps(asdict(facts)), encoding="utf-8")
+    (folder / INDEX).write_text(json.dumps(asdict(facts), allow_nan=False), encoding="utf-8")
 
 
 def open_index(folder: Path) -> tuple[Facts, dict[str, Numbers]]:
