@@ -9,7 +9,7 @@ import typer.main
 from pydantic import BaseModel
 
 from app.cli import app
-from engine.data.catalogue import OPS
+from engine.data.ops.table import OPS
 from engine.journal.store import Store
 from engine.settings.study import Study
 

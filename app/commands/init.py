@@ -13,7 +13,8 @@ import numpy as np
 from engine.base.errors import DataError, StudyError
 from engine.base.paths import HOME, STUDY_FILE
 from engine.base.yaml_text import parse_yaml, read_utf8
-from engine.data.catalogue import missing_needs, ops_for
+from engine.data.catalogue import check_params, ops_for
+from engine.data.ops.needs import missing_needs
 from engine.data.readers.contract import BROKEN
 from engine.data.readers.opening import open_reader
 from engine.data.readers.webdataset import KEY, KINDS
@@ -208,7 +209,10 @@ def _ops(
     ops: dict[str, dict[str, Any]] = {}
     left = []
     for op in ops_for(modalities):
-        reason = missing_needs(op.name, {})
+        reason = missing_needs(op.name, check_params(op.name, {}))
+        if reason is None and op.model:
+            cost = f"about {op.rate:g} rows/s a core"
+            reason = f"{op.hub} is in the hub's local cache; add it under ops to use it ({cost})"
         if reason:
             left.append((op.name, reason))
         else:

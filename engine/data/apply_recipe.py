@@ -25,10 +25,12 @@ from engine.base.parallel import run_chunks
 from engine.base.paths import ENTRY
 from engine.base.scratch import HERE, scratch
 from engine.data import datajuicer
-from engine.data.catalogue import IMAGE_TOKEN, MAPPERS_FIXED, VIDEO_TOKEN, missing_needs
+from engine.data.catalogue import MAPPERS_FIXED
 from engine.data.dataset import Dataset, as_list, utf8
 from engine.data.mappers import MapperRun
 from engine.data.media import locate
+from engine.data.ops.contract import IMAGE_TOKEN, VIDEO_TOKEN
+from engine.data.ops.needs import missing_needs
 from engine.data.recipes import Recipe, one_line, read_recipe
 from engine.data.rows_file import write_rows
 from engine.data.scan import inspect

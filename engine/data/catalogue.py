@@ -1,135 +1,30 @@
-"""The operators of the paper's Table 4: their statistics, bounds, modality, cost and needs.
+"""The catalogue: which filters and mappers a study or a recipe may name, and with which parameters.
 
-The only list of OPs that a study or a recipe may name. Nothing outside it is ever built or run.
+The filters themselves stand in `ops/table.py`, what they need in `ops/needs.py`.
 """
 
 from __future__ import annotations
 
+import ast
+import difflib
 import importlib.util
-import os
-import sys
+import json
+import string
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from engine.base.errors import OpError
+from engine.base.ids import json_text
+from engine.data.ops import hub
+from engine.data.ops.contract import Bounds, Kind, Op
+from engine.data.ops.table import OPS
 
-Number = Literal["float", "int", "bytes", "ratio"]
-MODELS_HOME = "DATA_JUICER_EXTERNAL_MODELS_HOME"
-NLTK_DATA = ("tokenizers/punkt_tab/english", "taggers/averaged_perceptron_tagger_eng")
-OCR_WEIGHTS = "craft_mlt_25k.pth"
-IMAGE_TOKEN, VIDEO_TOKEN = "<__dj__image>", "<__dj__video>"
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """How a filter's parameters bound one of its statistics.
-
-    low, high: parameter names, None where the OP has no such bound. number: how a bound is
-    written (`bytes` is a string of digits, `ratio` a string a/b). list_valued: one value per image or video.
-    """
-
-    low: str | None
-    high: str | None
-    number: Number = "float"
-    list_valued: bool = False
-
-
-@dataclass(frozen=True)
-class Op:
-    """One Data-Juicer filter.
-
-    statistics: stats key → how it is bounded. rate: rows per second measured on one core.
-    model: parameter that takes a local folder, or None. files: what must lie in MODELS_HOME, {lang} being that parameter.
-    packages: importable names that it needs beyond the base installation.
-    params: extra parameters that a study may set, with their type.
-    """
-
-    name: str
-    modality: Literal["text", "image", "video", "text+image", "text+video"]
-    statistics: Mapping[str, Bounds]
-    rate: float
-    model: str | None = None
-    files: tuple[str, ...] = ()
-    packages: tuple[str, ...] = ()
-    params: Mapping[str, type] = field(default_factory=dict)
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def modalities(self) -> frozenset[str]:
-        """The fields that it reads: text, image, video."""
-        return frozenset(self.modality.split("+"))
-
-
-def _op(
-    name: str,
-    modality: Any,
-    key: str,
-    low: str | None,
-    high: str | None,
-    rate: float,
-    number: Number = "float",
-    **more: Any,
-) -> Op:
-    """An OP with one statistic; image and video statistics have one value per file."""
-    bounds = Bounds(low, high, number, list_valued=modality != "text" or key == "num_dependency_edges")
-    return Op(name + "_filter", modality, {key: bounds}, rate, **more)
-
-
-def _shape(name: str, modality: Any, prefix: str, rate: float, **more: Any) -> Op:
-    sides = {
-        f"{prefix}_{side}": Bounds(f"min_{side}", f"max_{side}", "int", list_valued=True)
-        for side in ("width", "height")
-    }
-    return Op(name + "_filter", modality, sides, rate, **more)
-
-
-_WORDS = {"lang": str, "tokenization": bool}
-_FRAMES = {"frame_sampling_method": str, "frame_num": int}
-_SPACY: dict[str, Any] = {
-    "files": ("{lang}_core_web_md-3.7.0.tar.gz",),
-    "packages": ("spacy",),
-    "params": {"lang": str},
-}
-_SCORER: dict[str, Any] = {"model": "hf_scorer_model", "packages": ("aesthetics_predictor",)}
-_VIDEO = ("av",)
-OPS: dict[str, Op] = {
-    op.name: op
-    for op in (
-        _op("alphanumeric", "text", "alnum_ratio", "min_ratio", "max_ratio", 144e3),
-        _op("character_repetition", "text", "char_rep_ratio", "min_ratio", "max_ratio", 72e3, params={"rep_len": int}),
-        _op("flagged_words", "text", "flagged_words_ratio", "min_ratio", "max_ratio", 36e3, params=_WORDS, model="flagged_words_dir"),
-        _op("image_aesthetics", "image", "image_aesthetics_scores", "min_score", "max_score", 361, **_SCORER),
-        _op("image_aspect_ratio", "image", "aspect_ratios", "min_ratio", "max_ratio", 3.2e3),
-        _op("image_nsfw", "image", "image_nsfw_score", "min_score", "max_score", 410, model="hf_nsfw_model"),
-        _shape("image_shape", "image", "image", 2.7e3),
-        _op("image_size", "image", "image_sizes", "min_size", "max_size", 122e3, "bytes"),
-        _op("image_text_matching", "text+image", "image_text_matching_score", "min_score", "max_score", 108, model="hf_blip"),
-        _op("image_text_similarity", "text+image", "image_text_similarity", "min_score", "max_score", 155, model="hf_clip"),
-        _op("image_watermark", "image", "image_watermark_prob", None, "prob_threshold", 276, model="hf_watermark_model"),
-        _op("language_id_score", "text", "lang_score", "min_score", None, 111e3, files=("lid.176.bin",), packages=("fasttext",)),
-        _op("perplexity", "text", "perplexity", "min_ppl", "max_ppl", 97e3, files=("{lang}.sp.model", "{lang}.arpa.bin"), packages=("sentencepiece", "kenlm"), params={"lang": str}),
-        _op("phrase_grounding_recall", "text+image", "phrase_grounding_recall", "min_recall", "max_recall", 46, model="hf_owlvit", packages=("nltk",)),
-        _op("special_characters", "text", "special_char_ratio", "min_ratio", "max_ratio", 260e3),
-        _op("stopwords", "text", "stopwords_ratio", "min_ratio", "max_ratio", 57e3, params=_WORDS, model="stopwords_dir"),
-        _op("text_action", "text", "num_action", "min_action_num", None, 150, "int", **_SPACY),
-        _op("text_entity_dependency", "text", "num_dependency_edges", "min_dependency_num", None, 100, "int", **_SPACY),
-        _op("text_length", "text", "text_len", "min_len", "max_len", 412e3, "int"),
-        _op("token_num", "text", "num_token", "min_num", "max_num", 48e3, "int", model="hf_tokenizer"),
-        _op("video_aesthetics", "video", "video_frames_aesthetics_score", "min_score", "max_score", 89, **{**_SCORER, "packages": ("aesthetics_predictor", "av")}, params=_FRAMES),
-        _op("video_aspect_ratio", "video", "video_aspect_ratios", "min_ratio", "max_ratio", 3.7e3, "ratio", packages=_VIDEO),
-        _op("video_duration", "video", "video_duration", "min_duration", "max_duration", 3e3, packages=_VIDEO, fixed={"video_backend": "av"}),
-        _op("video_frames_text_similarity", "text+video", "video_frames_text_similarity", "min_score", "max_score", 99, model="hf_clip", packages=_VIDEO, params=_FRAMES),
-        _op("video_motion_score", "video", "video_motion_score", "min_score", "max_score", 3, packages=("av", "cv2"), params={"sampling_fps": float}),
-        _op("video_nsfw", "video", "video_nsfw_score", "min_score", "max_score", 115, model="hf_nsfw_model", packages=_VIDEO, params=_FRAMES, fixed={"video_backend": "av"}),
-        _op("video_ocr_area_ratio", "video", "video_ocr_area_ratio", "min_area_ratio", "max_area_ratio", 2.7, packages=("av", "easyocr")),
-        _shape("video_resolution", "video", "video", 3.2e3, packages=_VIDEO),
-        _op("video_watermark", "video", "video_watermark_prob", None, "prob_threshold", 97, model="hf_watermark_model", packages=_VIDEO, params=_FRAMES),
-        _op("words_num", "text", "num_words", "min_num", "max_num", 73e3, "int", params=_WORDS),
-        _op("word_repetition", "text", "word_rep_ratio", "min_ratio", "max_ratio", 40e3, params={**_WORDS, "rep_len": int}),
-    )
-}  # fmt: skip
+LONGEST = 20_000  # characters of a parameter
+_CONDITION = (
+    ast.BoolOp, ast.And, ast.Or, ast.Compare, ast.cmpop, ast.UnaryOp, ast.USub, ast.UAdd, ast.Not, ast.Name, ast.Load,
+    ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Expression,
+)  # fmt: skip
 
 
 def get_op(name: str) -> Op:
@@ -139,110 +34,167 @@ def get_op(name: str) -> Op:
     """
     if name in OPS:
         return OPS[name]
-    import difflib
-
     near = difflib.get_close_matches(name, OPS, n=1)
     hint = f"; did you mean {near[0]}?" if near else "; docs/guides/ops.md lists the known ones"
     raise OpError(f"unknown OP {name!r}{hint}")
 
 
-def check_params(name: str, params: Mapping[str, Any], root: Path | None = None) -> dict[str, Any]:
-    """Parameters as Data-Juicer gets them: known names, right types, model folders as absolute paths.
+def ops_for(modalities: frozenset[str]) -> list[Op]:
+    """The OPs whose fields are all there, cheapest first; not those that only a person can want."""
+    fitting = (op for op in OPS.values() if op.modalities and op.modalities <= modalities)
+    return sorted((op for op in fitting if not (op.rare or op.asks or op.barred)), key=lambda op: -(op.rate or 0))
 
-    root: folder that relative model paths start from.
+
+def statistics_of(name: str, params: Mapping[str, Any]) -> Mapping[str, Bounds]:
+    """Stats key → its bounds, of an OP with these parameters."""
+    op = get_op(name)
+    if op.named_by is None:
+        return op.statistics
+    (bounds,) = op.statistics.values()
+    return {str(params[op.named_by]): bounds} if op.named_by in params else {}
+
+
+def check_params(name: str, params: Mapping[str, Any], root: Path | None = None) -> dict[str, Any]:
+    """Parameters as a study keeps them: known names, right types, model folders as absolute paths, lists as JSON.
+
+    A model that the hub's local cache may hold keeps its name. root: folder that relative model paths start from.
     Raises: OpError that names the OP, the parameter and what it takes.
     """
     op = get_op(name)
     checked: dict[str, Any] = dict(op.fixed)
+    if op.model and op.hub:
+        checked[op.model] = op.hub
     for key, value in params.items():
         if key in op.fixed and value == op.fixed[key]:
             continue  # a statistic's own parameters come back with it
         if key == op.model:
-            if not isinstance(value, str):
-                raise OpError(f"{name}: {key} takes the path of a local folder, not {value!r}")
-            checked[key] = str(((root or Path()) / Path(value).expanduser()).resolve())
+            checked[key] = _model(name, key, value, root or Path())
             continue
         kind = op.params.get(key)
         if kind is None:
             allowed = [*op.params, *([op.model] if op.model else [])]
             raise OpError(f"{name}: unknown parameter {key!r}; it takes {', '.join(allowed) or 'none'}")
-        if isinstance(value, bool) is not (kind is bool) or not isinstance(value, int if kind is float else kind) | (
-            kind is float and isinstance(value, float)
-        ):
-            raise OpError(f"{name}: {key} takes {kind.__name__}, not {value!r}")
-        if kind is not bool and kind is not str and value <= 0:
-            raise OpError(f"{name}: {key} must be above 0, not {value!r}")
-        checked[key] = value
+        checked[key] = _plain(name, key, value, kind) if isinstance(kind, type) else _shaped(name, key, value, kind)
     return checked
 
 
-def missing_needs(name: str, params: Mapping[str, Any]) -> str | None:
-    """Why an OP cannot run here, with the remedy; None when it can. `params` as from `check_params`."""
-    op = get_op(name)
-    absent = [p for p in op.packages if importlib.util.find_spec(p) is None]
-    if absent:
-        names = {
-            "cv2": "opencv-python-headless",
-            "fasttext": "fasttext-predict",
-            "aesthetics_predictor": "simple-aesthetics-predictor",
-        }
-        alone = "--no-deps " if "aesthetics_predictor" in absent else ""  # it asks for an old transformers
-        return f"needs {', '.join(absent)}; pip install {alone}{' '.join(names.get(p, p) for p in absent)}"
-    if params.get("tokenization"):
-        return "tokenization: true would download a tokenizer; leave it out"
-    if op.model:
-        folder = params.get(op.model)
-        if folder is None:
-            return f"needs local weights; set ops.{name}.{op.model} to their folder"
-        if not Path(folder).is_dir():
-            return f"{op.model}: {folder} is no folder; put the weights there"
-        if reason := _unusable(op.model, Path(folder)):
-            return f"{op.model}: {reason}"
-    if op.files:
-        home = os.environ.get(MODELS_HOME)
-        files = [f.format(lang=params.get("lang", "en")) for f in op.files]
-        gone = [f for f in files if not home or not (Path(home) / f).exists()]
-        if gone:
-            return f"needs {', '.join(gone)}; put them in a folder and set {MODELS_HOME} to it"
-    if "nltk" in op.packages and (gone := _gone_from_nltk()):
-        return f"needs NLTK's {' and '.join(gone)}; put them in a folder and set NLTK_DATA to it"
-    if "easyocr" in op.packages:
-        home = os.environ.get("EASYOCR_MODULE_PATH")
-        if not home or not (Path(home) / "model" / OCR_WEIGHTS).exists():
-            return f"needs model/{OCR_WEIGHTS}; put it in a folder and set EASYOCR_MODULE_PATH to it"
-    return None
+def _model(name: str, key: str, value: Any, root: Path) -> str:
+    """The folder of a model, or its name on the hub where no folder of the study can be meant."""
+    if not isinstance(value, str):
+        raise OpError(f"{name}: {key} takes the path of a local folder, or a model's name on the hub, not {value!r}")
+    folder = root / Path(value).expanduser()
+    if hub.NAME.fullmatch(value) and not folder.is_dir() and (hub.snapshot(value) or not folder.parent.is_dir()):
+        return value
+    return str(folder.resolve())
 
 
-def _unusable(parameter: str, folder: Path) -> str | None:
-    """Why a folder does not hold what an OP's parameter means, as far as its names tell, or None."""
-    if parameter in ("flagged_words_dir", "stopwords_dir"):
-        kind = parameter.removesuffix("_dir")
-        if not any(f.suffix == ".json" and kind in f.name for f in folder.iterdir()):
-            return f"{folder} holds no *{kind}*.json with lists of words by language"
-    elif parameter == "hf_scorer_model":
-        path = str(folder)  # Data-Juicer chooses the class by the whole path
-        kinds = [k for k in ("v1", "linear", "relu") if k in path]
-        if len(kinds) != 1 or (kinds != ["v1"] and "v2" not in path):
-            return f"{folder} must have one of v1, v2…linear or v2…relu in its path, which names the kind of predictor"
-    return None
+def _plain(name: str, key: str, value: Any, kind: type) -> Any:
+    if isinstance(value, bool) is not (kind is bool) or not isinstance(value, int if kind is float else kind) | (
+        kind is float and isinstance(value, float)
+    ):
+        raise OpError(f"{name}: {key} takes {kind.__name__}, not {value!r}")
+    if kind is not bool and kind is not str and value <= 0:
+        raise OpError(f"{name}: {key} must be above 0, not {value!r}")
+    return value
 
 
-def _gone_from_nltk() -> list[str]:
-    """Of the data that phrases are found with, what NLTK does not have here."""
-    import nltk
+_FORMS: dict[Kind, str] = {
+    "field": "the name of a field", "fields": "a list of names of fields", "words": "a list of texts",
+    "template": "a text with {field} in it", "rows": "a list of rows, each a mapping of texts",
+    "condition": "comparisons of fields with values, joined by and, or, not",
+}  # fmt: skip
 
-    gone = []
-    for path in NLTK_DATA:
+
+def _shaped(name: str, key: str, value: Any, kind: Kind) -> str:
+    """A parameter that says more than one word, as text: lists as JSON."""
+    if kind in ("fields", "words", "rows") and isinstance(value, str):
         try:
-            nltk.data.find(path)
-        except LookupError:
-            gone.append(path)
-    return gone
+            listed = json.loads(value)
+        except ValueError:
+            listed = None
+        value = listed if isinstance(listed, list) or kind == "rows" else [value]
+    if not _fits(value, kind):
+        raise OpError(f"{name}: {key} takes {_FORMS[kind]}, not {str(value)[:60]!r}")
+    plain = value if isinstance(value, str) else json_text(value, ensure_ascii=False)
+    if len(plain) > LONGEST:
+        raise OpError(f"{name}: {key} is {len(plain)} characters long, and may be {LONGEST}")
+    return plain
 
 
-def ops_for(modalities: frozenset[str]) -> list[Op]:
-    """The OPs whose fields are all there, cheapest first."""
-    return sorted((op for op in OPS.values() if op.modalities <= modalities), key=lambda op: -op.rate)
+def _fits(value: Any, kind: Kind) -> bool:
+    if kind in ("fields", "words"):
+        return isinstance(value, list) and bool(value) and all(isinstance(x, str | int | float) for x in value)
+    if kind == "rows":
+        return isinstance(value, list) and bool(value) and all(_is_row(row) for row in value)
+    if not isinstance(value, str) or not value:
+        return False
+    return {"template": _places, "condition": _names}.get(str(kind), str)(value) is not None
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, dict) and all(isinstance(x, str) for pair in row.items() for x in pair)
+
+
+def _places(template: str) -> list[str] | None:
+    """The fields that a template names; None where it asks for more than fields."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError:
+        return None
+    names = [name for _, name, _, _ in parts if name is not None]
+    plain = all(name.isidentifier() and not form and not turn for _, name, form, turn in parts if name is not None)
+    return names if plain else None
+
+
+def _names(condition: str) -> list[str] | None:
+    """The fields that a condition names; None where it is more than Data-Juicer reads, or none at all."""
+    try:
+        tree = ast.parse(condition, mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    nodes = list(ast.walk(tree))
+    if not all(isinstance(node, _CONDITION) for node in nodes) or not isinstance(
+        tree.body, ast.Compare | ast.BoolOp | ast.UnaryOp
+    ):
+        return None
+    return [node.id for node in nodes if isinstance(node, ast.Name)]
+
+
+def fields_read(name: str, params: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields of a row that an OP's parameters name, beside its text, images and videos."""
+    op = get_op(name)
+    found: list[str] = []
+    for key, kind in op.params.items():
+        value = params.get(key)
+        if value is None:
+            continue
+        if kind == "field":
+            found.append(value.partition(".")[0] if op.modality == "row" else value)
+        elif kind == "fields":
+            found += json.loads(value) if isinstance(value, str) else value
+        elif kind == "template":
+            found += _places(value) or ()
+        elif kind == "condition":
+            found += _names(value) or ()
+    return tuple(dict.fromkeys(found))
+
+
+def as_built(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as Data-Juicer gets them: lists as lists, models of the hub by their folders in the local cache."""
+    op = get_op(name)
+    built = as_written(name, params)
+    if op.model in built and (folder := hub.snapshot(str(built[op.model]))):
+        built[op.model] = str(folder)
+    return built
+
+
+def as_written(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as a recipe holds them: lists as lists, models of the hub by their names."""
+    kinds = get_op(name).params
+    return {
+        key: json.loads(value) if kinds.get(key) in ("fields", "words", "rows") and isinstance(value, str) else value
+        for key, value in params.items()
+    }
 
 
 # mappers that a proposal may name, with the parameters that it may set; what a type cannot say stays out
@@ -338,11 +290,3 @@ def inside(root: Path, path: str) -> Path:
     if plain and (found := (root / path).resolve()).is_relative_to(root.resolve()):
         return found
     raise OpError(f"path {path!r:.80} leads out of the study; give one inside its folder")
-
-
-NATURAL_MAX = {
-    "float": sys.float_info.max,
-    "int": sys.maxsize,
-    "bytes": "1000000TB",
-    "ratio": f"{sys.maxsize}/1",
-}

@@ -20,6 +20,8 @@ from engine.base import machine
 from engine.base.errors import DjsbError, MachineError, OpError
 from engine.base.gpus import gpus
 from engine.data import images, videos
+from engine.data.catalogue import as_built
+from engine.data.ops.table import OPS
 
 OFFLINE = {
     "UV_OFFLINE": "1",
@@ -121,7 +123,7 @@ def check_gpu(name: str) -> None:
 
 
 def load_op(name: str, params: dict[str, Any]) -> Any:
-    """One Data-Juicer OP object. `params` must have been checked by the catalogue.
+    """One Data-Juicer OP object, a filter or a mapper. `params` must have been checked by the catalogue.
 
     Raises: OpError when it cannot be built, with Data-Juicer's reason.
     """
@@ -131,8 +133,9 @@ def load_op(name: str, params: dict[str, Any]) -> Any:
     local_only()
     if "hf_owlvit" in params:
         prepare_grounding()
+    built = as_built(name, params) if name in OPS else params
     with _no_fault_of_a_row(f"{name} cannot be built"):
-        op = load_ops([{name: {**params, "skip_op_error": False}}])[0]
+        op = load_ops([{name: {**built, "skip_op_error": False}}])[0]
     for attribute, model in vars(op).items():
         if isinstance(model, partial):  # Data-Juicer loads a model when the first row comes
             setattr(op, attribute, _Model(name, model))

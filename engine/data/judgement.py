@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data.catalogue import Bounds, Op
-from engine.data.recipes import FLAGS
+from engine.data.ops.contract import Bounds, Op
+from engine.data.recipe_entries import FLAGS
 from engine.data.recipes import _number as bound_value
 
 Mask = NDArray[np.bool_]
@@ -29,7 +29,7 @@ def judged(op: Op, params: Mapping[str, Any], columns: Mapping[str, Column]) -> 
     params: of the entry. columns: statistic → its values.
     """
     ends = {name: _ends(bounds, params) for name, bounds in op.statistics.items()}
-    if not ends or not columns.keys() >= ends.keys():
+    if not ends or not columns.keys() >= ends.keys() or any(b.keeps != "range" for b in op.statistics.values()):
         return None
     low_closed, high_closed, reverse = (params.get(flag, flag != FLAGS[2]) for flag in FLAGS)
     closed = (low_closed != reverse, high_closed != reverse)  # reversed, Data-Juicer flips both

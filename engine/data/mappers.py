@@ -26,11 +26,12 @@ from engine.base.ids import content_id, json_text
 from engine.base.parallel import run_chunks
 from engine.base.scratch import scratch
 from engine.data import datajuicer
-from engine.data.catalogue import IMAGE_TOKEN, MAPPERS_FIXED, check_mapper, mapper_fields, mapper_model
+from engine.data.catalogue import MAPPERS_FIXED, check_mapper, mapper_fields, mapper_model
 from engine.data.dataset import Dataset, as_list
 from engine.data.fingerprints import content_hash
 from engine.data.images import open_image
 from engine.data.media import locate
+from engine.data.ops.contract import IMAGE_TOKEN
 from engine.data.rows_file import Change, Row, write_rows
 from engine.journal.results import MappedRow, MapperExample, MapperSummary
 from engine.records.pool import MapperStep

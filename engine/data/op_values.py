@@ -19,10 +19,11 @@ from engine.base import machine
 from engine.base.errors import DjsbError
 from engine.base.parallel import place
 from engine.data import datajuicer
-from engine.data.catalogue import IMAGE_TOKEN, VIDEO_TOKEN, get_op
+from engine.data.catalogue import fields_read, get_op, statistics_of
 from engine.data.dataset import Dataset, as_list
 from engine.data.images import Look
 from engine.data.media import check_media, files_of, locate
+from engine.data.ops.contract import IMAGE_TOKEN, VIDEO_TOKEN
 
 BATCH = 1_000
 PIXELS = 2**26  # of the images that are decoded at a time: 200 MB
@@ -46,7 +47,12 @@ class OpRun:
     @property
     def statistics(self) -> tuple[str, ...]:
         """The stats keys that it writes."""
-        return tuple(get_op(self.name).statistics)
+        return tuple(statistics_of(self.name, dict(self.params)))
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of a row that its parameters name."""
+        return fields_read(self.name, dict(self.params))
 
 
 @dataclass(frozen=True)
@@ -122,11 +128,12 @@ def compute_chunk(job: Job) -> ChunkResult:
         _gpu_works = True
     told = _Values(job)
     fields = job.data.fields
-    needed = [name for name in (fields.text, fields.images, fields.videos) if name]
-    rows = job.data.reader.read(job.start, job.stop, needed)
+    needed = {name for name in (fields.text, fields.images, fields.videos) if name}
+    needed |= {name for run in job.runs for name in run.fields}
+    rows = job.data.reader.read(job.start, job.stop, sorted(needed))
     skip = set(job.bad.tolist())
     numbers = [i for i in range(len(rows)) if i not in skip]
-    media_read = any(get_op(r.name).modality != "text" for r in job.runs)
+    media_read = any(get_op(r.name).opens_media for r in job.runs)
     for at in range(0, len(numbers), BATCH):
         part: dict[int, Media] = {}
         for i in numbers[at : at + BATCH]:
@@ -230,6 +237,7 @@ def _batch(rows: list[Row], media: list[list[str]], data: Dataset, run: OpRun) -
     """A Data-Juicer batch: lists by field, with empty statistics and context."""
     batch: dict[str, list[Any]] = {STATS: [{} for _ in rows], CONTEXT: [{} for _ in rows]}
     modalities = get_op(run.name).modalities
+    batch |= {name: [row.get(name) for row in rows] for name in run.fields}
     if data.fields.text is not None:
         batch["text"] = [row[data.fields.text] for row in rows]
     images = [len(as_list(row.get(data.fields.images))) if data.fields.images else 0 for row in rows]

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.places import Place
-from engine.data.catalogue import OPS
 from engine.data.cuts import Column, Cut, RowMask, StatisticColumn, Values, keeps, value_at
+from engine.data.ops.table import OPS
 from engine.data.tails import LEAST, tails
 from engine.records.pool import Layer, Pool, Slice
 

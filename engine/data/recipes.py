@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,9 @@ import yaml
 from engine.base.errors import OpError, StudyError
 from engine.base.yaml_text import parse_yaml
 from engine.data.catalogue import (
-    IMAGE_TOKEN,
     MAPPERS,
     MAPPERS_FIXED,
-    NATURAL_MAX,
-    VIDEO_TOKEN,
-    Bounds,
-    Number,
-    Op,
+    as_written,
     check_mapper,
     check_params,
     get_op,
@@ -35,18 +29,16 @@ from engine.data.catalogue import (
     mapper_model,
     mapper_needs,
 )
-from engine.records.pool import MODEL_SCORE, MapperStep, Slice
+from engine.data.ops import hub
+from engine.data.ops.contract import IMAGE_TOKEN, VIDEO_TOKEN, Bounds, Number, Op
+from engine.data.recipe_entries import FLAGS, Entry, slice_entries
+from engine.records.pool import MapperStep, Slice
 from engine.settings.data import DatasetSection
 
-Entry = tuple[str, Mapping[str, Any]]
-FLAGS = ("min_closed_interval", "max_closed_interval", "reversed_range")
 KEYS = ("process", "text_keys", "image_key", "video_key", "np", "project_name")
-SWITCHES = ("use_cache", "skip_op_error", "open_tracer")
+SWITCHES = ("use_cache", "skip_op_error", "open_tracer", "strict_preflight")
 PATHS = ("dataset_path", "export_path")
 MAX_PROCESSES = 64
-
-# datasets 5 keeps Data-Juicer's statistics as JSON of ten decimals: a tie could fall on either side
-SLACK = 7e-11
 
 # Data-Juicer drops the dot of "5.5KB" and reads 55 KB, so a whole number it must be
 BYTES = re.compile(r"([0-9]{1,30}) ?(?:([KMGTPEZY])i?B)?", re.IGNORECASE)
@@ -100,12 +92,23 @@ class Recipe:
             "use_cache": False,  # or the Hugging Face cache grows at every run
             "skip_op_error": False,  # or an unreadable image silently drops its whole batch
             "open_tracer": False,
+            "strict_preflight": False if self._has_parts_of_whole_numbers() else None,
             "process": [{name: dict(params)} for name, params in self.process],
         }
         content = {key: value for key, value in content.items() if value is not None}
         body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10_000)
         comments = [f"# {one_line(line)}".rstrip() for line in (*header, *self._advice())]
         return "\n".join([*comments, body])
+
+    def _has_parts_of_whole_numbers(self) -> bool:
+        """True where a bound is none of the whole numbers that Data-Juicer's check of types insists on."""
+        return any(
+            bounds.whole and isinstance(params.get(end), float) and params[end] != int(params[end])
+            for op, (_, params) in zip(self.ops, self.filters, strict=True)
+            for bounds in op.statistics.values()
+            for end in (bounds.low, bounds.high)
+            if end
+        )
 
     def _advice(self) -> list[str]:
         """How to run it, and what `dj-process` needs beyond this file to keep exactly the same rows."""
@@ -116,6 +119,11 @@ class Recipe:
         for token, modality in ((IMAGE_TOKEN, "text+image"), (VIDEO_TOKEN, "text+video")):
             if any(op.modality == modality for op in self.ops):
                 lines.append(f"dj-process needs one {token} for each file in {self.text!r}, or it keeps every row.")
+        for name, params in self.filters:
+            if name == "specified_numeric_field_filter" and params.get("min_value", -1) <= 0 <= params.get(
+                "max_value", 1
+            ):
+                lines.append(f"dj-process drops rows whose {params.get('field_key')!r} is exactly 0.")
         names = {name for name, _ in self.mappers}
         if "image_captioning_mapper" in names:
             lines.append(f"dj-process captions an image only where {self.text!r} holds {IMAGE_TOKEN} for it.")
@@ -158,105 +166,6 @@ def recipe_yaml(
     _same_statistics(filters, name)
     process = (*filters, *(mapper_entry(m.op, dict(m.params), root or Path(), fields.text) for m in mappers))
     return Recipe(process, fields.text, fields.images, fields.videos, project_name=name).yaml(header)
-
-
-def slice_entries(s: Slice) -> list[Entry]:
-    """A slice as entries of `process`: one, or two for an OP that bounds one side only."""
-    if s.op == MODEL_SCORE:
-        raise OpError(
-            f"{s.statistic} is the score of the checkpoint of trial {dict(s.params)['checkpoint']}, which no OP of "
-            "Data-Juicer computes; write the pool's rows instead: djsb export pool"
-        )
-    op = get_op(s.op)
-    if s.statistic not in op.statistics:
-        raise OpError(f"{s.op} has no statistic {s.statistic!r}; it has {', '.join(op.statistics)}")
-    bounds = op.statistics[s.statistic]
-    if s.outside:
-        return _outside(s, op)
-    given = {key: value for key, value in s.params if key not in op.fixed}
-    common = check_params(s.op, given) | ({"any_or_all": "all"} if bounds.list_valued else {})
-    low, low_closed, high, high_closed = _interval(s, bounds.number)
-    least, most = _written(low, bounds.number), _written(high, bounds.number)
-    if bounds.low and bounds.high:
-        others: dict[str, Any] = {}
-        for other in (b for key, b in op.statistics.items() if key != s.statistic):
-            # -1, below every value: this slice's flags open the other statistic's bounds too
-            others |= {str(other.low): -1, str(other.high): NATURAL_MAX[other.number]}
-        both = {bounds.low: least, bounds.high: most}
-        return [(s.op, {**common, **both, **others, **_flags(low_closed, high_closed)})]
-    # the entry that is not reversed always comes: it is the one that drops NaN
-    if bounds.low:
-        at_least = {bounds.low: least, **_flags(low_closed, True)}
-        at_most = {bounds.low: most, **_flags(high_closed, True, reverse=True)}
-        return [(s.op, {**common, **at_least}), (s.op, {**common, **at_most})]
-    at_most = {str(bounds.high): most, **_flags(True, high_closed)}
-    at_least = {str(bounds.high): least, **_flags(True, low_closed, reverse=True)}
-    return [(s.op, {**common, **at_most}), (s.op, {**common, **at_least})]
-
-
-def _outside(s: Slice, op: Op) -> list[Entry]:
-    """Two entries: all that the OP can read, then what does not lie inside. A reversed entry alone keeps NaN."""
-    bounds = op.statistics[s.statistic]
-    if not (bounds.low and bounds.high):
-        raise OpError(
-            f"{s.op} bounds {s.statistic} on one side only, so no recipe keeps what lies outside two bounds; "
-            "write the pool's rows instead: djsb export pool"
-        )
-    [every] = slice_entries(replace(s, low=None, high=None, low_closed=True, high_closed=False, outside=False))
-    [(_, inside)] = slice_entries(replace(s, outside=False))
-    _, low_closed, _, high_closed = _interval(s, bounds.number)
-    # the flags count for the OP's other statistic too: all its values lie outside -1 … -1
-    others = {str(end): -1 for key, b in op.statistics.items() if key != s.statistic for end in (b.low, b.high)}
-    return [every, (s.op, {**inside, **others, **_flags(not low_closed, not high_closed, reverse=True)})]
-
-
-def _flags(low_closed: bool, high_closed: bool, reverse: bool = False) -> dict[str, bool]:
-    """All three, always: what an entry leaves out, Data-Juicer takes from the entry of the same OP above.
-
-    Reversed, a flag is flipped and the result negated, so that True keeps the bound itself all the same.
-    """
-    return dict(zip(FLAGS, (low_closed, high_closed, reverse), strict=True))
-
-
-_Number = int | float | Fraction
-
-
-def _interval(s: Slice, number: Number) -> tuple[_Number, bool, _Number, bool]:
-    """The slice's (low, closed, high, closed) in the OP's own kind of number, exactly."""
-    # finite, so that an infinite value is dropped as an unreadable one is
-    least: _Number = -sys.float_info.max if number == "float" else 0
-    most: _Number = sys.float_info.max if number == "float" else sys.maxsize
-    low, low_closed = (least, True) if s.low is None or s.low < least else (s.low, s.low_closed)
-    high, high_closed = (most, True) if s.high is None or s.high > most else (s.high, s.high_closed)
-    if number in ("int", "bytes") and least <= low <= high <= most:
-        if low != math.floor(low):
-            low, low_closed = math.ceil(low), True
-        if high != math.floor(high):
-            high, high_closed = math.floor(high), True
-    elif number in ("float", "ratio"):
-        low, high = _slack(low, not low_closed), _slack(high, high_closed)
-    if low > high or low > most or high < least:
-        return 0, True, 0, False  # no value at all
-    return low, low_closed, high, high_closed
-
-
-def _slack(bound: _Number, up: bool) -> _Number:
-    """A bound moved a little, so that its own value stays on its side; one that ten decimals hold stays."""
-    if abs(bound) == math.inf or Fraction(bound).denominator <= 2**10:
-        return bound
-    slack = SLACK + 1e-15 * abs(float(bound))
-    return float(bound) + (slack if up else -slack)
-
-
-def _written(value: _Number, number: Number) -> Any:
-    if number == "float":
-        return float(value)
-    if number == "ratio":
-        exact = Fraction(value)
-        return f"{exact.numerator}/{exact.denominator}"
-    if number == "bytes":
-        return NATURAL_MAX["bytes"] if value == sys.maxsize else str(int(value))
-    return int(value)
 
 
 def read_recipe(text: str, where: str, root: Path) -> Recipe:
@@ -341,10 +250,14 @@ def check_entry(name: str, params: Mapping[Any, Any], root: Path) -> Entry:
     if name in MAPPERS:
         return mapper_entry(name, params, root)
     op = get_op(name)
+    if op.asks:
+        raise OpError(f"{name} asks a language model, which no recipe may do; write the rows that it scored instead")
+    if op.barred:
+        raise OpError(f"{name} cannot be applied: {op.barred}")
     own: dict[str, Any] = {}
     rest: dict[str, Any] = {}
     for key, value in params.items():
-        if not isinstance(key, str) or not isinstance(value, str | int | float):
+        if not isinstance(key, str) or not isinstance(value, _accepted(op, key)):
             raise OpError(f"{name}: {_short(key)} may not be {_short(value)} in a recipe; remove it")
         if key in op.fixed and value == op.fixed[key]:
             continue
@@ -359,6 +272,11 @@ def check_entry(name: str, params: Mapping[Any, Any], root: Path) -> Entry:
             if (_number(low, b.number) or 0) > (_number(high, b.number) or 0):
                 raise OpError(f"{name}: {b.low} {_short(low)} is above {b.high} {_short(high)}; swap them")
     return name, _own_params(op, own, root) | rest
+
+
+def _accepted(op: Op, key: Any) -> Any:
+    """The types that a parameter may have in a recipe: lists only where the catalogue says so."""
+    return list if op.params.get(key) in ("fields", "words", "rows") else str | int | float
 
 
 def mapper_entry(name: str, params: Mapping[Any, Any], root: Path, text: str | None = None) -> Entry:
@@ -392,9 +310,9 @@ def _modalities(name: str) -> frozenset[str]:
 
 def _own_params(op: Op, own: dict[str, Any], root: Path) -> dict[str, Any]:
     try:
-        checked = check_params(op.name, own, root)
+        checked = as_written(op.name, check_params(op.name, own, root))
         folder = checked.get(op.model or "")
-        local = folder is None or Path(folder).is_dir()
+        local = folder is None or hub.NAME.fullmatch(folder) or Path(folder).is_dir()
     except (RuntimeError, ValueError, OSError) as error:  # a path of an unknown user, or with a null byte
         raise OpError(f"{op.name}: {op.model} is no path ({error}); give a local folder") from None
     if not local:
@@ -406,9 +324,10 @@ def _check_bound(op: Op, key: str, value: Any) -> None:
     """Raises: OpError when the key bounds nothing of the OP, or its value is not as the OP reads it."""
     bounds: dict[str, Bounds] = {p: b for b in op.statistics.values() for p in (b.low, b.high) if p}
     listed = any(b.list_valued for b in op.statistics.values())
+    flags = FLAGS if not op.statistics or any(b.keeps == "range" for b in op.statistics.values()) else ()
     if key in bounds:
         right, form = _number(value, bounds[key].number) is not None, _FORMS[bounds[key].number]
-    elif key in FLAGS:
+    elif key in flags:
         right, form = isinstance(value, bool), "true or false"
     elif key == "any_or_all" and listed:
         right, form = value in ("any", "all"), "any or all"
@@ -426,7 +345,7 @@ _FORMS: dict[Number, str] = {
 }
 
 
-def _number(value: Any, number: Number) -> _Number | None:
+def _number(value: Any, number: Number) -> int | float | Fraction | None:
     """A bound as a number that can be compared; None when it is not written as the OP reads it."""
     if isinstance(value, str):
         if number == "bytes" and (match := BYTES.fullmatch(value)):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from engine.base.arrays import new_array
 from engine.base.durable import QUICK, checksum, discard, flush
 from engine.data import datajuicer
-from engine.data.catalogue import get_op
+from engine.data.catalogue import statistics_of
 from engine.data.cuts import Column, StatisticColumn
 from engine.data.op_values import ChunkResult, OpRun
 from engine.journal import caches
@@ -77,7 +77,7 @@ def _lines(run: OpRun, lines: int) -> list[tuple[int, int]]:
 
     One line holds both where a row has one value. An older djsb wrote two lines for every statistic.
     """
-    bounds = [get_op(run.name).statistics[name] for name in run.statistics]
+    bounds = [*statistics_of(run.name, dict(run.params)).values()]
     if lines == 2 * len(bounds):
         return [(2 * i, 2 * i + 1) for i in range(len(bounds))]
     found, at = [], 0
@@ -97,7 +97,7 @@ def open_column(run: OpRun, dataset: str, rows: int, store: Store, state: Path) 
     caches.begin_statistic(store, StatisticRun(
         run.key, dataset, run.name, ",".join(run.statistics), repr(dict(run.params)), datajuicer.version(), rows,
     ))  # fmt: skip
-    lines = sum(1 + get_op(run.name).statistics[name].list_valued for name in run.statistics)
+    lines = sum(1 + bounds.list_valued for bounds in statistics_of(run.name, dict(run.params)).values())
     column = new_array(file, np.float64, (lines, rows))
     column.flush()
     flush(file)

@@ -15,13 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base.errors import OpError
 from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
 from engine.data import datajuicer, stat_files
-from engine.data.catalogue import check_params, get_op, missing_needs
+from engine.data.catalogue import check_params, get_op
 from engine.data.cuts import StatisticColumn
 from engine.data.dataset import Dataset
 from engine.data.op_values import ChunkResult, Job, OpRun, compute_chunk
+from engine.data.ops import hub
+from engine.data.ops.needs import missing_needs
 from engine.data.tars import media_root
 from engine.journal import caches
 from engine.journal.store import Store
@@ -43,20 +46,34 @@ class LeftOut:
 def plan_ops(ops: Mapping[str, Mapping[str, Any]], data: Dataset, root: Path) -> tuple[list[OpRun], list[LeftOut]]:
     """Which of a study's OPs run, and which are left out and why.
 
-    root: the study's folder. Raises: OpError for an unknown OP or parameter.
+    root: the study's folder. Raises: OpError for an unknown OP or parameter, and for two OPs that give one statistic.
     """
-    runs, left = [], []
+    runs: list[OpRun] = []
+    left: list[LeftOut] = []
+    givers: dict[str, str] = {}
     for name, given in ops.items():
         params = check_params(name, given, root)
-        missing = get_op(name).modalities - data.modalities
-        reason = f"the data has no {', '.join(sorted(missing))}" if missing else missing_needs(name, params)
-        if reason:
+        if reason := _reason(name, params, data):
             left.append(LeftOut(name, reason))
             continue
         items = tuple(sorted(params.items()))
-        key = content_id([data.fingerprint, data.key, name, items, datajuicer.version()])
-        runs.append(OpRun(name, items, key))
+        weights = hub.snapshot(str(params.get(get_op(name).model or "")))  # other weights may come under the same name
+        parts = [data.fingerprint, data.key, name, items, datajuicer.version()]
+        runs.append(OpRun(name, items, content_id([*parts, weights.name] if weights else parts)))
+        for statistic in runs[-1].statistics:
+            if (other := givers.setdefault(statistic, name)) != name:
+                raise OpError(f"{name} and {other} both give {statistic}; take one of them out of ops")
     return runs, left
+
+
+def _reason(name: str, params: Mapping[str, Any], data: Dataset) -> str | None:
+    """Why an OP gives no statistic of these data here, or None."""
+    op = get_op(name)
+    if missing := op.modalities - data.modalities - {"audio"}:
+        return f"the data has no {', '.join(sorted(missing))}"
+    if not (op.statistics or op.barred):
+        return "it keeps rows by a field's values, and gives no number"
+    return missing_needs(name, params)
 
 
 def compute(
@@ -76,7 +93,7 @@ def compute(
     on_gpu, gpus = datajuicer.on_gpus({r.name for r in runs})
     passes: dict[tuple[int, tuple[str, ...]], list[OpRun]] = {}
     for run in runs:
-        size = CHUNK if get_op(run.name).modality == "text" else MEDIA_CHUNK
+        size = MEDIA_CHUNK if get_op(run.name).opens_media else CHUNK
         passes.setdefault((size, gpus if run.name in on_gpu else ()), []).append(run)
     total, done = len(data) * len(passes), 0
 

@@ -15,8 +15,11 @@ import pytest
 from PIL import Image
 
 from engine.base.errors import OpError
-from engine.data.catalogue import MODELS_HOME, OPS, check_params, missing_needs
+from engine.data.catalogue import check_params
 from engine.data.datajuicer import load_op
+from engine.data.ops.contract import MODELS_HOME
+from engine.data.ops.needs import missing_needs
+from engine.data.ops.table import OPS
 from engine.study.opened import open_study
 from tests.conftest import write_jsonl
 from tests.engine.data import tiny_models

@@ -21,9 +21,12 @@ from PIL import Image
 from engine.base.errors import DataError, DjsbError, OpError, StudyError
 from engine.data import datajuicer
 from engine.data.apply_recipe import apply_recipe
-from engine.data.catalogue import IMAGE_TOKEN, OPS
+from engine.data.catalogue import statistics_of
 from engine.data.cuts import Column, keeps
-from engine.data.recipes import Recipe, check_entry, read_recipe, recipe_yaml, slice_entries
+from engine.data.ops.contract import IMAGE_TOKEN
+from engine.data.ops.table import OPS
+from engine.data.recipe_entries import slice_entries
+from engine.data.recipes import Recipe, check_entry, read_recipe, recipe_yaml
 from engine.records.pool import Slice
 from engine.settings.data import DatasetSection
 
@@ -122,7 +125,11 @@ BOUNDS = {
     "bytes": st.integers(-1, 10) | st.floats(-1, 10) | st.sampled_from([math.inf, -math.inf, 1e300]),
     "ratio": VALUES["ratio"] | st.sampled_from([-1.0, math.inf, -math.inf]),
 }
-STATISTICS = [(op.name, key) for op in OPS.values() for key in op.statistics]
+FIELD = (("field_key", "score"),)
+STATISTICS = [
+    (op.name, key or "score", FIELD if op.named_by else ())
+    for op in OPS.values() for key, bounds in op.statistics.items() if bounds.keeps == "range" and not op.barred
+]  # fmt: skip
 
 
 def stored(value: float) -> float:
@@ -136,13 +143,15 @@ def told_apart(value: float, bound: float | None) -> bool:
     return bound is None or value == bound or not abs(value - bound) < 3e-10 + 3e-15 * abs(bound)
 
 
-@pytest.mark.parametrize(("name", "statistic"), STATISTICS)
+@pytest.mark.parametrize(("name", "statistic", "params"), STATISTICS)
 @pytest.mark.parametrize("outside", [False, True], ids=["inside", "outside"])
-def test_the_entries_of_a_slice_keep_what_the_slice_keeps(name: str, statistic: str, outside: bool) -> None:
-    bounds = OPS[name].statistics[statistic]
+def test_the_entries_of_a_slice_keep_what_the_slice_keeps(
+    name: str, statistic: str, params: Any, outside: bool
+) -> None:
+    bounds = statistics_of(name, dict(params))[statistic]
     if outside and not (bounds.low and bounds.high):
         with pytest.raises(OpError, match="on one side only"):
-            slice_entries(Slice(name, statistic, 1, 2, outside=True))
+            slice_entries(Slice(name, statistic, 1, 2, params=params, outside=True))
         return
     value, bound = VALUES[bounds.number], st.none() | BOUNDS[bounds.number]
     pairs = st.tuples(bound, bound).map(
@@ -160,11 +169,13 @@ def test_the_entries_of_a_slice_keep_what_the_slice_keeps(name: str, statistic: 
     @example((1 / 3, 2 / 3), False, False, [[0]])
     @example((1 / 3, 2 / 3), True, True, [[0]])
     def check(pair: tuple[Any, Any], low_closed: bool, high_closed: bool, values: list[list[Any]]) -> None:
-        s = Slice(name, statistic, *pair, low_closed, high_closed, outside=outside)
+        s = Slice(name, statistic, *pair, low_closed, high_closed, params, outside)
         if bounds.number in ("float", "ratio"):  # the bounds always occur, and their neighbours
             ties = [b + step for b in pair if b is not None and math.isfinite(b) for step in (0, -1e-9, 1e-9)]
             values = values + [[t] for t in ties if bounds.number == "float" or t >= 0]
         values = [v for v in values if all(told_apart(x, b) for x in v for b in pair)]
+        if params:  # Data-Juicer takes a zero in a field for no number; the recipe says so
+            values = [v for v in values if all(abs(x) > 1e-9 for x in v)]
         entries = slice_entries(s)
         ops = [build(name, dict(params)) for _, params in entries]
         for seen in (float, stored) if bounds.number in ("float", "ratio") else (int,):
@@ -187,7 +198,8 @@ def test_the_entries_of_a_slice_keep_what_the_slice_keeps(name: str, statistic: 
 @pytest.mark.slow
 def test_every_op_gets_through_data_juicers_own_parser_unchanged(tmp_path: Path) -> None:
     """Also what stands twice: an entry inherits what it leaves out from the entry of the same OP above it."""
-    slices = [Slice(name, key, 1, 2, False, True) for name, key in STATISTICS]
+    slices = [Slice(name, key, 1, 2, False, True, params) for name, key, params in STATISTICS]
+    slices += [Slice("average_line_length_filter", "avg_line_length", 3.5, 7.25), *ONE_SIDED]
     slices += [Slice("text_length_filter", "text_len"), Slice("image_nsfw_filter", "image_nsfw_score")]
     recipe = recipe_yaml(slices, FIELDS, name="all")
     (tmp_path / "r.yaml").write_text(recipe)
@@ -218,6 +230,54 @@ def test_every_op_gets_through_data_juicers_own_parser_unchanged(tmp_path: Path)
         assert {key: got[name][key] for key in params} == params
         assert not got[name].get("trust_remote_code") and got[name]["skip_op_error"] is False
     assert read_recipe(recipe, "r.yaml", tmp_path).process == tuple((n, p) for e in written for n, p in e.items())
+
+
+ONE_SIDED = [
+    Slice("image_subplot_filter", "image_subplot_confidence", None, 0.5),
+    Slice("video_face_ratio_filter", "video_face_exist", 0.5),
+    Slice("general_field_filter", "general_field_filter_condition", 1, 2, params=(("filter_condition", "a > 1 or b"),)),
+]
+
+
+def test_an_op_with_one_bound_keeps_one_side_and_says_where_that_is_not_enough() -> None:
+    for s in ONE_SIDED:
+        [(name, params)] = slice_entries(s)
+        assert check_entry(name, params, Path()) == (name, params)
+        with pytest.raises(OpError, match="export pool"):
+            slice_entries(Slice(s.op, s.statistic, 0.1, 0.3, params=s.params))
+    for s in ONE_SIDED[:2]:
+        for closed in (True, False):
+            s = Slice(**{**vars(s), "high_closed": closed, "low_closed": closed})
+            [(name, params)] = slice_entries(s)
+            op = build(name, {"min_horizontal_lines": 1, "min_vertical_lines": 1, **params})
+            lines = {"horizontal_peak_count": [1], "vertical_peak_count": [1]}
+            for number in (0.4, 0.5, 0.6, 0.5 + 1e-9, 0.5 - 1e-9):
+                kept = op.process_single({"__dj__stats__": {s.statistic: [number], **lines}})
+                assert bool(kept) == bool(keeps(s, column([number]))[0]), (s, number)
+    yes = ONE_SIDED[2]
+    [(_, params)] = slice_entries(Slice(yes.op, yes.statistic, None, 0.5, params=yes.params))
+    assert params == {"filter_condition": "not (a > 1 or b)"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        ({"llm_quality_score_filter": {"min_score": 0.5}}, "asks a language model"),
+        ({"audio_size_filter": {}}, "no audio"),
+        ({"general_field_filter": {"filter_condition": "__import__('os').system('x')"}}, "takes comparisons"),
+        ({"general_field_filter": {"filter_condition": "text.__class__ == 1"}}, "takes comparisons"),
+        ({"general_field_filter": {"filter_condition": "a > 1", "reversed_range": True}}, "may not be set"),
+        ({"llm_perplexity_filter": {"response_template": "{text.__class__}"}}, "takes a text with"),
+        ({"specified_field_filter": {"field_key": "a", "target_value": {"b": 1}}}, "may not be"),
+        ({"in_context_influence_filter": {"valid_dataset": [{"text": {"b": 1}}]}}, "takes a list of rows"),
+        ({"text_embd_similarity_filter": {"api_or_hf_model": "https://example.org/v1"}}, "no local folder"),
+        ({"text_embd_similarity_filter": {"is_hf_model": False}}, "may not be set"),
+        ({"video_motion_score_filter": {"optical_flow_key": "x"}}, "may not be set"),
+    ],
+)
+def test_what_the_later_filters_may_not_do_in_a_recipe(entry: dict[str, Any], why: str, tmp_path: Path) -> None:
+    with pytest.raises(OpError, match=why):
+        read_recipe(yaml.safe_dump({"process": [entry]}), "r.yaml", tmp_path)
 
 
 def test_a_bound_between_whole_numbers_becomes_the_next_one() -> None:
@@ -517,7 +577,6 @@ BAD_ENTRIES = [
     ("llm_quality_score_filter: {api_or_hf_model: gpt}", "llm_quality_score_filter"),
     ("image_captioning_mapper: {hf_img2seq: x}", "image_captioning_mapper"),
     ("image_nsfw_filter: {trust_remote_code: true}", "trust_remote_code"),
-    ("image_nsfw_filter: {hf_nsfw_model: Falconsai/nsfw_image_detection}", "hf_nsfw_model"),
     ("image_nsfw_filter: {hf_nsfw_model: 'https://example.org/x'}", "hf_nsfw_model"),
     ("image_nsfw_filter: {hf_nsfw_model: '~nobody-here/x'}", "hf_nsfw_model"),
     ('image_nsfw_filter: {hf_nsfw_model: "a\\0b"}', "hf_nsfw_model"),
@@ -573,7 +632,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x]\n" + "".join(
         ("runtime_env: {}\nprocess: []", "runtime_env"),
         ("executor_type: ray\nprocess: []", "executor_type"),
         ("temp_dir: /\nprocess: []", "temp_dir"),
-        ("strict_preflight: false\nprocess: []", "strict_preflight"),
+        ("strict_preflight: true\nprocess: []", "strict_preflight"),
         ("dataset: {configs: []}\nprocess: []", "dataset"),
         ("auto: true\nprocess: []", "auto"),
         ("skip_op_error: true\nprocess: []", "skip_op_error"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine.base.errors import OpError, PoolError, StudyError
-from engine.data.recipes import slice_entries
+from engine.data.recipe_entries import slice_entries
 from engine.evidence.recipe_file import recipe, write_recipe
 from engine.journal import pools
 from engine.journal.results import MODEL_SCORES

@@ -1,0 +1,1 @@
+"""Data-Juicer's filters: what each of them reads, gives, takes and needs."""
