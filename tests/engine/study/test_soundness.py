@@ -152,7 +152,7 @@ def test_a_cache_of_an_older_djsb_is_made_anew(whole: Tiny) -> None:
 
 def test_after_an_engine_was_killed_all_sums_are_compared(whole: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.base.durable.QUICK", 0)
-    monkeypatch.setattr("engine.data.statistics.QUICK", 0)
+    monkeypatch.setattr("engine.data.stat_files.QUICK", 0)
     images = next((whole.study / ".djsb" / "cache").glob("clip-*/train-images.npy"))
     content = images.read_bytes()
     flip(images)
