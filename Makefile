@@ -31,6 +31,7 @@ demo: $(READY)
 
 bench-data: $(READY)
 	$(BIN)/python benchmarks/data.py --write
+	$(BIN)/python benchmarks/headers.py --write
 
 bench-media: $(READY)
 	$(BIN)/python benchmarks/media.py --write
