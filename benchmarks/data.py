@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import combinations, islice
 from pathlib import Path
 
@@ -82,14 +83,16 @@ def ours(data: Path, folder: Path) -> None:
         opened = open_study(folder, 2)
         sound = [c for c in opened.cuts if c.reason is None]
         size = opened.pool_size
-        made = [opened.realise(c.pool) for c in sound] + [opened.realise(Pool((Layer(),), size))]
+        pools = [c.pool for c in sound] + [Pool((Layer(),), size)]
         top = [next(c for c in sound if c.slice.op == f"{op}_filter") for op in OPS[3:5] + OPS[:1]]
         lattice = [c for k in (1, 2, 3) for c in combinations(top, k)]
         masks = [Pool((Layer(tuple(c.slice for c in chosen)),), 1) for chosen in lattice]
         floor = min(size, *(opened.kept(m) for m in masks))
-        made += [opened.realise(Pool((Layer(m.layers[0].slices),), floor)) for m in masks if floor]
-        made += [opened.realise(Pool(masks[-1].layers, floor, rate)) for rate in (1, 2, 4, 8) if floor]
-    print(json.dumps({"pools": len(made), "single": len(sound)}))
+        pools += [Pool((Layer(m.layers[0].slices),), floor) for m in masks if floor]
+        pools += [Pool(masks[-1].layers, floor, rate) for rate in (1, 2, 4, 8) if floor]
+        for pool in pools:
+            opened.realise(pool)
+    print(json.dumps({"pools": len(pools), "single": len(sound)}))
 
 
 def analyzer(data: Path, folder: Path) -> None:
@@ -118,15 +121,16 @@ class Watch(threading.Thread):
         self.bytes: dict[int, int] = {}
 
     def run(self) -> None:
+        tree: list[psutil.Process] = []
         while not self.done.wait(0.2):
             total = 0
-            try:
-                for p in [self.root, *self.root.children(recursive=True)]:
-                    total += p.memory_full_info().pss
+            with suppress(psutil.NoSuchProcess):
+                tree = [self.root, *self.root.children(recursive=True)]
+            for p in tree:
+                with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it has ended meanwhile
                     self.cpu[p.pid] = sum(p.cpu_times()[:2])
                     self.bytes[p.pid] = p.io_counters().write_bytes
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
+                    total += p.memory_full_info().pss
             self.peak = max(self.peak, total)
 
 

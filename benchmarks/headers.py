@@ -47,10 +47,10 @@ def ours(folder: Path, images: int) -> None:
     fields = DatasetSection.model_validate({"path": "rows.jsonl", "images": "images", "id": "id"})
     data = Dataset(folder / "rows.jsonl", fields)
     runs = tuple(OpRun(name, (), name) for name in HEADERS)
-    for start, stop in data.chunks(MEDIA_CHUNK):
+    for start in range(0, images, MEDIA_CHUNK):
+        stop = min(start + MEDIA_CHUNK, images)
         values = compute_chunk(Job(data, folder, runs, start, stop, np.array([], np.int64)))[2]
         assert not any(np.isnan(block).any() for block in values.values())
-    assert len(data) == images
 
 
 def headers(folder: Path, images: int) -> None:

@@ -34,9 +34,14 @@ class Column:
     high: Values
 
     @property
+    def single(self) -> bool:
+        """True when every row has one value."""
+        return self.low is self.high
+
+    @property
     def value(self) -> Values:
         """(rows,) one number per row: the middle of its values."""
-        return self.low if self.low is self.high else (self.low + self.high) / 2
+        return self.low if self.single else (self.low + self.high) / 2
 
 
 def keeps(s: Slice, column: Column) -> RowMask:
@@ -55,9 +60,21 @@ def keeps(s: Slice, column: Column) -> RowMask:
 
 
 def _keeps_outside(s: Slice, column: Column) -> RowMask:
-    if column.low is not column.high:
+    if not column.single:
         raise PoolError(f"{s.statistic} has several values a row, of which the ends are known only; give one bound")
     return ~np.isnan(column.low) & ~keeps(replace(s, outside=False), column)
+
+
+def runs_of(values: Values) -> tuple[int, Values, NDArray[np.int64]]:
+    """(numbers among values, the distinct ones in order, where the run of each begins among all in order).
+
+    values: (rows,) may hold NaN. NumPy's own `unique` would take several times their memory.
+    """
+    ordered = values[~np.isnan(values)]
+    ordered.sort()
+    first = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    first = np.concatenate([np.zeros(min(1, len(ordered)), first.dtype), first])
+    return len(ordered), ordered[first], first
 
 
 def value_at(place: Place, values: Values) -> float:
@@ -71,8 +88,8 @@ def value_at(place: Place, values: Values) -> float:
         return math.nan
     if place.sigma:
         return round(float(numbers.mean() + place.at * numbers.std()), 10)
-    distinct, first = np.unique(np.sort(numbers), return_index=True)
-    return float(distinct[np.argmin(np.abs(first - place.at / 100 * len(numbers)))])
+    count, distinct, first = runs_of(numbers)
+    return float(distinct[np.argmin(np.abs(first - place.at / 100 * count))])
 
 
 def _mix(keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
@@ -188,14 +205,13 @@ def cut_points(values: Values, buckets: int, places: Sequence[Place] = ()) -> li
     """
     if places:
         return _placed(values, places)
-    ordered = np.sort(values[~np.isnan(values)])
-    distinct, first = np.unique(ordered, return_index=True)
+    count, distinct, first = runs_of(values)
     cuts: list[int] = []
     for i in range(1, buckets):
         gaps = first[1:]
         if not len(gaps):
             break
-        target = len(ordered) * i / buckets
+        target = count * i / buckets
         nearest = int(np.argmin(np.abs(gaps - target)))
         if not cuts or nearest > cuts[-1]:
             cuts.append(nearest)
@@ -204,7 +220,7 @@ def cut_points(values: Values, buckets: int, places: Sequence[Place] = ()) -> li
 
 def _placed(values: Values, places: Sequence[Place]) -> list[float]:
     """Cuts at places, each of which leaves values on both sides of it and above the cut before."""
-    known = np.unique(values[~np.isnan(values)])
+    _, known, _ = runs_of(values)
     cuts: list[float] = []
     for place in places:
         at = value_at(place, values)
@@ -277,7 +293,7 @@ def single_op_cuts(
     seen: dict[bytes, str] = {}
     for source in statistics:
         values = np.where(good, source.column.value, np.nan)
-        distinct = len(np.unique(values[~np.isnan(values)]))
+        distinct = len(runs_of(values)[1])
         points = cut_points(values, buckets, places) if distinct >= (min_distinct or buckets) else []
         edges = [None, *points, None]
         found = BUCKETS.get(len(points) + 1, ())

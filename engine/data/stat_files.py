@@ -40,10 +40,10 @@ class StoredColumn(Column):
         return self._line(1)
 
     @property
-    def value(self) -> NDArray[np.float64]:
-        """(rows,) one number per row: the middle of its values."""
+    def single(self) -> bool:
+        """True when every row has one value."""
         low, high = vars(self)["_lines"]
-        return self.low if low == high else (self.low + self.high) / 2
+        return bool(low == high)
 
     def _line(self, which: int) -> NDArray[np.float64]:
         line: NDArray[np.float64] = np.load(vars(self)["_file"], mmap_mode="r")[vars(self)["_lines"][which]]

@@ -24,6 +24,7 @@ from engine.data.cuts import (
     keeps,
     overlap,
     realise,
+    runs_of,
     single_op_cuts,
 )
 from engine.records.pool import BUCKETS, Layer, Pool, Slice, pool_from_json
@@ -315,3 +316,12 @@ def test_overlap_is_intersection_over_union() -> None:
 def test_a_pool_from_elsewhere_has_numbers_where_numbers_belong(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="no whole number"):
         pool_from_json({**FIXED.to_json(), **change})
+
+
+@pytest.mark.parametrize("values", [[], [np.nan], [2.0], [3, 1, np.nan, 3, 3, 2, 1], np.arange(50) % 7 / 3])
+def test_runs_are_those_of_numpy(values: Any) -> None:
+    numbers = np.asarray(values, float)
+    kept = np.sort(numbers[~np.isnan(numbers)])
+    distinct, first = np.unique(kept, return_index=True)
+    count, found, begins = runs_of(numbers)
+    assert (count, found.tolist(), begins.tolist()) == (len(kept), distinct.tolist(), first.tolist())
