@@ -112,7 +112,7 @@ def _parts(
 
 def _few(column: Column, good: RowMask) -> list[float]:
     """The values that rows have, ascending; none where they are one, or more than `FEW`."""
-    ends: list[Values] = [column.low[good]] if column.low is column.high else [column.low[good], column.high[good]]
+    ends: list[Values] = [column.low[good]] if column.single else [column.low[good], column.high[good]]
     for some in ([e[:LOOKED_AT] for e in ends], ends):
         values = np.unique(np.concatenate(some))
         values = values[np.isfinite(values)]
@@ -128,7 +128,7 @@ def _without(part: Slice, source: StatisticColumn, first: float, last: float) ->
     if part.high is None or part.high >= last:
         return replace(part, low=None, low_closed=True, high=part.low, high_closed=not part.low_closed), None
     outside = replace(part, outside=True)
-    if source.column.low is not source.column.high:
+    if not source.column.single:
         return outside, "rows have several values, so what lies between others cannot be left out"
     op = OPS.get(source.op)
     if op and not (op.statistics[source.statistic].low and op.statistics[source.statistic].high):
