@@ -83,6 +83,7 @@ def test_rows_with_several_images_keep_their_extremes(tiny: Tiny) -> None:
     tiny.set({"task": None, "ops": {"image_shape_filter": {}}})
     with (opened := open_study(tiny.study, 1)).store:
         widths = opened.columns["image_width"]
+    assert not widths.single
     assert (widths.low.tolist(), widths.high.tolist()) == ([8, 8, 20], [8, 40, 20])
     assert keeps(Slice("image_shape_filter", "image_width", 10, 41), widths).tolist() == [False, False, True]
 
@@ -164,5 +165,6 @@ def test_a_column_takes_one_number_a_row_on_disk_and_an_older_one_of_two_is_read
         (known,) = caches.statistic_runs(again.store)
         assert stat_files.verify(known, again.state, again.store, deep=True) == (old.nbytes, None)
         column = again.columns["text_len"]
+        assert column.single
         assert column.value.tolist() == column.high.tolist() == lengths.tolist()
         assert file.stat().st_mtime_ns == stamp
