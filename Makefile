@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install test test-long check demo bench-data bench-media bench-search bench-pack bench-agent bench-tui bench-cycles bench-demos bench-chaos bench-memory wheel-test screenshots clean
+.PHONY: install test test-long check demo bench-data bench-media bench-search bench-mixtures bench-pack bench-agent bench-tui bench-cycles bench-demos bench-chaos bench-memory wheel-test screenshots clean
 
 install: $(READY)
 $(READY): pyproject.toml constraints.txt
@@ -40,6 +40,9 @@ bench-search: $(READY)
 	$(BIN)/python benchmarks/search.py --write
 	$(BIN)/python benchmarks/proxy.py --write
 	test ! -d ../shared/data/cifar-web || $(BIN)/python benchmarks/search.py --live ../shared/data/cifar-web --write
+
+bench-mixtures: $(READY)
+	$(BIN)/python benchmarks/mixtures.py --write
 
 bench-pack: $(READY)
 	$(BIN)/python benchmarks/pack.py --write

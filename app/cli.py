@@ -36,7 +36,7 @@ HERE = Path()
 Stage = Literal["probe", "combine", "scale", "confirm"]
 Approve = Literal["auto", "hold"]
 Aggregate = Literal["mean-of-changes", "change-of-means"]
-Who = Literal["paper", "race", "model", "person"]
+Who = Literal["paper", "race", "mixtures", "model", "person"]
 Status = Literal["queued", "held", "approved", "rejected", "edited", "refused", "superseded"]
 
 

@@ -49,14 +49,13 @@ def _by_model(opened: OpenStudy, accounts: Accounts, n: int | None) -> Row:
 
 
 def _by_procedure(opened: OpenStudy, accounts: Accounts, by: str, n: int | None) -> list[str]:
-    """Queue what the paper's procedure or the race asks next: at the first stage where it asks for anything new."""
+    """Queue what a strategy asks next: at the first stage where it asks for anything new."""
     from engine.proposals.arms import ended
     from engine.proposals.queue import stored_id, submit
-    from engine.search.grid import Paper
-    from engine.search.race import Race
+    from engine.search.strategies import named
 
     for stage in STAGES:
-        proposer = Race(stage) if by == "race" and stage != "confirm" else Paper(stage)
+        proposer = named(by, stage)
         new = [p for p in proposer.propose(opened) if not ended(opened, p.pools, p.seeds)][:n]
         if new:
             approved: list[str] = []

@@ -23,7 +23,7 @@ from engine.base.durable import replaced
 from engine.base.errors import DjsbError
 from engine.evidence.lineage import lineage
 from engine.evidence.mapped import judged
-from engine.evidence.ranking import Ranked, degenerate, rank
+from engine.evidence.ranking import RECIPES, Ranked, degenerate, rank
 from engine.evidence.recipe import answer
 from engine.evidence.sentences import insights
 from engine.journal import events, results, setups, trials
@@ -126,7 +126,7 @@ def number(value: float | None, digits: int = 4) -> str:
 def gather(opened: StudyView) -> Row:
     """Everything that the template names, but the figures."""
     store, setup, study = opened.store, opened.setup, opened.study
-    ranked = rank(opened, ("single", "combination"))
+    ranked = rank(opened, RECIPES)
     left_out = [r.entry().to_json() for r in degenerate(opened)]
     content: Row = {
         "study": study,

@@ -14,7 +14,7 @@ from engine.records.leaderboard import Entry
 from engine.records.pool import Pool
 from engine.study.view import StudyView
 
-RECIPES = ("single", "combination")  # kinds of pools on the leaderboard
+RECIPES = ("single", "combination", "mixture")  # kinds of pools on the leaderboard
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ def recipe(folder: Path, start: str | None) -> str:
         raise StudyError("no recipe is confirmed yet; run djsb auto to its last stage, or name a pool with --pool")
     found = find_pool(view, best.pool if start is None and best else str(start))
     pool = found.pool
+    if pool.max_repeats is not None:
+        raise OpError(f"pool {pool.id} is a mixture, which no recipe keeps; write its rows: djsb export pool")
     if len(pool.layers) > 1:
         raise StudyError(f"pool {pool.id} is a union of layers, which no single recipe keeps; export its rows instead")
     header = [f"djsb study {view.study.name}, pool {pool.id}: {found.label}"]

@@ -18,7 +18,7 @@ from engine.records.trial import FRESH
 class StoredPool:
     """A pool and what it is called.
 
-    kind: control, single, combination, repetition, layers or mapper. op, statistic: of a pool of one slice.
+    kind: control, single, combination, repetition, layers, mapper or mixture. op, statistic: of a pool of one slice.
     bucket: of kind single.
     """
 

@@ -184,6 +184,7 @@ STATISTICS = Result[Correlation]("statistics", Correlation)  # of the statistics
 METRICS = Result[Correlation]("metrics", Correlation)  # of the metrics over the probing trials
 TERMS = Result[dict[str, list[Term]]]("terms", dict[str, list[Term]])  # pool → the words that tell its bucket
 DUPLICATES = Result[Duplicates]("duplicates", Duplicates)
+PARTS = Result[dict[str, int]]("parts", dict[str, int])  # what mixtures weight → its good rows
 SCALE = Result[list[ScaleArm]]("scale", list[ScaleArm])
 RECIPE = Result[Recipe]("recipe", Recipe)
 UNCONFIRMED = Result[str]("unconfirmed", str)  # why nothing can be concluded yet

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from engine.base.amounts import parse_budget
 from engine.journal.store import Row
 from engine.runner.scheduler import scheduler
-from engine.search.race import bound
+from engine.search.race import CONTROL_SEEDS, bound
 from engine.study.opened import OpenStudy
 from engine.tasks.contract import Outside
 
@@ -78,6 +78,12 @@ class _Unit:
 
 def _units(opened: OpenStudy) -> list[_Unit]:
     study, search = opened.study, opened.study.search
+    if search.strategy == "mixtures":
+        trials, fresh = study.mixtures.max + CONTROL_SEEDS, (study.confirm.candidates + 1) * study.confirm.seeds
+        return [
+            _Unit("probe", trials, trials, f"at most {study.mixtures.max} mixtures, and the control"),
+            _Unit("confirm", fresh, fresh, f"{study.confirm.seeds} fresh seeds"),
+        ]
     sound = [c for c in opened.cuts if c.reason is None]
     ops = len({c.slice.op for c in sound})
     top, clusters = min(study.combine.top, ops), min(study.combine.clusters, ops)

@@ -13,7 +13,7 @@ from engine.records.pool import Layer, Pool, Slice
 from engine.records.proposal import Arm
 from engine.study.opened import OpenStudy
 
-PoolKind = Literal["control", "single", "combination", "repetition", "layers", "mapper"]
+PoolKind = Literal["control", "single", "combination", "repetition", "layers", "mapper", "mixture"]
 
 
 def trial_id(opened: OpenStudy, request: Arm, seed: int) -> str:
@@ -30,7 +30,9 @@ def ended(opened: OpenStudy, requests: Sequence[Arm], seeds: Sequence[int]) -> b
 
 
 def kind_of(pool: Pool) -> PoolKind:
-    """The kind of a pool of one layer that is no control."""
+    """The kind of a mixture, or of a pool of one layer that is no control."""
+    if pool.max_repeats is not None and not pool.mappers:
+        return "mixture"
     return "mapper" if pool.mappers else "combination" if len(pool.slices) > 1 else "single"
 
 

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 from engine.base.ids import content_id
-from engine.journal import decisions, pools, proposals, trials
+from engine.journal import decisions, pools, proposals, results, trials
 from engine.journal.pools import PoolCut
 from engine.journal.store import Row
 from engine.proposals import gate
 from engine.proposals.arms import trial_id
+from engine.proposals.kinds.mixture import parts
 from engine.proposals.kinds.registry import kind_of
 from engine.records.proposal import Arm, Proposal, Status
 from engine.records.trial import Trial
@@ -140,7 +141,9 @@ def ensure_trials(opened: OpenStudy, proposal: Proposal, key: str | None = None)
 
 
 def record_cuts(opened: OpenStudy) -> None:
-    """Write all single-OP pools, degenerate ones with their reason."""
+    """Write all single-OP pools, degenerate ones with their reason, and how many rows what may be mixed has."""
+    if opened.study.dataset.sources or opened.study.mixtures.over:
+        results.PARTS.put(opened.store, opened.setup, parts(opened))
     pools.replace_cuts(opened.store, opened.setup, [
         PoolCut(c.slice.op, c.slice.statistic, c.bucket, c.pool, c.kept, reason=c.reason) for c in opened.cuts
     ])  # fmt: skip

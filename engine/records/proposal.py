@@ -13,7 +13,7 @@ from engine.base.ids import content_id
 from engine.records.experiment import Id, Suggestion
 from engine.records.pool import Pool, pool_from_json
 
-Origin = Literal["paper", "race", "person", "model"]
+Origin = Literal["paper", "race", "mixtures", "person", "model"]
 Status = Literal["queued", "held", "refused", "approved", "rejected", "edited", "superseded"]
 
 
@@ -27,7 +27,7 @@ class Arm(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     pool: dict[str, Any]
     label: str
-    kind: Literal["control", "single", "combination", "repetition", "layers", "mapper"]
+    kind: Literal["control", "single", "combination", "repetition", "layers", "mapper", "mixture"]
     samples: int = Field(gt=0)
     horizon: int | None = Field(None, gt=0)
 

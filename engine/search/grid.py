@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from engine.evidence.mixtures import promising
 from engine.evidence.ranking import Ranked, rank
 from engine.proposals.arms import combined, control, fewest_rows, kind_of, label, request
 from engine.proposals.best import chosen_slices, current, lattice, recipes
@@ -89,9 +90,9 @@ def mapped(opened: OpenStudy) -> list[Ranked]:
 
 
 def candidates(opened: OpenStudy) -> list[Ranked]:
-    """What is to be confirmed on fresh seeds: the best recipes, and the best of the mapped pools."""
+    """What is to be confirmed on fresh seeds: the best recipes, mixtures and mapped pools."""
     most = opened.study.confirm.candidates
-    return [*recipes(opened)[:most], *mapped(opened)[:most]]
+    return [*recipes(opened)[:most], *promising(opened)[:most], *mapped(opened)[:most]]
 
 
 def scale(opened: OpenStudy) -> list[Proposal]:

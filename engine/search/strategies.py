@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from engine.search.contract import Proposer
 from engine.search.grid import Paper
+from engine.search.mixtures import Mixtures
 from engine.search.race import Race
 from engine.settings.study import Study
 
 
 def proposer(study: Study, stage: str) -> Proposer:
-    """Who asks for the trials of a stage. Confirmation is the paper's in every strategy."""
-    return Race(stage) if study.search.strategy == "race" and stage != "confirm" else Paper(stage)
+    """Who asks for the trials of a stage."""
+    return named(study.search.strategy, stage)
+
+
+def named(name: str, stage: str) -> Proposer:
+    """The strategy of that name at a stage. Confirmation is the paper's in every strategy."""
+    if stage == "confirm":
+        return Paper(stage)
+    return Race(stage) if name == "race" else Mixtures(stage) if name == "mixtures" else Paper(stage)

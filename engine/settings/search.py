@@ -13,10 +13,10 @@ from engine.settings.section import Section
 class SearchSection(Section):
     """How much evidence is gathered, and how."""
 
-    strategy: Literal["race", "grid"] = Field(
+    strategy: Literal["race", "grid", "mixtures"] = Field(
         "race",
         description="race: short trials first, more for what may still be among the best; "
-        "grid: every pool, every seed, to the end (the paper)",
+        "grid: every pool, every seed, to the end (the paper); mixtures: weights of sources (docs/guides/mixtures.md)",
     )
     seeds: int = Field(3, ge=1, description="grid: seeds of every pool and of the control in probe and combine")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="coverage of the intervals, over all pools together")
@@ -41,6 +41,25 @@ class SearchSection(Section):
             if after[0] < before[0] or after[1] < before[1] or after == before:
                 raise ValueError(f"rung {list(after)} does not go beyond {list(before)}")
         return rungs
+
+
+class MixturesSection(Section):
+    """Weights of sources or buckets: what `search: mixtures` tries."""
+
+    over: tuple[str, ...] = Field(
+        (), description="what is weighted: names of sources, or buckets as `text_len low`; []: all sources"
+    )
+    max: int = Field(32, ge=4, le=1024, description="mixtures that are tried at most")
+    max_repeats: int = Field(
+        4, ge=1, le=64, description="how often an epoch sees a row of a source that is smaller than its share, at most"
+    )
+
+    @field_validator("over")
+    @classmethod
+    def _are_several(cls, over: tuple[str, ...]) -> tuple[str, ...]:
+        if over and len(set(over)) < max(2, len(over)):
+            raise ValueError("name two or more, each once")
+        return over
 
 
 class CombineSection(Section):

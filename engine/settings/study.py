@@ -8,14 +8,21 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from engine.base.ids import json_text
 from engine.settings.command import CommandSection
 from engine.settings.data import DatasetSection, DedupSection, EvaluationSection, PoolsSection
 from engine.settings.model import LoraSection, ModelSection, TrainSection, VideoSection, VlmSection
 from engine.settings.running import AgentSection, CacheSection, ExecutorSection, GuardSection
-from engine.settings.search import CombineSection, ConfirmSection, CyclesSection, ScaleSection, SearchSection
+from engine.settings.search import (
+    CombineSection,
+    ConfirmSection,
+    CyclesSection,
+    MixturesSection,
+    ScaleSection,
+    SearchSection,
+)
 from engine.settings.section import Section, amount_of_time
 
 STAGES = ("probe", "combine", "scale", "confirm")
@@ -53,6 +60,7 @@ class Study(Section):
     dedup: DedupSection = DedupSection()
     pools: PoolsSection = PoolsSection()
     search: SearchSection = SearchSection()
+    mixtures: MixturesSection = MixturesSection()
     combine: CombineSection = CombineSection()
     scale: ScaleSection = ScaleSection()
     confirm: ConfirmSection = ConfirmSection()
@@ -66,6 +74,12 @@ class Study(Section):
     )
     agent: AgentSection = AgentSection()
     guard: GuardSection = GuardSection()
+
+    @model_validator(mode="after")
+    def _has_something_to_mix(self) -> Study:
+        if self.search.strategy == "mixtures" and not self.mixtures.over and len(self.dataset.sources) < 2:
+            raise ValueError("search.strategy mixtures needs two sources or more under dataset.sources")
+        return self
 
     @field_validator("budget")
     @classmethod

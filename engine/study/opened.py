@@ -168,6 +168,8 @@ class OpenStudy(StudyView):
     def op_columns(self) -> list[StatisticColumn]:
         """Every statistic of every OP that runs."""
         runs, _ = self.op_plan
+        if not self.study.ops and self.study.search.strategy == "mixtures":
+            return []
         if not runs:
             raise StudyError("no OP of the study can run here; see djsb check, and add OPs under ops")
         return statistics.compute(
@@ -396,4 +398,6 @@ def open_recorded(folder: Path) -> OpenStudy:
 def last_rung(opened: StudyView) -> tuple[float, int]:
     """(share of a training's steps, seeds) that pools have at the end of the search."""
     search = opened.study.search
+    if search.strategy == "mixtures":
+        return 1.0, 1
     return opened.rungs[-1] if search.strategy == "race" else (1.0, search.seeds)

@@ -128,7 +128,7 @@ def test_the_language_model_is_told_its_schema(ninth: None) -> None:
 
 
 def test_without_its_file_it_is_no_kind(opened: OpenStudy) -> None:
-    assert list(KINDS) == ["combine", "bucket", "repeat", "seeds", "mapper", "prompt", "transfer", "cycle"]
+    assert list(KINDS) == ["combine", "bucket", "mixture", "repeat", "seeds", "mapper", "prompt", "transfer", "cycle"]
     assert "does not match any of the expected tags" in problems(ASKED)["experiment"]
 
 

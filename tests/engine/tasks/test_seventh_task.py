@@ -248,7 +248,7 @@ def test_the_gate_lets_through_what_it_runs_and_the_queue_keeps_it(tree: Path, s
 
 def test_wizard_and_form_offer_it(tree: Path, study: Path) -> None:
     assert python(tree, WIZARD) == "['letters', 'none']\n"
-    kinds = "['bucket', 'combine', 'cycle', 'mapper', 'repeat', 'seeds', 'transfer']\n"
+    kinds = "['bucket', 'combine', 'cycle', 'mapper', 'mixture', 'repeat', 'seeds', 'transfer']\n"
     assert python(tree, FORM) == kinds
 
 
