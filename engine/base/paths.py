@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.base.addresses import address, local_path
 from engine.base.errors import StudyError
 
 HOME = Path(__file__).resolve().parents[2]  # the repository, or the package that a wheel installs
@@ -14,8 +15,13 @@ DATABASE = "study.db"
 
 
 def resolve(folder: Path, path: str) -> Path:
-    """A path of the study file, relative to the study's folder. Raises: StudyError where `~` stands for no folder."""
+    """A path of the study file, relative to the study's folder, or what an address like hf://datasets/A/B stands for.
+
+    Raises: StudyError where `~` stands for no folder; DataError where what is at the address is not on this machine.
+    """
     try:
+        if name := address(path):
+            return local_path(name)
         return (folder / Path(path).expanduser()).resolve()
     except (RuntimeError, ValueError) as error:  # ValueError: a null character
         raise StudyError(f"{path!r} names no folder here ({error}); write it in full") from None

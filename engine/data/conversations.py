@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from engine.data.dataset import as_list
-from engine.data.readers.contract import BROKEN
+from engine.data.readers.contract import BROKEN, as_list
 from engine.data.sift import Unusable
 
 IMAGE_MARK = "<image>"

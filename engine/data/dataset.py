@@ -19,6 +19,7 @@ from engine.base.ids import content_id, json_text
 from engine.base.paths import resolve
 from engine.data.fingerprints import content_hash, hash_of
 from engine.data.readers.contract import Options, Reader
+from engine.data.readers.contract import as_list as as_list  # others take it from here
 from engine.data.readers.opening import open_reader
 from engine.data.readers.saved import is_saved
 from engine.data.readers.sources import SourcesReader
@@ -59,7 +60,7 @@ class Dataset:
     @cached_property
     def reader(self) -> Reader:
         """Opened when first used, once in a process, so that a Dataset can be sent to a worker with every chunk."""
-        options = Options(self.fields.split, self.fields.max_bad, self.index)
+        options = Options(self.fields.split, self.fields.max_bad, self.index, text=self.fields.text)
         if self.fields.sources:
             stamps = tuple(_stamp(part.path) for part in self.parts.values())
             return _shared_sources(self.path, self.fields.model_dump_json(), options, stamps)
@@ -128,6 +129,9 @@ class Dataset:
             return self.reader.fingerprint
         if self.path.is_dir() and is_saved(self.path):
             return content_hash(self.path / split if split else self.path)
+        if self.path.is_dir() and not any(self.path.glob("*.parquet")):
+            own = getattr(self.reader, "fingerprint", None)
+            return str(own) if own else hash_of(self.reader.files)
         if self.path.exists() and split is None:
             return content_hash(self.path)
         return hash_of(files_of(self.path, split))
@@ -142,10 +146,3 @@ def json_line(row: dict[str, Any], default: Callable[[Any], Any] | None = None) 
     """A row as JSON, letters as they are but for half surrogate pairs. Raises: TypeError, as json.dumps does."""
     text = json_text(row, ensure_ascii=False, default=default)
     return json_text(row, default=default) if not text.isascii() and SURROGATE.search(text) else text
-
-
-def as_list(value: Any) -> list[Any]:
-    """One path, a list of them or nothing, as a list."""
-    if value is None or value == "":
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]

@@ -96,7 +96,7 @@ class OpenStudy(StudyView):
         """The evaluation rows; fields are named as in the dataset, and may be absent where the task does without."""
         path, file, fields = str(self.study.evaluation.path), self._evaluation_file, self.study.dataset
         split = self.study.evaluation.split
-        reader = Dataset(file, fields.model_copy(update={"split": split, "sources": {}})).reader
+        reader = Dataset(file, fields.model_copy(update={"split": split, "sources": {}}), self.data.index).reader
         if reader.unnamed:
             raise StudyError(f"evaluation.path has the splits {', '.join(reader.unnamed)}; set evaluation.split to one")
         head = reader.read(0, 100)
@@ -106,9 +106,8 @@ class OpenStudy(StudyView):
             name: value if value in present or name in wanted else None
             for name, value in (("text", fields.text), ("images", fields.images), ("videos", fields.videos))
         }
-        found = Dataset(
-            file, DatasetSection(path=path, split=split, id=None, max_bad=self.study.dataset.max_bad, **names)
-        )
+        section = DatasetSection(path=path, split=split, id=None, max_bad=self.study.dataset.max_bad, **names)
+        found = Dataset(file, section, self.data.index)
         if found.fingerprint in {part.fingerprint for part in (self.data, *self.data.parts.values())}:
             raise StudyError("evaluation.path is a copy of the training data; hold some rows out")
         return found

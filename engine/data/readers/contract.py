@@ -26,12 +26,16 @@ class Options:
     """How a dataset is opened.
 
     split: which of several is read. max_bad: share of its files that may be unreadable. index: folder in which a reader
-    keeps what it has looked up once in large files, as where rows begin; None: each process looks it up.
+    keeps what it has looked up once in large files, as where rows begin; None: each process looks it up. head: only the
+    first rows are looked at, so nothing is made of a whole file for them. text: the field that the text is read from;
+    rows that are conversations get it where they have none.
     """
 
     split: str | None = None
     max_bad: float = 0.0
     index: Path | None = None
+    head: bool = False
+    text: str | None = None
 
 
 PLAIN = Options()
@@ -87,6 +91,13 @@ class Tables(Protocol):
     def tables(self, numbers: Numbers) -> Iterator[pa.Table]:
         """These rows, which ascend, as tables of the reader's schema. Raises: DataError."""
         ...
+
+
+def as_list(value: Any) -> list[Any]:
+    """One path, a list of them or nothing, as a list."""
+    if value is None or value == "":
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def first_line(error: Exception) -> str:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from engine.base.errors import DataError
+from engine.data.readers.arrow import ArrowReader
 from engine.data.readers.contract import BROKEN, PLAIN, Options, Reader, first_line
+from engine.data.readers.formats import format_of, packing
+from engine.data.readers.hub import card_files
+from engine.data.readers.image_folder import bare_images, image_folder
+from engine.data.readers.joined import joined
 from engine.data.readers.json_rows import JsonReader
+from engine.data.readers.packed import PackedReader
 from engine.data.readers.parquet import ParquetReader
 from engine.data.readers.saved import SavedReader, is_saved
-from engine.data.readers.splits import files_of
-from engine.data.readers.tar_members import PACKED
+from engine.data.readers.splits import NoData, files_of
+from engine.data.readers.table import TableReader
+from engine.data.readers.turns import with_text
 from engine.data.readers.webdataset import WebDatasetReader
+
+KINDS = "JSON lines, Parquet, CSV, TSV, Arrow, tar shards and Hugging Face dataset folders"
 
 
 def open_reader(path: Path, options: Options = PLAIN) -> Reader:
@@ -20,30 +31,59 @@ def open_reader(path: Path, options: Options = PLAIN) -> Reader:
     Raises: DataError when there is no such file, it is of no known kind, or a split must be named.
     """
     try:
-        if path.is_dir() and is_saved(path):
-            return SavedReader(path, options)
-        files = files_of(path, options.split)
-        kinds = {file.suffix for file in files}
-        if kinds == {".tar"} or files[0].name.endswith(PACKED):
-            return WebDatasetReader(files, options, path if path.is_dir() else path.parent)
-        if kinds == {".parquet"}:
-            return ParquetReader(files, options)
-        if len(files) > 1:
-            raise DataError(f"{path}: several files are read where all are Parquet, or tar shards; give one file")
-        if kinds <= {".jsonl", ".json", ".ndjson"}:
-            reader = JsonReader(files[0], options)
-            _first_row(reader, files[0])
-            return reader
+        opened = _of_folder if path.is_dir() else _of_path
+        return with_text(opened(path, options), options.text)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({first_line(error)}); check the file") from error
-    raise DataError(
-        f"{path}: unknown kind of file; JSONL, Parquet, tar shards and Hugging Face dataset folders are read"
-    )
 
 
-def _first_row(reader: Reader, path: Path) -> None:
-    head = reader.read(0, 20)
-    if not head:
-        raise DataError(f"{path} has no rows; give a file with one JSON object a line")
-    if all(BROKEN in row for row in head):
-        raise DataError(f"{path} is not JSONL ({head[0][BROKEN]}); it needs one JSON object a line, or a list of them")
+def _of_folder(folder: Path, options: Options) -> Reader:
+    if is_saved(folder):
+        return SavedReader(folder, options)
+    one = replace(options, split=None)
+    if reader := image_folder(folder, options, lambda file: _of_files(file, [file], one)):
+        return reader
+    try:
+        files = card_files(folder, options.split) or files_of(folder, options.split)
+    except NoData:
+        if reader := bare_images(folder, options.split):
+            return reader
+        raise
+    return _of_files(folder, files, options)
+
+
+def _of_path(path: Path, options: Options) -> Reader:
+    return _of_files(path, files_of(path, options.split), options)
+
+
+def _of_files(path: Path, files: Sequence[Path], options: Options) -> Reader:
+    kinds = {format_of(file) for file in files}
+    if len(kinds) > 1:
+        raise DataError(f"{path}: its files are of several formats; give files of one")
+    (kind,) = kinds
+    if kind == "tar":
+        return WebDatasetReader(files, options, path if path.is_dir() else path.parent)
+    if kind not in OPENERS:
+        raise DataError(f"{path}: unknown kind of file; {KINDS} are read")
+    return OPENERS[kind](files, options)
+
+
+def _json(files: Sequence[Path], options: Options) -> Reader:
+    readers = [(PackedReader if packing(file) else JsonReader)(file, options) for file in files]
+    for reader, file in zip(readers, files, strict=True):
+        head = reader.read(0, 20)
+        if head and all(BROKEN in row for row in head):
+            raise DataError(
+                f"{file} is not JSONL ({head[0][BROKEN]}); it needs one JSON object a line, or a list of them"
+            )
+    if not any(map(len, readers)):
+        raise DataError(f"{files[0]} has no rows; give a file with one JSON object a line")
+    return joined(readers, options.split)
+
+
+OPENERS: dict[str | None, Callable[[Sequence[Path], Options], Reader]] = {
+    "json": _json,
+    "parquet": ParquetReader,
+    "table": lambda files, options: joined([TableReader(file, options) for file in files], options.split),
+    "arrow": lambda files, options: joined([ArrowReader(file, options) for file in files], options.split),
+}

@@ -17,7 +17,8 @@ from engine.data.readers.contract import BROKEN, Numbers, Options, Rows, as_sche
 class ParquetReader:
     """One or more Parquet files, in the order of their names."""
 
-    left_out, unnamed = (), ()
+    left_out: tuple[tuple[str, int], ...] = ()
+    unnamed = ()
 
     def __init__(self, files: Sequence[Path], options: Options) -> None:
         """Raises: DataError when more of the files are unreadable than may be."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from engine.base.addresses import address
 from engine.base.errors import DataError
 from engine.base.paths import resolve
 from engine.data.readers.contract import Options, Reader, Row, Rows
@@ -62,8 +63,10 @@ class SourcesReader:
         end = 0
         for name, source in sorted(section.sources.items()):
             path = resolve(folder, source.path)
-            below = Path(source.path).expanduser()
-            reader = _opened(name, path, source, section, replace(options, split=source.split))
+            below = path if address(source.path) else Path(source.path).expanduser()
+            reader = _opened(
+                name, path, source, section, replace(options, split=source.split, text=source.text or section.text)
+            )
             self._parts[name] = _Part(reader, *_names(source, section), below if path.is_dir() else below.parent)
             self.spans[name] = range(end, end + len(reader))
             end += len(reader)

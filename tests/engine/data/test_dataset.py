@@ -165,8 +165,8 @@ def test_files_that_cannot_be_read_say_why(tmp_path: Path) -> None:
     for name, says in (
         ("gone.jsonl", "no such file"),
         ("rows.parquet", "cannot be read"),
-        ("rows.xml", "unknown kind of file; JSONL, Parquet and Hugging Face dataset folders are read"),
-        ("empty", "holds no Hugging Face dataset and no Parquet files"),
+        ("rows.xml", "unknown kind of file; JSON lines, Parquet, CSV, TSV, Arrow, tar"),
+        ("empty", "holds no data set that can be read"),
         ("list.jsonl", "is not JSONL"),
     ):
         with pytest.raises(DataError, match=says) as caught:

@@ -91,7 +91,7 @@ def test_pictures_of_several_extensions_are_one_field(tmp_path: Path) -> None:
 def test_shards_are_a_folder_or_a_pattern(tmp_path: Path, path: str) -> None:
     for i in range(3):
         shard(tmp_path / f"s-{i:04d}.tar", [*sample(f"{i}-0"), *sample(f"{i}-1")])
-    data = Dataset(tmp_path / path, DatasetSection(path=path))
+    data = Dataset(tmp_path / path, DatasetSection(path=path or "."))
     assert [r["__key__"] for r in data.reader.read(1, 5)] == ["0-1", "1-0", "1-1", "2-0"]
     assert len(data) == 6 and data.reader.note == "3 shards"
     assert unpack(data, tmp_path / "state") == {}, "shards are no tars beside the data"
