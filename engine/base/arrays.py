@@ -36,10 +36,8 @@ def save_array(file: Path, array: NDArray[Any]) -> None:
 
 def save_arrays(file: Path, **arrays: NDArray[Any]) -> None:
     """Write an .npz file whole, and seal it."""
-    content = io.BytesIO()
-    np.savez(content, **arrays)  # type: ignore[arg-type]
-    with written_whole(file) as scratch:
-        scratch.write_bytes(content.getbuffer())
+    with written_whole(file) as scratch, scratch.open("wb") as out:
+        np.savez(out, **arrays)  # type: ignore[arg-type]
 
 
 def as_npy(array: NDArray[Any]) -> memoryview:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.base import program_guard
+from engine.base import machine, program_guard
 from engine.base.environment import passed
 from engine.base.errors import DataError, OpError
 from engine.base.parallel import run_chunks
@@ -203,6 +203,7 @@ def _copy_chunk(job: _Job) -> list[tuple[int, str]]:
                 if name
             }
         except (OSError, ValueError) as error:
+            machine.refuse(error, str(rows.path))
             bad.append((number, f"unreadable media: {error}"[:300]))
             continue
         text = row[recipe.text] if recipe.text else ""

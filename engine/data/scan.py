@@ -209,6 +209,10 @@ def _write_scan(
 
 def _duplicates(data: Dataset, keys: NDArray[np.uint64], good: NDArray[np.bool_]) -> list[tuple[int, str, str]]:
     """Rows that repeat an earlier row's id. Without an id field, a repeat gets a key of its own instead."""
+    ordered = keys[good]
+    ordered.sort()
+    if not (ordered[1:] == ordered[:-1]).any():  # most often, and it takes little memory to see it
+        return []
     rows = np.flatnonzero(good)
     order = rows[np.argsort(keys[rows], kind="stable")]
     same = np.flatnonzero(keys[order][1:] == keys[order][:-1]) + 1

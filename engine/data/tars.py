@@ -10,6 +10,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
+from engine.base import machine
 from engine.base.confine import inside
 from engine.base.durable import PART, seal_folder
 from engine.base.errors import DataError, StoreError
@@ -71,6 +72,7 @@ def unpack(data: Dataset, state: Path) -> dict[str, str]:
                     else:
                         del names[name]
         except BROKEN as error:
+            machine.refuse(error, str(tar))
             broken.append(f"{tar.name} is broken: {error or type(error).__name__}")
     if target.exists():
         seal_folder(target)
@@ -122,5 +124,6 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, name
     except BROKEN as error:
         if isinstance(error, OSError) and error.errno not in OF_NAME:
             raise DataError(f"{target} cannot be written ({error.strerror}); check the free space") from error
+        machine.refuse(error, str(target))
         return f"is broken: {error or type(error).__name__}"
     return None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.base import machine
 from engine.base.errors import DataError
 from engine.data.readers.contract import BROKEN, Numbers, Options, Rows, as_schema, first_line
 
@@ -30,6 +31,7 @@ class ParquetReader:
                 self._open.append(pq.ParquetFile(file))
                 self.files.append(file)
             except (OSError, ValueError) as error:
+                machine.refuse(error, str(file))
                 self._bad.append(f"{file.name} cannot be read ({first_line(error)})")
         if self._bad and (len(self._bad) > options.max_bad * len(files) or not self.files):
             raise DataError(
@@ -108,6 +110,7 @@ def _group(file: Any, group: int, fields: Collection[str] | None) -> tuple[Any, 
             raise ValueError(f"it has {table.num_rows} rows in place of {told}")
         return table, ""
     except (OSError, ValueError) as error:
+        machine.refuse(error, "a Parquet file")
         return None, f"unreadable part of a Parquet file: {first_line(error)}"
 
 

@@ -20,6 +20,8 @@ from engine.data import datajuicer, op_values
 from engine.data.dataset import Dataset
 from engine.data.images import check_image
 from engine.data.op_values import HEADERS, Job, OpRun, compute_chunk, extremes
+from engine.data.readers.contract import Options
+from engine.data.readers.opening import open_reader
 from engine.data.scan import inspect
 from engine.settings.data import DatasetSection
 from tests.conftest import write_jsonl
@@ -265,3 +267,20 @@ def test_only_ops_that_a_gpu_runs_go_to_the_gpus(monkeypatch: pytest.MonkeyPatch
     assert datajuicer.on_gpus(names) == (frozenset(), ())  # a PyTorch for CPUs
     with pytest.raises(MachineError, match=r"GPU 0 cannot be used \(.*\); check its driver"):
         datajuicer.check_gpu("0")
+
+
+def test_a_parquet_file_is_not_broken_for_want_of_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for name in ("a", "b"):
+        pq.write_table(pa.table({"text": ["x"]}), tmp_path / f"{name}.parquet")
+    fields = DatasetSection.model_validate({"path": ".", "text": "text", "id": None, "max_bad": 0.9})
+    assert len(Dataset(tmp_path, fields).reader) == 2
+
+    def limited(*_: Any) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(pq, "ParquetFile", limited)
+    with pytest.raises(MachineError, match="raise the limit of open files"):
+        len(open_reader(tmp_path, Options(max_bad=0.9)))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from engine.base import machine
 from engine.base.durable import checksum
-from engine.base.errors import OpError
+from engine.base.errors import MachineError, OpError
 from engine.data import stat_files, statistics
 from engine.data.cuts import keeps
+from engine.data.op_values import ChunkResult, Job
 from engine.journal import caches
 from engine.records.pool import Slice
 from engine.study.opened import OpenStudy, open_study
@@ -168,3 +172,29 @@ def test_a_column_takes_one_number_a_row_on_disk_and_an_older_one_of_two_is_read
         assert column.single
         assert column.value.tolist() == column.high.tolist() == lengths.tolist()
         assert file.stat().st_mtime_ns == stamp
+
+
+def test_after_an_error_of_the_machine_the_next_run_goes_on(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "CHUNK", 50)
+    done: list[int] = []
+
+    def fails_once(work: Callable[[Job], ChunkResult], jobs: list[Job], *_: object) -> Iterator[ChunkResult]:
+        for job in jobs:
+            if len(done) == 2:
+                done.append(-1)
+                machine.refuse(OSError(errno.ENOSPC, "No space left on device"), "text_length_filter")
+            done.append(job.start)
+            yield work(job)
+
+    monkeypatch.setattr(statistics, "run_chunks", fails_once)
+    texts = [f"{'word ' * (i % 9)}end" for i in range(200)]
+    with (
+        (opened := text_study(tiny, texts, {"text_length_filter": {}})).store,
+        pytest.raises(MachineError, match="free some space, and run the same command again: it goes on"),
+    ):
+        _ = opened.columns
+    with (again := open_study(tiny.study, 1)).store:
+        assert again.columns["text_len"].value.tolist() == [len(t) for t in texts]
+        assert not caches.unreadable_statistics(again.store)
+        assert again.scan.bad == 0
+    assert done == [0, 50, -1, 100, 150]  # none is computed twice
