@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -147,7 +148,7 @@ def _decode(job: tuple[Rows, str, Medium, Path, int, int]) -> tuple[int, int, No
     rows, field, medium, file, start, stop = job
     cache = np.lib.format.open_memmap(file, mode="r+")
     short, unreadable = 0, dict[int, str]()
-    for number, row in enumerate(rows.data.reader.read(start, stop), start):
+    for number, row in enumerate(rows.data.reader.read(start, stop, [field]), start):
         if not rows.good[number - start]:
             continue
         try:
@@ -168,18 +169,29 @@ def _cache_sources(
 ) -> int:
     """Look at every header, and write where each medium comes from."""
     jobs = [(replace(rows, good=rows.good[a:b]), field, medium, a, b) for a, b in rows.data.chunks(CHUNK)]
-    made: dict[int, list[bytes]] = {}
     short = 0
-    for start, sources, found in _run(rows, jobs, _look, workers, progress):
-        made[start] = sources
-        short += found
+
+    def sources() -> Iterator[bytes]:
+        """In the order of the rows."""
+        nonlocal short
+        waiting: dict[int, list[bytes]] = {}
+        at = 0
+        for start, part, found in _run(rows, jobs, _look, workers, progress):
+            waiting[start] = part
+            short += found
+            while at in waiting:
+                ready = waiting.pop(at)
+                at += len(ready)
+                yield from ready
+
     data = rows.data
     key = [VERSION, data.fingerprint, data.key, field, type(medium).__name__, asdict(medium), rows.form]  # type: ignore[call-overload]
     key.append(content_id(np.flatnonzero(~rows.good).tolist()))
     whence = {
-        "path": str(data.path), "fields": data.fields.model_dump(mode="json"), "field": field, "root": str(rows.root)
+        "path": str(data.path), "fields": data.fields.model_dump(mode="json"), "field": field, "root": str(rows.root),
+        "index": str(data.index) if data.index else None,
     }  # fmt: skip
-    write_sources(target, name, (s for a in sorted(made) for s in made[a]), medium, rows.form, content_id(key), whence)
+    write_sources(target, name, sources(), medium, rows.form, content_id(key), whence)
     return short
 
 
@@ -187,7 +199,7 @@ def _look(job: tuple[Rows, str, Medium, int, int]) -> tuple[int, int, list[bytes
     """The sources of one chunk's good rows; runs in a worker process."""
     rows, field, medium, start, stop = job
     short, unreadable, sources = 0, dict[int, str](), []
-    for number, row in enumerate(rows.data.reader.read(start, stop), start):
+    for number, row in enumerate(rows.data.reader.read(start, stop, [field]), start):
         entry = b""
         if rows.good[number - start]:
             try:
@@ -219,7 +231,7 @@ def write_sources(
     whence: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """Write a cache whose media are in packs. key: of the packs' folder. whence: the rows that have the sources."""
-    ends, total = [], 0
+    ends, total = array("q"), 0
     with written_whole(target / _files(name)[1]) as scratch, scratch.open("wb") as file:
         for source in sources:
             file.write(source)

@@ -91,7 +91,8 @@ class Store:
         """The rows that have the sources, where they have them."""
         if (whence := self.about["rows"]) is None:
             return None
-        data = Dataset(Path(whence["path"]), DatasetSection(**whence["fields"]))
+        index = Path(whence["index"]) if whence["index"] else None
+        data = Dataset(Path(whence["path"]), DatasetSection(**whence["fields"]), index)
         return Rows(data, Path(whence["root"]), np.ones(0, bool))
 
     def read(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -130,8 +131,8 @@ class Store:
 
     def _field(self, number: int) -> Any:
         assert self.rows is not None
-        row = self.rows.data.reader.read(number, number + 1)[0]
-        return as_list(row[self.about["rows"]["field"]])[0]
+        field = self.about["rows"]["field"]
+        return as_list(self.rows.data.reader.read(number, number + 1, [field])[0][field])[0]
 
 
 _store = lru_cache(maxsize=8)(Store)
@@ -163,7 +164,7 @@ def readers() -> int:
     """Processes that read ahead of this worker's training: its share of the cores beside a GPU, none on a core."""
     if (told := os.environ.get(READERS)) is not None:
         return int(told)
-    if not os.environ.get("DJSB_DEVICE", "").startswith("gpu"):
+    if not os.environ.get("CUDA_VISIBLE_DEVICES"):  # a worker without a GPU has none, or an empty one
         return 0
     cards = Path("/proc/driver/nvidia/gpus")
     devices = len(list(cards.iterdir())) if cards.is_dir() else 1
