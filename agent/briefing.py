@@ -19,6 +19,7 @@ from engine.evidence.sentences import effect_text
 from engine.journal import decisions, proposals, results, trials
 from engine.proposals.kinds import prompt as prompting
 from engine.proposals.kinds.registry import runnable
+from engine.records.pool import BUCKETS
 from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy, last_rung
 
@@ -86,15 +87,20 @@ def _leaderboard(ranked: Sequence[Ranked]) -> str:
 
 
 def _statistics(opened: OpenStudy) -> str:
-    lines = ["## Statistics (smallest, bounds between the buckets, largest)"]
+    lines = ["## Statistics (smallest, bounds between the buckets, largest; also: pools beside the buckets)"]
     good = opened.scan.good
     for source in opened.statistic_columns:
         values = source.column.value[good]
         values = values[~np.isnan(values)]
         if len(values):
-            ends = {c.slice.high for c in opened.cuts if c.slice.statistic == source.statistic} - {None}
+            own = [c for c in opened.cuts if c.slice.statistic == source.statistic]
+            ends = {c.slice.high for c in own if c.bucket in BUCKETS[opened.study.pools.buckets]} - {None}
             cuts = ", ".join(f"{e:.6g}" for e in sorted(e for e in ends if e is not None))
-            lines.append(f"{source.statistic} ({source.op}): {values.min():.6g} | {cuts or '–'} | {values.max():.6g}")
+            beside = [c.bucket for c in own if c.reason is None and c.bucket not in BUCKETS[opened.study.pools.buckets]]
+            lines.append(
+                f"{source.statistic} ({source.op}): {values.min():.6g} | {cuts or '–'} | {values.max():.6g}"
+                + (f"; also {', '.join(beside)}" if beside else "")
+            )
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from app.report.data import BESIDE
 from app.report.figures import (
     BY_ROW,
     DOT,
@@ -159,7 +160,9 @@ def buckets(cells: Mapping[tuple[str, str], Row], statistics: Mapping[str, str],
                 tint(axes, x + 0.015, y + 0.05, 0.97, 0.9, change / most)
             weight = "bold" if cell and cell["verdict"] in TONES else "normal"
             tone = INK if change is not None else MUTED
-            axes.text(x + 0.5, y + 0.5, _cell_text(cell), ha="center", va="center", color=tone, fontweight=weight)
+            text = _cell_text(cell) + (f"\n{cell['bucket']}" if cell and name == BESIDE else "")
+            size = SMALL - 1 if name == BESIDE else TEXT
+            axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", color=tone, fontweight=weight, fontsize=size)
     return figure
 
 

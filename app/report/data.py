@@ -24,16 +24,21 @@ from engine.records.trial import FRESH
 from engine.settings.study import STAGES
 from engine.study.view import StudyView
 
+BESIDE = "best beside"  # the column of the best pool beside the buckets of a statistic
 BINS = 240  # points of a drawn curve
 
 
 @dataclass(frozen=True)
 class Buckets:
-    """The probe as statistic × bucket. statistics: statistic → OP, best first; names: of the buckets."""
+    """The probe as statistic × bucket. statistics: statistic → OP, best first; names: of the buckets.
+
+    columns: those of the chart: the buckets, and `BESIDE` where pools stand beside them, which holds the best of those.
+    """
 
     cells: Mapping[tuple[str, str], Row]
     statistics: Mapping[str, str]
     names: tuple[str, ...]
+    columns: tuple[str, ...]
     rows: Sequence[Row]
 
 
@@ -55,13 +60,19 @@ def probed(opened: StudyView, ranked: Sequence[Ranked], left_out: Sequence[Row])
     cells = {(r["statistic"], r["bucket"]): r["entry"] for r in rows}
     best: dict[str, float] = {}
     for (statistic, _), cell in cells.items():
-        change = -math.inf if cell["change"] is None else cell["change"]
-        best[statistic] = max(best.get(statistic, -math.inf), change)
+        best[statistic] = max(best.get(statistic, -math.inf), _change(cell))
+    beside = [r for r in rows if r["bucket"] not in names and r["entry"]["verdict"] != "degenerate"]
+    for r in sorted(beside, key=lambda r: _change(r["entry"])):
+        cells[r["statistic"], BESIDE] = {**r["entry"], "bucket": r["bucket"]}
     ops = {r["statistic"]: r["op"] or "" for r in rows}
     order = {s: ops[s] for s in sorted(best, key=lambda s: (-best[s], s))}
     place = {s: i for i, s in enumerate(order)}
     rows.sort(key=lambda r: (place[r["statistic"]], names.index(r["bucket"]) if r["bucket"] in names else len(names)))
-    return Buckets(cells, order, names, rows)
+    return Buckets(cells, order, names, (*names, BESIDE) if beside else names, rows)
+
+
+def _change(entry: Row) -> float:
+    return -math.inf if entry["change"] is None else float(entry["change"])
 
 
 def unprobed(opened: StudyView) -> list[str]:

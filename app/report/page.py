@@ -208,7 +208,7 @@ def draw(content: Row) -> list[Picture]:
         ("leaderboard", f"Forest plot of {len(ranked)} pools; the table below holds the same numbers", ranked,
          lambda: charts_evidence.forest(ranked, confidence)),
         ("buckets", "Change of every bucket of every statistic; the table below holds the same numbers", buckets.cells,
-         lambda: charts_evidence.buckets(buckets.cells, buckets.statistics, buckets.names)),
+         lambda: charts_evidence.buckets(buckets.cells, buckets.statistics, buckets.columns)),
         ("statistics", "Correlations between statistics, in cluster order", content["statistics"],
          lambda: charts_structure.correlation(content["statistics"])),
         ("metrics", "Correlations between metrics", content["metrics"],

@@ -34,7 +34,7 @@ from engine.journal.caches import Duplicate
 from engine.journal.setups import Setup
 from engine.journal.store import Store, now
 from engine.records.metric import Metric
-from engine.records.pool import MODEL_SCORE, Pool
+from engine.records.pool import MODEL_SCORE, Pool, Slice
 from engine.settings.data import DatasetSection
 from engine.settings.section import shared
 from engine.study import model_scores
@@ -214,6 +214,11 @@ class OpenStudy(StudyView):
         """(rows that it gives, rows that it has) of each layer of a mixture."""
         shares = pool_cuts.shares_of(pool, self._columns_of(pool), self.scan.good, self.data.spans)
         return [(want, len(rows)) for want, rows in shares]
+
+    def left_out(self, part: Slice) -> NDArray[np.int64]:
+        """The good rows that have a value, and that a slice does not keep."""
+        column = self.columns[part.statistic]
+        return np.flatnonzero(self.scan.good & ~np.isnan(column.low) & ~pool_cuts.keeps(part, column))
 
     def _columns_of(self, pool: Pool) -> Mapping[str, Column]:
         """The statistics that a pool is cut by; a model's own as its slices name the checkpoint, of whatever cycle."""

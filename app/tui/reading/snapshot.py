@@ -307,8 +307,9 @@ def statistic(view: OpenStudy, name: str) -> Row:
     examples = {}
     for cut in view.cuts:
         if cut.slice.statistic == name and cut.reason is None:
-            rows = view.realise(cut.pool)[:EXAMPLES]
-            examples[cut.bucket] = [
+            without = cut.bucket.startswith("without-")
+            rows = view.left_out(cut.slice)[:EXAMPLES] if without else view.realise(cut.pool)[:EXAMPLES]
+            examples["left out: " * without + cut.bucket] = [
                 {
                     "row": int(n),
                     "value": float(column.value[n]),
@@ -317,7 +318,8 @@ def statistic(view: OpenStudy, name: str) -> Row:
                 }
                 for n, row in zip(rows, view.data.take(rows), strict=True)
             ]
-    bounds = sorted({c.slice.high for c in view.cuts if c.slice.statistic == name and c.slice.high is not None})
+    ends = [b for c in view.cuts if c.slice.statistic == name for b in (c.slice.low, c.slice.high)]
+    bounds = sorted({b for b in ends if b is not None})
     return {
         "name": name, "counts": counts.tolist(), "edges": edges.tolist(), "bounds": bounds, "examples": examples
     }  # fmt: skip

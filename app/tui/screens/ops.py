@@ -31,7 +31,8 @@ class Ops(Pane):
     help_text = """\
 One row a statistic, one column a bucket: the change against the control in percent, with its
 interval. The ground is the stronger the larger the change: blue above zero, amber below; the sign
-says the same. ▲ helps, ▼ hurts, · unclear, × left out.
+says the same. ▲ helps, ▼ hurts, · unclear, × left out. "Best beside" is the best of the pools beside
+the buckets: without a rare end, of one value, without a rare value or bucket.
 
 Below stand the histogram of the row's statistic over the dataset, with the bounds between its
 buckets (┆), and example rows of each bucket: the value, the text (quoted and cut) and the image.
@@ -60,17 +61,24 @@ buckets (┆), and example rows of each bucket: the value, the text (quoted and 
         names, wide = s.buckets, self.wide
         roomy = self.app.size.width >= 140
         table = self.query_one("#matrix", KeyedTable)
-        table.columns_are(["statistic", *(["OP"] if roomy else []), *(f"{n} %" for n in names)])
         cells: dict[str, dict[str, Row]] = {}
+        beside: dict[str, Row] = {}  # the best of the other pools of a statistic
         for r in s.board or ():
-            if r["statistic"] and r["bucket"] in names and r["kind"] == "single":
+            if r["statistic"] and r["kind"] == "single" and (r["bucket"] in names or r["change"] is not None):
                 cells.setdefault(r["statistic"], {}).setdefault(r["bucket"], r)
+                if r["bucket"] not in names:
+                    beside.setdefault(r["statistic"], r)
+        last = ["best beside %"] if beside else []
+        table.columns_are(["statistic", *(["OP"] if roomy else []), *(f"{n} %" for n in names), *last])
         reach = reach_of([r for found in cells.values() for r in found.values()])
         rows = []
         for name, found in cells.items():
             op = (next(iter(found.values()))["op"] or "").removesuffix("_filter")
             head = [Text(cut(printable(name), 30 if wide else 18)), *([Text(cut(op, 30))] if roomy else [])]
-            rows.append((name, (*head, *(_cell(found.get(b), reach, wide) for b in names))))
+            other = beside.get(name)
+            named = Text(f" {other['bucket']}", "faint") if other else Text("")
+            final = [_cell(other, reach, wide) + named] if beside else []
+            rows.append((name, (*head, *(_cell(found.get(b), reach, wide) for b in names), *final)))
         table.put(rows)
         if self._shown != self._to_show():
             self._ask()
@@ -143,7 +151,7 @@ def _histogram(found: Row, height: int, width: int) -> Text:
 def _examples(found: Row) -> RenderableType:
     parts: list[RenderableType] = []
     for bucket, rows in found["examples"].items():
-        parts.append(Text(bucket, "title"))
+        parts.append(Text(printable(bucket), "title"))
         pictured = any(r["picture"] is not None for r in rows)
         grid = Table.grid(padding=(0, 1))
         if pictured:
