@@ -12,12 +12,14 @@ from string import ascii_uppercase
 
 from engine.base.ids import some
 from engine.evidence.effects import Effect, paired_changes
+from engine.evidence.mixtures import response, surface
 from engine.evidence.ranking import Ranked
 from engine.evidence.recipe import confirmed as on_fresh_seeds
 from engine.journal import costs, curves, decisions, pools, proposals, results, trials
 from engine.journal import metrics as measured
 from engine.journal.curves import PoolPoint
 from engine.journal.store import Row
+from engine.records.mixture import Surface
 from engine.records.pool import BUCKETS, Slice
 from engine.records.proposal import StoredProposal
 from engine.records.trial import FRESH
@@ -134,6 +136,12 @@ def _by_length(letter: str) -> tuple[int, str]:
 
 def _letter(i: int) -> str:
     return ascii_uppercase[i % 26] + (str(i // 26) if i >= 26 else "")
+
+
+def mixed(opened: StudyView) -> Surface | None:
+    """What the regression on the mixtures expects by now; None below three of them with results."""
+    found = response(opened)
+    return surface(found) if found else None
 
 
 def scaled(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.report import charts_course, charts_evidence, charts_structure
+from app.report import charts_course, charts_evidence, charts_mixtures, charts_structure
 from app.report import data as report_data
 from app.report.figures import PALETTE, SYMBOLS, Picture, clean, interval, percent, picture, share
 from app.text.lineage import flops_text, line_text, moves_text
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURES = (
-    "leaderboard", "buckets", "statistics", "metrics", "lattice", "repetition", "confirmation", "budget", "curves",
+    "leaderboard", "buckets", "statistics", "metrics", "lattice", "mixtures", "repetition", "confirmation", "budget",
+    "curves",
 )  # fmt: skip
 THUMBNAIL = 128  # pixels of the longer side
 NAMED = 3  # pools that the summary names of each kind
@@ -141,6 +142,7 @@ def gather(opened: StudyView) -> Row:
         "statistics": _json(results.STATISTICS.get(store, setup)),
         "metrics": _json(results.METRICS.get(store, setup)),
         "lattice": report_data.combined(ranked),
+        "mixtures": report_data.mixed(opened),
         "scale": report_data.scaled([a.to_json() for a in results.SCALE.get(store, setup) or ()]),
         "candidates": report_data.confirmed(opened),
         "recipe": _json(results.RECIPE.get(store, setup)),
@@ -202,6 +204,7 @@ def draw(content: Row) -> list[Picture]:
     confidence = content["study"].search.confidence
     ranked = [r for r in content["tested"] if r["change"] is not None]
     buckets, lattice, spent, curves = (content[k] for k in ("buckets", "lattice", "spent", "curves"))
+    mixtures = content["mixtures"]
     scale = {k: rows for k, rows in content["scale"].items() if any(r["change"] is not None for r in rows)}
     candidates = [c for c in content["candidates"] if c.effect.change is not None]
     wanted: list[tuple[str, str, Any, Callable[[], Figure]]] = [
@@ -215,6 +218,8 @@ def draw(content: Row) -> list[Picture]:
          lambda: charts_structure.correlation(content["metrics"])),
         ("lattice", "Combinations of slices by number of slices", lattice,
          lambda: charts_structure.lattice(lattice.levels, lattice.letters)),
+        ("mixtures", "Expected change over the weights of sources; the table below holds those that ran", mixtures,
+         lambda: charts_mixtures.response(mixtures)),
         ("repetition", "Change over trained samples: repetition and lower layers", scale,
          lambda: charts_course.repetition(scale)),
         ("confirmation", "Changes on fresh seeds by metric; the table below holds the same numbers", candidates,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from engine.evidence.effects import Effect
 from engine.evidence.ranking import Ranked, rank
 from engine.journal import pools, results
+from engine.records.mixture import Surface, Tried
 from engine.records.pool import Layer
 from engine.study.view import StudyView
 
@@ -27,6 +28,7 @@ RIDGES = np.logspace(-4, 1, 11)  # variance of the noise over that of the slopes
 FORMS = ((0.0, 0.0), (0.1, 0.0), (1.0, 0.0), (0.1, 1.0), (1.0, 1.0))
 TOLD = 1000  # a weight is a whole number of thousandths
 CANDIDATES = 2000
+STEPS = np.linspace(0, 1, 11)  # weights of a drawn response
 
 
 @dataclass(frozen=True)
@@ -231,3 +233,35 @@ def metric_changes(effects: Sequence[Effect], aggregate: str) -> Floats:
     if aggregate == "change-of-means" or not shared:
         return np.array([[e.change or 0.0] for e in effects])
     return np.array([[e.metrics[name] for name in shared] for e in effects])
+
+
+def surface(found: Response) -> Surface | None:
+    """What the regression expects, as numbers to be drawn; None where there is none."""
+    if found.fit is None:
+        return None
+    fit, parts = found.fit, range(len(found.names))
+    along = [fit.predict(found.along(part, STEPS)) for part in parts]
+    first, second = sorted(parts, key=lambda part: -float(np.ptp(along[part])))[:2]
+    tried = [
+        Tried(entry.pool.id, weights.tolist(), float(change), float(expected))
+        for entry, weights, change, expected in zip(
+            found.entries, found.weights, fit.changes, fit.expected, strict=True
+        )
+    ]
+    return Surface(
+        list(found.names), found.base.tolist(), fit.rank, tried,
+        [list(zip(STEPS.tolist(), line.tolist(), strict=True)) for line in along], (first, second), STEPS.tolist(),
+        [[_at(found, fit, {first: a, second: b}) for a in STEPS.tolist()] for b in STEPS.tolist()],
+    )  # fmt: skip
+
+
+def _at(found: Response, fit: Fit, given: dict[int, float]) -> float | None:
+    """What is expected where two parts have these weights, and the others the rest in proportion."""
+    left = 1 - sum(given.values())
+    others = found.base.copy()
+    others[list(given)] = 0
+    if left < -1e-9 or (left > 1e-9 and not others.sum()):
+        return None
+    weights = others * max(0.0, left) / others.sum() if others.sum() else others
+    weights[list(given)] = list(given.values())
+    return float(fit.predict(weights[None])[0])

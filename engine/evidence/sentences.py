@@ -40,8 +40,11 @@ def _ids(entries: Sequence[Ranked]) -> tuple[str, ...]:
 def _probe(view: StudyView) -> list[Sentence]:
     ranked = [r for r in rank(view, ("single",), ("probe",)) if r.effect.change is not None]
     if not ranked:
-        return []
-    lines = [Sentence(f"{ranked[0].label} leads the single OPs: {effect_text(ranked[0])}.", (ranked[0].pool.id,))]
+        return _mixtures(view)
+    lines = [
+        *_mixtures(view),
+        Sentence(f"{ranked[0].label} leads the single OPs: {effect_text(ranked[0])}.", (ranked[0].pool.id,)),
+    ]
     for verdict, what in (("helps", "better"), ("hurts", "worse")):
         some = [r for r in ranked if r.effect.verdict == verdict]
         if some:
@@ -56,6 +59,21 @@ def _probe(view: StudyView) -> list[Sentence]:
         lines.append(Sentence(f"{worst.label} does worst: {effect_text(worst)}.", (worst.pool.id,)))
     if table := results.STATISTICS.get(view.store, view.setup):
         lines += _redundant(table, ranked)
+    return lines
+
+
+def _mixtures(view: StudyView) -> list[Sentence]:
+    """The mixture that leads, and how far the regression on all of them can be trusted."""
+    ranked = [r for r in rank(view, ("mixture",), ("probe",)) if r.effect.change is not None]
+    if not ranked:
+        return []
+    lines = [
+        Sentence(f"{ranked[0].label} leads {len(ranked)} mixtures: {effect_text(ranked[0])}.", (ranked[0].pool.id,))
+    ]
+    found = results.MIXTURES.get(view.store, view.setup)
+    if found is not None and found.rank is not None:
+        text = f"What the regression expects of each from the others ranks them with a correlation of {found.rank:.2f}."
+        lines.append(Sentence(text, _ids(ranked[:5])))
     return lines
 
 

@@ -16,6 +16,7 @@ from engine.journal.store import FORMS, Store, now
 from engine.records.cycle import CycleEnd
 from engine.records.leaderboard import Recipe, ScaleArm
 from engine.records.metric import Metric
+from engine.records.mixture import Surface
 from engine.records.sentence import Sentence
 
 T = TypeVar("T")
@@ -185,6 +186,7 @@ METRICS = Result[Correlation]("metrics", Correlation)  # of the metrics over the
 TERMS = Result[dict[str, list[Term]]]("terms", dict[str, list[Term]])  # pool → the words that tell its bucket
 DUPLICATES = Result[Duplicates]("duplicates", Duplicates)
 PARTS = Result[dict[str, int]]("parts", dict[str, int])  # what mixtures weight → its good rows
+MIXTURES = Result[Surface]("mixtures", Surface)  # what the regression on mixtures expects
 SCALE = Result[list[ScaleArm]]("scale", list[ScaleArm])
 RECIPE = Result[Recipe]("recipe", Recipe)
 UNCONFIRMED = Result[str]("unconfirmed", str)  # why nothing can be concluded yet

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine.data.cuts import keeps
 from engine.evidence.analysis import correlate, distinctive, pool_entropies, split
+from engine.evidence.mixtures import response, surface
 from engine.evidence.ranking import metric_series
 from engine.evidence.recipe import best_recipe, confirmed, repetitions
 from engine.evidence.sentences import sentences
@@ -23,6 +24,8 @@ def analyse(opened: OpenStudy, stage: str) -> None:
     """Store the results of a finished stage."""
     setup, store = opened.setup, opened.store
     if stage == "probe":
+        if mixtures := response(opened):
+            results.MIXTURES.put(store, setup, surface(mixtures))
         _correlations(opened)
         _texts(opened)
         if opened.scan.duplicates:

@@ -138,6 +138,7 @@ def light(view: OpenStudy, memory: Memory) -> dict[str, Any]:
     costs = memory.costs(view)
     lines = {stage: [asdict(s) for s in sentences] for stage, sentences in insights(view).items()}
     recipe, statistics = results.RECIPE.get(store, setup), results.STATISTICS.get(store, setup)
+    mixtures = results.MIXTURES.get(store, setup)
     metrics, scale = results.METRICS.get(store, setup), results.SCALE.get(store, setup)
     return {
         "folder": view.folder, "name": view.study.name, "setup": setup, "engine": pid,
@@ -152,6 +153,7 @@ def light(view: OpenStudy, memory: Memory) -> dict[str, Any]:
         "results": {
             "recipe": recipe and recipe.to_json(), "unconfirmed": results.UNCONFIRMED.get(store, setup),
             "statistics": statistics and statistics.to_json(), "metrics": metrics and metrics.to_json(),
+            "mixtures": mixtures and mixtures.to_json(),
             "scale": None if scale is None else [a.to_json() for a in scale],
             "lineage": [{k: link[k] for k in LINEAGE} for link in (c.to_json() for c in lineage(view))],
             "rewritten": [m.to_json() for m in results.every_mapped(store, setup)],

@@ -217,6 +217,28 @@ class Rewritten(TypedDict):
 
 
 @with_config(STRICT)
+class Tried(TypedDict):
+    """A mixture that ran."""
+
+    pool: Id
+    weights: list[Float]
+    change: Float
+    expected: Float
+
+
+@with_config(STRICT)
+class Surface(TypedDict):
+    """What a regression on mixtures expects."""
+
+    names: list[Str]
+    rank: Float | None
+    tried: list[Tried]
+    across: list[Annotated[int, Field(ge=0, le=64)]]
+    steps: list[Float]
+    grid: list[list[Float | None]]
+
+
+@with_config(STRICT)
 class Results(TypedDict):
     """Stored results of the stages."""
 
@@ -227,6 +249,7 @@ class Results(TypedDict):
     scale: list[Scaled] | None
     lineage: list[Cycle]
     rewritten: NotRequired[list[Rewritten]]
+    mixtures: NotRequired[Surface | None]
 
 
 def _bounded(value: Any) -> Any:

@@ -39,6 +39,7 @@ class Recipes(Pane):
     title_text = "Recipes"
     help_text = """\
 The tree holds the lineage with the confirmed recipe, the combinations under each of their slices,
+mixtures of sources with what a regression on them expects over two weights (docs/guides/mixtures.md),
 and repetition against adding lower-ranked rows at equal trained samples, which the picture below
 draws: change in percent over trained samples.
 
@@ -94,7 +95,7 @@ and to the YAML, where there is no room for all.
         """The tree, made anew when its content has changed."""
         told = (
             [(r["pool"], r["change"], r["verdict"]) for r in s.board or ()],
-            s.results.get("lineage"), s.results.get("scale"), self.app.theme,
+            s.results.get("lineage"), s.results.get("scale"), s.results.get("mixtures"), self.app.theme,
         )  # fmt: skip
         if told == self._told:
             return
@@ -121,6 +122,8 @@ and to the YAML, where there is no room for all.
             shown -= len(rows)
         if not several:
             lattice.add_leaf(Text("none was trained yet", "faint"))
+        if mixtures := s.results.get("mixtures"):
+            _mixtures(tree, mixtures, {r["pool"]: r for r in s.board or ()})
         scale = tree.root.add(Text("repetition, or lower-ranked rows", "title"), expand=True)
         for r in s.results.get("scale") or ():
             scale.add_leaf(Text(f"{r['samples']:>7} samples ").append_text(_line(r)), data=r["pool"])
@@ -284,6 +287,28 @@ def _lineage(tree: Tree[str], cycles: Sequence[Row]) -> None:
                 node.add_leaf(f"ckpt{_low(number)}")
         else:
             node.add_leaf(Text(printable(link["unconfirmed"] or "no recipe is confirmed yet"), "faint"))
+
+
+def _mixtures(tree: Tree[str], found: Row, board: dict[str, Row]) -> None:
+    """The mixtures that ran, best first, and the response over the two weights that matter most, a line a weight."""
+    rank = "" if found["rank"] is None else f", rank correlation out of fold {found['rank']:+.2f}"
+    node = tree.root.add(Text(f"mixtures ({len(found['tried'])}){rank}", "title"), expand=True)
+    for tried in found["tried"]:
+        if row := board.get(tried["pool"]):
+            line = _line(row).append(f"  expected {percent(tried['expected'])} %", "faint")
+            node.add_leaf(line, data=tried["pool"])
+    if len(found["across"]) != 2 or max(found["across"]) >= len(found["names"]):
+        return  # a recording may come from anywhere
+    across, down = (printable(found["names"][i]) for i in found["across"])
+    told = Text(f"expected change %: weight of {across} →, of {down} ↓", "title")
+    surface = node.add(told, expand=True)
+    surface.add_leaf(Text("     " + "".join(f"{step:>7.1f}" for step in found["steps"]), "faint"))
+    for step, row in zip(found["steps"], found["grid"], strict=False):
+        line = Text(f"{step:>5.1f}", "faint")
+        for value in row:
+            verdict = "" if value is None else style_of("helps" if value > 0 else "hurts")
+            line.append(" " * 7 if value is None else f"{value:>+7.1f}", verdict)
+        surface.add_leaf(line)
 
 
 def _low(number: int) -> str:

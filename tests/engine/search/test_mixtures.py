@@ -154,3 +154,5 @@ def test_a_study_of_mixtures_from_its_data_to_its_answer(mixing: Tiny) -> None:
     said = the_error(run_djsb("export", "recipe", mixing.study, "--pool", board[0]["pool"]))
     assert "is a mixture, which no recipe keeps; write its rows: djsb export pool" in said
     assert run_djsb("report", mixing.study).returncode == 0
+    assert (mixing.study / "report" / "figures" / "mixtures.png").stat().st_size > 10_000
+    assert "12 mixtures of good, mixed_up, plain ran" in (mixing.study / "report" / "report.html").read_text()

@@ -120,7 +120,7 @@ def test_a_study_with_sources_is_written_and_read_alike() -> None:
     study = parse_study(study_text(TWO))
     assert parse_study(study_yaml(study)) == study
     plain = Study.model_validate({"name": "s", "dataset": {"path": "x"}, "ops": {}})
-    assert "sources" not in study_yaml(plain)
+    assert "sources:" not in study_yaml(plain)
 
 
 def test_caches_of_a_study_without_sources_keep_their_keys() -> None:
