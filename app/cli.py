@@ -68,7 +68,9 @@ def main(
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder that the study is made in")],
-    data: Annotated[Path, typer.Option("--data", help="JSONL or Parquet file, or Hugging Face dataset folder")],
+    data: Annotated[
+        Path, typer.Option("--data", help="JSONL or Parquet file, tar shards, or Hugging Face dataset folder")
+    ],
     evaluation: Annotated[Path | None, typer.Option("--eval", help="rows to judge on, never trained on")] = None,
     task: Annotated[
         str | None,

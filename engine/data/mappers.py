@@ -30,7 +30,7 @@ from engine.data.catalogue import MAPPERS_FIXED, check_mapper, mapper_fields, ma
 from engine.data.dataset import Dataset, as_list
 from engine.data.fingerprints import content_hash
 from engine.data.images import open_image
-from engine.data.media import locate
+from engine.data.media import as_file, file_at, is_part, locate
 from engine.data.ops.contract import IMAGE_TOKEN
 from engine.data.rows_file import Change, Row, write_rows
 from engine.journal.results import MappedRow, MapperExample, MapperSummary
@@ -146,10 +146,18 @@ class MapperRun:
         found = dict(row)
         for name in filter(None, (self.data.fields.images, self.data.fields.videos)):
             values = as_list(row.get(name))
-            sources = [locate(v, self.root, self._base) for v in values]
-            put = [_at(v, s) for v, s in zip(values, sources, strict=True)]
+            put = [self._at(value) for value in values]
             found[name] = put if isinstance(row.get(name), list | tuple) else put[0] if put else row.get(name)
         return found
+
+    def _at(self, value: Any) -> Any:
+        """A media value with the absolute path of its file."""
+        if is_part(value):
+            return {**value, "path": str(file_at(value["path"], self.root, self._base).absolute())}
+        source = locate(value, self.root, self._base)
+        if isinstance(source, bytes):
+            return value
+        return {**value, "path": str(source.absolute())} if isinstance(value, dict) else str(source.absolute())
 
     def dataset(self, rows: Numbers) -> Dataset:
         """All rows of the dataset in their places, these rewritten and the others empty; made unless it is there."""
@@ -202,21 +210,13 @@ def key_of(mappers: Sequence[MapperStep]) -> str:
     return content_id([asdict(m) for m in mappers], 12)
 
 
-def _at(value: Any, source: bytes | Path) -> Any:
-    """A media value with the absolute path of its file."""
-    if isinstance(source, bytes):
-        return value
-    return {**value, "path": str(source.absolute())} if isinstance(value, dict) else str(source.absolute())
-
-
 def _like(before: Any, files: list[Path], relative: Path | None) -> Any:
     """New images in the form of the old: paths, bytes, or {path, bytes}; one, or a list."""
 
     def one(value: Any, file: Path) -> Any:
         if isinstance(value, bytes):
             return file.read_bytes()
-        path = str(file.relative_to(relative)) if relative else str(file)
-        return {**value, "bytes": None, "path": path} if isinstance(value, dict) else path
+        return as_file(value, str(file.relative_to(relative)) if relative else str(file), file.stat().st_size)
 
     put = [one(v, f) for v, f in zip(as_list(before), files, strict=True)]
     return put if isinstance(before, list | tuple) else put[0]

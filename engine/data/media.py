@@ -36,17 +36,30 @@ def locate(value: Any, root: Path, folder: Path) -> bytes | Path:
     Raises: ValueError with the reason when it is none of these, or no regular file is there.
     """
     if isinstance(value, dict):
-        if "offset" in value and isinstance(value.get("path"), str):
-            return _part_of(_file(value["path"], root, folder), value["offset"], value.get("size"))
+        if is_part(value):
+            return _part_of(file_at(value["path"], root, folder), value["offset"], value.get("size"))
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
         raise ValueError(f"wrong type {type(value).__name__}, a path or bytes are read")  # noqa: TRY004 - of the row
-    return _file(value, root, folder)
+    return file_at(value, root, folder)
 
 
-def _file(path: str, root: Path, folder: Path) -> Path:
+def is_part(value: Any) -> bool:
+    """True for {path, offset, size}: what lies in a larger file, as in a shard."""
+    return isinstance(value, dict) and "offset" in value and isinstance(value.get("path"), str)
+
+
+def as_file(value: Any, path: str, size: int) -> Any:
+    """A value of the same form that means a whole file, of so many bytes."""
+    if is_part(value):
+        return {**value, "path": path, "offset": 0, "size": size}
+    return {**value, "bytes": None, "path": path} if isinstance(value, dict) else path
+
+
+def file_at(path: str, root: Path, folder: Path) -> Path:
+    """The file of that name. Raises: ValueError."""
     for base in (folder, root):
         if (base / path).is_file():  # a regular file: no pipe or device is ever opened
             return base / path

@@ -14,7 +14,7 @@ from engine.base.confine import inside
 from engine.base.durable import PART, checksum
 from engine.base.errors import DataError
 from engine.data.dataset import Dataset, as_list
-from engine.data.media import locate
+from engine.data.media import as_file, file_at, is_part, locate
 from engine.data.output import Gone
 from engine.data.rows_file import Numbers, Row
 from engine.data.samples import Media, suffix_of
@@ -75,19 +75,24 @@ class Placement:
         return placed
 
     def _value(self, value: Any) -> Any:
+        if is_part(value) and self.media is None:
+            return {**value, "path": self._named(value["path"], file_at(value["path"], self.root, self.base))}
         source = locate(value, self.root, self.base)
         if isinstance(source, bytes):
-            if self.bytes_stay or self.media is None:
+            if self.media is None or (self.bytes_stay and not is_part(value)):
                 return value
-            path = self._copy(checksum(source), source)
-        elif self.media is not None:
+            return as_file(value, self._copy(checksum(source), source), len(source))
+        if self.media is not None:
             file = source.resolve()
             stat = file.stat()
             path = self._copy(checksum(repr((str(file), stat.st_size, stat.st_mtime_ns)).encode()), file)
         else:
-            named = value["path"] if isinstance(value, dict) else value
-            path = named if Path(named).is_absolute() else os.path.relpath(source.absolute(), self.folder.resolve())
-        return {**value, "bytes": None, "path": path} if isinstance(value, dict) else path
+            path = self._named(value["path"] if isinstance(value, dict) else value, source)
+        return as_file(value, path, source.stat().st_size)
+
+    def _named(self, name: str, file: Path) -> str:
+        """What a file that stays where it is, and that the rows call so, is called from the folder."""
+        return name if Path(name).is_absolute() else os.path.relpath(file.absolute(), self.folder.resolve())
 
     def _copy(self, name: str, source: Media) -> str:
         """Copy one file, whole or not at all; what the rows call it. Those of one name are the same."""

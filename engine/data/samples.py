@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.dataset import json_line
+from engine.data.videos import HEAD, container_of
 
 STARTS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"RIFF": ".webp", b"BM": ".bmp"}
+VIDEOS = {
+    "mov": ".mp4", "matroska": ".mkv", "avi": ".avi", "mpeg": ".mpg", "flv": ".flv", "ogg": ".ogv", "asf": ".wmv",
+    "mpegts": ".ts",
+}  # fmt: skip
 SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 Media = bytes | Path
 
@@ -21,8 +26,11 @@ def suffix_of(media: Media) -> str:
         if SUFFIX.fullmatch(suffix := media.suffix.lower()):
             return suffix
         with media.open("rb") as file:
-            media = file.read(4)
-    return next((suffix for start, suffix in STARTS.items() if media.startswith(start)), ".bin")
+            media = file.read(HEAD)
+    picture = next((suffix for start, suffix in STARTS.items() if media.startswith(start)), None)
+    if picture == STARTS[b"RIFF"] and media[8:12] != b"WEBP":
+        picture = None
+    return picture or VIDEOS.get(container_of(media[:HEAD]) or "", ".bin")
 
 
 def add_sample(

@@ -30,8 +30,8 @@ class DatasetSection(Section):
 
     path: str = Field(
         "",
-        description="JSONL or Parquet file, a folder or pattern of Parquet files (train-*.parquet), or a Hugging Face "
-        "dataset folder, relative to the study",
+        description="JSONL or Parquet file, tar shards, a folder or pattern of either (train-*.parquet), or a "
+        "Hugging Face dataset folder, relative to the study",
     )
     split: Split | None = later(
         None, description="which split is read, where the path holds several; null: the only one"
