@@ -69,19 +69,21 @@ def main(
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder that the study is made in")],
     data: Annotated[
-        Path, typer.Option("--data", help="JSONL or Parquet file, tar shards, or Hugging Face dataset folder")
+        Path, typer.Option("--data", help="file, folder, pattern or hf://datasets/OWNER/NAME, see docs/guides/data.md")
     ],
     evaluation: Annotated[Path | None, typer.Option("--eval", help="rows to judge on, never trained on")] = None,
     task: Annotated[
         str | None,
         typer.Option("--task", help="what is trained, see docs/guides/tasks.md; left out: chosen by the data"),
     ] = None,
+    split: Annotated[str | None, typer.Option("--split", help="split of the data, where it has several")] = None,
+    eval_split: Annotated[str | None, typer.Option("--eval-split", help="split of the rows to judge on")] = None,
     force: Annotated[bool, typer.Option("--force", help="replace a study.yaml that is there")] = False,
 ) -> None:
     """Look at the data and write a commented study.yaml with the OPs that fit it."""
     from app.commands.init import write_study
 
-    file, notes = write_study(folder, data, evaluation, task, force)
+    file, notes = write_study(folder, data, evaluation, task, force, split, eval_split)
     for note in notes:
         _tell(note)
     typer.echo(str(file))

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from app.text.printable import say
 from engine.base.errors import DjsbError
+from engine.data.addressed import picture_addresses
 from engine.journal import caches
 from engine.journal.store import Row
 from engine.review.guard import check_guard
 from engine.study.opened import Notice, OpenStudy, held, open_study
 from engine.tasks.contract import Remarks
+
+LOOK = 200  # rows that tell whether there are addresses of images
 
 
 def check(folder: Path, workers: int | None, notice: Notice, deep: bool = False) -> Row:
@@ -52,6 +55,8 @@ def _check_rows(opened: OpenStudy, found: Row, name: str) -> None:
         found["problems"].append(str(error))
         return
     found["findings"].append(f"{name}: {len(result.good)} rows, {result.bad} of them bad")
+    if name == "data" and data.modalities == {"text"} and (url := picture_addresses(data.reader.read(0, LOOK))):
+        found["findings"].append(f"data: {url} has addresses of images that are not here; texts alone are studied")
     if name == "data" and result.duplicates:
         found["duplicates"] = [asdict(row) for row in opened.duplicates()]
         found["findings"].append(f"data: {result.duplicates} rows are like earlier ones and left out (dedup)")

@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from engine.base.addresses import address
 from engine.base.errors import DataError, StudyError
-from engine.base.paths import HOME, STUDY_FILE
+from engine.base.paths import HOME, STUDY_FILE, resolve
 from engine.base.yaml_text import parse_yaml, read_utf8
+from engine.data.addressed import how_to_fetch, picture_addresses
 from engine.data.catalogue import check_params, ops_for
 from engine.data.ops.needs import missing_needs
-from engine.data.readers.contract import BROKEN
+from engine.data.readers.contract import BROKEN, Options
 from engine.data.readers.opening import open_reader
+from engine.data.readers.turns import FORMS
 from engine.data.readers.webdataset import KEY, KINDS
 from engine.settings.study import Study, study_yaml
 from engine.study.file import read_study
@@ -47,7 +50,8 @@ class Found:
 
     fields: what is in a row → the field that holds it, or None. label: field of the class names in the evaluation.
     ops: OPs that fit, with parameters. left: OPs that would fit but for what is missing, with the reason. task: the
-    one that suits the data, or None.
+    one that suits the data, or None. split, eval_split: which splits of data and evaluation are meant.
+    talks: the rows are conversations with images.
     """
 
     data: Path
@@ -57,6 +61,9 @@ class Found:
     ops: dict[str, dict[str, Any]]
     left: list[tuple[str, str]]
     task: str | None
+    split: str | None = None
+    eval_split: str | None = None
+    talks: bool = False
 
     @property
     def fields_text(self) -> str:
@@ -64,20 +71,42 @@ class Found:
         return ", ".join(f"{k}={v}" for k, v in self.fields.items() if v)
 
 
-def look_at(data: Path, evaluation: Path | None) -> Found:
-    """Look at the first rows. Raises: StudyError, DataError."""
-    if evaluation is not None and evaluation.resolve() == data.resolve():
+def look_at(
+    data: Path,
+    evaluation: Path | None,
+    split: str | None = None,
+    eval_split: str | None = None,
+    task: str | None = None,
+) -> Found:
+    """Look at the first rows. task: the one that is asked for. Raises: StudyError, DataError."""
+    here = Path.cwd()
+    if evaluation and (_place(evaluation, here), eval_split) == (_place(data, here), split):
         raise StudyError("--eval is the training data itself; hold some rows out")
-    rows = _look(data)
+    rows = _look(data, split)
     fields = _fields(rows)
+    if task is None and not fields["images"] and not fields["videos"] and (url := picture_addresses(rows)):
+        raise DataError(
+            f"{data} has addresses of images ({url}) and no images; fetch them and give their folder as --data: "
+            f"{how_to_fetch(data, rows, url, fields['text'])} – or study the texts alone with --task lm or --task none"
+        )
     ops, left = _ops(rows, fields)
-    label = None if evaluation is None else _label(evaluation)
-    return Found(data, evaluation, fields, label, ops, left, _guess(fields, evaluation))
+    talks = bool(fields["images"]) and any(form in row for row in rows for form in FORMS)
+    if talks and evaluation and _benchmark(evaluation):
+        return Found(data, evaluation, fields, None, ops, left, "vlm", split, eval_split, talks)
+    label = None if evaluation is None or task == "vlm" else _label(evaluation, eval_split)
+    return Found(data, evaluation, fields, label, ops, left, _guess(fields, evaluation), split, eval_split, talks)
+
+
+def _benchmark(evaluation: Path) -> str | None:
+    """The benchmark of task vlm that a file is by its name."""
+    name = evaluation.name.lower()
+    return next((kind for kind in ("textvqa", "mmbench", "mme") if kind in name), None)
 
 
 def write_study(
-    folder: Path, data: Path, evaluation: Path | None, task: str | None, force: bool
-) -> tuple[Path, list[str]]:
+    folder: Path, data: Path, evaluation: Path | None, task: str | None, force: bool,
+    split: str | None = None, eval_split: str | None = None,
+) -> tuple[Path, list[str]]:  # fmt: skip
     """Write `folder/study.yaml` from a look at the data; the file, and what was found.
 
     Raises: StudyError, DataError.
@@ -85,12 +114,14 @@ def write_study(
     file = _free(folder, force)
     if task not in (None, *task_names(), "null", "none"):
         raise StudyError(f"unknown task {task!r}; {', '.join(task_names())} are known, or leave it out")
-    found = look_at(data, evaluation)
+    found = look_at(data, evaluation, split, eval_split, task)
     chosen = found.task if task is None else None if task in ("null", "none") else task
     write_found(folder, found, chosen, found.ops, {}, force)
     none = "none (with --eval, text makes it lm, text and images clip)"
     notes = [f"{data}: fields {found.fields_text}"]
     notes += [f"left out: {name}: {reason}" for name, reason in found.left]
+    if chosen is None and task is None and found.talks:
+        notes.append("conversations with images suit task vlm: name a file of TextVQA, MMBench or MME as --eval")
     notes.append(f"task: {chosen or none}; {len(found.ops)} OPs; budget and more in {file}")
     return file, notes
 
@@ -106,16 +137,20 @@ def write_found(
     raw: dict[str, Any] = {
         **(template(task) if task else {}),
         "name": folder.resolve().name,
-        "dataset": {"path": _relative(found.data, folder), **found.fields},
+        "dataset": {"path": _relative(found.data, folder), "split": found.split, **found.fields},
         "task": task,
         "ops": dict(ops),
         **change,
     }
     raw["pools"] = {"rare": True, **raw.get("pools", {})}
-    if found.evaluation is not None:
+    if found.evaluation is not None and task == "vlm":
+        name = _benchmark(found.evaluation) or "textvqa"
+        raw["evaluation"] = {"benchmarks": {name: _relative(found.evaluation, folder)}}
+        raw["vlm"] = {"trains": "all"}  # a preset knows nothing yet
+    elif found.evaluation is not None:
         label = found.label if task is None or "evaluation.prompts" in task_named(task).traits.uses else None
         path = _relative(found.evaluation, folder)
-        raw["evaluation"] = {**raw.get("evaluation", {}), "path": path, "label": label}
+        raw["evaluation"] = {**raw.get("evaluation", {}), "path": path, "label": label, "split": found.eval_split}
     text = study_yaml(_valid(raw, task))
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
@@ -154,15 +189,25 @@ def _valid(raw: dict[str, Any], task: str | None) -> Study:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    """A path as the study file names it: relative to the study where it stays below its parent."""
+    """A path as the study file names it: relative to the study where it stays below its parent; an address as it is."""
+    if name := address(path):
+        return name
     target, start = path.resolve(), folder.resolve()
     if target.is_relative_to(start.parent):
         return os.path.relpath(target, start)
     return str(target)
 
 
-def _look(data: Path) -> list[dict[str, Any]]:
-    reader = open_reader(data.resolve())
+def _place(path: Path, folder: Path) -> Path:
+    return resolve(folder, str(path))
+
+
+def _look(data: Path, split: str | None = None) -> list[dict[str, Any]]:
+    try:
+        reader = open_reader(_place(data, Path.cwd()), Options(split, head=True, text="text"))
+    except DataError as error:
+        text = str(error).replace("set dataset.split to one of them", "name one of them as --split")
+        raise DataError(text) from error
     rows = [r for r in reader.read(0, min(LOOK, len(reader))) if BROKEN not in r]
     if not rows:
         raise DataError(f"{data} has no readable rows; give a file with rows")
@@ -190,9 +235,9 @@ def _fields(rows: list[dict[str, Any]]) -> dict[str, str | None]:
     }
 
 
-def _label(evaluation: Path) -> str | None:
+def _label(evaluation: Path, split: str | None) -> str | None:
     """A field of class names: few distinct values, each seen often."""
-    rows = _look(evaluation)
+    rows = _look(evaluation, split)
     name = _first(rows, LABEL_NAMES)
     if name is None:
         return None

@@ -30,8 +30,8 @@ class DatasetSection(Section):
 
     path: str = Field(
         "",
-        description="JSONL or Parquet file, tar shards, a folder or pattern of either (train-*.parquet), or a "
-        "Hugging Face dataset folder, relative to the study",
+        description="file, folder or pattern (train-*.parquet) relative to the study, or hf://datasets/OWNER/NAME; "
+        "docs/guides/data.md tells what opens",
     )
     split: Split | None = later(
         None, description="which split is read, where the path holds several; null: the only one"
