@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from engine.base.arrays import new_array
 from engine.base.durable import QUICK, checksum, discard, flush
+from engine.base.errors import OpError
 from engine.data import datajuicer
 from engine.data.catalogue import statistics_of
 from engine.data.cuts import Column, StatisticColumn
@@ -106,10 +107,15 @@ def open_column(run: OpRun, dataset: str, rows: int, store: Store, state: Path) 
 
 
 def write(run: OpRun, column: NDArray[np.float64], start: int, block: NDArray[np.float64]) -> str:
-    """Put a chunk's values into the column; their sum. block: two lines a statistic, smallest and largest values."""
-    kept = [
-        line for i, (low, high) in enumerate(_lines(run, len(column))) for line in (2 * i, 2 * i + 1)[: 1 + high - low]
-    ]
+    """Put a chunk's values into the column; their sum. block: two lines a statistic, smallest and largest values.
+
+    Raises: OpError where rows have several values, and the catalogue says that they have one.
+    """
+    kept: list[int] = []
+    for i, (low, high) in enumerate(_lines(run, len(column))):
+        if low == high and not _equal(block[2 * i], block[2 * i + 1]):
+            raise OpError(f"{run.name} gives several values of {run.statistics[i]} in a row; leave it out of ops")
+        kept += (2 * i, 2 * i + 1)[: 1 + high - low]
     part = column[:, start : start + block.shape[1]] = block[kept]
     return checksum(part.tobytes())
 

@@ -16,7 +16,7 @@ from engine.base.durable import checksum
 from engine.base.errors import MachineError, OpError
 from engine.data import stat_files, statistics
 from engine.data.cuts import keeps
-from engine.data.op_values import ChunkResult, Job
+from engine.data.op_values import ChunkResult, Job, OpRun
 from engine.journal import caches
 from engine.records.pool import Slice
 from engine.study.opened import OpenStudy, open_study
@@ -198,3 +198,11 @@ def test_after_an_error_of_the_machine_the_next_run_goes_on(tiny: Tiny, monkeypa
         assert not caches.unreadable_statistics(again.store)
         assert again.scan.bad == 0
     assert done == [0, 50, -1, 100, 150]  # none is computed twice
+
+
+def test_several_values_are_not_lost_where_the_catalogue_says_one() -> None:
+    run, column = OpRun("text_length_filter", (), "k"), np.zeros((1, 9))
+    stat_files.write(run, column, 2, np.array([[1, np.nan, 3], [1, np.nan, 3]]))
+    assert np.array_equal(column[0, 2:5], [1, np.nan, 3], equal_nan=True)
+    with pytest.raises(OpError, match="text_length_filter gives several values of text_len in a row"):
+        stat_files.write(run, column, 2, np.array([[1, 2, 3], [1, 2, 4.0]]))
