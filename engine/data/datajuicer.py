@@ -93,6 +93,13 @@ def prepare_grounding() -> None:
             )
 
 
+def decoded(content: bytes) -> Any:
+    """An image as Data-Juicer decodes the file that holds these bytes."""
+    import datasets
+
+    return datasets.Image().decode_example({"path": None, "bytes": content}).convert("RGB")
+
+
 def on_gpus(names: Collection[str]) -> tuple[frozenset[str], tuple[str, ...]]:
     """(those of the OPs that a GPU runs, the GPUs that can be used); none of either on a machine without."""
     found = gpus()

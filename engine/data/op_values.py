@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,16 +175,14 @@ def _groups(part: dict[int, Media]) -> Iterator[dict[int, Media]]:
 
 def _run_ops(job: Job, rows: dict[int, Row], group: dict[int, Media], headed: set[int], told: _Values) -> None:
     """Every OP on the rows of a group, but for what the headers have told."""
-    left = {run: [i for i in group if run.name not in HEADERS or i not in headed] for run in job.runs}
-    if not any(left.values()):
+    todo = {run: [i for i in group if run.name not in HEADERS or i not in headed] for run in job.runs}
+    left = {run: numbers for run, numbers in todo.items() if numbers}
+    if not left:
         return
     # what OPs share, by row: a caption is split into words once, and an image is decoded once
     shared: dict[str, dict[int, dict[str, Any]]] = {kind: {i: {} for i in group} for kind in ("text", "image")}
-    with files_of([[*media.images, *media.videos] for media in group.values()]) as files:
-        paths = dict(zip(group, files, strict=True))
+    with _named(group, left, shared["image"]) as paths:
         for run, numbers in left.items():
-            if not numbers:
-                continue
             began = time.perf_counter()
             op, kind = _op_for(run), _shares(run)
             batch = _batch([rows[i] for i in numbers], [paths[i] for i in numbers], job.data, run)
@@ -192,6 +191,36 @@ def _run_ops(job: Job, rows: dict[int, Row], group: dict[int, Media], headed: se
             stats, reasons = _stats(run, op, batch, {"context": True} if kind else {})
             told.put(run, numbers, stats, reasons)
             told.seconds[run.key] += time.perf_counter() - began
+
+
+@contextmanager
+def _named(
+    group: dict[int, Media], left: Mapping[OpRun, list[int]], shared: dict[int, dict[str, Any]]
+) -> Iterator[dict[int, list[str]]]:
+    """Names of the rows' media for the OPs: paths, or what decoded images are called in the OPs' context.
+
+    Images in memory are decoded here where all OPs take them by the context, and written to files where one does not,
+    or where one of them is broken: the OP then says so of its row.
+    """
+    by_context = all(_shares(run) == "image" or not get_op(run.name).opens_media for run in left)
+    if by_context and any(isinstance(source, bytes) for media in group.values() for source in media.images):
+        names: dict[int, list[str]] = {}
+        decoded: dict[int, dict[str, Any]] = {}
+        try:
+            for i in sorted({i for numbers in left.values() for i in numbers}):
+                images = group[i].images
+                names[i] = [f"{i}-{k}" if isinstance(s, bytes) else str(s) for k, s in enumerate(images)]
+                named = zip(names[i], images, strict=True)
+                decoded[i] = {name: datajuicer.decoded(s) for name, s in named if isinstance(s, bytes)}
+        except Exception as error:  # decoders raise whatever a broken image makes them raise
+            machine.refuse(error, "an image")
+        else:
+            for i, pixels in decoded.items():
+                shared[i].update(pixels)
+            yield names
+            return
+    with files_of([[*media.images, *media.videos] for media in group.values()]) as files:
+        yield dict(zip(group, files, strict=True))
 
 
 def _op_for(run: OpRun) -> Any:
@@ -294,9 +323,8 @@ def _stats(
         machine.refuse(error, name)
     stats: list[dict[str, Any]] = []
     reasons: list[str | None] = []
-    options = {key: value for key, value in options.items() if key != "context"}
     for i in range(rows):
-        single = {key: [values[i]] for key, values in batch.items()} | {STATS: [{}], CONTEXT: [{}]}
+        single = {key: [values[i]] for key, values in batch.items()} | {STATS: [{}]}
         try:
             stats.append(op.compute_stats_batched(single, **options)[STATS][0])
             reasons.append(None)

@@ -8,6 +8,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,34 @@ def test_an_image_is_decoded_once_for_all_ops(tmp_path: Path, monkeypatch: pytes
     assert decoded == [name for name in names if name != "turned 1.jpg"]
     assert np.array_equal(values["0"], values["2"], equal_nan=True)
     assert np.flatnonzero(np.isnan(values["0"][0])).tolist() == [1]
+
+
+def test_images_in_memory_are_decoded_as_files_are_and_none_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datajuicer.prepare()
+    made = pictures()
+    write_pictures(tmp_path)
+    monkeypatch.setattr(op_values, "_op_for", lambda _: Looks())
+    fields = DatasetSection.model_validate({"path": "rows.jsonl", "images": "images", "text": None, "id": None})
+    run = (OpRun("image_nsfw_filter", (), "k"),)
+
+    def values(rows: list[dict[str, Any]]) -> op_values.ChunkResult:
+        data = Dataset(tmp_path / "rows.jsonl", fields)
+        vars(data)["reader"] = SimpleNamespace(read=lambda *_: rows)
+        return compute_chunk(Job(data, tmp_path, run, 0, len(rows), np.array([], np.int64)))
+
+    names = sorted(made)
+    paths = values([{"images": [name, name, "plain.png"]} for name in names])
+    with monkeypatch.context() as patched:
+        patched.setattr("engine.data.media.scratch", lambda: pytest.fail("a file was written"))
+        memory = values([{"images": [made[name], {"bytes": made[name]}, "plain.png"]} for name in names])
+    assert not np.isnan(paths[2]["k"]).any()
+    assert np.array_equal(memory[2]["k"], paths[2]["k"])
+    broken = made["plain.bmp"][:-900]
+    told = values([{"images": [broken]}, {"images": [made["plain.jpeg"]]}])
+    assert [row for row, _ in told[3]["k"]] == [0]
+    assert not np.isnan(told[2]["k"][:, 1]).any()
 
 
 @pytest.mark.parametrize(
