@@ -65,10 +65,16 @@ def _check_rows(opened: OpenStudy, found: Row, name: str) -> None:
 
 
 def _check_ops_and_task(opened: OpenStudy, found: Row) -> None:
+    from engine.data import asked
+    from engine.data.catalogue import get_op
+
     try:
         runs, left = opened.op_plan
         found["ops"] = [r.name for r in runs]
         found["left_out"] = [{"op": x.op, "reason": x.reason} for x in left]
+        for run in runs:
+            if get_op(run.name).asks:
+                found["findings"].append(asked.told(run, opened.data, opened.scan.good, opened.study.scores))
         if not runs:
             found["problems"].append("no OP of the study can run here; see left_out for what they need")
         found["findings"].append(f"pools: {opened.pool_size} rows each")

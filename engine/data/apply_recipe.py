@@ -274,8 +274,9 @@ def filter_here() -> None:
     try:
         datajuicer.prepare()
         datajuicer.local_only()
-        if "hf_owlvit" in Path("recipe.yaml").read_text(encoding="utf-8"):
-            datajuicer.prepare_grounding()
+        recipe = Path("recipe.yaml").read_text(encoding="utf-8")
+        for mend in (mend for op, mend in datajuicer.PREPARE.items() if op in recipe):
+            mend()
         from data_juicer.config import init_configs
         from data_juicer.core.executor import DefaultExecutor
 

@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from typing import Any, NoReturn
 
 from engine.base import machine
@@ -129,6 +129,45 @@ def check_gpu(name: str) -> None:
         ) from error
 
 
+def prepare_pairs() -> None:
+    """For the similarity of pairs: CLIP's features as tensors, as before transformers 5."""
+    from transformers import CLIPModel
+
+    def tensors(features: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(features)
+        def of_pooler(*args: Any, **options: Any) -> Any:
+            found = features(*args, **options)
+            return getattr(found, "pooler_output", found).detach()
+
+        return of_pooler
+
+    if not getattr(CLIPModel, "_gives_tensors", False):
+        CLIPModel._gives_tensors = True  # type: ignore[attr-defined]
+        for name in ("get_text_features", "get_image_features"):
+            setattr(CLIPModel, name, tensors(getattr(CLIPModel, name)))
+
+
+def prepare_lines() -> None:
+    """For subplots: lines in OpenCV 4's form. Data-Juicer fails on OpenCV 5's, and says that there are none."""
+    import cv2
+
+    found_by = cv2.HoughLinesP
+    if getattr(found_by, "__name__", "") == "in_rows":
+        return
+
+    def in_rows(*args: Any, **options: Any) -> Any:
+        lines = found_by(*args, **options)
+        return lines if lines is None else lines.reshape(-1, 1, 4)
+
+    cv2.HoughLinesP = in_rows
+
+
+PREPARE: dict[str, Callable[[], None]] = {
+    "phrase_grounding_recall_filter": prepare_grounding, "text_pair_similarity_filter": prepare_pairs,
+    "image_pair_similarity_filter": prepare_pairs, "image_subplot_filter": prepare_lines,
+}  # fmt: skip
+
+
 def load_op(name: str, params: dict[str, Any]) -> Any:
     """One Data-Juicer OP object, a filter or a mapper. `params` must have been checked by the catalogue.
 
@@ -138,8 +177,7 @@ def load_op(name: str, params: dict[str, Any]) -> Any:
     from data_juicer.ops import load_ops
 
     local_only()
-    if "hf_owlvit" in params:
-        prepare_grounding()
+    PREPARE.get(name, lambda: None)()
     built = as_built(name, params) if name in OPS else params
     with _no_fault_of_a_row(f"{name} cannot be built"):
         op = load_ops([{name: {**built, "skip_op_error": False}}])[0]

@@ -124,6 +124,8 @@ class Recipe:
                 "max_value", 1
             ):
                 lines.append(f"dj-process drops rows whose {params.get('field_key')!r} is exactly 0.")
+        if any(op.name == "image_subplot_filter" for op in self.ops):
+            lines.append("dj-process finds subplots with OpenCV 4 only; with version 5 it keeps every row.")
         names = {name for name, _ in self.mappers}
         if "image_captioning_mapper" in names:
             lines.append(f"dj-process captions an image only where {self.text!r} holds {IMAGE_TOKEN} for it.")

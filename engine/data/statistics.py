@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from engine.base.errors import OpError
 from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
-from engine.data import datajuicer, stat_files
+from engine.data import asked, datajuicer, stat_files
 from engine.data.catalogue import check_params, get_op
 from engine.data.cuts import StatisticColumn
 from engine.data.dataset import Dataset
@@ -28,6 +28,7 @@ from engine.data.ops.needs import missing_needs
 from engine.data.tars import media_root
 from engine.journal import caches
 from engine.journal.store import Store
+from engine.settings.scores import ScoresSection
 
 CHUNK = 10_000
 MEDIA_CHUNK = 250
@@ -43,17 +44,22 @@ class LeftOut:
     reason: str
 
 
-def plan_ops(ops: Mapping[str, Mapping[str, Any]], data: Dataset, root: Path) -> tuple[list[OpRun], list[LeftOut]]:
+def plan_ops(
+    ops: Mapping[str, Mapping[str, Any]], data: Dataset, root: Path, scores: ScoresSection | None = None
+) -> tuple[list[OpRun], list[LeftOut]]:
     """Which of a study's OPs run, and which are left out and why.
 
-    root: the study's folder. Raises: OpError for an unknown OP or parameter, and for two OPs that give one statistic.
+    root: the study's folder. scores: the language model of OPs that ask one. Raises: OpError for an unknown OP or
+    parameter, and for two OPs that give one statistic.
     """
     runs: list[OpRun] = []
     left: list[LeftOut] = []
     givers: dict[str, str] = {}
     for name, given in ops.items():
         params = check_params(name, given, root)
-        if reason := _reason(name, params, data):
+        if get_op(name).asks and scores and scores.model:
+            params.setdefault("api_or_hf_model", scores.model)
+        if reason := _reason(name, params, data) or (asked.cannot_ask(scores) if get_op(name).asks else None):
             left.append(LeftOut(name, reason))
             continue
         items = tuple(sorted(params.items()))
@@ -84,6 +90,7 @@ def compute(
     state: Path,
     workers: int,
     progress: Progress | None = None,
+    scores: ScoresSection | None = None,
 ) -> list[StatisticColumn]:
     """All columns of the given OPs, from the cache where they are there.
 
@@ -93,7 +100,8 @@ def compute(
     on_gpu, gpus = datajuicer.on_gpus({r.name for r in runs})
     passes: dict[tuple[int, tuple[str, ...]], list[OpRun]] = {}
     for run in runs:
-        size = MEDIA_CHUNK if get_op(run.name).opens_media else CHUNK
+        op = get_op(run.name)
+        size = MEDIA_CHUNK if op.opens_media else asked.CHUNK if op.asks else CHUNK
         passes.setdefault((size, gpus if run.name in on_gpu else ()), []).append(run)
     total, done = len(data) * len(passes), 0
 
@@ -104,7 +112,7 @@ def compute(
             progress(done, total)
 
     for (size, places), group in passes.items():
-        _compute_group(group, size, data, good, store, state, workers, places, advance)
+        _compute_group(group, size, data, good, store, state, workers, places, advance, scores)
     return [column for run in runs for column in stat_files.load(run, state)]
 
 
@@ -118,6 +126,7 @@ def _compute_group(
     workers: int,
     places: Sequence[str],
     advance: Callable[[int], None],
+    scores: ScoresSection | None,
 ) -> None:
     """Compute the chunks that are missing. A chunk counts once its values are on disk and its row is committed."""
     by_key = {run.key: run for run in runs}
@@ -135,7 +144,11 @@ def _compute_group(
     sums: dict[tuple[str, int], str] = {}
     saved = time.monotonic()
     try:
-        for result in run_chunks(compute_chunk, jobs, workers, places):
+        if scores and get_op(runs[0].name).asks:
+            results = asked.answers(jobs, scores, store, good)
+        else:
+            results = run_chunks(compute_chunk, jobs, workers, places)
+        for result in results:
             start, stop, values, *_ = result
             sums |= {(key, start): stat_files.write(by_key[key], files[key], start, b) for key, b in values.items()}
             done.append(result)

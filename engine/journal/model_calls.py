@@ -37,10 +37,11 @@ def add(store: Store, call: ModelCall) -> None:
     store.put("model_calls", {**asdict(call), "at": now()})
 
 
-def total(store: Store) -> ModelUse:
-    """What all calls took."""
+def total(store: Store, scores: bool = False) -> ModelUse:
+    """What all calls took but those for scores of rows; or these, which have an account of their own."""
     (row,) = store.query(
         "SELECT count(*) AS calls, coalesce(sum(read), 0) AS read, coalesce(sum(written), 0) AS written, "
-        "sum(cost) AS cost FROM model_calls"
+        "sum(cost) AS cost FROM model_calls WHERE (purpose = 'scores') = ?",
+        (scores,),
     )
     return ModelUse(**row)

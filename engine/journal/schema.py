@@ -192,3 +192,9 @@ def m009_file_hashes(db: Database) -> None:
     db.executescript(
         "CREATE TABLE file_hashes(name TEXT PRIMARY KEY, stamp TEXT NOT NULL, hash TEXT NOT NULL, at TEXT NOT NULL);"
     )
+
+
+@migrations()
+def m010_scored(db: Database) -> None:
+    """What a language model said of a text."""
+    db.executescript("CREATE TABLE scored(id TEXT PRIMARY KEY, value REAL, reason TEXT, at TEXT NOT NULL);")

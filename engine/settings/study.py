@@ -15,6 +15,7 @@ from engine.settings.command import CommandSection
 from engine.settings.data import DatasetSection, DedupSection, EvaluationSection, PoolsSection
 from engine.settings.model import LoraSection, ModelSection, TrainSection, VideoSection, VlmSection
 from engine.settings.running import AgentSection, CacheSection, ExecutorSection, GuardSection
+from engine.settings.scores import ScoresSection
 from engine.settings.search import (
     CombineSection,
     ConfirmSection,
@@ -32,6 +33,7 @@ RARE = (
     "video",
     "command",
     "dedup",
+    "scores",
     "cache",
     "sources",
     "mixtures",
@@ -57,6 +59,7 @@ class Study(Section):
     ops: dict[str, dict[str, Any]] = Field(
         description="Data-Juicer filter OPs whose statistics are probed, with their parameters"
     )
+    scores: ScoresSection = ScoresSection()
     dedup: DedupSection = DedupSection()
     pools: PoolsSection = PoolsSection()
     search: SearchSection = SearchSection()

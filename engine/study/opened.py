@@ -149,7 +149,7 @@ class OpenStudy(StudyView):
     @cached_property
     def op_plan(self) -> tuple[list[OpRun], list[statistics.LeftOut]]:
         """OPs that run, and OPs that are left out with the reason."""
-        return statistics.plan_ops(self.study.ops, self.data, self.folder)
+        return statistics.plan_ops(self.study.ops, self.data, self.folder, self.study.scores)
 
     @cached_property
     def statistic_columns(self) -> list[StatisticColumn]:
@@ -179,6 +179,7 @@ class OpenStudy(StudyView):
             self.state,
             self.workers,
             self._progress("statistics"),
+            self.study.scores,
         )
 
     @cached_property

@@ -29,8 +29,6 @@ def missing_needs(name: str, params: Mapping[str, Any]) -> str | None:
     op = get_op(name)
     if op.barred:
         return op.barred
-    if op.asks:
-        return "its scores come from a language model, and the study has none for it"
     absent = [p for p in op.packages if importlib.util.find_spec(p) is None]
     if absent:
         alone = "--no-deps " if "aesthetics_predictor" in absent else ""  # it asks for an old transformers

@@ -34,9 +34,12 @@ def _shape(name: str, modality: Modality, prefix: str, rate: float, **more: Any)
     return Op(name + "_filter", modality, sides, rate, **more)
 
 
-def _asked(name: str, key: str, **more: Any) -> Op:
+_MARKED: dict[str, Any] = {"input_keys": "fields", "field_names": "words", "system_prompt": str}
+
+
+def _asked(name: str, key: str, params: dict[str, Any] = _MARKED, **more: Any) -> Op:
     """An OP whose scores a language model's server gives."""
-    params = {"input_keys": "fields", "field_names": "words", "system_prompt": str, **more.pop("params", {})}
+    params = {"api_or_hf_model": str, **params}
     return Op(
         name + "_filter", "text", {key: Bounds(None, None, keeps="nothing")}, None, asks=True, params=params, **more
     )
@@ -73,19 +76,19 @@ OPS: dict[str, Op] = {
     for op in (
         # text
         _op("alphanumeric", "text", "alnum_ratio", "min_ratio", "max_ratio", 144e3),
-        _op("average_line_length", "text", "avg_line_length", "min_len", "max_len", None, whole=True, rare=True),
+        _op("average_line_length", "text", "avg_line_length", "min_len", "max_len", 470e3, whole=True, rare=True),
         _op("character_repetition", "text", "char_rep_ratio", "min_ratio", "max_ratio", 72e3, params={"rep_len": int}),
         _op("flagged_words", "text", "flagged_words_ratio", "min_ratio", "max_ratio", 36e3, params=_WORDS, model="flagged_words_dir"),
-        _op("in_context_influence", "text", "in_context_influence", "min_score", "max_score", None, **_LANGUAGE_MODEL, params={"valid_dataset": "rows", "task_desc": str, "valid_as_demo": bool, "n_shot": int, **_TURNS}, required=("valid_dataset",)),
-        _op("instruction_following_difficulty", "text", "ifd_score", "min_score", "max_score", None, **_LANGUAGE_MODEL, params=_TURNS, required=("query_template", "response_template")),
+        _op("in_context_influence", "text", "in_context_influence", "min_score", "max_score", 300, **_LANGUAGE_MODEL, params={"valid_dataset": "rows", "task_desc": str, "valid_as_demo": bool, "n_shot": int, **_TURNS}, required=("valid_dataset",)),
+        _op("instruction_following_difficulty", "text", "ifd_score", "min_score", "max_score", 170, **_LANGUAGE_MODEL, params=_TURNS, required=("query_template", "response_template")),
         _op("language_id_score", "text", "lang_score", "min_score", None, 111e3, files=("lid.176.bin",), packages=("fasttext",)),
-        _op("llm_perplexity", "text", "llm_perplexity", "min_score", "max_score", None, **_LANGUAGE_MODEL, params=_TURNS),
-        _op("maximum_line_length", "text", "max_line_length", "min_len", "max_len", None, "int", rare=True),
+        _op("llm_perplexity", "text", "llm_perplexity", "min_score", "max_score", 330, **_LANGUAGE_MODEL, params=_TURNS),
+        _op("maximum_line_length", "text", "max_line_length", "min_len", "max_len", 430e3, "int", rare=True),
         _op("perplexity", "text", "perplexity", "min_ppl", "max_ppl", 97e3, files=("{lang}.sp.model", "{lang}.arpa.bin"), packages=("sentencepiece", "kenlm"), params={"lang": str}),
         _op("special_characters", "text", "special_char_ratio", "min_ratio", "max_ratio", 260e3),
         _op("stopwords", "text", "stopwords_ratio", "min_ratio", "max_ratio", 57e3, params=_WORDS, model="stopwords_dir"),
         _op("text_action", "text", "num_action", "min_action_num", None, 150, "int", **_SPACY),
-        _op("text_embd_similarity", "text", "text_embd_similarity", "min_score", "max_score", None, model="api_or_hf_model", fixed={"is_hf_model": True}, params={"valid_dataset": "rows", "pooling": str, "input_template": "template"}, required=("valid_dataset",), rare=True),
+        _op("text_embd_similarity", "text", "text_embd_similarity", "min_score", "max_score", 320, model="api_or_hf_model", fixed={"is_hf_model": True}, params={"valid_dataset": "rows", "pooling": str, "input_template": "template"}, required=("valid_dataset",), rare=True),
         _op("text_entity_dependency", "text", "num_dependency_edges", "min_dependency_num", None, 100, "int", **_SPACY),
         _op("text_length", "text", "text_len", "min_len", "max_len", 412e3, "int"),
         _op("text_pair_similarity", "text", "text_pair_similarity", "min_score", "max_score", None, **_CLIP, params={"text_key_second": "field"}, required=("text_key_second",), rare=True),
@@ -97,7 +100,7 @@ OPS: dict[str, Op] = {
         _asked("llm_condition", "llm_condition_filter_result", params={"condition": str, "knowledge_grounding_fixed": str}, required=("condition",)),
         _asked("llm_difficulty_score", "llm_difficulty_score"),
         _asked("llm_quality_score", "llm_quality_score"),
-        _asked("llm_task_relevance", "llm_task_relevance", params={"valid_dataset": "rows", "task_desc": str, "n_shot": int}, required=("valid_dataset",)),
+        _asked("llm_task_relevance", "llm_task_relevance", params={**_MARKED, "valid_dataset": "rows", "task_desc": str, "n_shot": int}, required=("valid_dataset",)),
         # images
         _op("image_aesthetics", "image", "image_aesthetics_scores", "min_score", "max_score", 361, **_SCORER),
         _op("image_aspect_ratio", "image", "aspect_ratios", "min_ratio", "max_ratio", 3.2e3),
@@ -131,9 +134,9 @@ OPS: dict[str, Op] = {
         _op("audio_nmf_snr", "audio", "audio_nmf_snr", "min_snr", "max_snr", None, **_NO_AUDIO, params={"nmf_iter_num": int}),
         _op("audio_size", "audio", "audio_sizes", "min_size", "max_size", None, "bytes", **{**_NO_AUDIO, "packages": ()}),
         # fields of the rows
-        _op("general_field", "row", "general_field_filter_condition", None, None, None, keeps="true", params={"filter_condition": "condition"}, required=("filter_condition",), rare=True),
+        _op("general_field", "row", "general_field_filter_condition", None, None, 180e3, keeps="true", params={"filter_condition": "condition"}, required=("filter_condition",), rare=True),
         Op("specified_field_filter", "row", {}, None, params={"field_key": "field", "target_value": "words"}, required=("field_key", "target_value")),
-        _op("specified_numeric_field", "row", "", "min_value", "max_value", None, params={"field_key": "field"}, required=("field_key",), named_by="field_key", rare=True),
+        _op("specified_numeric_field", "row", "", "min_value", "max_value", 1.2e6, params={"field_key": "field"}, required=("field_key",), named_by="field_key", rare=True),
         _barred("suffix", "row", "it keeps rows by the suffix of a file, which only Data-Juicer's own reader of folders notes; specified_field_filter does the same by a field", params={"suffixes": "words"}, required=("suffixes",)),
     )
 }  # fmt: skip

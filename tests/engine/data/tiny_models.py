@@ -100,6 +100,18 @@ def owlvit(folder: Path) -> Path:
     return folder
 
 
+def causal(folder: Path) -> Path:
+    """For llm_perplexity, instruction_following_difficulty, in_context_influence and text_embd_similarity."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    _, size = bpe(folder)
+    torch.manual_seed(4)
+    config = LlamaConfig(**TOWER, num_key_value_heads=2, vocab_size=size, max_position_embeddings=64, **BPE)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
 def nltk_data(folder: Path) -> Path:
     """What NLTK finds noun phrases with: sentences that end at full stops, a tagger that knows its words by heart."""
     punkt, tagger = folder / "tokenizers/punkt_tab/english", folder / "taggers/averaged_perceptron_tagger_eng"
