@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+SHARD = 1_000  # images
 SIZES = [(400 + 7 * i, 300 + 5 * i) for i in range(20)]
 GOAL = "goal: 10,000 images a second of a core where the header says it"
 
@@ -35,21 +37,35 @@ def make_images(folder: Path, images: int) -> None:
         for i in range(images):
             (folder / f"{i}.jpg").write_bytes(encoded[i % len(encoded)])
             rows.write(json.dumps({"id": i, "text": "a photo", "images": [f"{i}.jpg"]}) + "\n")
+    (folder / "shards").mkdir()
+    for at in range(0, images, SHARD):
+        with tarfile.open(folder / "shards" / f"{at // SHARD:05d}.tar", "w") as shard:
+            for i in range(at, min(at + SHARD, images)):
+                shard.add(folder / f"{i}.jpg", f"{i:09d}.jpg")
 
 
-def ours(folder: Path, images: int) -> None:
+def of_files(folder: Path, images: int) -> None:
+    """All statistics of the headers of files, as a data worker computes them."""
+    ours(folder / "rows.jsonl", {"images": "images", "id": "id"}, images)
+
+
+def of_shards(folder: Path, images: int) -> None:
+    """The same of WebDataset shards."""
+    ours(folder / "shards", {"images": "jpg", "text": None, "id": "__key__"}, images)
+
+
+def ours(path: Path, names: dict[str, str | None], images: int) -> None:
     """All statistics of the headers, as a data worker computes them."""
     from engine.data.dataset import Dataset
     from engine.data.op_values import HEADERS, Job, OpRun, compute_chunk
     from engine.data.statistics import MEDIA_CHUNK
     from engine.settings.data import DatasetSection
 
-    fields = DatasetSection.model_validate({"path": "rows.jsonl", "images": "images", "id": "id"})
-    data = Dataset(folder / "rows.jsonl", fields)
+    data = Dataset(path, DatasetSection.model_validate({"path": str(path), **names}))
     runs = tuple(OpRun(name, (), name) for name in HEADERS)
     for start in range(0, images, MEDIA_CHUNK):
         stop = min(start + MEDIA_CHUNK, images)
-        values = compute_chunk(Job(data, folder, runs, start, stop, np.array([], np.int64)))[2]
+        values = compute_chunk(Job(data, path.parent, runs, start, stop, np.array([], np.int64)))[2]
         assert not any(np.isnan(block).any() for block in values.values())
 
 
@@ -74,7 +90,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
     runs: list[tuple[str, Callable[[Path, int], None], float]] = [
-        ("djsb: width, height, aspect ratio, size", ours, 1),
+        ("djsb: width, height, aspect ratio, size of files", of_files, 1),
+        ("djsb: the same of WebDataset shards", of_shards, 1),
         ("Pillow: the header alone", headers, 1),
         ("Pillow: decoded once", decoded, 0.1),
     ]
