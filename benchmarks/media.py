@@ -119,6 +119,31 @@ def of_one_core(folder: Path, count: int, side: int) -> list[str]:
     return [f"| {' | '.join(cells)} |"]
 
 
+def of_clips(folder: Path, count: int) -> str:
+    """A line about clips of 16 frames at 256 pixels, from videos whose camera moves."""
+    from engine.tasks.shared.videos import Windows, write_clip
+
+    rng = np.random.default_rng(0)
+    picture = np.asarray(scene(rng))
+    files = []
+    for n in range(count):
+        x, y, dx, dy = *rng.integers(0, 600, 2), *rng.integers(-4, 5, 2)
+        frames = [picture[y + 250 + t * dy :, x + 250 + t * dx :][:360, :480] for t in range(48)]
+        files.append(folder / f"{n}.mp4")
+        write_clip(np.stack(frames), files[-1], 8)
+    medium = Windows(16, 3, 256, 0)
+    clips = [medium.decode(file, 0)[0] for file in files]
+    made = rate(lambda file: medium.pack(file, 0, "jpeg"), files)
+    items = [medium.pack(file, 0, "jpeg") for file in files]
+    read = rate(medium.unpack, items)
+    errors = np.abs(np.stack(clips).astype(int) - np.stack([medium.unpack(item) for item in items]))
+    disk = sum(map(len, items)) / sum(clip.nbytes for clip in clips)
+    return (
+        f"\nClips of 16 frames at 256 pixels: {made:.1f} made, {read:.1f} read a second of a core, {disk:.1%} of raw, "
+        f"error {errors.mean():.2f} (p99 {np.percentile(errors, 99):.0f}) of 255."
+    )
+
+
 def first_step(folder: Path, preset: str) -> dict[str, float]:
     """Seconds from the start of `djsb auto` to the calibration's end and to a trial's first point."""
     study = folder / f"study-{preset}"
@@ -151,6 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--measured", type=int, default=4_000, help="images whose rates are measured")
+    parser.add_argument("--clips", type=int, default=40, help="videos that are made; 0: none")
     parser.add_argument("--sides", type=int, nargs="*", default=[224, 336])
     parser.add_argument("--presets", nargs="*", default=["tiny", "vit-b-32"])
     parser.add_argument("--write", action="store_true")
@@ -167,6 +193,9 @@ def main() -> None:
         make_rows(folder, "test", 200, 1)
         for side in args.sides:
             lines += of_one_core(folder, args.measured, side)
+            print(lines[-1], flush=True)
+        if args.clips:
+            lines.append(of_clips(folder, args.clips))
             print(lines[-1], flush=True)
         for preset in args.presets:
             found = first_step(folder, preset)

@@ -243,3 +243,15 @@ def test_no_line_ends_the_engine(queued: OpenStudy) -> None:
         assert left.get("WAITING", 0) == 0
 
     check()
+
+
+def test_lines_for_the_log_are_written_and_bounded(queued: OpenStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two a trial; then one trial sends more than a worker may in its life, and fails."""
+    trial = first(queued)
+    many = f"for n in range(200 if trial == {trial!r} else 2):\n    say(event='note', text=f'the disk is full\\n{{n}}')"
+    scripted(queued, monkeypatch, f"{many}\ndone(trial)")
+    told = [r["text"] for r in queued.store.query("SELECT text FROM events WHERE kind = 'worker' ORDER BY id")]
+    assert told[0] == "the disk is full 0" and 100 <= len(told) < 400
+    error = queued.store.query("SELECT error FROM trials WHERE id = ?", (trial,))[0]["error"]
+    assert "more than 100 lines for the log" in error
+    assert states(queued) == {"COMPLETE": 6, "FAIL": 1}

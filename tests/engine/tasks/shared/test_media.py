@@ -17,7 +17,7 @@ from engine.data.media import Unreadable
 from engine.loop.run import run_loop
 from engine.settings.data import DatasetSection
 from engine.settings.running import CacheSection
-from engine.study.opened import open_study
+from engine.study.opened import held, open_study
 from engine.tasks.contract import Form, Rows
 from engine.tasks.shared import packed
 from engine.tasks.shared.images import cache_images
@@ -216,6 +216,23 @@ def test_an_image_that_is_gone_since_the_scan_is_left_out(tiny: Tiny) -> None:
         (tiny.root / "data" / tiny.rows[9]["images"][0]).unlink()
         assert not open_media(opened.prepared, "train-images")[np.array([9])].any()
         assert np.flatnonzero(~opened.scan.good).tolist() == [9]
+
+
+def test_a_deep_check_finds_damaged_items(tiny: Tiny) -> None:
+    tiny.set({"cache": {"form": "exact"}})
+    with (opened := open_study(tiny.study, 1)).store:
+        media = open_media(opened.prepared, "train-images")
+        whole = media[:]
+        for pack in opened.state.rglob("*.pack"):
+            content = bytearray(pack.read_bytes())
+            content[50] ^= 255
+            pack.write_bytes(content)
+        with held(opened) as found:
+            assert not found.damaged
+        with held(opened, deep=True) as found:
+            (line,) = found.damaged
+        assert line.startswith("cache/packs/") and line.endswith("is damaged (1 of its media); they are made anew")
+        assert np.array_equal(media[:], whole)
 
 
 def test_a_full_disk_is_a_line_in_the_log(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
