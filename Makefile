@@ -32,6 +32,7 @@ demo: $(READY)
 bench-data: $(READY)
 	$(BIN)/python benchmarks/data.py --write
 	$(BIN)/python benchmarks/headers.py --write
+	$(BIN)/python benchmarks/shards.py --write
 
 bench-media: $(READY)
 	$(BIN)/python benchmarks/media.py --write

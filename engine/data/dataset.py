@@ -24,7 +24,6 @@ from engine.data.readers.opening import open_reader
 from engine.data.readers.saved import is_saved
 from engine.data.readers.sources import SourcesReader
 from engine.data.readers.splits import files_of
-from engine.data.readers.webdataset import WebDatasetReader
 from engine.settings.data import DatasetSection
 
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -125,13 +124,12 @@ class Dataset:
         split = self.fields.split
         if self.fields.sources:
             return content_id(sorted((name, part.fingerprint) for name, part in self.parts.items()))
-        if isinstance(self.reader, WebDatasetReader):
-            return self.reader.fingerprint
+        if own := getattr(self.reader, "fingerprint", None):
+            return str(own)
         if self.path.is_dir() and is_saved(self.path):
             return content_hash(self.path / split if split else self.path)
         if self.path.is_dir() and not any(self.path.glob("*.parquet")):
-            own = getattr(self.reader, "fingerprint", None)
-            return str(own) if own else hash_of(self.reader.files)
+            return hash_of(self.reader.files)
         if self.path.exists() and split is None:
             return content_hash(self.path)
         return hash_of(files_of(self.path, split))

@@ -23,6 +23,7 @@ class TurnsReader:
         self._reader, self._form, self._text = reader, form, text
         self.files: Sequence[Path] = reader.files
         self.left_out, self.unnamed = reader.left_out, reader.unnamed
+        self.fingerprint: str | None = getattr(reader, "fingerprint", None)
         self.note = ", ".join(filter(None, (reader.note, f"{text} written from {form}")))
 
     def __len__(self) -> int:

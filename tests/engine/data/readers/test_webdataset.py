@@ -282,6 +282,14 @@ def test_the_fingerprint_is_that_of_names_sizes_and_texts(tmp_path: Path) -> Non
     assert made("d", "one", JPG + b"x") != made("a", "one", JPG)
 
 
+def test_conversations_in_shards_have_a_text_and_the_fingerprint_of_their_shards(tmp_path: Path) -> None:
+    said = {"conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "a dog"}]}
+    file = shard(tmp_path / "a.tar", [("1.jpg", JPG), ("1.json", json.dumps(said).encode())])
+    data = Dataset(file, DatasetSection(path=str(file), images="jpg"))
+    assert data.reader.read(0, 1)[0]["text"] == "a dog"
+    assert data.fingerprint == open_reader(file).fingerprint  # type: ignore[attr-defined]
+
+
 @fuzz
 @given(st.data())
 def test_bytes_in_a_shard_do_no_more_than_break_rows(
