@@ -75,7 +75,7 @@ def _check_ops_and_task(opened: OpenStudy, found: Row) -> None:
         for run in runs:
             if get_op(run.name).asks:
                 found["findings"].append(asked.told(run, opened.data, opened.scan.good, opened.study.scores))
-        if not runs:
+        if not runs and opened.needs_ops:
             found["problems"].append("no OP of the study can run here; see left_out for what they need")
         found["findings"].append(f"pools: {opened.pool_size} rows each")
         if opened.study.task:

@@ -172,7 +172,7 @@ def scaling_law(view: StudyView, transfers: Sequence[TransferRun]) -> ScalingLaw
     for pool in dict.fromkeys(p.pool for p in points):
         own = [
             (p.flops, p.change) for p in points
-            if p.pool == pool and p.dataset == view.study.dataset.path and p.flops and p.change is not None
+            if p.pool == pool and p.dataset == view.study.dataset.places and p.flops and p.change is not None
         ]  # fmt: skip
         line = fit([f for f, _ in own], [c for _, c in own], view.study.search.confidence)
         if line is not None:

@@ -163,11 +163,16 @@ class OpenStudy(StudyView):
         for name in ("statistic_columns", "columns", "cuts"):
             self.__dict__.pop(name, None)
 
+    @property
+    def needs_ops(self) -> bool:
+        """False for a study of mixtures that names none."""
+        return bool(self.study.ops) or self.study.search.strategy != "mixtures"
+
     @cached_property
     def op_columns(self) -> list[StatisticColumn]:
         """Every statistic of every OP that runs."""
         runs, _ = self.op_plan
-        if not self.study.ops and self.study.search.strategy == "mixtures":
+        if not self.needs_ops:
             return []
         if not runs:
             raise StudyError("no OP of the study can run here; see djsb check, and add OPs under ops")

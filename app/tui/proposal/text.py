@@ -106,6 +106,9 @@ def difference(mine: Row, best: Row) -> list[tuple[str, str]]:
         elif bounds(part) != bounds(theirs[name]):
             lines.append(("~", f"{name} {bounds(part)} instead of {bounds(theirs[name])}"))
     lines += [("−", f"{name} {bounds(part)}") for name, part in theirs.items() if name not in ours]
+    here, there = _weights(mine), _weights(best)
+    lines += [("+", f"{name} {share}") for name, share in here.items() if share != there.get(name)]
+    lines += [("−", f"{name} {share}") for name, share in there.items() if name not in here]
     if mine["repetition"] != best["repetition"]:
         lines.append(("~", f"repetition ×{mine['repetition']} instead of ×{best['repetition']}"))
     if len(mine["layers"]) != len(best["layers"]):
@@ -122,6 +125,11 @@ def rewriter(mapper: Row) -> str:
     """A mapper of a stored pool with its parameters."""
     told = ", ".join(f"{name}={value}" for name, value in mapper["params"])
     return f"{mapper['op']}({told})" if told else str(mapper["op"])
+
+
+def _weights(pool: Row) -> dict[str, str]:
+    """Source → its share, of a mixture."""
+    return {part["source"]: f"{100 * part['weight']:.3g} %" for part in pool["layers"] if part.get("source")}
 
 
 def _slices(pool: Row) -> dict[str, Row]:

@@ -266,6 +266,8 @@ def _detail(row: Row) -> Text:
     for name, value in row["metrics"].items():
         text.append(f"{printable(name):20} {'–' if value is None else f'{value:.4g}'}\n")
     for layer in row["content"]["layers"]:
+        if layer.get("weight") is not None:
+            text.append(f"{printable(layer.get('source') or 'weight')} {100 * layer['weight']:.3g} %\n", "faint")
         for part in layer["slices"]:
             text.append(f"{printable(part['statistic'])} {bounds(part)}\n", "faint")
     content = row["content"]

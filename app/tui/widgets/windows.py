@@ -81,6 +81,8 @@ def _facts(t: Row) -> dict[str, str]:
         "attempts": str(t["attempts"]), "pool size": str(content["size"]), "repetition": str(content["repetition"]),
     }  # fmt: skip
     for i, layer in enumerate(content["layers"], 1):
+        if layer.get("weight") is not None:
+            facts[f"layer {i}: {printable(layer.get('source') or 'weight')}"] = f"{100 * layer['weight']:.3g} %"
         for part in layer["slices"]:
             ends = f"{'−∞' if part['low'] is None else part['low']} … {'∞' if part['high'] is None else part['high']}"
             facts[f"layer {i}: {printable(part['statistic'])}"] = ends if not part.get("outside") else f"not {ends}"

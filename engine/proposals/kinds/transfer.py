@@ -109,5 +109,5 @@ def _transfer(view: StudyView, row: StoredProposal) -> TransferRun:
     experiment, control = proposal.suggestion.experiment, proposal.pools[0]
     return TransferRun(
         row.id, experiment.pool, proposal.pools[-1].label, experiment.preset or view.study.model.preset,
-        experiment.dataset or view.study.dataset.path, experiment.compute, control.samples, control.to_pool().size,
+        experiment.dataset or view.study.dataset.places, experiment.compute, control.samples, control.to_pool().size,
     )  # fmt: skip

@@ -139,6 +139,8 @@ def test_a_study_with_nothing_to_mix(mixing: Tiny, change: dict[str, Any], says:
 
 
 def test_a_study_of_mixtures_from_its_data_to_its_answer(mixing: Tiny) -> None:
+    checked = run_djsb("check", mixing.study)  # no OP is needed
+    assert checked.returncode == 0 and "60 rows of good, 100 rows of mixed_up, 80 rows of plain" in checked.stdout
     with (opened := open_study(mixing.study, 1)).store:
         ended = run_loop(opened, workers=1)
         assert ended.how == "done", ended

@@ -322,6 +322,10 @@ def test_a_pool_is_compared_with_the_best_one() -> None:
         ("~", "a [1, 4) instead of [1, 3)"), ("+", "c from 2.5"), ("−", "b below 9"),
         ("~", "repetition ×4 instead of ×1"), ("~", "2 layers of rows instead of 1"), ("~", "50 rows instead of 100"),
     ]  # fmt: skip
+    mixed = [{"slices": [], "source": name, "weight": share} for name, share in (("laion", 0.25), ("cc3m", 0.75))]
+    ours = {"layers": mixed, "repetition": 1, "size": 100}
+    best = {"layers": [mixed[0], {**mixed[1], "source": "dc"}], "repetition": 1, "size": 100}
+    assert difference(ours, best) == [("+", "cc3m 75 %"), ("−", "dc 75 %")]
     assert bounds({"low": 1, "high": 2, "low_closed": False, "high_closed": True}) == "(1, 2]"
 
 

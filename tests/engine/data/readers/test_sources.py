@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import pytest
 from PIL import Image
 
 from engine.base.errors import DataError, StudyError
-from engine.data.dataset import Dataset
+from engine.data.dataset import Dataset, as_list
+from engine.data.media import locate
 from engine.data.readers.sources import SOURCE
 from engine.data.scan import scan
 from engine.journal.store import Store
@@ -137,3 +140,18 @@ def test_names_that_stand_in_each_others_way_change_places_and_nothing_is_lost(t
     assert data.reader.read(0, 1, ["id"])[0]["id"] == "id"
     both = Dataset(tmp_path, section(id="id", sources={"a": {"path": "a.jsonl", "text": "b", "id": "b"}}))
     assert [(row["text"], row["id"]) for row in both.reader.read(0, 1)] == [("text", "text")]
+
+
+def test_shards_of_a_source_are_read_in_place(folder: Path) -> None:
+    (folder / "shards").mkdir()
+    with tarfile.open(folder / "shards" / "000.tar", "w") as tar:
+        for name, content in (("0.txt", b"in a shard"), ("0.png", (folder / "one.png").read_bytes())):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    shards = {"path": "shards", "text": "txt", "images": "png"}
+    data = Dataset(folder, section(images="image", sources={"a": "a.jsonl", "shards": shards}))
+    assert len(data) == 6
+    (row,) = data.reader.read(5, 6)
+    assert (row["text"], row[SOURCE]) == ("in a shard", "shards")
+    assert [locate(value, folder, folder) for value in as_list(row["image"])] == [(folder / "one.png").read_bytes()]
