@@ -10,6 +10,7 @@ import yaml
 
 from app.commands.init import check_cycles, template, write_demo, write_study
 from engine.base.errors import DjsbError, StudyError
+from engine.settings.data import PoolsSection
 from engine.settings.study import Study
 from engine.study.file import read_study
 from tests.conftest import Row, run_djsb, write_jsonl
@@ -29,6 +30,8 @@ def test_text_with_something_to_judge_by_becomes_a_language_model(tmp_path: Path
     file, notes = write_study(tmp_path / "study", train, held, None, force=False)
     study = read_study(file.parent)
     assert (study.task, study.evaluation.label, study.train.batch_size) == ("lm", None, 16)
+    assert study.pools.rare
+    assert not PoolsSection().rare  # a study file without the field keeps its pools
     assert any("task: lm" in note for note in notes)
     write_study(tmp_path / "other", train, None, None, force=False)
     assert read_study(tmp_path / "other").task is None

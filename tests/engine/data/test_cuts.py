@@ -135,6 +135,13 @@ def test_bounds_are_closed_below_and_open_above_unless_said(s: Slice, kept: list
     assert keeps(s, one(np.array([1.0, 2.0, np.inf, np.nan]))).tolist() == kept
 
 
+def test_what_lies_outside_has_a_value() -> None:
+    values = np.array([1.0, 2.0, np.inf, np.nan])
+    assert keeps(part(2, 2, high_closed=True, outside=True), one(values)).tolist() == [True, False, True, False]
+    with pytest.raises(PoolError, match="several values"):
+        keeps(part(2, 2, outside=True), Column(values, values.copy()))
+
+
 @pytest.mark.parametrize(("low", "high"), [(2, 1), (float("nan"), 1), (0, float("nan")), (float("inf"), 0)])
 def test_bounds_that_are_no_interval_are_refused(low: float, high: float) -> None:
     with pytest.raises(PoolError, match="swap them"):
@@ -282,6 +289,13 @@ def test_a_pool_survives_json() -> None:
     back = pool_from_json(json.loads(json.dumps(asdict(FIXED))))
     assert back == FIXED
     assert back.id == FIXED.id
+    outside = Pool((Layer((part(1, 2, outside=True),)),), 60)
+    assert pool_from_json(json.loads(json.dumps(outside.to_json()))) == outside
+    assert outside.id != Pool((Layer((part(1, 2),)),), 60).id
+    with pytest.raises(ValueError, match="outside"):
+        pool_from_json(
+            {**outside.to_json(), "layers": [{"slices": [{**asdict(part()), "outside": 1}], "weight": None}]}
+        )
 
 
 @pytest.mark.parametrize(
