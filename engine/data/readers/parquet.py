@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from engine.base import machine
 from engine.base.errors import DataError
 from engine.data.readers.contract import BROKEN, Numbers, Options, Rows, as_schema, first_line
 
+THREADS = 8  # that look at files
+
 
 class ParquetReader:
     """One or more Parquet files, in the order of their names."""
@@ -23,33 +26,37 @@ class ParquetReader:
 
     def __init__(self, files: Sequence[Path], options: Options) -> None:
         """Raises: DataError when more of the files are unreadable than may be."""
-        import pyarrow.parquet as pq
-
-        self.split, self.files, self._open, self._bad = options.split, list[Path](), list[Any](), list[str]()
-        for file in files:
-            try:
-                self._open.append(pq.ParquetFile(file))
+        self.split, self.files, self._bad = options.split, list[Path](), list[str]()
+        self._schemas: list[Any] = []
+        self._groups: list[tuple[int, int, int]] = []  # number of the file, row group, rows
+        with ThreadPoolExecutor(THREADS) as pool:
+            for file, (schema, rows, broken) in zip(files, pool.map(_footer, files), strict=True):
+                if broken:
+                    self._bad.append(broken)
+                    continue
+                first = self._schemas[0] if self._schemas else schema
+                self._schemas.append(first if schema.equals(first, check_metadata=True) else schema)
+                self._groups += [(len(self.files), group, n) for group, n in enumerate(rows)]
                 self.files.append(file)
-            except (OSError, ValueError) as error:
-                machine.refuse(error, str(file))
-                self._bad.append(f"{file.name} cannot be read ({first_line(error)})")
         if self._bad and (len(self._bad) > options.max_bad * len(files) or not self.files):
             raise DataError(
                 f"{files[0].parent}: {self._bad[0]}; {len(self._bad)} of {len(files)} files are so, check them"
             )
-        self._groups = [(f, g) for f in self._open for g in range(f.num_row_groups)]
         self._last: tuple[Any, Any, str] | None = None
-        self._ends = np.cumsum([f.metadata.row_group(g).num_rows for f, g in self._groups])
+        self._ends = np.cumsum([rows for _, _, rows in self._groups])
+        self._paths = self.files
         self.schema = self._unified()
 
     def _unified(self) -> Any:
         """The schema that all files fit. Raises: DataError that names a file which fits no other."""
         import pyarrow as pa
 
-        schema = self._open[0].schema_arrow
-        for file, other in zip(self.files[1:], self._open[1:], strict=True):
+        schema = self._schemas[0]
+        for file, other in zip(self.files[1:], self._schemas[1:], strict=True):
+            if other is self._schemas[0]:
+                continue
             try:
-                schema = pa.unify_schemas([schema, other.schema_arrow], promote_options="permissive")
+                schema = pa.unify_schemas([schema, other], promote_options="permissive")
             except pa.ArrowException as error:
                 raise DataError(
                     f"{file} has other columns than the files before it ({first_line(error)}); give files of one schema"
@@ -59,7 +66,7 @@ class ParquetReader:
     @cached_property
     def note(self) -> str:
         """The split, the number of files, and columns that only some of them have."""
-        lacking = Counter(name for f in self._open for name in set(self.schema.names) - set(f.schema_arrow.names))
+        lacking = Counter(name for schema in self._schemas for name in set(self.schema.names) - set(schema.names))
         told = [f"split {self.split}"] if self.split else []
         told += [f"{len(self.files)} files"] if len(self.files) > 1 else []
         told += [f"{n} of them without {name}" for name, n in sorted(lacking.items())]
@@ -72,11 +79,11 @@ class ParquetReader:
     def read(self, start: int, stop: int, fields: Collection[str] | None = None) -> Rows:
         rows: Rows = []
         first = int(np.searchsorted(self._ends, start, side="right"))
-        for (file, group), end in zip(self._groups[first:], self._ends[first:].tolist(), strict=True):
-            begin = end - file.metadata.row_group(group).num_rows
+        for (number, group, n), end in zip(self._groups[first:], self._ends[first:].tolist(), strict=True):
+            begin = end - n
             if begin >= stop:
                 break
-            asked = (file, group, None if fields is None else frozenset(fields))
+            asked = (self._paths[number], group, n, None if fields is None else frozenset(fields))
             if self._last is None or self._last[0] != asked:  # chunks are smaller than groups
                 self._last = (asked, *_group(*asked))
             _, table, broken = self._last
@@ -87,12 +94,12 @@ class ParquetReader:
     def tables(self, numbers: Numbers) -> Iterator[Any]:
         """These rows, which ascend, one table a row group. Raises: DataError for a group that cannot be read."""
         first = 0
-        for (file, group), end in zip(self._groups, self._ends.tolist(), strict=True):
+        for (number, group, n), end in zip(self._groups, self._ends.tolist(), strict=True):
             last = int(np.searchsorted(numbers, end))
             if last > first:
-                table, broken = _group(file, group, None)
+                table, broken = _group(self._paths[number], group, n, None)
                 if table is None:
-                    raise DataError(f"{self.files[self._open.index(file)]}: {broken}; check the file")
+                    raise DataError(f"{self.files[number]}: {broken}; check the file")
                 here = numbers[first:last] - (end - table.num_rows)
                 mask = np.bincount(here, minlength=table.num_rows)
                 rows = table.filter(mask.astype(bool)) if mask.max() == 1 else table.take(here)  # a row may be repeated
@@ -100,14 +107,30 @@ class ParquetReader:
             first = last
 
 
-def _group(file: Any, group: int, fields: Collection[str] | None) -> tuple[Any, str]:
-    """(the table of a row group, empty), or (None, why its rows cannot be read)."""
+def _footer(file: Path) -> tuple[Any, list[int], str]:
+    """(schema, rows of each row group, empty), or why the file cannot be read. No file stays open: they may be many."""
+    import pyarrow.parquet as pq
+
     try:
-        names = None if fields is None else [n for n in file.schema_arrow.names if n in fields]
-        table = file.read_row_group(group, names)
+        with pq.ParquetFile(file) as opened:
+            meta = opened.metadata
+            return opened.schema_arrow, [meta.row_group(g).num_rows for g in range(meta.num_row_groups)], ""
+    except (OSError, ValueError) as error:
+        machine.refuse(error, str(file))
+        return None, [], f"{file.name} cannot be read ({first_line(error)})"
+
+
+def _group(file: Path, group: int, rows: int, fields: Collection[str] | None) -> tuple[Any, str]:
+    """(the table of a row group, empty), or (None, why its rows cannot be read). rows: that it should have."""
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as opened:
+            names = None if fields is None else [n for n in opened.schema_arrow.names if n in fields]
+            table = opened.read_row_group(group, names)
         table.validate(full=True)
-        if table.num_rows != (told := file.metadata.row_group(group).num_rows):
-            raise ValueError(f"it has {table.num_rows} rows in place of {told}")
+        if table.num_rows != rows:
+            raise ValueError(f"it has {table.num_rows} rows in place of {rows}")
         return table, ""
     except (OSError, ValueError) as error:
         machine.refuse(error, "a Parquet file")

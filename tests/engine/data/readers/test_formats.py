@@ -210,3 +210,12 @@ def test_what_is_no_table_is_one_line(tmp_path: Path, text: str | bytes, told: s
     with pytest.raises(DataError, match=told) as caught:
         table(tmp_path, text)
     assert "\n" not in str(caught.value)
+
+
+def test_no_file_of_many_stays_open(tmp_path: Path) -> None:
+    for part in range(40):
+        WRITERS[".parquet"](ROWS[:3], tmp_path / f"{part:02d}.parquet")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    reader = open_reader(tmp_path)
+    assert len(reader.read(0, 120, {"id"})) == 120 and reader.note == "40 files"
+    assert len(list(Path("/proc/self/fd").iterdir())) < before + 10
