@@ -23,7 +23,7 @@ ROUND = {
     "lm": ["scan", "caching", "statistics", "calibration", *["trials"] * 4, "confirm"],
     "clip": ["scan", "caching", "statistics", "calibration", *["trials"] * 4, "confirm"],
 }
-LATE = "of them after a trial had finished"
+LATE = "SIGKILLs after a trial had finished"
 BESIDE = {"pools": 1.5, "export": 3.0, "apply": 12.0, "migration": 1.5}  # most seconds after the start
 
 
@@ -121,6 +121,7 @@ def migrations(folder: Path, times: int, draw: random.Random) -> Patient:
 
 def budget(folder: Path) -> tuple[float, float]:
     """(limit, spent) in device-seconds of a study whose trials are long beside its budget."""
+    shutil.rmtree(folder, ignore_errors=True)
     patient = Patient(WORLDS["command"](folder))
     trainer = folder / "trainer.py"
     trainer.write_text(trainer.read_text().replace("time.sleep(0.15)", "time.sleep(3)"))
