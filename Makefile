@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install test test-long check demo bench-data bench-media bench-search bench-mixtures bench-pack bench-agent bench-tui bench-cycles bench-demos bench-chaos bench-memory wheel-test screenshots clean
+.PHONY: install test test-long check demo bench-data bench-apply bench-media bench-search bench-mixtures bench-pack bench-agent bench-tui bench-cycles bench-demos bench-chaos bench-memory wheel-test screenshots clean
 
 install: $(READY)
 $(READY): pyproject.toml constraints.txt
@@ -36,6 +36,9 @@ bench-data: $(READY)
 
 bench-media: $(READY)
 	$(BIN)/python benchmarks/media.py --write
+
+bench-apply: $(READY)
+	$(BIN)/python benchmarks/apply.py --write
 
 bench-search: $(READY)
 	$(BIN)/python benchmarks/search.py --write

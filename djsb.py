@@ -31,11 +31,6 @@ if (
         from engine.runner.worker import main as worker_main
 
         worker_main()
-    elif sys.argv[1:] == ["filter"]:  # what Data-Juicer does of `apply`, in the folder that it stands in
-        _home_first()
-        from engine.data.apply_recipe import filter_here
-
-        filter_here()
     elif sys.argv[1:2] == ["feed"]:  # the UI's reader: folder, file descriptor of its pipe, file to record to
         _home_first()
         from app.tui.feed import serve

@@ -30,6 +30,16 @@ app.add_typer(export_app, name="export")
 Folder = Annotated[Path, typer.Argument(metavar="[DIR]", help="folder of the study", show_default="this folder")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="devices or CPU cores to use; all by default")]
+Out = Annotated[Path, typer.Option("--out", help="file to write, or folder of shards")]
+Format = Annotated[
+    Literal["jsonl", "jsonl.gz", "jsonl.zst", "parquet", "webdataset"] | None,
+    typer.Option("--format", help="left out: as the file's name ends"),
+]
+ShardRows = Annotated[
+    int | None, typer.Option("--shard-rows", min=1, help="write shards of so many rows into a folder")
+]
+WithMedia = Annotated[bool, typer.Option("--with-media", help="copy images and videos beside the rows")]
+Force = Annotated[bool, typer.Option("--force", help="replace what is there")]
 HERE = Path()
 
 
@@ -410,19 +420,23 @@ def export_recipe(
 @export_app.command("pool")
 def export_pool(
     pool: Annotated[str, typer.Argument(metavar="ID", help="the pool's id")],
-    out: Annotated[Path, typer.Option("--out", help="file to write")],
+    out: Out,
     folder: Annotated[Path, typer.Option("--dir", help="folder of the study")] = HERE,
-    format_: Annotated[Literal["jsonl", "parquet"], typer.Option("--format")] = "jsonl",
+    format_: Format = None,
     seed: Annotated[int, typer.Option("--seed", help="the trial seed whose sample is written")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
+    shard_rows: ShardRows = None,
+    with_media: WithMedia = False,
+    force: Force = False,
     workers: Workers = None,
 ) -> None:
     """Write a pool's rows."""
     from app.commands import export
+    from app.commands.apply import Form
     from app.text.progress import Display
 
+    form = Form(format_, shard_rows, with_media, force)
     with Display() as display:
-        rows = export.pool(folder, pool, out, format_, seed, force, workers, display.notice)
+        rows = export.pool(folder, pool, out, form, seed, workers, display.notice)
     _tell(f"{rows} rows written to {out}")
 
 
@@ -442,15 +456,27 @@ def export_results(
 def apply(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe file")],
     data: Annotated[Path, typer.Option("--data", help="the full dataset")],
-    out: Annotated[Path, typer.Option("--out", help="file to write, .jsonl or .parquet")],
-    force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
+    out: Out,
+    format_: Format = None,
+    shard_rows: ShardRows = None,
+    with_media: WithMedia = False,
+    study: Annotated[
+        Path | None, typer.Option("--dir", help="study whose statistics are used; left out: the recipe's own folder")
+    ] = None,
+    force: Force = False,
+    workers: Workers = None,
     json: Json = False,
 ) -> None:
-    """Run a recipe on a full dataset through Data-Juicer."""
-    from app.commands import export
+    """Run a recipe on a full dataset: the rows that Data-Juicer keeps. What was interrupted goes on."""
+    from app.commands import apply as applying
+    from app.commands.apply import Form
     from app.commands.show import show_fields
+    from app.text.progress import Display
 
-    _print(export.apply(recipe, data, out, force), json, show_fields)
+    form = Form(format_, shard_rows, with_media, force)
+    with Display() as display:
+        done = applying.apply(recipe, data, out, form, study, workers, display.notice)
+    _print(done, json, show_fields)
 
 
 @app.command()

@@ -1,35 +1,41 @@
 """Which rows a filter of a recipe keeps, by columns of their statistics, where these alone settle it.
 
 A column has each row's smallest and largest value, of ten decimals. What hangs on more is left to the OP itself: values
-between the two, statistics that are missing, bounds that an entry leaves to the OP, and values at the edge of a bound
-that ten decimals do not hold.
+between the two, and statistics that are missing.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data.ops.contract import Bounds, Op
+from engine.data.catalogue import get_op
+from engine.data.op_defaults import defaults
+from engine.data.ops.contract import Bounds
 from engine.data.recipe_entries import FLAGS
 from engine.data.recipes import _number as bound_value
 
 Mask = NDArray[np.bool_]
 Column = tuple[NDArray[np.float64], NDArray[np.float64]]  # each row's smallest and largest value
-NEAR = 1e-12  # of a bound: what lies within may fall on either side, as the OP reads its values
+FINE = 1e4  # from which on a number has hardly ten decimals
+TINY = 1e-9
+NEAR = 1e-12  # of a bound: what lies within may fall on either side
 
 
-def judged(op: Op, params: Mapping[str, Any], columns: Mapping[str, Column]) -> tuple[Mask, Mask] | None:
+def judged(op: str, params: Mapping[str, Any], columns: Mapping[str, Column]) -> tuple[Mask, Mask] | None:
     """(rows that the entry keeps, rows for which that is certain); None where it is for none.
 
     params: of the entry. columns: statistic → its values.
     """
-    ends = {name: _ends(bounds, params) for name, bounds in op.statistics.items()}
-    if not ends or not columns.keys() >= ends.keys() or any(b.keeps != "range" for b in op.statistics.values()):
+    if get_op(op).named_by:  # Data-Juicer takes a field's 0 for none
+        return None
+    statistics = get_op(op).statistics
+    ends = {name: _ends(bounds, {**defaults(op), **params}) for name, bounds in statistics.items()}
+    if not ends or any(bounds.keeps != "range" for bounds in statistics.values()) or not columns.keys() >= ends.keys():
         return None
     low_closed, high_closed, reverse = (params.get(flag, flag != FLAGS[2]) for flag in FLAGS)
     closed = (low_closed != reverse, high_closed != reverse)  # reversed, Data-Juicer flips both
@@ -39,7 +45,7 @@ def judged(op: Op, params: Mapping[str, Any], columns: Mapping[str, Column]) -> 
     for name, end in ends.items():
         if end is None:
             return None
-        low, high = columns[name]
+        (low, doubtful), (high, too) = (_as_seen(values, end) for values in columns[name])
         first, last = _inside(low, end, closed), _inside(high, end, closed)
         around = (low != high) & ~first & ~last & (low <= end[0]) & (high >= end[1])  # others may lie in the range
         if reverse:
@@ -50,17 +56,17 @@ def judged(op: Op, params: Mapping[str, Any], columns: Mapping[str, Column]) -> 
             sure &= ~around
         if len(ends) > 1 and (reverse or not every):
             sure &= low == high  # an image counts by all of its statistics together
-        sure &= ~np.isnan(low)
-        if op.statistics[name].number in ("float", "ratio"):
-            sure &= ~(_at_edge(low, end) | _at_edge(high, end))
+        sure &= ~(np.isnan(low) | doubtful | too)
+        if statistics[name].number in ("float", "ratio") and min(map(abs, end)) < TINY:
+            sure &= (abs(low) >= TINY) & (abs(high) >= TINY)  # what ten decimals take for 0 may be less or more
     return keep, sure
 
 
 def _ends(bounds: Bounds, params: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Both bounds, infinite where the OP has none; None where the entry leaves one to the OP."""
+    """Both bounds, infinite where there is none; None where one is not known."""
     ends = []
     for name, infinite in ((bounds.low, -np.inf), (bounds.high, np.inf)):
-        value = bound_value(params.get(name), bounds.number) if name else infinite
+        value = bound_value(params[name], bounds.number) if name and params.get(name, "") is not None else infinite
         if value is None:
             return None
         ends.append(float(value))
@@ -73,12 +79,21 @@ def _inside(values: NDArray[np.float64], ends: tuple[float, float], closed: tupl
     return above & below
 
 
-def _at_edge(values: NDArray[np.float64], ends: tuple[float, float]) -> Mask:
-    """Values so near to a bound that the OP may find them on its other side; a bound of few bits that is not 0
-    stands for itself."""
-    edge = np.zeros(len(values), bool)
+def _as_seen(values: NDArray[np.float64], ends: tuple[float, float]) -> tuple[NDArray[np.float64], Mask]:
+    """(the values as filters see them in a run, where that may move one over a bound; for which it cannot be told)."""
+    near = np.zeros(len(values), bool)
     for end in ends:
         if np.isfinite(end):
-            near = np.abs(values - end) <= NEAR + 3e-15 * abs(end)
-            edge |= near & (values != end) if end and Fraction(end).denominator <= 2**10 else near
-    return edge
+            near |= np.abs(values - end) <= NEAR + 3e-15 * abs(end)
+    if not near.any():
+        return values, near
+    distinct, places = np.unique(values[near], return_inverse=True)
+    seen = values.copy()
+    seen[near] = np.array([as_seen(value) for value in distinct.tolist()])[places]
+    return seen, near & (np.abs(values) >= FINE)
+
+
+def as_seen(value: float) -> float:
+    """A statistic of ten decimals after datasets has written and read it: the last bit may differ."""
+    whole, _, part = f"{abs(value):.10f}".rstrip("0").partition(".")
+    return math.copysign(float(whole) + float(part or "0") * float(f"1e-{len(part)}"), value)

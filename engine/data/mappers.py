@@ -109,6 +109,12 @@ class MapperRun:
         """The same, empty where the file or one of its images is not whole: they are made anew then."""
         return self.results(start) if is_whole(self.file(start)) else {}
 
+    def images(self, rows: Numbers) -> Iterator[str]:
+        """Names in `media` of the new images of rows."""
+        for start, part in self._parts(rows):
+            results = self.results(start)
+            yield from (name for number in part.tolist() for name in results[number]["images"] or ())
+
     def sources(self, row: Row) -> list[bytes | Path]:
         """What the row's images are."""
         return [locate(v, self.root, self._base) for v in as_list(row.get(self.data.fields.images or ""))]

@@ -337,6 +337,51 @@ def _stats(
     return stats, reasons
 
 
+def verdicts(run: OpRun, rows: Sequence[Row], data: Dataset, root: Path) -> list[bool | str]:
+    """What a filter itself says of rows: whether each stays, or why it failed. run: with the filter's bounds.
+
+    Raises: MachineError, OpError.
+    """
+    op = _op_for(run)
+    found: list[bool | str] = []
+    for row in rows:
+        media = _media_of(row, data, root) if get_op(run.name).modality != "text" else Media()
+        if isinstance(media, str):
+            found.append(media)
+            continue
+        with files_of([[*media.images, *media.videos]]) as paths:
+            batch = _batch([row], paths, data, run)
+            [stats], [why] = _stats(run, op, batch, {})
+            if why is None:
+                batch[STATS] = [{name: _stored(value) for name, value in stats.items()}]
+                try:
+                    found.append(_judged(op, batch))
+                    continue
+                except Exception as error:  # a border: an OP may raise any exception
+                    machine.refuse(error, run.name)
+                    why = f"{type(error).__name__}: {error}"
+        found.append(why)
+    return found
+
+
+def _judged(op: Any, batch: dict[str, list[Any]]) -> bool:
+    """Whether the one row of a batch stays."""
+    if op.is_batched_op():
+        return bool(next(iter(op.process_batched(batch))))
+    return bool(op.process_single({name: values[0] for name, values in batch.items()}))
+
+
+def _stored(value: Any) -> Any:
+    """A statistic as Data-Juicer's filters see it in a run: datasets keeps ten decimals of it."""
+    from datasets.utils.json import ujson_dumps, ujson_loads  # only where rows need it
+
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_stored(each) for each in value]
+    return ujson_loads(ujson_dumps(value)) if isinstance(value, float) and np.isfinite(value) else value
+
+
 def extremes(stats: Sequence[Mapping[str, Any]], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Each row's smallest and largest value of a statistic; NaN where it has none or one is not finite.
 

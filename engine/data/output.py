@@ -48,7 +48,8 @@ class Output:
     @property
     def media(self) -> Path:
         """Where media of the rows are written to."""
-        return self.out / MEDIA if self.shard_rows else self.out.with_name(f"{self.out.name.partition('.')[0]}-media")
+        stem = self.out.name.removesuffix(SUFFIXES[self.form]) if form_of(self.out) == self.form else self.out.stem
+        return self.out / MEDIA if self.shard_rows else self.out.with_name(f"{stem}-media")
 
     @property
     def work(self) -> Path:
@@ -83,16 +84,23 @@ class Output:
         return [*found, *([self.media] if self.has_media and os.path.lexists(self.media) else [])]
 
 
-def planned(out: Path, form: str | None, shard_rows: int | None, replace: bool) -> Output:
-    """The output that a command asks for: shards where it says so or `out` is a folder. Raises: DataError."""
+def planned(
+    out: Path, form: str | None, shard_rows: int | None, replace: bool, has_media: bool, default: str | None = None
+) -> Output:
+    """The output that a command asks for: shards where it says so or `out` is a folder.
+
+    default: the form of one file where neither its name nor the command says it; None: it must be said.
+    Raises: DataError.
+    """
     named = form_of(out)
     if shard_rows is None and not out.is_dir():
-        if form is None and named is None:
+        form = form or named or default
+        if form is None:
             raise DataError(f"{out} must end in {' or '.join(FORMS)}, or be a folder that is there; or give --format")
-        return Output(out, str(form or named), None, replace)
+        return Output(out, form, None, replace, has_media)
     if named is not None:
         raise DataError(f"{out} is the name of one file, and shards lie in a folder; give a folder's name")
-    return Output(out, form or "jsonl", shard_rows or SHARD_ROWS, replace)
+    return Output(out, form or "jsonl", shard_rows or SHARD_ROWS, replace, has_media)
 
 
 @dataclass(frozen=True)
@@ -164,7 +172,7 @@ class Log:
         self._write(chunk.line())
 
     def finish(self, shard: int, told: dict[str, Any]) -> None:
-        """A shard is whole and in its place."""
+        """A shard is whole, and comes to its place now."""
         self._write({"shard": shard, **told})
         os.fsync(self._file.fileno())
 

@@ -121,7 +121,9 @@ def _json(row: Row, name: str) -> str:
     try:
         return json_line(row)
     except TypeError as error:  # bytes and dates of a Parquet file
-        raise DataError(f"{name} cannot hold the rows ({error}); write a .parquet file instead") from error
+        raise DataError(
+            f"{name} cannot hold the rows ({error}); write a .parquet file instead, or give --with-media"
+        ) from error
 
 
 def _schema(blocks: Iterator[Sequence[Row]]) -> Any:

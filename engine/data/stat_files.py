@@ -73,6 +73,15 @@ def _equal(low: NDArray[np.float64], high: NDArray[np.float64]) -> bool:
     return all(np.array_equal(low[block], high[block], equal_nan=True) for block in blocks)
 
 
+def is_complete(run: OpRun, rows: int, store: Store, state: Path) -> bool:
+    """True where the column of a run is there for all rows, and holds what was written."""
+    file, chunks = column_file(state, run.key), caches.chunks(store, run.key)
+    if sum(chunk.stop - chunk.start for chunk in chunks) != rows or _fault(file, len(run.statistics), rows):
+        return False
+    column = np.load(file, mmap_mode="r")
+    return all(chunk.sum == _sum(column, chunk) for chunk in chunks)
+
+
 def _lines(run: OpRun, lines: int) -> list[tuple[int, int]]:
     """Where the smallest and largest values of each statistic lie in a file of so many lines.
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.base.durable import flush
+from engine.base.durable import checksum, flush
+from engine.base.ids import content_id
 from engine.data.dataset import Dataset
-from engine.data.output import Log, Output
+from engine.data.output import Log, Output, working
 from engine.data.placement import Placement, sources
 from engine.data.rows_file import Change, Numbers, blocks_of, write_rows
 from engine.data.samples import add_sample
@@ -31,15 +32,10 @@ class Told:
 Prepare = Callable[[Numbers], tuple[Change | None, Told]]
 
 
-def unchanged(_numbers: Numbers) -> tuple[None, Told]:
-    """The rows as they are."""
-    return None, Told()
-
-
 class Writer:
     """Writes rows of a dataset. rows: how many so far, shards that were there included."""
 
-    def __init__(self, output: Output, data: Dataset, root: Path, log: Log, prepare: Prepare = unchanged) -> None:
+    def __init__(self, output: Output, data: Dataset, root: Path, log: Log, prepare: Prepare) -> None:
         """root: folder of what was unpacked of tars beside the data, or the data file's own."""
         self.rows, self.told = 0, Told()
         self._output, self._data, self._root, self._log, self._prepare = output, data, root, log, prepare
@@ -87,10 +83,10 @@ class Writer:
             raise
         if self._output.shard_rows is None:
             self._output.check(self._data)  # somebody may have put a file there meanwhile
+        done = {"rows": len(numbers), "bytes": draft.stat().st_size, "rewritten": told.rewritten, "kept": told.kept}
+        self._log.finish(self._shard, done)  # before it is in its place: what is there is known, and not written again
         draft.replace(file)
         flush(file.parent)
-        done = {"rows": len(numbers), "bytes": file.stat().st_size, "rewritten": told.rewritten, "kept": told.kept}
-        self._log.finish(self._shard, done)
         return done
 
     def _samples(self, numbers: Numbers, draft: Path, change: Change | None) -> None:
@@ -105,10 +101,24 @@ class Writer:
                     place += 1
 
 
-def placed(placement: Placement, mapped: Change | None) -> Change | None:
-    """Rows with their media placed, then what mappers made of them."""
-    if not placement.changes:
-        return mapped
-    if mapped is None:
-        return placement.change
-    return lambda numbers, rows: mapped(numbers, placement.change(numbers, rows))
+def export_rows(data: Dataset, rows: Numbers, root: Path, output: Output, with_media: bool) -> int:
+    """Write these rows of a dataset, which ascend; how many. root: what was unpacked of tars beside the data."""
+    placement = None if output.form == "webdataset" else placed(data, root, output, with_media)
+    identity = content_id(
+        [data.fingerprint, data.key, checksum(rows.tobytes()), output.form, output.shard_rows, with_media]
+    )
+    change = placement.change if placement and placement.changes else None
+    with working(output, data, identity) as log:
+        writer = Writer(output, data, root, log, lambda _: (change, Told()))
+        writer.add(rows)
+        writer.close()
+    return writer.rows
+
+
+def placed(data: Dataset, root: Path, output: Output, with_media: bool, but: frozenset[str] = frozenset()) -> Placement:
+    """How media are named where the rows will lie. but: fields that are written otherwise. Raises: DataError."""
+    fields = tuple(name for name in (data.fields.images, data.fields.videos) if name and name not in but)
+    place = output.media if with_media else None
+    placement = Placement(data, root, output.folder, place, output.form == "parquet", fields)
+    placement.refuse_tars()
+    return placement

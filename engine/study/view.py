@@ -108,7 +108,7 @@ class StudyView:
         return [by_name[n] for n in names]
 
 
-def _store(state: Path) -> Store:
+def store_to_read(state: Path) -> Store:
     """The study's database to read, brought up to date where no engine holds it."""
     file = state / DATABASE
     try:
@@ -127,7 +127,7 @@ def view_study(folder: Path, cycle: int | None = None) -> StudyView:
     Raises: NotStarted when nothing was recorded yet, StudyError for a cycle that is not there, StoreError.
     """
     folder = folder.resolve()
-    store = _store(inside(folder, STATE_FOLDER))
+    store = store_to_read(inside(folder, STATE_FOLDER))
     last = setups.last(store)
     if last is None:
         store.close()

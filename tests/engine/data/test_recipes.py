@@ -403,14 +403,18 @@ def test_apply_leaves_rows_as_they_were_and_counts_bad_ones(
         json.dumps(r) for r in [*rows, odd, *([{"text": "t", "images": i} for i in ([], None, "no.png", "bad.png")])]
     ]
     data = tmp_path / "data.jsonl"
-    data.write_text("\n".join([*lines, "{broken", json.dumps(expected[0] | {"id": "skipped"})]) + "\n")
+    data.write_text("\n".join([*lines, "{broken"]) + "\n")
     monkeypatch.chdir("/")
     out = tmp_path / "new" / "out.jsonl"
     recipe = recipe_yaml(slices, FIELDS.model_copy(update={"videos": None}), name="i")
-    done = apply_recipe(recipe, "r.yaml", data, out, skip=[len(lines) + 1])
-    assert [json.loads(line) for line in out.read_text().splitlines()] == [*expected, odd]
-    assert (done.rows_in, done.rows_out, done.quarantined) == (len(rows) + 7, len(expected) + 1, 6)
-    assert [row for row, _ in done.bad] == list(range(len(rows) + 1, len(rows) + 7))
+    done = apply_recipe(recipe, "r.yaml", data, out)
+    named = [row | {"images": [f"../{i}" for i in row["images"]]} for row in expected]
+    assert [json.loads(line) for line in out.read_text().splitlines()] == [
+        *named, odd | {"images": named[0]["images"][0]}
+    ]  # fmt: skip
+    assert all((out.parent / image).is_file() for row in named for image in row["images"])
+    assert (done.rows_in, done.rows_out, done.quarantined) == (len(rows) + 6, len(expected) + 1, 5)
+    assert [row for row, _ in done.bad] == list(range(len(rows) + 1, len(rows) + 6))
     assert list(out.parent.iterdir()) == [out]
     assert capfd.readouterr().out == ""
 
@@ -484,7 +488,7 @@ def test_a_run_that_fails_says_why_and_leaves_nothing(
 ) -> None:
     (tmp_path / "empty").mkdir()
     recipe = "process: [{image_watermark_filter: {hf_watermark_model: empty}}]"
-    with pytest.raises(DataError, match=r"could not apply r\.yaml") as caught:
+    with pytest.raises(OpError, match="image_watermark_filter cannot load its model") as caught:
         apply_recipe(recipe, "r.yaml", pictures / "rows.jsonl", tmp_path / "out.jsonl", root=tmp_path)
     assert "\n" not in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == ["empty"]
@@ -498,7 +502,7 @@ def test_apply_refuses_before_it_runs(tmp_path: Path) -> None:
     for out, overwrite, words in (
         (there, False, "exists already"),
         (data, True, "is the data itself"),
-        (tmp_path, True, "must end in"),
+        (tmp_path, True, "holds other files"),
         (tmp_path / "out.csv", False, "must end in"),
     ):
         with pytest.raises(DataError, match=words):
