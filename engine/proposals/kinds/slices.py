@@ -54,7 +54,10 @@ class CombineKind(Kind[Combine]):
 
     schema = Combine
     form = (FormField("slices", "slices", start=({}, {})),)
-    fields = "`slices`: 2 to 6 of `{statistic, bucket}` or `{statistic, low, high}` (low ≤ value < high)"
+    fields = (
+        "`slices`: 2 to 6 of `{statistic, bucket}` (any that `djsb pools` lists: `mid`, `without-lowest-5%`, `only-1`) "
+        "or `{statistic, low, high}` (low ≤ value < high)"
+    )
     asks = "rows that lie in all of them, and the control"
     brief = (
         "rows that lie in all of two to six intervals of different statistics. An interval is a bucket of the"
