@@ -30,6 +30,8 @@ from benchmarks.chaos.worlds import WORLDS
 from benchmarks.write import write_section
 
 SECTIONS = ("kills", "stops", "locks", "disks", "read-only", "damage")
+INTRO = """Studies of tasks command, lm and clip, attacked in every phase and run to their end; each must end as the
+undisturbed one. Stops last twice as long as a worker may be silent, here 8 s in place of 5 min."""
 HARM = (
     "finished trials lost", "charged twice or not", "rankings that differ", "orphans", "scratch left",
     "internal errors", "runs that failed", "runs ended by a lock", "healthy trials that were run again",
@@ -106,7 +108,8 @@ def attacked(base: Path, name: str, job: Callable[[], Patient]) -> tuple[Counter
 
 def table(attacks: Counter[str], harm: Counter[str], budgets: tuple[float, float]) -> str:
     """What was done and what it did, as the document has it."""
-    lines = ["| attack | times |", "|---|---|", *(f"| {what} | {n} |" for what, n in sorted(attacks.items()))]
+    lines = [INTRO, "", "| attack | times |", "|---|---|"]
+    lines += [f"| {what} | {n} |" for what, n in sorted(attacks.items())]
     lines += ["", "| harm | cases; goal: 0 |", "|---|---|", *(f"| {what} | {harm[what]} |" for what in HARM)]
     limit, spent = budgets
     lines += ["", f"Budget: {spent:.2f} device-s charged of {limit:.0f}, two workers, trials of 9 s."]
