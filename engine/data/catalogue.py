@@ -176,7 +176,8 @@ def fields_read(name: str, params: Mapping[str, Any]) -> tuple[str, ...]:
             found += _places(value) or ()
         elif kind == "condition":
             found += _names(value) or ()
-    return tuple(dict.fromkeys(found))
+    own = {"text"} & op.modalities  # as Data-Juicer calls the text field, whatever its name is
+    return tuple(name for name in dict.fromkeys(found) if name not in own)
 
 
 def as_built(name: str, params: Mapping[str, Any]) -> dict[str, Any]:

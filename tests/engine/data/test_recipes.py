@@ -23,6 +23,7 @@ from engine.data import datajuicer
 from engine.data.apply_recipe import apply_recipe
 from engine.data.catalogue import statistics_of
 from engine.data.cuts import Column, keeps
+from engine.data.judgement import judged
 from engine.data.ops.contract import IMAGE_TOKEN
 from engine.data.ops.table import OPS
 from engine.data.recipe_entries import slice_entries
@@ -243,6 +244,8 @@ def test_an_op_with_one_bound_keeps_one_side_and_says_where_that_is_not_enough()
     for s in ONE_SIDED:
         [(name, params)] = slice_entries(s)
         assert check_entry(name, params, Path()) == (name, params)
+        ones = np.ones(1)
+        assert judged(OPS[name], params, {s.statistic: (ones, ones)}) is None  # bounds alone do not settle it
         with pytest.raises(OpError, match="export pool"):
             slice_entries(Slice(s.op, s.statistic, 0.1, 0.3, params=s.params))
     for s in ONE_SIDED[:2]:
