@@ -137,7 +137,9 @@ def prepare_pairs() -> None:
         @wraps(features)
         def of_pooler(*args: Any, **options: Any) -> Any:
             found = features(*args, **options)
-            return getattr(found, "pooler_output", found).detach()
+            tensor = found.pooler_output.detach()
+            tensor.pooler_output = found.pooler_output  # what CLIP itself goes on with
+            return tensor
 
         return of_pooler
 
