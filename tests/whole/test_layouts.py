@@ -1,80 +1,84 @@
-"""Data as people have it, from `djsb init` to two trained trials."""
+"""The layouts that data sets have, each from `init` over `check` and `pools` to two trials."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import constants
 
-from app.commands.check import check
-from app.commands.init import write_study
-from tests.conftest import Tiny, make_rows, run_until
-from tests.engine.data.readers.test_formats import WRITERS
+from tests import layouts
+from tests.conftest import Tiny, run_djsb, run_until
+from tests.layouts import Pair, both
 
-TEXTS = [{"id": n, "text": " ".join(f"word{(n * k) % 31}" for k in range(1, 5 + n % 9))} for n in range(240)]
-SMALL = {
-    "train": {"epochs": 0.5, "batch_size": 16, "micro_batch": 8, "keep_checkpoints": 0},
-    "model": {"preset": "tiny"}, "search": {"strategy": "grid", "seeds": 1}, "budget": "1h",
-    "ops": {"text_length_filter": {}, "words_num_filter": {}},
-}  # fmt: skip
-
-
-def silent(*_: Any) -> None:
-    """No progress."""
-
-
-def a_file(suffix: str) -> Callable[[Path], tuple[Path, Path]]:
-    def write(root: Path) -> tuple[Path, Path]:
-        for name, rows in (("rows", TEXTS), ("held", TEXTS[:20])):
-            WRITERS[suffix](rows, root / f"{name}{suffix}")
-        return root / f"rows{suffix}", root / f"held{suffix}"
-
-    return write
-
-
-def shards(root: Path) -> tuple[Path, Path]:
-    """Parquet shards as the hub names them."""
-    for split, rows in (("train", TEXTS), ("test", TEXTS[:20])):
-        for part in (0, 1):
-            (root / "set" / "data").mkdir(parents=True, exist_ok=True)
-            WRITERS[".parquet"](rows[part::2], root / f"set/data/{split}-0000{part}-of-00002.parquet")
-    return root / "set/data/train-*.parquet", root / "set/data/test-*.parquet"
+TEXT: dict[str, Any] = {"words_num_filter": {}}
+IMAGE: dict[str, Any] = {"image_aspect_ratio_filter": {}}
+CASES: list[tuple[str, Callable[[Path], Pair], str, str]] = [
+    *[
+        (make.__name__, partial(both, make), "clip", fields)
+        for make, fields in (
+            (layouts.json_lines, "text=text, images=image, id=id"),
+            (layouts.packed_lines, "text=text, images=image, id=id"),
+            (layouts.llava, "text=text, images=image, id=id"),
+            (layouts.comma_separated, "text=text, images=image, id=id"),
+            (layouts.parquet_shards, "text=text, images=image, id=id"),
+            (layouts.saved, "text=text, images=image, id=id"),
+            (layouts.image_folder, "text=text, images=image, id=id"),
+            (layouts.one_tar, "text=txt, images=jpg, id=__key__"),
+            (layouts.shards, "text=txt, images=jpg, id=__key__"),
+            (layouts.brace_pattern, "text=txt, images=jpg, id=__key__"),
+        )
+    ],
+    ("hub_splits", layouts.hub_splits, "clip", "text=text, images=image, id=id"),
+    ("hub_cache", layouts.hub_cache, "clip", "text=text, images=image, id=id"),
+    ("shards_captioned", partial(both, layouts.shards), "caption", "text=txt, images=jpg, id=__key__"),
+    ("clips", partial(both, layouts.clips, video=True), "t2v", "text=txt, videos=mp4, id=__key__"),
+    ("share_gpt", partial(both, layouts.share_gpt), "lm", "text=text, id=id"),
+    ("arrow", partial(both, layouts.arrow), "lm", "text=text, id=id"),
+    ("laion", partial(both, layouts.laion), "lm", "text=TEXT, id=uid"),
+]
 
 
-def images(root: Path) -> tuple[Path, Path]:
-    """A folder of images with metadata for each split."""
-    for split, n in (("train", 240), ("test", 60)):
-        rows = make_rows(root / split, "in", n, n, label=True)
-        told = [{"file_name": row["images"][0], "text": row["text"], "label": row["label"]} for row in rows]
-        WRITERS[".csv"](told, root / split / "metadata.csv")
-    return root / "train", root / "test"
+def small(study: Path, ops: dict[str, Any]) -> None:
+    """Turn a study into the smallest possible."""
+    file = study / "study.yaml"
+    raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    raw["ops"] = ops
+    raw["train"] |= {"epochs": 0.5, "batch_size": 16, "micro_batch": 8, "keep_checkpoints": 0}
+    raw["model"]["preset"] = "tiny"
+    raw["search"] |= {"strategy": "grid", "seeds": 1}
+    raw.pop("lora", None), raw.pop("video", None)
+    raw["pools"] |= {"rare": False, "size": None}
+    file.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
 
 
-def talks(root: Path) -> tuple[Path, Path]:
-    """ShareGPT, a list of conversations."""
-    for name, rows in (("rows", TEXTS), ("held", TEXTS[:20])):
-        said = [[{"from": "human", "value": "Go on."}, {"from": "gpt", "value": row["text"]}] for row in rows]
-        (root / f"{name}.json").write_text(json.dumps([{"conversations": turns} for turns in said], indent=1))
-    return root / "rows.json", root / "held.json"
-
-
-LAYOUTS = {"csv": a_file(".csv"), "jsonl.gz": a_file(".jsonl.gz"), "json": a_file(".json"), "arrow": a_file(".arrow"),
-           "shards": shards, "images": images, "conversations": talks}  # fmt: skip
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_from_init_to_two_trials(tmp_path: Path, layout: str) -> None:
-    data, held = LAYOUTS[layout](tmp_path)
-    file, _ = write_study(tmp_path / "study", data, held, None, force=False)
-    study = yaml.safe_load(file.read_text())
-    assert study["task"] == ("clip" if layout == "images" else "lm")
-    file.write_text(yaml.safe_dump({**study, **SMALL}))
-    found = check(tmp_path / "study", 1, silent)
-    assert found["problems"] == [] and found["inputs"][0]["used"] == 240, found
+@pytest.mark.slow
+@pytest.mark.parametrize(("make", "task", "fields"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_a_layout_goes_from_init_to_two_trials(
+    tmp_path: Path, make: Callable[[Path], Pair], task: str, fields: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, held = make(tmp_path / "data")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "data"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "data"))
+    # what is forked from the nursery has read the variable already
+    djsb = partial(run_djsb, start_new_session=True) if data.startswith("hf://") else run_djsb
+    study = tmp_path / "study"
+    made = djsb("init", study, "--data", data, "--eval", held, "--task", task)
+    assert made.returncode == 0, made.stderr[-2000:]
+    assert f"fields {fields}" in made.stderr.splitlines()[0]
+    small(study, TEXT if task == "lm" else TEXT | IMAGE if task != "t2v" else TEXT)
+    checked = djsb("check", study, "--workers", 1, "--json")
+    assert checked.returncode == 0, checked.stderr[-2000:]
+    inputs = {i["input"]: i for i in json.loads(checked.stdout)["inputs"]}
+    assert inputs["training rows"]["used"] == inputs["training rows"]["expected"] == layouts.TRAIN
+    cut = djsb("pools", study, "--workers", 1, "--json")
+    assert cut.returncode == 0 and len(json.loads(cut.stdout)["pools"]) >= 3, cut.stderr[-2000:]
     tiny = Tiny(tmp_path, [], [])
     run_until(tiny, 2)
-    assert sum(state == "COMPLETE" for _, state, _ in tiny.trials()) >= 2, tiny.trials()
+    states = [state for _, state, _ in tiny.trials()]
+    assert states.count("COMPLETE") == 2 and "FAIL" not in states, states
