@@ -20,6 +20,7 @@ from engine.base.paths import resolve
 from engine.data.fingerprints import content_hash, hash_of
 from engine.data.readers.contract import Options, Reader
 from engine.data.readers.contract import as_list as as_list  # others take it from here
+from engine.data.readers.kept import own_place
 from engine.data.readers.opening import open_reader
 from engine.data.readers.saved import is_saved
 from engine.data.readers.sources import SourcesReader
@@ -82,7 +83,7 @@ class Dataset:
         return self.reader.spans if isinstance(self.reader, SourcesReader) else {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "fields": self.fields, "index": self.index}
+        return {"path": self.path, "fields": self.fields, "index": self.index or own_place()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -44,7 +44,8 @@ def known_rows(folder: Path, recipe: Recipe, rows: Dataset, named: bool) -> Know
 
 def _known(folder: Path, state: Path, store: Store, recipe: Recipe, rows: Dataset) -> Known:
     section = read_study(folder).dataset
-    data = Dataset(resolve(folder, section.path), section)
+    kept = state / "cache" / "rows"
+    data = Dataset(resolve(folder, section.path), section, kept if kept.is_dir() else None)
     names = (section.text, section.images, section.videos)
     asked = (recipe.text, recipe.images, recipe.videos)
     same = all(ours in (theirs, None) for ours, theirs in zip(asked, names, strict=True))

@@ -62,6 +62,11 @@ def _own() -> Path:
     return stack.enter_context(scratch())
 
 
+def own_place() -> Path | None:
+    """The folder in which this process keeps things for itself, where it keeps any: its workers read them there."""
+    return _own() if _own.cache_info().currsize else None
+
+
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
     """One process at a time makes things there."""

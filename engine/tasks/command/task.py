@@ -167,7 +167,7 @@ def _arguments(study: Study, folder: Path, prepared: Path, job: Job, work: Path)
     """
     rows = np.load(job.rows)
     meta = json.loads((prepared / "meta.json").read_text(encoding="utf-8"))
-    data, root = Dataset(Path(meta["data"]), study.dataset), Path(meta["root"])
+    data, root = Dataset(Path(meta["data"]), study.dataset, prepared.parent / "rows"), Path(meta["root"])
     repeat = 1 if study.command.can_shorten else max(1, round(job.samples / (len(rows) * study.train.epochs)))
     checkpoint = study.model.checkpoint
     values = {

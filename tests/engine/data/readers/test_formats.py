@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -160,6 +161,14 @@ def test_what_is_unpacked_is_made_once_and_told(tmp_path: Path, monkeypatch: pyt
     assert open_reader(tmp_path / "rows.jsonl.gz", options).note == "unpacked in the study's cache, 0.0 MB"
     monkeypatch.setattr(packed, "unpacked", None)
     assert isinstance(open_reader(tmp_path / "rows.jsonl.gz", options), JsonReader)
+
+
+def test_workers_use_what_a_command_without_a_study_has_unpacked(tmp_path: Path) -> None:
+    WRITERS[".jsonl.gz"](ROWS, tmp_path / "rows.jsonl.gz")
+    data = Dataset(tmp_path / "rows.jsonl.gz", DatasetSection(path="x"))
+    assert len(data) == 20 and data.index is None
+    sent = pickle.loads(pickle.dumps(data))
+    assert sent == data and sent.index is not None and list(sent.index.glob("unpacked-*"))
 
 
 def table(tmp_path: Path, text: str | bytes, name: str = "rows.csv", max_bad: float = 0.0) -> Any:
