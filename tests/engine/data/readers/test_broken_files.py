@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.base.errors import DjsbError
-from engine.data.readers.contract import BROKEN
+from engine.data.readers.contract import BROKEN, Options
 from engine.data.readers.opening import open_reader
 from engine.data.sift import Sifted
 from engine.tasks.lm.choices import read_questions
@@ -129,6 +131,31 @@ def test_tables(folder: Path, content: bytes) -> None:
         file.write_bytes(content)
     balanced(mended(lambda: read_benchmark("mmbench", folder / "m.tsv", 0.99)))
     balanced(mended(lambda: read_benchmark("mme", folder, 0.99)))
+
+
+@fuzz
+@given(
+    content=contents(cells() | st.text(alphabet='",;\t\n\r a1.', max_size=40)), suffix=st.sampled_from([".csv", ".tsv"])
+)
+def test_rows_of_tables(tmp_path: Path, content: bytes, suffix: str) -> None:
+    file = tmp_path / f"rows{suffix}"
+    file.write_bytes(content)
+    reader = mended(lambda: open_reader(file, Options(max_bad=0.99, index=tmp_path / "index")))
+    if reader is not None:
+        assert len(reader.read(0, len(reader))) == len(reader)
+
+
+@fuzz
+@given(data=st.data(), compress=st.sampled_from([(".gz", gzip.compress), (".zst", zstandard.compress)]))
+def test_compressed_rows(tmp_path: Path, data: st.DataObject, compress: Any) -> None:
+    suffix, pack = compress
+    whole = pack(b'{"text": "a"}\n' * 50)
+    at = data.draw(st.integers(0, len(whole)))
+    file = tmp_path / f"rows.jsonl{suffix}"
+    file.write_bytes(whole[:at] + data.draw(st.binary(max_size=4)) + whole[at + data.draw(st.integers(0, 9)) :])
+    reader = mended(lambda: open_reader(file, Options(index=tmp_path / "index")))
+    if reader is not None:
+        assert len(reader.read(0, len(reader))) == len(reader)
 
 
 @pytest.fixture(scope="module")
