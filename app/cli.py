@@ -470,13 +470,13 @@ def apply(
     """Run a recipe on a full dataset: the rows that Data-Juicer keeps. What was interrupted goes on."""
     from app.commands import apply as applying
     from app.commands.apply import Form
-    from app.commands.show import show_fields
+    from app.text.printable import say_fields
     from app.text.progress import Display
 
     form = Form(format_, shard_rows, with_media, force)
     with Display() as display:
         done = applying.apply(recipe, data, out, form, study, workers, display.notice)
-    _print(done, json, show_fields)
+    _print(done, json, say_fields)
 
 
 @app.command()

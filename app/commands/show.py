@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from functools import partial
@@ -10,9 +9,9 @@ from pathlib import Path
 
 from app.text.lineage import show_lineage, show_scaling
 from app.text.mappers_and_prompts import show_mappers, show_prompts
-from app.text.printable import say
+from app.text.printable import say_fields
 from engine.base.errors import StudyError
-from engine.base.ids import by_beginning, json_text, some
+from engine.base.ids import by_beginning, some
 from engine.journal import checkpoints, costs, curves, decisions, metrics, pools, proposals, trials
 from engine.journal.pools import StoredPool
 from engine.journal.store import Row, Store
@@ -94,11 +93,4 @@ def show_one(found: Row) -> None:
     elif found["what"] == "prompts":
         show_prompts(found["prompts"])
     else:
-        show_fields(found)
-
-
-def show_fields(found: Row) -> None:
-    """A field a line, nested ones as YAML."""
-    import yaml
-
-    say(yaml.safe_dump(json.loads(json_text(found)), sort_keys=False, allow_unicode=True).rstrip())
+        say_fields(found)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
+from typing import Any
+
+from engine.base.ids import json_text
 
 
 def printable(text: str) -> str:
@@ -32,3 +36,10 @@ def say_table(rows: list[list[str]], head: list[str]) -> None:
     widths = [max(len(str(r[i])) for r in [head, *rows]) for i in range(len(head))]
     for row in [head, *rows]:
         say("  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+
+
+def say_fields(found: dict[str, Any]) -> None:
+    """A field a line, nested ones as YAML."""
+    import yaml
+
+    say(yaml.safe_dump(json.loads(json_text(found)), sort_keys=False, allow_unicode=True).rstrip())

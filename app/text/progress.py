@@ -5,19 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from typing import TYPE_CHECKING
 
 from app.text.printable import printable, say
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 LINE_EVERY = 15.0  # seconds between plain lines of one task
 
@@ -26,17 +19,7 @@ class Display:
     """Shows named tasks with their progress while the block runs."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._bars: Progress | None = None
-        if sys.stderr.isatty():
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-            )
-            self._bars = Progress(*columns, console=self._console, transient=False)
+        self._bars = _bars() if sys.stderr.isatty() else None
         self._tasks: dict[str, TaskID] = {}
         self._last: dict[str, float] = {}
 
@@ -72,3 +55,18 @@ class Display:
             self._bars.console.print(printable(text), highlight=False, markup=False)
         else:
             say(text, err=True)
+
+
+def _bars() -> Progress:
+    """The bars of a terminal."""
+    from rich import progress as bars  # start-up time: plain lines do without
+    from rich.console import Console
+
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TimeRemainingColumn(),
+    )
+    return bars.Progress(*columns, console=Console(stderr=True), transient=False)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import re
 
-import psutil
-
 from engine.base.errors import MachineError
 
 REMEDIES = {
@@ -50,6 +48,8 @@ def _remedy(error: BaseException) -> str | None:
     """What to do about an error of the machine; None for any other."""
     if type(error).__module__.partition(".")[0] == "av":
         # FFmpeg says so of a broken file too, whose header asks for more than there is
+        import psutil  # start-up time: few commands come here
+
         scarce = getattr(error, "errno", 0) == errno.ENOMEM and psutil.virtual_memory().available < SCARCE
         return REMEDIES[errno.ENOMEM] if scarce else None
     if isinstance(error, OSError):

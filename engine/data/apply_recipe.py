@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.base.confine import inside
 from engine.base.errors import DataError, OpError
@@ -19,7 +20,6 @@ from engine.base.ids import content_id
 from engine.data import datajuicer
 from engine.data.catalogue import MAPPERS_FIXED, mapper_fields
 from engine.data.dataset import Dataset
-from engine.data.mappers import MapperRun
 from engine.data.ops.needs import missing_needs
 from engine.data.output import Output, planned, working
 from engine.data.placement import Placement
@@ -30,6 +30,9 @@ from engine.data.tars import explained, media_root, unpack
 from engine.data.writing import Told, Writer, placed
 from engine.records.pool import MapperStep
 from engine.settings.data import DatasetSection
+
+if TYPE_CHECKING:
+    from engine.data.mappers import MapperRun
 
 LISTED = 100  # bad rows that are named one by one
 
@@ -136,14 +139,19 @@ class _Mapping:
     """The recipe's mappers, run over the rows of one shard at a time."""
 
     def __init__(self, recipe: Recipe, rows: Dataset, media: Path, root: Path, output: Output) -> None:
+        self._run: MapperRun | None = None
+        self._workers, self._output = recipe.np, output
+        if not recipe.mappers:
+            return
+        from engine.data.mappers import MapperRun  # start-up time: most recipes have none
+
         own = {name: (*MAPPERS_FIXED.get(name, {}), "caption_key") for name, _ in recipe.mappers}
         steps = tuple(
             MapperStep(name, tuple(sorted((k, v) for k, v in params.items() if k not in own[name])))
             for name, params in recipe.mappers
         )
         folder = (output.work / "rewritten").resolve()
-        self._run = MapperRun(rows, media, steps, root, folder, anywhere=True) if steps else None
-        self._workers, self._output = recipe.np, output
+        self._run = MapperRun(rows, media, steps, root, folder, anywhere=True)
 
     def prepare(self, kept: Numbers, placement: Placement | None) -> tuple[Change | None, Told]:
         """How rows that stay are changed, and what was done to them."""

@@ -28,6 +28,7 @@ from engine.data.recipes import Recipe
 from engine.data.scan import inspect
 
 CHUNK, MEDIA_CHUNK = 10_000, 250
+FEW = 100  # rows of a chunk that are looked at here; a worker takes seconds to start
 Progress = Callable[[int, int], None]
 Columns = Mapping[str, Column]  # statistic → its values
 
@@ -84,35 +85,45 @@ def select(
     """
     has_media = bool(data.modalities & {"image", "video"})  # their files may have gone since they were scanned
     chunks = list(data.chunks(MEDIA_CHUNK if has_media else CHUNK))
-
-    def settled(chunk: tuple[int, int]) -> Chunk | None:
-        return None if has_media else _settled(recipe, known.part(*chunk), *chunk)
-
-    left = [c for c in chunks if c not in log.chunks and settled(c) is None]
-    asked = [Question(recipe, where, data, root, *c, known.part(*c)) for c in left]
-    answers, waiting = run_chunks(answer, asked, workers), dict[int, Chunk]()
+    waiting = {chunk[0]: log.chunks[chunk] for chunk in chunks if chunk in log.chunks}
+    left = []
     for chunk in chunks:
-        found = log.chunks.get(chunk) or (None if chunk[0] in waiting else settled(chunk))
-        while found is None and chunk[0] not in waiting:
+        question = Question(recipe, where, data, root, *chunk, known.part(*chunk))
+        done = waiting.get(chunk[0]) or (None if has_media else _settled(question))
+        if done is None:
+            left.append(question)
+        else:
+            waiting[chunk[0]] = done
+    answers = run_chunks(answer, left, workers)
+    for chunk in chunks:
+        while chunk[0] not in waiting:
             new = next(answers)
             log.add(new)
             waiting[new.start] = new
-        yield found or waiting.pop(chunk[0])
+        yield waiting.pop(chunk[0])
         if progress:
             progress(chunk[1], len(data))
 
 
-def _settled(recipe: Recipe, known: Known, start: int, stop: int) -> Chunk | None:
-    """The answer where columns alone give it."""
-    if known.good is None or not known.good.all():
+def _settled(q: Question) -> Chunk | None:
+    """The answer where columns alone give it, but for a few rows that the scan has not found sound."""
+    good = q.known.good
+    if good is None or np.count_nonzero(~good) > FEW:
         return None
-    alive = np.ones(stop - start, bool)
-    for entry in recipe.filters:
-        found = _judged(entry, known.columns.get(entry[0]))
+    bad = []
+    for number in (np.flatnonzero(~good) + q.start).tolist():
+        (row,) = q.data.reader.read(number, number + 1)
+        reason = inspect(row, q.data, q.root, _folder(q.data))
+        if reason is None:  # a study asks for more, as an id of its own
+            return None
+        bad.append((number, reason[:300]))
+    alive = good.copy()
+    for entry in q.recipe.filters:
+        found = _judged(entry, q.known.columns.get(entry[0]))
         if found is None or not found[1][alive].all():
             return None
         alive &= found[0]
-    return Chunk(start, stop, np.flatnonzero(alive) + start)
+    return Chunk(q.start, q.stop, np.flatnonzero(alive) + q.start, tuple(bad))
 
 
 def _judged(entry: Entry, columns: Columns | None) -> tuple[Mask, Mask] | None:

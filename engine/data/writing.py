@@ -56,7 +56,12 @@ class Writer:
             self._put(self._waiting)
 
     def _put(self, rows: int) -> None:
-        ready = np.concatenate([np.zeros(0, np.int64), *self._pending])
+        ready, at = np.empty(self._waiting, np.int64), 0
+        self._pending.reverse()
+        while self._pending:  # part by part, so that the numbers are never held twice
+            part = self._pending.pop()
+            ready[at : at + len(part)] = part
+            at += len(part)
         numbers, rest = ready[:rows], ready[rows:]
         self._pending, self._waiting = [rest], len(rest)
         file = self._output.file(self._shard)

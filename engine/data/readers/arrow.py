@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from engine.base.errors import DataError
-from engine.data.readers.contract import Numbers, Options, Rows, first_line
+from engine.data.readers.contract import Numbers, Options, Rows, first_line, picked
 
 
 class ArrowReader:
@@ -50,4 +50,4 @@ class ArrowReader:
         for begin, end in zip([0, *self._ends[:-1].tolist()], self._ends.tolist(), strict=True):
             a, b = np.searchsorted(numbers, (begin, end))
             if b > a:
-                yield self._table.slice(begin, end - begin).take(numbers[a:b] - begin)
+                yield picked(self._table.slice(begin, end - begin), numbers[a:b] - begin)

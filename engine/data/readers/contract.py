@@ -115,3 +115,21 @@ def as_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
         if field.name not in table.schema.names:
             table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     return table.select(schema.names).cast(schema)
+
+
+def picked(table: pa.Table, rows: Numbers) -> pa.Table:
+    """These rows of a table, which ascend; a row may be repeated.
+
+    From NumPy's own arrays pyarrow would import pandas, a second that every command would pay.
+    """
+    import pyarrow as pa
+
+    if len(rows) == table.num_rows and (np.diff(rows) == 1).all():
+        return table
+    if (np.diff(rows) > 0).all():
+        bits = np.zeros(table.num_rows, bool)
+        bits[rows] = True
+        packed = pa.py_buffer(np.packbits(bits, bitorder="little"))
+        return table.filter(pa.Array.from_buffers(pa.bool_(), len(bits), [None, packed]))
+    numbers = np.ascontiguousarray(rows, np.int64)
+    return table.take(pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(numbers)]))

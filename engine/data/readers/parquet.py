@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.base import machine
 from engine.base.errors import DataError
-from engine.data.readers.contract import BROKEN, Numbers, Options, Rows, as_schema, first_line
+from engine.data.readers.contract import BROKEN, Numbers, Options, Rows, as_schema, first_line, picked
 
 THREADS = 8  # that look at files
 
@@ -100,10 +100,7 @@ class ParquetReader:
                 table, broken = _group(self._paths[number], group, n, None)
                 if table is None:
                     raise DataError(f"{self.files[number]}: {broken}; check the file")
-                here = numbers[first:last] - (end - table.num_rows)
-                mask = np.bincount(here, minlength=table.num_rows)
-                rows = table.filter(mask.astype(bool)) if mask.max() == 1 else table.take(here)  # a row may be repeated
-                yield as_schema(rows, self.schema)
+                yield as_schema(picked(table, numbers[first:last] - (end - table.num_rows)), self.schema)
             first = last
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 from PIL import Image
 
 from engine.base.errors import DataError, MachineError
+from engine.base.paths import HOME
 from engine.data import selection
 from engine.data.apply_recipe import Applied, apply_recipe
 from engine.data.output import Log
@@ -121,6 +124,45 @@ def test_rows_that_a_study_has_not_scanned_well_are_judged_anew(tmp_path: Path) 
     known = Known(np.arange(50) != 7, {"text_length_filter": {"text_len": (values, values)}})
     applied(LONG, data, tmp_path / "out.jsonl", known=lambda *_: known)
     assert lines(tmp_path / "out.jsonl") == [row for row in rows if len(row["text"]) >= 6]
+
+
+def test_a_few_bad_rows_start_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = texts(50)
+    rows[7]["text"], rows[9]["text"] = " ", None
+    data = write_jsonl(tmp_path / "rows.jsonl", rows)
+    values = np.array([len(row["text"] or "") for row in rows], float)
+    values[[7, 9]] = np.nan
+    known = Known(~np.isnan(values), {"text_length_filter": {"text_len": (values, values)}})
+    monkeypatch.setattr(selection, "answer", None)
+    done = applied(LONG, data, tmp_path / "out.jsonl", known=lambda *_: known)
+    assert done.bad == ((7, "empty text"), (9, "no text"))
+    assert lines(tmp_path / "out.jsonl") == [row for row in rows if len(row["text"] or "") >= 6]
+
+
+def test_known_columns_import_no_heavy_library(tmp_path: Path) -> None:
+    """pandas takes a second, and pyarrow would import it for arrays of NumPy."""
+    pq.write_table(pa.Table.from_pylist(texts(50)), tmp_path / "rows.parquet")
+    (tmp_path / "recipe.yaml").write_text(LONG)
+    np.save(tmp_path / "values.npy", [float(len(row["text"])) for row in texts(50)])
+    code = (
+        "import sys, app.cli, app.text.progress, app.commands.apply\n"
+        "from pathlib import Path\n"
+        "import numpy as np\n"
+        "from engine.data.selection import Known\n"
+        "from engine.data.apply_recipe import apply_recipe\n"
+        "values = np.load('values.npy')\n"
+        "known = Known(np.ones(50, bool), {'text_length_filter': {'text_len': (values, values)}})\n"
+        "apply_recipe(Path('recipe.yaml').read_text(), 'r', Path('rows.parquet').resolve(), Path('out.parquet'),"
+        " known=lambda *_: known)\n"
+        "heavy = {'pandas', 'rich', 'psutil', 'datasets', 'data_juicer', 'torch', 'PIL.Image'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HOME)}, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert pq.read_table(tmp_path / "out.parquet").to_pylist() == [r for r in texts(50) if len(r["text"]) >= 6]
 
 
 # --- where they go ---
