@@ -123,7 +123,7 @@ def _shaped(name: str, key: str, value: Any, kind: Kind) -> str:
 
 def _fits(value: Any, kind: Kind) -> bool:
     if kind in ("fields", "words"):
-        return isinstance(value, list) and bool(value) and all(isinstance(x, str | int | float) for x in value)
+        return isinstance(value, list) and bool(value) and all(isinstance(x, str | int | float | None) for x in value)
     if kind == "rows":
         return isinstance(value, list) and bool(value) and all(_is_row(row) for row in value)
     if not isinstance(value, str) or not value:

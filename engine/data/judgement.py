@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data.catalogue import get_op
+from engine.data.catalogue import get_op, statistics_of
 from engine.data.op_defaults import defaults
 from engine.data.ops.contract import Bounds
 from engine.data.recipe_entries import FLAGS
@@ -31,9 +31,7 @@ def judged(op: str, params: Mapping[str, Any], columns: Mapping[str, Column]) ->
 
     params: of the entry. columns: statistic → its values.
     """
-    if get_op(op).named_by:  # Data-Juicer takes a field's 0 for none
-        return None
-    statistics = get_op(op).statistics
+    statistics = statistics_of(op, params)
     ends = {name: _ends(bounds, {**defaults(op), **params}) for name, bounds in statistics.items()}
     if not ends or any(bounds.keeps != "range" for bounds in statistics.values()) or not columns.keys() >= ends.keys():
         return None
@@ -57,6 +55,8 @@ def judged(op: str, params: Mapping[str, Any], columns: Mapping[str, Column]) ->
         if len(ends) > 1 and (reverse or not every):
             sure &= low == high  # an image counts by all of its statistics together
         sure &= ~(np.isnan(low) | doubtful | too)
+        if get_op(op).named_by:  # Data-Juicer takes a field's 0 for no number
+            sure &= np.abs(low) >= TINY
         if statistics[name].number in ("float", "ratio") and min(map(abs, end)) < TINY:
             sure &= (abs(low) >= TINY) & (abs(high) >= TINY)  # what ten decimals take for 0 may be less or more
     return keep, sure

@@ -51,6 +51,11 @@ class OpRun:
         return tuple(statistics_of(self.name, dict(self.params)))
 
     @property
+    def listed(self) -> tuple[bool, ...]:
+        """For each statistic whether a row may have several values."""
+        return tuple(bounds.list_valued for bounds in statistics_of(self.name, dict(self.params)).values())
+
+    @property
     def fields(self) -> tuple[str, ...]:
         """The fields of a row that its parameters name."""
         return fields_read(self.name, dict(self.params))

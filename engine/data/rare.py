@@ -6,6 +6,7 @@ A rare part has fewer rows than a pool. It cannot be one, but all rows without i
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -13,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.places import Place
+from engine.data.catalogue import statistics_of
 from engine.data.cuts import Column, Cut, RowMask, StatisticColumn, Values, keeps, value_at
 from engine.data.ops.table import OPS
 from engine.data.tails import LEAST, tails
-from engine.records.pool import Layer, Pool, Slice
+from engine.records.pool import BY_VALUE, Layer, Pool, Slice
+from engine.settings.data import MOST_VALUES
 
 Bits = NDArray[np.uint8]
 FEW = 10  # distinct values up to which each is a part by itself
@@ -86,12 +89,16 @@ def _parts(
 ) -> Iterator[tuple[str, Slice, str | None]]:
     """(name as a bucket, slice, why it cannot be a pool) of each pool that may stand beside the buckets."""
     column, rows = source.column, int(good.sum())
-    if min_distinct and len(np.unique(column.value[good & ~np.isnan(column.low)])) < min_distinct:
+    if (
+        min_distinct
+        and source.op != BY_VALUE
+        and len(np.unique(column.value[good & ~np.isnan(column.low)])) < min_distinct
+    ):
         return
     whole = Slice(source.op, source.statistic, params=source.params)
-    values = _few(column, good)
+    values = _few(column, good, MOST_VALUES + 1 if source.op == BY_VALUE else FEW)
     for value in values:
-        name, only = f"{value:.10g}", replace(whole, low=value, high=value, high_closed=True)
+        name, only = _name(source, value), replace(whole, low=value, high=value, high_closed=True)
         kept = int((keeps(only, column) & good).sum())
         if kept >= size:
             yield f"only-{name}", only, None
@@ -110,13 +117,23 @@ def _parts(
         yield f"without-highest-{high}%", replace(whole, high=value_at(Place(False, 100 - high), known)), None
 
 
-def _few(column: Column, good: RowMask) -> list[float]:
-    """The values that rows have, ascending; none where they are one, or more than `FEW`."""
+def _name(source: StatisticColumn, value: float) -> str:
+    """How a value is called: its number, or the word that it stands for."""
+    if source.op != BY_VALUE:
+        return f"{value:.10g}"
+    if source.statistic != dict(source.params)["field_key"]:  # whether a list holds a tag
+        return "yes" if value else "no"
+    words = json.loads(dict(source.params)["target_value"])
+    return str(words[int(value)]) if value < len(words) else "others"
+
+
+def _few(column: Column, good: RowMask, few: int = FEW) -> list[float]:
+    """The values that rows have, ascending; none where they are one, or more than so many."""
     ends: list[Values] = [column.low[good]] if column.single else [column.low[good], column.high[good]]
     for some in ([e[:LOOKED_AT] for e in ends], ends):
         values = np.unique(np.concatenate(some))
         values = values[np.isfinite(values)]
-        if len(values) > FEW:
+        if len(values) > few:
             return []
     return [float(v) for v in values] if len(values) > 1 else []
 
@@ -130,7 +147,7 @@ def _without(part: Slice, source: StatisticColumn, first: float, last: float) ->
     outside = replace(part, outside=True)
     if not source.column.single:
         return outside, "rows have several values, so what lies between others cannot be left out"
-    op = OPS.get(source.op)
-    if op and not (op.statistics[source.statistic].low and op.statistics[source.statistic].high):
+    bounds = statistics_of(source.op, dict(source.params)).get(source.statistic) if source.op in OPS else None
+    if bounds and not (bounds.low and bounds.high):
         return outside, f"{source.op} bounds one side only, so what lies between others cannot be left out"
     return outside, None

@@ -11,8 +11,9 @@ from typing import Any
 
 from engine.base.errors import OpError
 from engine.data.catalogue import as_written, check_params, get_op, statistics_of
+from engine.data.field_entries import condition_entry, keeps_value, value_entry
 from engine.data.ops.contract import NATURAL_MAX, Bounds, Number
-from engine.records.pool import MODEL_SCORE, Slice
+from engine.records.pool import BY_NUMBER, BY_VALUE, MODEL_SCORE, Slice
 
 Entry = tuple[str, Mapping[str, Any]]
 FLAGS = ("min_closed_interval", "max_closed_interval", "reversed_range")
@@ -28,6 +29,10 @@ def slice_entries(s: Slice) -> list[Entry]:
             f"{s.statistic} is the score of the checkpoint of trial {dict(s.params)['checkpoint']}, which no OP of "
             "Data-Juicer computes; write the pool's rows instead: djsb export pool"
         )
+    if s.op == BY_VALUE:
+        return [value_entry(s)]
+    if s.op == BY_NUMBER and (s.outside or keeps_value(s, 0)):
+        return [condition_entry(s)]
     op = get_op(s.op)
     given = {key: value for key, value in s.params if key not in op.fixed}
     common = as_written(s.op, check_params(s.op, given))
@@ -81,7 +86,7 @@ def _one_sided(s: Slice, bounds: Bounds, params: Mapping[str, Any]) -> dict[str,
     Raises: OpError where it cannot say the slice.
     """
     if bounds.keeps == "true":
-        zero, one = (_holds(s, value) for value in (0, 1))
+        zero, one = (keeps_value(s, value) for value in (0, 1))
         if zero != one:
             condition = str(params["filter_condition"])
             return {"filter_condition": condition if one else f"not ({condition})"}
@@ -91,11 +96,6 @@ def _one_sided(s: Slice, bounds: Bounds, params: Mapping[str, Any]) -> dict[str,
         # this filter drops a row if any of its images is no less than the bound
         return {str(bounds.high): s.high + SLACK if s.high_closed else _slack(s.high, False), "any_or_all": "any"}
     raise OpError(f"{s.op} of Data-Juicer cannot keep the rows of {s}; write the pool's rows instead: djsb export pool")
-
-
-def _holds(s: Slice, value: float) -> bool:
-    low = s.low is None or value > s.low or (s.low_closed and value == s.low)
-    return low and (s.high is None or value < s.high or (s.high_closed and value == s.high))
 
 
 def _flags(low_closed: bool, high_closed: bool, reverse: bool = False) -> dict[str, bool]:

@@ -29,6 +29,7 @@ from engine.data.catalogue import (
     mapper_model,
     mapper_needs,
 )
+from engine.data.field_entries import merged
 from engine.data.ops import hub
 from engine.data.ops.contract import IMAGE_TOKEN, VIDEO_TOKEN, Bounds, Number, Op
 from engine.data.recipe_entries import FLAGS, Entry, slice_entries
@@ -164,7 +165,7 @@ def recipe_yaml(
     Raises: OpError for an OP or statistic that is not in the catalogue, or when two slices give the
     same OP different parameters.
     """
-    filters = tuple(entry for s in slices for entry in slice_entries(s))
+    filters = merged([entry for s in slices for entry in slice_entries(s)])
     _same_statistics(filters, name)
     process = (*filters, *(mapper_entry(m.op, dict(m.params), root or Path(), fields.text) for m in mappers))
     return Recipe(process, fields.text, fields.images, fields.videos, project_name=name).yaml(header)
@@ -371,12 +372,24 @@ def _same_statistics(process: Sequence[Entry], where: str) -> None:
             continue
         op = get_op(name)
         own = {key: value for key, value in params.items() if key in op.params or key == op.model}
+        if "field_key" in own:
+            _refuse_taken(str(own["field_key"]), process, where)
+            continue
         if seen.setdefault(name, own) != own:
             names = ", ".join(sorted({*own, *seen[name]}))
             raise OpError(
                 f"{one_line(where)}: {name} stands twice with different parameters ({names}), but "
                 "Data-Juicer computes its statistic once; make two recipes and apply one after the other"
             )
+
+
+def _refuse_taken(field_key: str, process: Sequence[Entry], where: str) -> None:
+    """Refuse a field that is called like the statistic of another filter: Data-Juicer would take one for the other."""
+    if other := next((n for n, _ in process if n not in MAPPERS and field_key in get_op(n).statistics), None):
+        raise OpError(
+            f"{one_line(where)}: the field {one_line(field_key)} is called like the statistic of {other}, which "
+            "Data-Juicer would take for it; make two recipes and apply one after the other"
+        )
 
 
 def _nothing_inherited(process: Sequence[Entry], where: str) -> None:

@@ -19,6 +19,7 @@ from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
 from engine.data.catalogue import check_params, get_op, statistics_of
 from engine.data.dataset import Dataset, as_list
+from engine.data.field_entries import statistic_key
 from engine.data.judgement import Column, Mask, judged
 from engine.data.media import locate
 from engine.data.op_values import Job, OpRun, compute_chunk, verdicts
@@ -35,7 +36,10 @@ Columns = Mapping[str, Column]  # statistic → its values
 
 @dataclass(frozen=True)
 class Known:
-    """What a study has computed of the same rows. good: rows that its scan found sound. columns: OP → statistics."""
+    """What a study has computed of the same rows. good: rows that its scan found sound. columns: OP → statistics.
+
+    An OP that names a field stands there with it, as `statistic_key` says.
+    """
 
     good: Mask | None = None
     columns: Mapping[str, Columns] = field(default_factory=dict)
@@ -119,7 +123,7 @@ def _settled(q: Question) -> Chunk | None:
         bad.append((number, reason[:300]))
     alive = good.copy()
     for entry in q.recipe.filters:
-        found = _judged(entry, q.known.columns.get(entry[0]))
+        found = _judged(entry, q.known.columns.get(statistic_key(*entry)))
         if found is None or not found[1][alive].all():
             return None
         alive &= found[0]
@@ -166,15 +170,15 @@ def _with_columns(q: Question, alive: Mask) -> Iterator[tuple[Columns | None, En
     heavy = [get_op(name).model is not None for name, _ in q.recipe.filters]
     for _, group in groupby(enumerate(q.recipe.filters), lambda pair: (heavy[pair[0]], pair[0] * heavy[pair[0]])):
         entries = [entry for _, entry in group]
-        runs = {entry[0]: _run(entry, False) for entry in entries if statistics_of(*entry)}
+        runs = {statistic_key(*entry): _run(entry, False) for entry in entries if statistics_of(*entry)}
         missing = [run for name, run in runs.items() if name not in q.known.columns]
         values: dict[str, Any] = {}
         if missing and alive.any():
             job = Job(q.data, q.root, tuple(missing), q.start, q.stop, np.flatnonzero(~alive))
             values = compute_chunk(job)[2]
         for entry in entries:
-            columns = q.known.columns.get(entry[0])
-            if columns is None and (run := runs.get(entry[0])) and run.key in values:
+            columns = q.known.columns.get(statistic_key(*entry))
+            if columns is None and (run := runs.get(statistic_key(*entry))) and run.key in values:
                 columns = _columns(run.statistics, values[run.key])
             yield columns, entry
 

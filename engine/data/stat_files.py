@@ -13,7 +13,6 @@ from engine.base.arrays import new_array
 from engine.base.durable import QUICK, checksum, discard, flush
 from engine.base.errors import OpError
 from engine.data import datajuicer
-from engine.data.catalogue import statistics_of
 from engine.data.cuts import Column, StatisticColumn
 from engine.data.op_values import ChunkResult, OpRun
 from engine.journal import caches
@@ -87,13 +86,12 @@ def _lines(run: OpRun, lines: int) -> list[tuple[int, int]]:
 
     One line holds both where a row has one value. An older djsb wrote two lines for every statistic.
     """
-    bounds = [*statistics_of(run.name, dict(run.params)).values()]
-    if lines == 2 * len(bounds):
-        return [(2 * i, 2 * i + 1) for i in range(len(bounds))]
+    if lines == 2 * len(run.listed):
+        return [(2 * i, 2 * i + 1) for i in range(len(run.listed))]
     found, at = [], 0
-    for bound in bounds:
-        found.append((at, at + bound.list_valued))
-        at += 1 + bound.list_valued
+    for listed in run.listed:
+        found.append((at, at + listed))
+        at += 1 + listed
     return found
 
 
@@ -104,11 +102,11 @@ def open_column(run: OpRun, dataset: str, rows: int, store: Store, state: Path) 
         return np.lib.format.open_memmap(file, mode="r+")
     discard(file)
     file.parent.mkdir(parents=True, exist_ok=True)
+    names = ",".join(name.replace(",", ";") for name in run.statistics)  # their number is read from it
     caches.begin_statistic(store, StatisticRun(
-        run.key, dataset, run.name, ",".join(run.statistics), repr(dict(run.params)), datajuicer.version(), rows,
+        run.key, dataset, run.name, names, repr(dict(run.params)), datajuicer.version(), rows,
     ))  # fmt: skip
-    lines = sum(1 + bounds.list_valued for bounds in statistics_of(run.name, dict(run.params)).values())
-    column = new_array(file, np.float64, (lines, rows))
+    column = new_array(file, np.float64, (len(run.listed) + sum(run.listed), rows))
     column.flush()
     flush(file)
     flush(file.parent)

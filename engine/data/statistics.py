@@ -20,6 +20,7 @@ from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
 from engine.data import asked, datajuicer, stat_files
 from engine.data.catalogue import check_params, get_op
+from engine.data.columns import PART, ColumnRun, read_columns, refuse_unfit
 from engine.data.cuts import StatisticColumn
 from engine.data.dataset import Dataset
 from engine.data.op_values import ChunkResult, Job, OpRun, compute_chunk
@@ -72,6 +73,19 @@ def plan_ops(
     return runs, left
 
 
+def refuse_same(ops: Sequence[OpRun], fields: Sequence[ColumnRun], more: Sequence[str] = ()) -> None:
+    """Raises: OpError for a field that is called like another statistic. more: names beside those of the OPs."""
+    givers = {statistic: run.name for run in ops for statistic in run.statistics} | dict.fromkeys(more, "the study")
+    for run in fields:
+        for statistic in run.statistics:
+            if other := givers.get(statistic):
+                raise OpError(
+                    f"dataset.columns: {run.field} gives {statistic}, and so does {other}; take one of them out, or "
+                    "rename the field in the data"
+                )
+            givers[statistic] = f"the field {run.field}"
+
+
 def _reason(name: str, params: Mapping[str, Any], data: Dataset) -> str | None:
     """Why an OP gives no statistic of these data here, or None."""
     op = get_op(name)
@@ -102,6 +116,7 @@ def compute(
     for run in runs:
         op = get_op(run.name)
         size = MEDIA_CHUNK if op.opens_media else asked.CHUNK if op.asks else CHUNK
+        size = PART if isinstance(run, ColumnRun) else size
         passes.setdefault((size, gpus if run.name in on_gpu else ()), []).append(run)
     total, done = len(data) * len(passes), 0
 
@@ -113,7 +128,10 @@ def compute(
 
     for (size, places), group in passes.items():
         _compute_group(group, size, data, good, store, state, workers, places, advance, scores)
-    return [column for run in runs for column in stat_files.load(run, state)]
+    loaded = {run.key: stat_files.load(run, state) for run in runs}
+    fields = [run for run in runs if isinstance(run, ColumnRun)]
+    refuse_unfit(fields, data, good, store, lambda run: loaded[run.key][0].column.low)
+    return [column for run in runs for column in loaded[run.key]]
 
 
 def _compute_group(
@@ -147,7 +165,8 @@ def _compute_group(
         if scores and get_op(runs[0].name).asks:
             results = asked.answers(jobs, scores, store, good)
         else:
-            results = run_chunks(compute_chunk, jobs, workers, places)
+            work = read_columns if isinstance(runs[0], ColumnRun) else compute_chunk
+            results = run_chunks(work, jobs, workers, places)
         for result in results:
             start, stop, values, *_ = result
             sums |= {(key, start): stat_files.write(by_key[key], files[key], start, b) for key, b in values.items()}

@@ -51,6 +51,15 @@ class StatisticRun:
 
 
 @dataclass(frozen=True)
+class Unreadable:
+    """Rows that an OP could not read. row, reason: of the first."""
+
+    rows: int
+    row: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Chunk:
     """A range of rows of a statistic's column. sum: of its bytes; None where an older djsb wrote it."""
 
@@ -167,6 +176,14 @@ def statistic_runs(store: Store) -> list[StatisticRun]:
     """All runs of OPs."""
     sql = "SELECT id, dataset, op, statistic, params, version, rows, unreadable, seconds FROM statistics"
     return [StatisticRun(**row) for row in store.query(sql)]
+
+
+def unreadable_of(store: Store, run: str) -> Unreadable:
+    """How many rows a run could not read, and the first of them."""
+    sql = "SELECT row, reason FROM unreadable WHERE statistic = ? ORDER BY row LIMIT 1"
+    first = store.query(sql, (run,))
+    [row] = store.query("SELECT count(*) AS n FROM unreadable WHERE statistic = ?", (run,))
+    return Unreadable(row["n"], first[0]["row"], first[0]["reason"]) if first else Unreadable(0)
 
 
 def unreadable_statistics(store: Store) -> list[StatisticRun]:

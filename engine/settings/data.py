@@ -12,6 +12,31 @@ from engine.settings.section import Section, later
 
 Split = Annotated[str, Field(pattern=r"^\w[\w.-]{0,63}$")]
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
+PLAIN = re.compile(r"\w(?:[\w .,:;+%#@/()=-]{0,78}[\w+%#)])?")  # what tables, pages and paths can take as it is
+MOST_VALUES = 64
+
+
+class ColumnSection(Section):
+    """A field whose values are words: each gives a pool."""
+
+    values: tuple[bool | int | float | str, ...] = Field(
+        (), description="of a field of one value a row: those with a pool"
+    )
+    tags: tuple[bool | int | float | str, ...] = Field(
+        (), description="of a field that lists several: those with a pool"
+    )
+
+    @model_validator(mode="after")
+    def _names_some(self) -> ColumnSection:
+        if bool(self.values) == bool(self.tags):
+            raise ValueError("give values or tags, as {values: [en, de]}, and not both")
+        if len(named := self.values or self.tags) > MOST_VALUES:
+            raise ValueError(f"{len(named)} values are named, and {MOST_VALUES} may be; the others count as others")
+        if len(set(named)) < len(named):
+            raise ValueError("a value stands twice; name each once")
+        if odd := next((v for v in named if not PLAIN.fullmatch(str(v))), None):
+            raise ValueError(f"{str(odd)[:40]!r} cannot name a pool; leave it out, and it counts as others")
+        return self
 
 
 class SourceSection(Section):
@@ -46,6 +71,24 @@ class DatasetSection(Section):
     sources: dict[str, SourceSection] = later(
         {}, description="several sources in place of path: {NAME: path, or {path, split, text, images, videos, id}}"
     )
+    columns: dict[str, Literal["number"] | ColumnSection] = later(
+        {}, description="fields that are statistics: {NAME: number}, {NAME: {values: [en, de]}} or {NAME: {tags: […]}}"
+    )
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _columns_have_names(cls, columns: Any) -> Any:
+        if isinstance(columns, list) and all(isinstance(name, str) for name in columns):
+            columns = dict.fromkeys(columns, "number")
+        if not isinstance(columns, dict):
+            raise ValueError("name the fields, as {similarity: number, language: {values: [en, de]}}")  # noqa: TRY004 (pydantic's)
+        for name in columns:
+            if not isinstance(name, str) or not PLAIN.fullmatch(name):
+                raise ValueError(
+                    f"a field called {str(name)[:40]!r} cannot be a statistic; rename it to letters, digits and _ in "
+                    "at most 80 characters"
+                )
+        return columns
 
     @field_validator("sources", mode="before")
     @classmethod
@@ -78,7 +121,7 @@ class DatasetSection(Section):
     @property
     def unkeyed(self) -> set[str]:
         """Fields that the content of the data stands for, or that say nothing here."""
-        return {"split"} if self.sources else {"split", "sources"}
+        return {"split", "columns"} | ({"sources"} if not self.sources else set())
 
 
 class EvaluationSection(Section):

@@ -36,6 +36,7 @@ RARE = (
     "scores",
     "cache",
     "sources",
+    "columns",
     "mixtures",
 )  # sections and fields that are written only where they say something
 

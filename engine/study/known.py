@@ -12,7 +12,9 @@ from engine.base.durable import is_whole
 from engine.base.errors import DjsbError, StudyError
 from engine.base.paths import DATABASE, STATE_FOLDER, resolve
 from engine.data import stat_files
+from engine.data.columns import column_runs
 from engine.data.dataset import Dataset
+from engine.data.field_entries import statistic_key
 from engine.data.recipes import Recipe
 from engine.data.scan import quarantine_id
 from engine.data.selection import Known, own_params
@@ -56,9 +58,14 @@ def _known(folder: Path, state: Path, store: Store, recipe: Recipe, rows: Datase
         return Known()
     with np.load(scan) as saved:
         good = saved["good"]
-    runs, _ = plan_ops({entry[0]: own_params(entry) for entry in recipe.filters}, data, folder)
+    fields = {statistic_key(run.name, dict(run.params)): run for run in column_runs(section, data)}
+    asked_of_fields = [fields[key] for entry in recipe.filters if (key := statistic_key(*entry)) in fields]
+    others = {entry[0]: own_params(entry) for entry in recipe.filters if "field_key" not in entry[1]}
+    runs = [*plan_ops(others, data, folder)[0], *(run for run in asked_of_fields if run.kind == "number")]
     columns = {
-        run.name: {c.statistic: (c.column.low, c.column.high) for c in stat_files.load(run, state)}
+        statistic_key(run.name, dict(run.params)): {
+            c.statistic: (c.column.low, c.column.high) for c in stat_files.load(run, state)
+        }
         for run in runs
         if stat_files.is_complete(run, len(good), store, state)
     }

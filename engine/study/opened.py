@@ -21,6 +21,7 @@ from engine.base.ids import content_id
 from engine.base.paths import DATABASE, STATE_FOLDER, resolve
 from engine.data import cuts as pool_cuts
 from engine.data import fingerprints, statistics
+from engine.data.columns import column_runs
 from engine.data.cuts import Column, Cut, StatisticColumn
 from engine.data.dataset import Dataset
 from engine.data.fingerprints import content_hash
@@ -34,7 +35,7 @@ from engine.journal.caches import Duplicate
 from engine.journal.setups import Setup
 from engine.journal.store import Store, now
 from engine.records.metric import Metric
-from engine.records.pool import MODEL_SCORE, Pool, Slice
+from engine.records.pool import BY_VALUE, MODEL_SCORE, Pool, Slice
 from engine.settings.data import DatasetSection
 from engine.settings.section import shared
 from engine.study import model_scores
@@ -149,7 +150,11 @@ class OpenStudy(StudyView):
     @cached_property
     def op_plan(self) -> tuple[list[OpRun], list[statistics.LeftOut]]:
         """OPs that run, and OPs that are left out with the reason."""
-        return statistics.plan_ops(self.study.ops, self.data, self.folder, self.study.scores)
+        runs, left = statistics.plan_ops(self.study.ops, self.data, self.folder, self.study.scores)
+        fields = column_runs(self.study.dataset, self.data)
+        own = self.task.traits.scores if self.study.task and self.study.pools.model_scores else None
+        statistics.refuse_same(runs, fields, [own] if own else [])
+        return [*runs, *fields], left
 
     @cached_property
     def statistic_columns(self) -> list[StatisticColumn]:
@@ -207,9 +212,12 @@ class OpenStudy(StudyView):
         sources = self.op_columns if self.init is None else self.statistic_columns
         section, good, seed = self.study.pools, self.scan.good, self.study.seed
         found = pool_cuts.single_op_cuts(
-            sources, good, section.buckets, size, section.min_distinct, seed, section.places
-        )
-        return with_rare(found, sources, good, size, section.min_distinct, seed) if section.rare else found
+            [source for source in sources if source.op != BY_VALUE],
+            good, section.buckets, size, section.min_distinct, seed, section.places,
+        )  # fmt: skip
+        beside = sources if section.rare else [source for source in sources if source.op == BY_VALUE]
+        more = with_rare(found if section.rare else [], beside, good, size, section.min_distinct, seed)
+        return more if section.rare else [*found, *more]
 
     def realise(self, pool: Pool, seed: int = 0) -> NDArray[np.int64]:
         """The row numbers of a pool."""
@@ -285,7 +293,7 @@ class OpenStudy(StudyView):
         s = self.study
         parts = [
             self.data.fingerprint,
-            shared(s.dataset, {"path", "split", "max_bad", "sources"}),
+            shared(s.dataset, {"path", "split", "max_bad", "sources", "columns"}),
             s.seed,
             s.task,
             shared(s.model),

@@ -85,6 +85,15 @@ class Lines(Protocol):
 
 
 @runtime_checkable
+class Columnar(Protocol):
+    """A reader that gives columns of numbers as such."""
+
+    def numbers(self, start: int, stop: int, fields: Collection[str]) -> dict[str, NDArray[np.float64]]:
+        """Those of these fields that hold numbers alone, of rows start … stop-1; NaN where there is none."""
+        ...
+
+
+@runtime_checkable
 class Tables(Protocol):
     """A reader whose rows can be copied as columns."""
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.base import machine
 from engine.base.errors import DataError
 from engine.data.readers.contract import BROKEN, Numbers, Options, Rows, as_schema, first_line, picked
 
+Floats = NDArray[np.float64]
 THREADS = 8  # that look at files
 
 
@@ -78,6 +80,12 @@ class ParquetReader:
 
     def read(self, start: int, stop: int, fields: Collection[str] | None = None) -> Rows:
         rows: Rows = []
+        for table, broken, a, b in self._parts(start, stop, fields):
+            rows += _rows(table, a, b) if table is not None else [{BROKEN: broken} for _ in range(a, b)]
+        return rows
+
+    def _parts(self, start: int, stop: int, fields: Collection[str] | None) -> Iterator[tuple[Any, str, int, int]]:
+        """(table of a row group, or None and why, its first row that counts, the row after its last)."""
         first = int(np.searchsorted(self._ends, start, side="right"))
         for (number, group, n), end in zip(self._groups[first:], self._ends[first:].tolist(), strict=True):
             begin = end - n
@@ -87,9 +95,17 @@ class ParquetReader:
             if self._last is None or self._last[0] != asked:  # chunks are smaller than groups
                 self._last = (asked, *_group(*asked))
             _, table, broken = self._last
-            a, b = max(start, begin) - begin, min(stop, end) - begin
-            rows += _rows(table, a, b) if table is not None else [{BROKEN: broken} for _ in range(a, b)]
-        return rows
+            yield table, broken, max(start, begin) - begin, min(stop, end) - begin
+
+    def numbers(self, start: int, stop: int, fields: Collection[str]) -> dict[str, Floats]:
+        """As `Columnar` says."""
+        names = [name for name in fields if name in self.schema.names and _is_number(self.schema.field(name).type)]
+        found: dict[str, list[Floats]] = {name: [] for name in names}
+        for table, _, a, b in self._parts(start, stop, names) if names else ():
+            for name, parts in found.items():
+                there = table is not None and name in table.schema.names
+                parts.append(_floats(table[name].slice(a, b - a)) if there else np.full(b - a, np.nan))
+        return {name: np.concatenate(parts) for name, parts in found.items() if parts}
 
     def tables(self, numbers: Numbers) -> Iterator[Any]:
         """These rows, which ascend, one table a row group. Raises: DataError for a group that cannot be read."""
@@ -102,6 +118,22 @@ class ParquetReader:
                     raise DataError(f"{self.files[number]}: {broken}; check the file")
                 yield as_schema(picked(table, numbers[first:last] - (end - table.num_rows)), self.schema)
             first = last
+
+
+def _is_number(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return any(test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean))
+
+
+def _floats(column: Any) -> Floats:
+    """A column of numbers; whole ones that 53 bits do not hold are rounded, as Python does."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = column.cast(pa.uint8()) if pa.types.is_boolean(column.type) else column
+    floats: Floats = pc.cast(column, pa.float64(), safe=False).to_numpy()
+    return floats
 
 
 def _footer(file: Path) -> tuple[Any, list[int], str]:
