@@ -12,7 +12,7 @@ from engine.settings.section import Section, later
 
 Split = Annotated[str, Field(pattern=r"^\w[\w.-]{0,63}$")]
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
-PLAIN = re.compile(r"\w(?:[\w .,:;+%#@/()=-]{0,78}[\w+%#)])?")  # what tables, pages and paths can take as it is
+PLAIN = re.compile(r"-?\w(?:[\w .,:;+%#@/()=-]{0,78}[\w+%#)])?")  # what tables, pages and paths can take as it is
 MOST_VALUES = 64
 
 
@@ -34,8 +34,8 @@ class ColumnSection(Section):
             raise ValueError(f"{len(named)} values are named, and {MOST_VALUES} may be; the others count as others")
         if len(set(named)) < len(named):
             raise ValueError("a value stands twice; name each once")
-        if odd := next((v for v in named if not PLAIN.fullmatch(str(v))), None):
-            raise ValueError(f"{str(odd)[:40]!r} cannot name a pool; leave it out, and it counts as others")
+        if odd := [v for v in named if not PLAIN.fullmatch(str(v))]:
+            raise ValueError(f"{str(odd[0])[:40]!r} cannot name a pool; leave it out, and it counts as others")
         return self
 
 

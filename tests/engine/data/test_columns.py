@@ -15,8 +15,8 @@ import pytest
 from engine.data.apply_recipe import apply_recipe
 from engine.data.columns import column_runs, read_columns
 from engine.data.cuts import Column, keeps
-from engine.data.dataset import Dataset
 from engine.data.datajuicer import load_op
+from engine.data.dataset import Dataset
 from engine.data.op_values import Job
 from engine.data.recipes import recipe_yaml
 from engine.records.pool import Slice
@@ -138,8 +138,7 @@ TOGETHER: list[list[tuple[str, dict[str, Any]]]] = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("chosen", TOGETHER)
-@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.parametrize(("form", "chosen"), zip(["jsonl", "parquet"] * 3, TOGETHER, strict=False))
 def test_dj_process_keeps_the_rows_of_slices(tmp_path: Path, chosen: Any, form: str) -> None:
     data = dataset(tmp_path, rows())
     file = data.path if form == "parquet" else write_jsonl(tmp_path / "rows.jsonl", rows())
