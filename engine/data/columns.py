@@ -5,7 +5,6 @@ They are read as the file holds them. A number is what Data-Juicer takes for one
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -149,7 +148,7 @@ def _finished(line: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _told(run: ColumnRun, cell: Any) -> str:
     what = {"number": "no number", "values": "several values; name them as tags", "tags": "no tag"}[run.kind]
-    return f"{run.field} is {what}: {json.dumps(cell, default=repr)[:80]}"
+    return f"{run.field} is {what}: {json_text(cell, default=repr)[:80]}"
 
 
 def refuse_unfit(runs: Sequence[ColumnRun], data: Dataset, good: NDArray[np.bool_], store: Store, lines: Any) -> None:
