@@ -465,6 +465,12 @@ def apply(
     ] = None,
     force: Force = False,
     workers: Workers = None,
+    executor: Annotated[
+        Literal["local", "ray"], typer.Option("--executor", help="where rows are judged: here, or on a Ray cluster")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option("--address", help="host:port of a Ray cluster's head; left out: RAY_ADDRESS")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a recipe on a full dataset: the rows that Data-Juicer keeps. What was interrupted goes on."""
@@ -472,10 +478,12 @@ def apply(
     from app.commands.apply import Form
     from app.text.printable import say_fields
     from app.text.progress import Display
+    from engine.settings.running import ExecutorSection
 
     form = Form(format_, shard_rows, with_media, force)
+    where = ExecutorSection(kind=executor, address=address)
     with Display() as display:
-        done = applying.apply(recipe, data, out, form, study, workers, display.notice)
+        done = applying.apply(recipe, data, out, form, study, workers, display.notice, where)
     _print(done, json, say_fields)
 
 

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import islice
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.queues import SimpleQueue
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from engine.base import lifetime
 from engine.base.errors import MachineError
@@ -25,7 +27,44 @@ RETRIES = 1  # times that work is taken up again after a process was killed
 PRELOAD = ["engine.data.warm"]  # modules that the server imports for all workers
 
 
+WORKER_DIED = "a data worker died, most often for want of memory; lower --workers and run the same command again"
+
+
+class Elsewhere(Protocol):
+    """Workers that are not this machine's own, as those of a cluster."""
+
+    def gpus(self) -> tuple[str, ...]:
+        """The GPUs that they have."""
+        ...
+
+    def run(self, work: Callable[[Job], Result], jobs: Sequence[Job], on_gpus: bool) -> Iterator[Result]:
+        """See `run_chunks`."""
+        ...
+
+
+_elsewhere: ContextVar[Elsewhere | None] = ContextVar("elsewhere", default=None)
 _place = ""
+
+
+@contextmanager
+def done_elsewhere(workers: Elsewhere) -> Iterator[None]:
+    """What `run_chunks` is given within the block goes to these workers."""
+    token = _elsewhere.set(workers)
+    try:
+        yield
+    finally:
+        _elsewhere.reset(token)
+
+
+def workers_elsewhere() -> Elsewhere | None:
+    """Those that work goes to now, or None."""
+    return _elsewhere.get()
+
+
+def take_place(name: str) -> None:
+    """Let this process, a worker elsewhere, have a place; empty: none."""
+    global _place
+    _place = os.environ["CUDA_VISIBLE_DEVICES"] = name
 
 
 def place() -> str:
@@ -35,10 +74,9 @@ def place() -> str:
 
 def _begin(owner: str, places: SimpleQueue[str] | None) -> None:
     """Prepare a worker process; it takes one of the places."""
-    global _place
     _end_with(owner)
     if places is not None:
-        _place = os.environ["CUDA_VISIBLE_DEVICES"] = places.get()
+        take_place(places.get())
 
 
 def _end_with(owner: str) -> None:
@@ -100,8 +138,11 @@ def run_chunks(
     places: GPUs; there is then one process for each of them, which sees no other.
     The processes are forked from a server that has imported Data-Juicer once, so they share it. When one is killed (out
     of memory, most often), what was not done is tried again by half as many. Raises: MachineError when that happens
-    again.
+    again. Within `done_elsewhere` other workers do it, and `workers` and `places` are theirs to say.
     """
+    if others := workers_elsewhere():
+        yield from others.run(work, jobs, bool(places))
+        return
     left = list(jobs)
     for tries in range(RETRIES, -1, -1):
         lost: list[Job] = []
@@ -110,9 +151,7 @@ def run_chunks(
             return
         left, workers, places = lost, max(1, workers // 2), places[: (len(places) + 1) // 2]
         if not tries:
-            raise MachineError(
-                "a data worker died, most often for want of memory; lower --workers and run the same command again"
-            )
+            raise MachineError(WORKER_DIED)
 
 
 def _run(

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from engine.base import machine
 from engine.base.errors import DjsbError, MachineError, OpError
 from engine.base.gpus import gpus
+from engine.base.parallel import workers_elsewhere
 from engine.data import images, videos
 from engine.data.catalogue import as_built
 from engine.data.ops.table import OPS
@@ -101,8 +102,12 @@ def decoded(content: bytes) -> Any:
 
 
 def on_gpus(names: Collection[str]) -> tuple[frozenset[str], tuple[str, ...]]:
-    """(those of the OPs that a GPU runs, the GPUs that can be used); none of either on a machine without."""
-    found = gpus()
+    """(those of the OPs that a GPU runs, the GPUs that can be used); none of either on a machine without.
+
+    The GPUs are those of the workers that the work goes to.
+    """
+    others = workers_elsewhere()
+    found = others.gpus() if others else gpus()
     if not found:
         return frozenset(), ()
     import torch

@@ -88,6 +88,14 @@ class Slot(ABC):
         return Listener(self)
 
 
+class Slots(list[Slot]):
+    """The devices of a run. There may be more of them later."""
+
+    def joined(self) -> list[Slot]:
+        """Those that have come since this was asked last; they are among the others now."""
+        return []
+
+
 class Listener:
     """Hears one worker, in a thread of its own, and passes on what the scheduler has to know.
 

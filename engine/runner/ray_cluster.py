@@ -6,40 +6,34 @@ The engine stays the only writer of the database; a node runs `djsb.py worker` a
 - the study's folder and its data lie on a file system that all nodes see under the same path;
 - djsb and its Python are installed under the same path on all nodes.
 
-The devices are those of the nodes that are alive when the engine starts; a node that joins later is used by the next
-run. A lost node's trials go to the others. When the cluster's head is lost, the engine ends; the same command goes on.
+A node that joins later is used from then on. A lost node's trials go to the others. When the cluster's head is lost,
+the engine ends; the same command goes on.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import ray.cloudpickle
 from ray.exceptions import ActorUnavailableError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from engine.base.errors import StudyError, TrialError
 from engine.base.paths import ENTRY
-from engine.data.datajuicer import OFFLINE
-from engine.runner.device import Events, Listener, Slot, worker_env
-
-os.environ.update(OFFLINE)  # Ray reads its settings when it is imported
+from engine.data import cluster
+from engine.data.cluster import ANSWER, Node, Nodes
+from engine.runner.device import Events, Listener, Slot, Slots, worker_env
 
 POLL = 5.0  # seconds that a question for events waits on the node
-ANSWER = 10.0  # seconds that a node may take to answer
-FATE = 3.0  # seconds after an actor's death within which Ray knows whether its node is lost
+JOINING = 5.0  # seconds between two looks for nodes that have joined
 
 
 class _Relay:
@@ -131,10 +125,11 @@ class RaySlot(Slot):
         """See Slot."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         share = {"num_cpus": 0, "num_gpus": 1} if self._name.startswith("gpu") else {"num_cpus": 1}
-        here = NodeAffinitySchedulingStrategy(self._node, soft=False)
         relay: Any = ray.remote(_Relay)
+        if self._name.startswith("cpu"):
+            cluster.claims.add(self)
         self._actor = relay.options(
-            **share, max_restarts=0, max_concurrency=4, scheduling_strategy=here
+            **share, max_restarts=0, max_concurrency=4, scheduling_strategy=cluster.on_node(self._node)
         ).remote([sys.executable, str(ENTRY), "worker"], worker_env(self._name), str(self.log))  # fmt: skip
         self._end = None
         self._listener = threading.Thread(target=self._listen, args=(self._actor, self.reborn()), daemon=True)
@@ -165,12 +160,9 @@ class RaySlot(Slot):
 
     def _fate(self, actor: Any, error: RayError) -> str:
         """Why the actor died; finds whether its node is lost."""
-        deadline = time.monotonic() + FATE
-        while self._actor is actor and time.monotonic() < deadline:
-            if not any(node["NodeID"] == self._node for node in _alive()):
-                self.lost = True
-                return "its node is lost"
-            time.sleep(0.2)
+        if cluster.is_lost(self._node, lambda: self._actor is actor):
+            self.lost = True
+            return "its node is lost"
         detail = " ".join(str(error).split()).split("exit detail: ")[-1].split(". ")[0]
         return f"its Ray actor ended: {detail[-200:]}"
 
@@ -191,6 +183,7 @@ class RaySlot(Slot):
     def kill(self) -> None:
         """See Slot."""
         actor, self._actor = self._actor, None
+        cluster.claims.discard(self)
         if actor is None:
             return
         with suppress(RayError):  # it is gone, or not there yet: the worker ends with its actor
@@ -205,60 +198,55 @@ class RaySlot(Slot):
         return None if self._actor is None or self._end is None else f"the worker died ({self._end})"
 
 
+class RaySlots(Slots):
+    """The devices of a cluster's nodes: GPUs, or CPUs where no node had a GPU at the start."""
+
+    def __init__(self, nodes: Nodes, workers: int | None, logs: Path, events: Events) -> None:
+        """Those of the nodes that are there. Raises: StudyError when there are none."""
+        super().__init__()
+        self._nodes, self._workers, self._logs, self._events = nodes, workers, logs, events
+        self._on_gpus, self._looked = any(n.gpus for n in cluster.alive()), time.monotonic()
+        self._add(cluster.alive())
+        if not self:
+            raise StudyError("the Ray cluster has neither GPUs nor CPUs; start its nodes with ray start --num-cpus=…")
+
+    def joined(self) -> list[Slot]:
+        """See Slots. A node that does not see the study is told of, and left aside."""
+        if time.monotonic() - self._looked < JOINING:
+            return []
+        self._looked = time.monotonic()
+        return self._add(self._nodes.now())
+
+    def _add(self, nodes: list[Node]) -> list[Slot]:
+        have = {slot.device for slot in self}
+        new: list[Slot] = [
+            slot
+            for node in nodes
+            for i in range(node.gpus if self._on_gpus else node.cpus)
+            for slot in [RaySlot(node.id, f"{'gpu' if self._on_gpus else 'cpu'}{i}", self._logs, self._events)]
+            if slot.device not in have
+        ]
+        if self._workers is not None:
+            new = new[: max(0, self._workers - sum(not slot.lost for slot in self))]
+        self.extend(new)
+        return new
+
+
 @contextmanager
-def ray_slots(address: str | None, workers: int | None, logs: Path, events: Events) -> Iterator[list[RaySlot]]:
+def ray_slots(
+    address: str | None, workers: int | None, logs: Path, events: Events, tell: Callable[[str], None] = lambda _: None
+) -> Iterator[RaySlots]:
     """One slot per GPU of the cluster, or per CPU if it has none; the workers end with the block.
 
-    address: of a running cluster; None: RAY_ADDRESS, or a Ray of this machine's own. workers: most slots.
+    address: of a running cluster; None: RAY_ADDRESS, or a Ray of this machine's own. workers: most slots. tell: takes
+    what a person should know of nodes that join.
     Raises: StudyError when there is no such cluster or it has no devices.
     """
-    _connect(address or os.environ.get("RAY_ADDRESS") or "local", workers)
-    slots: list[RaySlot] = []
-    try:
-        found = _devices("GPU") or _devices("CPU")
-        slots += [RaySlot(node, name, logs, events) for node, name in found[:workers]]
-        if not slots:
-            raise StudyError("the Ray cluster has neither GPUs nor CPUs; start its nodes with ray start --num-cpus=…")
-        yield slots
-    finally:
-        for slot in slots:
-            slot.kill()
-        ray.shutdown()  # disconnects; ends only a Ray that was started here
-
-
-def _alive() -> list[dict[str, Any]]:
-    """The nodes of the cluster that are there, in a fixed order."""
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return sorted((n for n in nodes if n["Alive"]), key=lambda n: (n["NodeName"], n["NodeID"]))
-
-
-def _devices(kind: str) -> list[tuple[str, str]]:
-    """(node, device) of every `GPU` or `CPU` of the cluster."""
-    return [(n["NodeID"], f"{kind.lower()}{i}") for n in _alive() for i in range(int(n["Resources"].get(kind, 0)))]
-
-
-def _connect(address: str, workers: int | None) -> None:
-    """Connect to the cluster, quietly; `local` starts one on this machine. Ray's handler of SIGTERM is taken back."""
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
-    own: dict[str, Any] = {}
-    host, _, port = address.rpartition(":")
-    if address not in ("local", "auto") and ("://" in address or not port.isdigit()):
-        raise StudyError(f"executor.address: {address} is not the host:port of a Ray cluster's head, as 10.0.0.1:6379")
-    if address == "local":
-        cores = len(os.sched_getaffinity(0))
-        own = {"num_cpus": workers or cores, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-    ray._private.worker.print_to_stdstream = lambda *_, **__: None  # it reports lost nodes on standard output
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        if host:  # Ray itself would wait for minutes
-            socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
-    except (OSError, RuntimeError, ValueError, RayError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise StudyError(
-            f"executor.address: no connection to the Ray cluster {address} ({reason}); start it (ray start --head), "
-            "run djsb on one of its nodes, and set RAY_AUTH_MODE=token if it asks for a token"
-        ) from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
+    with cluster.connected(address, workers), cluster.checked_nodes(logs.parent, (), tell) as nodes:
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
+        slots = RaySlots(nodes, workers, logs, events)
+        try:
+            yield slots
+        finally:
+            for slot in slots:
+                slot.kill()

@@ -25,7 +25,7 @@ from engine.journal.requests import Request
 from engine.journal.trials import QueuedTrial
 from engine.runner.accounts import Accounts, Balance
 from engine.runner.backlog import RETRIES, Backlog
-from engine.runner.device import QUEUE, Arrival, Events, Slot, new_events
+from engine.runner.device import QUEUE, Arrival, Events, Slot, Slots, new_events
 from engine.runner.devices import open_slots
 from engine.runner.hearing import Hearing
 from engine.runner.inbox import Inbox
@@ -50,7 +50,7 @@ class Scheduler:
 
     opened: OpenStudy
     limit: float
-    slots: list[Slot]
+    slots: Slots
     events: Events
     watch: Callable[[Scheduler], None] = lambda _: None
     stopping: bool = False
@@ -175,6 +175,7 @@ class Scheduler:
         try:
             while (self.waiting and not self.stopping and not self.note) or (self._running() and not self.aborting):
                 self.obey()
+                self._welcome()
                 if not (self.stopping or self.note or self.paused):
                     self._fill()
                 self._turn()
@@ -248,6 +249,11 @@ class Scheduler:
         return [s for s in self.slots if s.trials]
 
     # -- starting ------------------------------------------------------------------------------
+
+    def _welcome(self) -> None:
+        """Say which devices have joined; they take trials from now on."""
+        for slot in self.slots.joined():
+            self.store.event("joined", "it has joined, and takes trials from now on", slot.device)
 
     def _fill(self) -> None:
         """Start waiting trials on idle devices, while the budget allows."""
@@ -374,7 +380,11 @@ def scheduler(opened: OpenStudy, limit: float, workers: int | None) -> Iterator[
     events = new_events()
     task = opened.task if opened.study.task else None
     extra = task.environment(opened.study) if isinstance(task, Outside) else None
-    with open_slots(opened.study.executor, workers, opened.state / "logs", events, extra) as slots:
+
+    def tell(text: str) -> None:
+        opened.store.event("cluster", text, level="warning")
+
+    with open_slots(opened.study.executor, workers, opened.state / "logs", events, tell, extra) as slots:
         found = Scheduler(opened, limit, slots, events)
         found.workers.pulse.start()
         try:

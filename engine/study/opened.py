@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -60,9 +60,13 @@ def silent(_what: str, _done: int, _total: int) -> None:
 
 @dataclass
 class OpenStudy(StudyView):
-    """A study with its data. Everything is computed when first asked for, and cached on disk by content."""
+    """A study with its data. Everything is computed when first asked for, and cached on disk by content.
+
+    workers: processes for data work here. most: how many a person allows here or on a cluster; None: all.
+    """
 
     workers: int = 1
+    most: int | None = None
     notice: Notice = field(default=silent)
 
     @cached_property
@@ -116,10 +120,23 @@ class OpenStudy(StudyView):
     def _progress(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self.notice(what, done, total)
 
+    def _crew(self, data: Dataset) -> AbstractContextManager[None]:
+        """Within the block, data work is done by the study's executor."""
+        if self.study.executor.kind == "local":
+            return nullcontext()
+        from engine.data.cluster_chunks import on_cluster  # Ray takes a second to import
+
+        def tell(text: str) -> None:
+            self.store.event("cluster", text, level="warning")
+
+        shared = [data.path, *(part.path for part in data.parts.values())]
+        return on_cluster(self.study.executor, self.most, self.state, shared, tell)
+
     @cached_property
     def scanned(self) -> Scan:
         """Keys and quarantine of the training rows, duplicates among them: what caches are made of."""
-        return scan(self.data, self.store, self.state, self.workers, self._progress("scan of the data"))
+        with self._crew(self.data):
+            return scan(self.data, self.store, self.state, self.workers, self._progress("scan of the data"))
 
     @cached_property
     def scan(self) -> Scan:
@@ -130,7 +147,8 @@ class OpenStudy(StudyView):
         from engine.data.dedup import without_duplicates
 
         notice = self._progress("search for duplicates")
-        good = without_duplicates(section, self.data, found.good, self.store, self.state, self.workers, notice)
+        with self._crew(self.data):
+            good = without_duplicates(section, self.data, found.good, self.store, self.state, self.workers, notice)
         return replace(found, good=good, duplicates=int((found.good & ~good).sum()))
 
     def duplicates(self) -> list[Duplicate]:
@@ -145,7 +163,9 @@ class OpenStudy(StudyView):
     @cached_property
     def evaluation_scan(self) -> Scan:
         """The same of the evaluation rows."""
-        return scan(self.evaluation, self.store, self.state, self.workers, self._progress("scan of the evaluation"))
+        told = self._progress("scan of the evaluation")
+        with self._crew(self.evaluation):
+            return scan(self.evaluation, self.store, self.state, self.workers, told)
 
     @cached_property
     def op_plan(self) -> tuple[list[OpRun], list[statistics.LeftOut]]:
@@ -181,16 +201,11 @@ class OpenStudy(StudyView):
             return []
         if not runs:
             raise StudyError("no OP of the study can run here; see djsb check, and add OPs under ops")
-        return statistics.compute(
-            runs,
-            self.data,
-            self.scanned.good,
-            self.store,
-            self.state,
-            self.workers,
-            self._progress("statistics"),
-            self.study.scores,
-        )
+        good, told = self.scanned.good, self._progress("statistics")
+        with self._crew(self.data):
+            return statistics.compute(
+                runs, self.data, good, self.store, self.state, self.workers, told, self.study.scores
+            )
 
     @cached_property
     def columns(self) -> Mapping[str, Column]:
@@ -399,7 +414,7 @@ def open_study(folder: Path, workers: int | None = None, notice: Notice = silent
     refuse_links(folder, STATE_FOLDER)
     store = Store(state / DATABASE)
     fingerprints.keep_in(store)
-    return OpenStudy(folder, study, store, workers=workers or os.cpu_count() or 1, notice=notice)
+    return OpenStudy(folder, study, store, workers=workers or os.cpu_count() or 1, most=workers, notice=notice)
 
 
 def open_recorded(folder: Path) -> OpenStudy:

@@ -34,4 +34,4 @@ def elsewhere(opened: OpenStudy, preset: str | None, dataset: str | None) -> Ope
         study = fitting_study(content)
     except StudyError as error:
         raise StudyError(f"transfer: {error}") from None
-    return OpenStudy(opened.folder, study, opened.store, workers=opened.workers, notice=opened.notice)
+    return OpenStudy(opened.folder, study, opened.store, workers=opened.workers, most=opened.most, notice=opened.notice)

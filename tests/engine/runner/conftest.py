@@ -6,7 +6,7 @@ import pytest
 
 from engine.journal.results import CALIBRATION, Calibration
 from engine.proposals import queue
-from engine.runner.device import new_events
+from engine.runner.device import Slots, new_events
 from engine.runner.scheduler import Scheduler
 from engine.search.grid import Paper
 from engine.study.opened import OpenStudy, open_study
@@ -21,6 +21,6 @@ def queued(tiny: Tiny) -> OpenStudy:
     found.record()
     CALIBRATION.put(found.store, found.setup, Calibration(0.01, 0.7, {}, 4, "cpu"))
     for proposal in Paper("probe").propose(found):
-        queue.submit(found, proposal, Scheduler(found, 1e6, [], new_events()).accounts)
+        queue.submit(found, proposal, Scheduler(found, 1e6, Slots(), new_events()).accounts)
         queue.ensure_trials(found, proposal)
     return found

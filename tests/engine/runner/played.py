@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.runner.device import Events, Listener, Slot, new_events
+from engine.runner.device import Events, Listener, Slot, Slots, new_events
 from engine.runner.scheduler import Scheduler
 from engine.study.opened import OpenStudy
 
@@ -68,7 +68,7 @@ def lost(slot: Played, _message: dict[str, Any]) -> None:
 def run(opened: OpenStudy, *reacts: React, limit: float = 1e6) -> tuple[Scheduler, list[Played], str]:
     events = new_events()
     slots = [Played(f"cpu{i}", events, react) for i, react in enumerate(reacts)]
-    at_work = Scheduler(opened, limit, list(slots), events)
+    at_work = Scheduler(opened, limit, Slots(slots), events)
     ids = [r["id"] for r in opened.store.query("SELECT id FROM proposals")]
     with opened.store.transaction():
         opened.store.execute("UPDATE trials SET state = 'WAITING'")

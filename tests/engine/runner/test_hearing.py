@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from engine.journal import curves
 from engine.runner import local
-from engine.runner.device import Slot, new_events
+from engine.runner.device import Slots, new_events
 from engine.runner.local import LocalSlot
 from engine.runner.scheduler import Scheduler
 from engine.study.opened import OpenStudy
@@ -55,7 +55,7 @@ def scripted(queued: OpenStudy, monkeypatch: pytest.MonkeyPatch, job: str, limit
     queued.store.execute("DELETE FROM results WHERE name = 'calibration'")  # no packs
     events = new_events()
     slot = LocalSlot("cpu0", queued.state / "logs" / "worker.log", events)
-    slots: list[Slot] = [slot]
+    slots = Slots([slot])
     at_work = Scheduler(queued, limit, slots, events)
     try:
         at_work.run("probe", [r["id"] for r in queued.store.query("SELECT id FROM proposals")], limit)

@@ -21,16 +21,17 @@ from ray.cluster_utils import Cluster
 
 from engine.base.errors import StudyError, TrialError
 from engine.loop.run import run_loop
+from engine.runner import ray_cluster
 from engine.runner.device import new_events
 from engine.runner.messages import Failed, Gone, Message, Ready
 from engine.runner.ray_cluster import RaySlot, ray_slots
 from engine.runner.scheduler import Scheduler
 from engine.study.opened import open_study
 from tests.conftest import Tiny, make_tiny
+from tests.ray_nodes import NODE, PATIENCE, cluster
 
-NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 8}
-PATIENCE = 60.0  # other work may hold the cores
+__all__ = ["cluster"]  # a fixture
+
 DRIVER = """
 import json, os, queue, signal, sys, time
 from pathlib import Path
@@ -71,14 +72,6 @@ def gone(*pids: int) -> bool:
             return True
         time.sleep(0.1)
     return False
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """A cluster of one node with one CPU."""
-    made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False, "_system_config": QUICK})
-    yield made
-    made.shutdown()
 
 
 @pytest.fixture
@@ -173,6 +166,37 @@ def test_a_lost_node_takes_only_its_own_slots(
     assert capfd.readouterr().out == ""
     with ray_slots(cluster.address, 1, tmp_path / "logs", events) as slots:
         assert [s.device for s in slots] == [other.device]
+
+
+@pytest.mark.slow
+def test_a_node_that_joins_is_used(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "JOINING", 0.0)
+    told: list[str] = []
+    with ray_slots(cluster.address, None, tmp_path / "logs", new_events(), told.append) as slots:
+        assert len(slots) == 1 and slots.joined() == []
+        extra = cluster.add_node(**NODE)
+        deadline = time.monotonic() + PATIENCE
+        new: list[Any] = []
+        while not new and time.monotonic() < deadline:  # it is asked first whether it sees the study
+            new = slots.joined()
+        (slot,) = new
+        assert slot.device == f"node-{extra.node_id[:8]}/cpu0" and slot in slots and slots.joined() == []
+        slot.start()
+        assert answer(slot) == Ready()
+        cluster.remove_node(extra)
+        assert answer(slot) == Gone() and slot.lost
+        # one that does not see the study is told of, and left aside
+        next(tmp_path.glob(".djsb-token-*")).write_text("other")
+        blind = cluster.add_node(**NODE)
+        try:
+            while not told and time.monotonic() < deadline:
+                assert slots.joined() == []
+        finally:
+            cluster.remove_node(blind)
+        assert told[0].startswith(
+            f"node-{blind.node_id[:8]} has joined the Ray cluster and is not used, as it does not see"
+        )
+    assert not list(tmp_path.glob(".djsb-token-*"))
 
 
 @pytest.mark.slow

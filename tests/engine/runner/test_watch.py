@@ -9,7 +9,7 @@ import pytest
 
 from engine.base.errors import TrialError
 from engine.base.pulse import Pulse
-from engine.runner.device import new_events
+from engine.runner.device import Slots, new_events
 from engine.runner.scheduler import Scheduler
 from engine.runner.watch import PATIENCE, SILENCE
 from engine.study.opened import OpenStudy
@@ -28,7 +28,7 @@ class Stoppable(Played):
 def engine(queued: OpenStudy, *reacts: React) -> tuple[Scheduler, list[Stoppable]]:
     events = new_events()
     slots = [Stoppable(f"cpu{i}", events, react) for i, react in enumerate(reacts)]
-    return Scheduler(queued, 1e6, list(slots), events), slots
+    return Scheduler(queued, 1e6, Slots(slots), events), slots
 
 
 def run(queued: OpenStudy, at_work: Scheduler) -> None:
