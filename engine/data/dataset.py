@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.ids import content_id, json_text
+from engine.base.parallel import workers_elsewhere
 from engine.base.paths import resolve
 from engine.data.fingerprints import content_hash, hash_of
 from engine.data.readers.contract import Options, Reader
@@ -83,7 +84,9 @@ class Dataset:
         return self.reader.spans if isinstance(self.reader, SourcesReader) else {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "fields": self.fields, "index": self.index or own_place()}
+        # on other machines this process's own place is another folder
+        place = None if workers_elsewhere() else own_place()
+        return {"path": self.path, "fields": self.fields, "index": self.index or place}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -10,9 +10,12 @@ from engine.settings.section import Section, amount_of_time
 
 
 class ExecutorSection(Section):
-    """Where trials run."""
+    """Where trials run, and what is computed of the data."""
 
-    kind: Literal["local", "ray"] = Field("local", description="local: this machine's devices; ray: a Ray cluster's")
+    kind: Literal["local", "ray"] = Field(
+        "local",
+        description="local: this machine's devices; ray: a Ray cluster's, for trials and for work on the data",
+    )
     address: str | None = Field(
         None, description="address of a running Ray cluster; null: RAY_ADDRESS, or a Ray of this machine's own"
     )

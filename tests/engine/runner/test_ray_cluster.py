@@ -235,17 +235,25 @@ def query(tiny: Tiny, sql: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.long
-def test_a_study_goes_on_without_a_lost_node(cluster: Cluster, tmp_path: Path) -> None:
-    """Every trial completes once, every attempt is charged once, and the metrics are those of a local run."""
+def test_a_study_goes_on_without_a_lost_node(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It joins, takes a trial and is lost: every trial completes once, every attempt is charged once, and the metrics
+    are those of a local run.
+    """
     here, there = make_tiny(tmp_path / "here"), make_tiny(tmp_path / "there")
     here.set(STUDY)
     there.set({**STUDY, "executor": {"kind": "ray", "address": cluster.address}})
     with (opened := open_study(here.study, 1)).store:
         assert run_loop(opened, until="probe", workers=1).how == "done"
 
-    victim = cluster.add_node(**NODE)
+    monkeypatch.setattr(ray_cluster, "JOINING", 0.0)
+    joined: list[Any] = []
 
     def attach(scheduler: Scheduler) -> None:
+        assert len(scheduler.slots) == 1
+        joined.append(cluster.add_node(**NODE))
+        deadline = time.monotonic() + PATIENCE
+        while len(scheduler.slots) < 2 and time.monotonic() < deadline:
+            scheduler._welcome()
         idle = [s for s in scheduler.slots if not s.started]
         for s in idle:
             s.start()
@@ -255,6 +263,7 @@ def test_a_study_goes_on_without_a_lost_node(cluster: Cluster, tmp_path: Path) -
         scheduler.watch = watch
 
     def watch(scheduler: Scheduler) -> None:
+        (victim,) = joined
         (slot,) = (s for s in scheduler.slots if s.device == f"node-{victim.node_id[:8]}/cpu0")
         if victim in cluster.worker_nodes and slot.seconds > 0:
             pids = processes(slot)
@@ -269,6 +278,8 @@ def test_a_study_goes_on_without_a_lost_node(cluster: Cluster, tmp_path: Path) -
 
     trials = query(there, "SELECT id, state, attempts FROM trials ORDER BY id")
     assert [state for _, state, _ in trials] == ["COMPLETE"] * 4
+    (victim,) = joined
+    assert query(there, "SELECT subject FROM events WHERE kind = 'joined'") == [(f"node-{victim.node_id[:8]}/cpu0",)]
     crashes = query(there, "SELECT subject, text FROM events WHERE kind = 'crash' ORDER BY subject")
     assert [key for key, _ in crashes] == [key for key, _, attempts in trials if attempts == 2] != []
     assert all(f"node-{victim.node_id[:8]}/cpu0 is lost" in text for _, text in crashes)
