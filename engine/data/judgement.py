@@ -66,7 +66,9 @@ def _ends(bounds: Bounds, params: Mapping[str, Any]) -> tuple[float, float] | No
     """Both bounds, infinite where there is none; None where one is not known."""
     ends = []
     for name, infinite in ((bounds.low, -np.inf), (bounds.high, np.inf)):
-        value = bound_value(params[name], bounds.number) if name and params.get(name, "") is not None else infinite
+        if name and name not in params:  # the OP inherits its default
+            return None
+        value = bound_value(params[name], bounds.number) if name and params[name] is not None else infinite
         if value is None:
             return None
         ends.append(float(value))

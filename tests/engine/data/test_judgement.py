@@ -90,9 +90,13 @@ def test_defaults_are_those_of_the_op(name: str) -> None:
     theirs = inspect.signature(OPERATORS.modules[name].__init__).parameters
     ours = defaults(name)
     bounds = [end for b in OPS[name].statistics.values() for end in (b.low, b.high) if end]
-    # one inherits its own from another OP: nothing is certain then
-    found = {end: ours[end] for end in bounds if end in ours or name != "in_context_influence_filter"}
+    # two inherit theirs from another OP: nothing is certain then
+    inherits = name in ("in_context_influence_filter", "instruction_following_difficulty_filter")
+    found = {end: ours[end] for end in bounds if end in ours or not inherits}
     assert found == {end: theirs[end].default for end in found}
+    if inherits:
+        columns = {statistic: (np.zeros(1), np.zeros(1)) for statistic in OPS[name].statistics}
+        assert judged(name, {bounds[0]: 0.1}, columns) is None
 
 
 @settings(max_examples=3000, deadline=None)
