@@ -252,6 +252,10 @@ def check_entry(name: str, params: Mapping[Any, Any], root: Path) -> Entry:
     """
     if name in MAPPERS:
         return mapper_entry(name, params, root)
+    if name.endswith("_deduplicator"):
+        raise OpError(
+            f"{name} compares rows, and a recipe judges each by itself; run it on what was applied: dj-process"
+        )
     op = get_op(name)
     if op.asks:
         raise OpError(f"{name} asks a language model, which no recipe may do; write the rows that it scored instead")

@@ -673,6 +673,13 @@ def test_a_file_that_might_harm_is_refused(text: str, names: str, tmp_path: Path
     assert names in message and "theirs.yaml" in message and "\n" not in message and len(message) < 400
 
 
+@pytest.mark.parametrize("kind", ["document", "document_minhash", "image"])
+def test_a_deduplicator_is_refused_with_what_to_do(kind: str, tmp_path: Path) -> None:
+    text = f"process:\n- {LENGTH}: {{min_len: 4}}\n- {kind}_deduplicator: {{}}\n"
+    with pytest.raises(OpError, match=r"process\[1\]: .* compares rows.*run it on what was applied: dj-process"):
+        read_recipe(text, "theirs.yaml", tmp_path)
+
+
 def test_an_entry_must_set_what_it_would_inherit(tmp_path: Path) -> None:
     text = f"process:\n- {LENGTH}: {{min_len: 4, reversed_range: true}}\n- {LENGTH}: {{min_len: 1}}\n"
     with pytest.raises(OpError, match=r"process\[1\].*reversed_range again"):
