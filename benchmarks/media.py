@@ -99,10 +99,12 @@ def of_one_core(folder: Path, count: int, side: int) -> list[str]:
     rows = Rows(data, folder, np.ones(len(data), bool), form="jpeg")
     cache_images(rows, side, cache / "clip", "train-images", 1)
     kept = open_media(cache / "clip", "train-images")
+    medium = Squares(side)
+    for file in files[:20]:  # torch is loaded
+        medium.pack(file, 0, "jpeg")
     order = np.random.default_rng(0).permutation(len(files))
     batches = np.array_split(order, max(1, len(order) // 64))
     plain = rate(lambda f: Image.open(io.BytesIO(f.read_bytes())).convert("RGB"), files)
-    medium = Squares(side)
     whole = rate(lambda f: medium.decode(f, 0), files)
     make, read = (len(order) / len(batches) * rate(lambda b: kept[b], batches) for _ in range(2))
     store = Store(cache / "clip" / "train-images.json")
@@ -134,7 +136,7 @@ def of_clips(folder: Path, count: int) -> str:
     medium = Windows(16, 3, 256, 0)
     clips = [medium.decode(file, 0)[0] for file in files]
     made = rate(lambda file: medium.pack(file, 0, "jpeg"), files)
-    items = [medium.pack(file, 0, "jpeg") for file in files]
+    items = [medium.pack(file, 0, "jpeg")[0] for file in files]
     read = rate(medium.unpack, items)
     errors = np.abs(np.stack(clips).astype(int) - np.stack([medium.unpack(item) for item in items]))
     disk = sum(map(len, items)) / sum(clip.nbytes for clip in clips)

@@ -14,12 +14,11 @@ import os
 import shutil
 import struct
 import time
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from engine.base.durable import checksum
 
 PACK = 256 << 20  # bytes of a pack, about
 RECORD = struct.Struct("<QIIQ")  # pack, place and size in it, sum; all zero where nothing was written
@@ -191,7 +190,7 @@ def count_damaged(folder: Path) -> tuple[int, int]:
 
 
 def _sum(item: int, content: bytes) -> int:
-    return int(checksum(item.to_bytes(8, "little") + content)[:16], 16)
+    return zlib.crc32(content, zlib.crc32(item.to_bytes(8, "little")))
 
 
 def _packs(root: Path) -> Iterator[tuple[Path, int, float]]:

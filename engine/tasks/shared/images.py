@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 
 CHUNK = 500  # images of a job
 LONG = 8  # an image longer than so many times its shorter side is cropped before it is resized
-SMALL = 0.25  # of the decoded bytes: an image of the right size whose file is no larger is kept as it is
+SMALL = 0.25  # of the decoded bytes: an image of no more pixels whose file is no larger is kept as it is
 QUALITY = 95
-ORIGINAL, PIXELS, JPEG = b"O", b"P", b"J"  # how an item begins
+COLOURS = 2  # JPEG's 4:2:0, at half the resolution of the brightness, as nearly all JPEGs have it
+FINE = 1.5  # a JPEG is decoded to no more than so many times the model's side, where its decoder can choose
+ORIGINAL, PIXELS, JPEG, NEAR = b"O", b"P", b"J", b"N"  # how an item begins; NEAR: an original that is read as `near`
 
 
 @dataclass(frozen=True)
@@ -45,23 +48,23 @@ class Squares:
         """(pixels, whether they are short of something: never). Raises: OSError, ValueError."""
         return fit_square(open_image(source), self.side), False
 
-    def pack(self, source: bytes | Path, _number: int, form: Form) -> bytes:
-        """An image as it is kept. Raises: OSError, ValueError."""
+    def pack(self, source: bytes | Path, _number: int, form: Form) -> tuple[bytes, NDArray[np.uint8]]:
+        """(an image as it is kept, its pixels). Raises: OSError, ValueError."""
         from PIL import Image
 
         content = source if isinstance(source, bytes) else source.read_bytes()
-        image = open_image(content)
         raw = self.side * self.side * 3
         if form == "exact":
-            if len(content) < raw:
-                return ORIGINAL + content
-            return PIXELS + fit_square(image, self.side).tobytes()
-        if image.size == (self.side, self.side) and len(content) <= SMALL * raw:
-            return ORIGINAL + content
+            pixels = fit_square(open_image(content), self.side)
+            return (ORIGINAL + content if len(content) < raw else PIXELS + pixels.tobytes()), pixels
+        image = self._near(content)
+        pixels = near_square(image, self.side)
+        if image.width * image.height * 3 <= raw and len(content) <= SMALL * raw:
+            return NEAR + content, pixels
         out = io.BytesIO(JPEG)
         out.seek(1)
-        Image.fromarray(fit_square(image, self.side)).save(out, "JPEG", quality=QUALITY, subsampling=0)
-        return out.getvalue()
+        Image.fromarray(pixels).save(out, "JPEG", quality=QUALITY, subsampling=COLOURS)
+        return out.getvalue(), self.unpack(out.getvalue())
 
     def unpack(self, content: bytes) -> NDArray[np.uint8]:
         """The pixels of an image that was kept."""
@@ -70,25 +73,54 @@ class Squares:
             return np.frombuffer(content, np.uint8).reshape(self.shape)
         if kind == ORIGINAL:
             return fit_square(open_image(content), self.side)
+        if kind == NEAR:
+            return near_square(self._near(content), self.side)
         from PIL import Image
 
         with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:  # djsb's own, whose sum is right
             return np.asarray(image, np.uint8)
+
+    def _near(self, content: bytes) -> Image.Image:
+        """An image, decoded no finer than the model sees it; one side may be `FINE` times the model's or more."""
+        return open_image(content, near=int(FINE * self.side))
 
 
 def fit_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """(size, size, 3): the shorter side resized (bicubic), the centre cropped, as CLIP does."""
     from PIL import Image
 
+    def resize(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
+        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC), np.uint8)
+
+    return _square(image, size, resize)
+
+
+def near_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """As `fit_square` to within 2 of 255, in a third of the time."""
+    return _square(image, size, _resized)
+
+
+def _resized(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
+    """An image resized as Pillow does, by vector instructions."""
+    import torch  # here, as most that import this module resize nothing
+
+    pixels = torch.from_numpy(np.array(image)).movedim(-1, 0)[None]
+    made = torch.nn.functional.interpolate(pixels, (height, width), mode="bicubic", antialias=True)
+    resized: NDArray[np.uint8] = made[0].movedim(0, -1).numpy()
+    return resized
+
+
+def _square(
+    image: Image.Image, size: int, resize: Callable[[Image.Image, int, int], NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
     most = LONG * min(image.size)
     if max(image.size) > most:  # else the resized image could be far larger than what is kept of it
         across, down = (max(0, side - most) // 2 for side in image.size)
         image = image.crop((across, down, image.width - across, image.height - down))
     scale = size / min(image.size)
-    wide = [max(size, round(side * scale)) for side in image.size]
-    resized = image.resize((wide[0], wide[1]), Image.Resampling.BICUBIC)
-    left, top = (wide[0] - size) // 2, (wide[1] - size) // 2
-    return np.asarray(resized.crop((left, top, left + size, top + size)), np.uint8)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    return resize(image, width, height)[top : top + size, left : left + size]
 
 
 def cache_images(

@@ -25,7 +25,7 @@ from engine.data.media import Unreadable, locate
 from engine.settings.running import CacheSection
 from engine.tasks.contract import Form, Progress, Rows
 
-VERSION = 1  # of what lies in packs
+VERSION = 2  # of what lies in packs
 RAW_ROWS = 10_000  # media up to which all are decoded before anything trains; see docs/decisions/010
 RAW_BYTES = 4e9  # of them, decoded
 TINY = 16_384  # bytes of a medium, decoded, up to which a JPEG of it saves next to nothing
@@ -50,8 +50,8 @@ class Medium(Protocol):
         """(pixels of row `number`, whether they are short of something). Raises: OSError, ValueError."""
         ...
 
-    def pack(self, source: bytes | Path, number: int, form: Form) -> bytes:
-        """The same as it is kept in a pack. Raises: OSError, ValueError."""
+    def pack(self, source: bytes | Path, number: int, form: Form) -> tuple[bytes, NDArray[np.uint8]]:
+        """(the same as it is kept in a pack, the pixels that `unpack` gives). Raises: OSError, ValueError."""
         ...
 
     def unpack(self, content: bytes) -> NDArray[np.uint8]:
@@ -78,7 +78,7 @@ def set_bound(cache: Path, max_gb: float | None) -> None:
 
 def key_of(*sets: Rows | None) -> list[Any]:
     """What the key of a task's caches has besides where media lie in packs: those say where the data are."""
-    return [[rows.form, str(rows.data.path)] for rows in sets if rows is not None and rows.form != "raw"]
+    return [[VERSION, rows.form, str(rows.data.path)] for rows in sets if rows is not None and rows.form != "raw"]
 
 
 def files_of(name: str) -> list[str]:

@@ -103,15 +103,15 @@ class Store:
                 start, end = (int(self.ends[number - 1]) if number else 0), int(self.ends[number])
                 if start == end:
                     continue
-                content = self.packs.get(number)
-                if content is None:
-                    content = self._made(number, os.pread(sources.fileno(), end - start, start))
+                if (content := self.packs.get(number)) is not None:
+                    found[at] = self.medium.unpack(content)
+                else:
+                    content, found[at] = self._made(number, os.pread(sources.fileno(), end - start, start))
                     self.packs.put(number, content)
-                found[at] = self.medium.unpack(content)
         return found
 
-    def _made(self, number: int, entry: bytes) -> bytes:
-        """An item, made from its source."""
+    def _made(self, number: int, entry: bytes) -> tuple[bytes, NDArray[np.uint8]]:
+        """An item and its pixels, made from its source."""
         try:
             return self.medium.pack(self._source(number, entry), number, self.about["form"])
         except (OSError, ValueError) as error:
@@ -173,7 +173,7 @@ def readers() -> int:
 
 @lru_cache(maxsize=1)
 def _crew(count: int) -> ProcessPoolExecutor:
-    return crew(count, [__name__])
+    return crew(count, [__name__, "torch"])
 
 
 @dataclass

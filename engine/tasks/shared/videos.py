@@ -111,10 +111,13 @@ class Windows:
         """(the window of row `number`, whether its last frame is held). Raises: OSError, ValueError."""
         return read_clip(source, self.window, np.random.default_rng((self.seed, number)).random())
 
-    def pack(self, source: bytes | Path, number: int, form: Form) -> bytes:
-        """A clip as it is kept. Raises: OSError, ValueError."""
+    def pack(self, source: bytes | Path, number: int, form: Form) -> tuple[bytes, NDArray[np.uint8]]:
+        """(a clip as it is kept, its pixels). Raises: OSError, ValueError."""
         clip, _ = self.decode(source, number)
-        return PIXELS + clip.tobytes() if form == "exact" else CLIP + _as_clip(clip)
+        if form == "exact":
+            return PIXELS + clip.tobytes(), clip
+        content = CLIP + _as_clip(clip)
+        return content, self.unpack(content)
 
     def unpack(self, content: bytes) -> NDArray[np.uint8]:
         """The pixels of a clip that was kept."""

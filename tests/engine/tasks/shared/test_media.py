@@ -108,7 +108,7 @@ def test_jpegs_are_near_and_small(pictures: Path) -> None:
     some = open_media(cached(pictures, rows_of(pictures, "jpeg")), "train-images")
     first = some[:]
     error = np.abs(first.astype(int) - raw[:].astype(int))
-    assert 0 < error.mean() < 1.5 and error.max() < 40
+    assert 0 < error.mean() < 2 and error.max() < 50
     assert np.array_equal(some[:], first)  # as it is kept, the first time too
     assert packs_of(pictures) < 0.4 * raw.nbytes  # of so small images; docs/benchmarks.md has those of models
 
