@@ -104,7 +104,7 @@ def _resized(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
     """An image resized as Pillow does, by vector instructions."""
     import torch  # here, as most that import this module resize nothing
 
-    pixels = torch.from_numpy(np.array(image)).movedim(-1, 0)[None]
+    pixels = torch.from_numpy(np.array(image))[None].movedim(-1, 1)  # channels stay last
     made = torch.nn.functional.interpolate(pixels, (height, width), mode="bicubic", antialias=True)
     resized: NDArray[np.uint8] = made[0].movedim(0, -1).numpy()
     return resized
@@ -120,7 +120,7 @@ def _square(
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
     left, top = (width - size) // 2, (height - size) // 2
-    return resize(image, width, height)[top : top + size, left : left + size]
+    return np.ascontiguousarray(resize(image, width, height)[top : top + size, left : left + size])
 
 
 def cache_images(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from engine.settings.data import DatasetSection
 from engine.settings.running import CacheSection
 from engine.study.opened import held, open_study
 from engine.tasks.contract import Form, Rows
-from engine.tasks.shared import packed
-from engine.tasks.shared.images import cache_images
+from engine.tasks.shared import images, packed
+from engine.tasks.shared.images import NEAR, Squares, cache_images, fit_square, near_square
 from engine.tasks.shared.media import cache_media, form_of, set_bound
 from engine.tasks.shared.packed import Packed, ahead, open_media
 from engine.tasks.shared.videos import Windows, write_clip
@@ -111,6 +112,33 @@ def test_jpegs_are_near_and_small(pictures: Path) -> None:
     assert 0 < error.mean() < 2 and error.max() < 50
     assert np.array_equal(some[:], first)  # as it is kept, the first time too
     assert packs_of(pictures) < 0.4 * raw.nbytes  # of so small images; docs/benchmarks.md has those of models
+
+
+def test_the_fast_way_to_a_square_gives_the_same_within_two() -> None:
+    for n, size in enumerate([(300, 217), (64, 64), (40, 31), (65, 900), (1, 1), (1000, 101)]):
+        image = picture(n, *size)
+        assert np.abs(fit_square(image, SIDE).astype(int) - near_square(image, SIDE)).max() <= 2
+        assert near_square(image, SIDE).flags.c_contiguous and near_square(image, SIDE).shape == (SIDE, SIDE, 3)
+
+
+@pytest.mark.parametrize(("size", "kept"), [((60, 64), True), ((90, 64), False), ((200, 210), False)])
+def test_a_small_jpeg_is_kept_as_it_is(size: tuple[int, int], kept: bool) -> None:
+    content, medium = io.BytesIO(), Squares(SIDE)
+    picture(1, *size).save(content, "JPEG", quality=40)
+    item, pixels = medium.pack(content.getvalue(), 0, "jpeg")
+    assert (item == NEAR + content.getvalue()) == kept and np.array_equal(medium.unpack(item), pixels)
+    whole, _ = medium.decode(content.getvalue(), 0)
+    assert np.abs(whole.astype(int) - pixels).mean() < (0.1 if kept else 3)
+
+
+def test_a_large_jpeg_is_decoded_no_finer_than_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    content, medium, sizes = io.BytesIO(), Squares(SIDE), []
+    picture(1, 800, 640).save(content, "JPEG", quality=95)
+    resized = images._resized
+    monkeypatch.setattr(images, "_resized", lambda image, *to: (sizes.append(image.size), resized(image, *to))[1])
+    _, pixels = medium.pack(content.getvalue(), 0, "jpeg")
+    assert sizes == [(200, 160)]
+    assert np.abs(medium.decode(content.getvalue(), 0)[0].astype(int) - pixels).mean() < 3
 
 
 def test_media_in_parquet_stay_in_their_rows(pictures: Path) -> None:
