@@ -12,17 +12,22 @@ from engine.journal import caches
 from engine.journal.store import Row
 from engine.review.guard import check_guard
 from engine.study.opened import Notice, OpenStudy, held, open_study
+from engine.study.sample import Seen
 from engine.tasks.contract import Remarks
 
+LOOKED_AT = 1_000  # rows whose media's headers are told of
 LOOK = 200  # rows that tell whether there are addresses of images
 
 
 def check(folder: Path, workers: int | None, notice: Notice, deep: bool = False) -> Row:
     """Problems and findings of a study; problems stop a run, findings do not.
 
-    deep: compare all bytes of caches, checkpoints and training states with their sums, however many they are.
+    All rows and headers are read, and a sample is decoded. deep: decode all that is decoded before training, and
+    compare all bytes of caches, checkpoints and training states with their sums, however many they are.
     """
     from engine.base.gpus import gpus
+    from engine.study.forecast import refuse_if_full
+    from engine.study.sample import all_rows, look_at
 
     found: Row = {"problems": [], "findings": [], "bad_rows": [], "duplicates": [], "ops": [], "left_out": []}
     found["inputs"] = []
@@ -37,9 +42,19 @@ def check(folder: Path, workers: int | None, notice: Notice, deep: bool = False)
         if opened.has_evaluation_rows:
             _check_rows(opened, found, "evaluation")
         if not found["problems"]:
-            _check_ops_and_task(opened, found)
+            _check_media(opened, found)
+            try:
+                refuse_if_full(opened)
+                seen = (
+                    None if opened.study.task is None else all_rows(opened) if deep else look_at(opened, decode=False)
+                )
+                _check_disk(opened, seen, found)
+            except DjsbError as error:
+                found["problems"].append(str(error))
         if not found["problems"]:
-            _check_inputs(opened, found)
+            _check_ops_and_task(seen.study if seen else opened, seen, found)
+        if not found["problems"]:
+            _check_inputs(seen.study if seen else opened, found)
     devices = gpus()
     found["findings"].append(f"devices: {len(devices)} GPU(s)" if devices else "devices: no GPU; CPU cores are used")
     return found
@@ -64,7 +79,31 @@ def _check_rows(opened: OpenStudy, found: Row, name: str) -> None:
     found["bad_rows"] += [{"file": name, **asdict(row)} for row in bad]
 
 
-def _check_ops_and_task(opened: OpenStudy, found: Row) -> None:
+def _check_media(opened: OpenStudy, found: Row) -> None:
+    from engine.data.look import told
+    from engine.data.tars import media_root
+
+    data = opened.data
+    if data.fields.images or data.fields.videos:
+        lines = told(data, opened.scanned.good, media_root(data.path, opened.state), LOOKED_AT)
+        found["findings"] += [f"data: {line}" for line in lines]
+
+
+def _check_disk(opened: OpenStudy, seen: Seen | None, found: Row) -> None:
+    from engine.base.amounts import format_bytes
+    from engine.study.forecast import disk_of
+
+    disk = disk_of(opened, seen)
+    if disk.problem:
+        found["problems"].append(disk.problem)
+    parts = ", ".join(f"{t.what} {format_bytes(t.size)}" for t in disk.things)
+    there, free = format_bytes(disk.size - disk.needed), format_bytes(disk.free)
+    found["findings"].append(
+        f"disk: about {format_bytes(disk.size)} of caches ({parts}), {there} of it there; {free} are free"
+    )
+
+
+def _check_ops_and_task(opened: OpenStudy, seen: Seen | None, found: Row) -> None:
     from engine.data import asked
     from engine.data.catalogue import get_op
 
@@ -83,7 +122,8 @@ def _check_ops_and_task(opened: OpenStudy, found: Row) -> None:
             main = ", ".join(m.name for m in opened.main_metrics)
             found["findings"].append(f"metrics: {names}; the ranking counts {main}")
             if isinstance(opened.task, Remarks):
-                found["findings"] += opened.task.remarks(opened.study, opened.prepared)
+                of = "" if seen is None or seen.whole else f"of a sample of {seen.rows} rows: "
+                found["findings"] += [of + remark for remark in opened.task.remarks(opened.study, opened.prepared)]
         else:
             found["findings"].append("task: none, so statistics and pools work and nothing is trained")
     except DjsbError as error:

@@ -1,11 +1,11 @@
-"""`djsb plan`: trials and device time of every stage."""
+"""`djsb plan`: what a study takes: disk, memory, time of statistics, trials and device time of every stage."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from app.text.printable import say, say_table
-from engine.base.amounts import format_seconds
+from engine.base.amounts import format_bytes, format_seconds
 from engine.journal.store import Row
 from engine.study.opened import Notice, held, open_study
 
@@ -26,6 +26,7 @@ def show_plan(found: Row) -> None:
         for s in found["stages"]
     ]
     say_table(rows, ["stage", "trials", "what", "device time"])
+    _show_forecast(found["forecast"])
     if found["seconds"] is None:
         say(f"\n{found.get('note', 'no task, so no device time: statistics and pools only')}")
         return
@@ -39,3 +40,21 @@ def show_plan(found: Row) -> None:
         f"r = {found['r']:.3g}: (1 + m·r)·T = {format_seconds(found['with_sandbox'])}, against M·T: "
         f"it pays from M = {found['break_even']} full trainings on (Section 3.2.4)"
     )
+
+
+def _show_forecast(ahead: Row) -> None:
+    """Disk, memory and statistics."""
+    say(f"\nrows: {ahead['rows']:,}")
+    for thing in ahead["disk"]:
+        there = f", {format_bytes(thing['there'])} of it there" if thing["there"] else ""
+        say(f"disk: {thing['what']} {format_bytes(thing['size'])}{there}")
+    say(f"disk: {format_bytes(ahead['disk_needed'])} to be written, {format_bytes(ahead['disk_free'])} free")
+    for cost in ahead["statistics"]:
+        off = "" if cost["spread"] is None else f" ± {cost['spread']:.0%}"
+        say(
+            f"statistics: {cost['op']} {format_seconds(cost['seconds'])}{off} on {cost['processes']} process(es): "
+            f"{cost['rows']:,} rows at {1 / max(1e-9, cost['each']):,.0f} a second of one, by {cost['sample']} rows"
+        )
+    left = f"{format_seconds(ahead['statistics_seconds'])} in all" if ahead["statistics"] else "all are there"
+    say(f"statistics: {left}")
+    say(f"memory: about {format_bytes(ahead['memory_bytes'])}, {format_bytes(ahead['memory_available'])} available")

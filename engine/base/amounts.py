@@ -15,6 +15,7 @@ UNITS = {
     "d": 86400,
     "day": 86400,
 }
+BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "bytes"))
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(?:(?:gpu|device|core|slot)-)?([a-z]+?)s?")
 
 
@@ -32,6 +33,12 @@ def parse_budget(text: str) -> float:
             f"budget {text!r} is not an amount of device time; write it like 8gpu-days, 6gpu-hours or 30min"
         )
     return seconds
+
+
+def format_bytes(size: float) -> str:
+    """`1234567` → `1.23 MB`."""
+    size, unit = next((size / one, unit) for one, unit in BYTES if size >= one or one == 1)
+    return f"{size:.3g} {unit}" if size < 999.5 else f"{size:.0f} {unit}"
 
 
 def format_seconds(seconds: float) -> str:

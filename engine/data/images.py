@@ -75,7 +75,7 @@ def _check_size(image: Image.Image, most: int) -> None:
 
 @dataclass(frozen=True)
 class Look:
-    """What the header of an image says. width, height: as it is shown.
+    """What the header of an image says. width, height: as it is shown. kind: its format, as JPEG.
 
     sure: they are those of the decoded image; in some kinds of files the turn stands behind the pixels.
     """
@@ -83,6 +83,7 @@ class Look:
     width: int
     height: int
     sure: bool
+    kind: str = ""
 
 
 def check_image(source: bytes | Path) -> Look:
@@ -97,7 +98,7 @@ def check_image(source: bytes | Path) -> Look:
             except Exception as error:  # decoders raise whatever broken metadata make them raise
                 machine.refuse(error, "an image")
                 sure = False
-        return Look(width, height, sure)
+        return Look(width, height, sure, str(image.format))
 
 
 def _png_may_turn(source: bytes | Path) -> bool:

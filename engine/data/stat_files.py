@@ -50,6 +50,15 @@ class StoredColumn(Column):
         return line.view(np.ndarray)
 
 
+def disk(run: OpRun, rows: int) -> int:
+    """Bytes that the column of a run takes on disk: one number a row and statistic, two where rows may have several."""
+    return 8 * rows * _line_count(run)
+
+
+def _line_count(run: OpRun) -> int:
+    return len(run.listed) + sum(run.listed)
+
+
 def column_file(state: Path, key: str) -> Path:
     """Where the column of a run lies."""
     return state / "cache" / "statistics" / f"{key}.npy"
@@ -106,7 +115,7 @@ def open_column(run: OpRun, dataset: str, rows: int, store: Store, state: Path) 
     caches.begin_statistic(store, StatisticRun(
         run.key, dataset, run.name, names, repr(dict(run.params)), datajuicer.version(), rows,
     ))  # fmt: skip
-    column = new_array(file, np.float64, (len(run.listed) + sum(run.listed), rows))
+    column = new_array(file, np.float64, (_line_count(run), rows))
     column.flush()
     flush(file)
     flush(file.parent)

@@ -96,6 +96,18 @@ def _reason(name: str, params: Mapping[str, Any], data: Dataset) -> str | None:
     return missing_needs(name, params)
 
 
+def passes(runs: Sequence[OpRun]) -> dict[tuple[int, tuple[str, ...]], list[OpRun]]:
+    """(rows of a chunk, GPUs) → the OPs that run together on such chunks."""
+    on_gpu, gpus = datajuicer.on_gpus({r.name for r in runs})
+    found: dict[tuple[int, tuple[str, ...]], list[OpRun]] = {}
+    for run in runs:
+        op = get_op(run.name)
+        size = MEDIA_CHUNK if op.opens_media else asked.CHUNK if op.asks else CHUNK
+        size = PART if isinstance(run, ColumnRun) else size
+        found.setdefault((size, gpus if run.name in on_gpu else ()), []).append(run)
+    return found
+
+
 def compute(
     runs: Sequence[OpRun],
     data: Dataset,
@@ -111,14 +123,8 @@ def compute(
     good: (rows,) rows to compute; the others stay NaN. Text OPs and media OPs go in passes of
     their own, since their chunks differ in size; so do OPs with a model where there are GPUs, one process a GPU.
     """
-    on_gpu, gpus = datajuicer.on_gpus({r.name for r in runs})
-    passes: dict[tuple[int, tuple[str, ...]], list[OpRun]] = {}
-    for run in runs:
-        op = get_op(run.name)
-        size = MEDIA_CHUNK if op.opens_media else asked.CHUNK if op.asks else CHUNK
-        size = PART if isinstance(run, ColumnRun) else size
-        passes.setdefault((size, gpus if run.name in on_gpu else ()), []).append(run)
-    total, done = len(data) * len(passes), 0
+    planned = passes(runs)
+    total, done = len(data) * len(planned), 0
 
     def advance(rows: int) -> None:
         nonlocal done
@@ -126,7 +132,7 @@ def compute(
         if progress:
             progress(done, total)
 
-    for (size, places), group in passes.items():
+    for (size, places), group in planned.items():
         _compute_group(group, size, data, good, store, state, workers, places, advance, scores)
     loaded = {run.key: stat_files.load(run, state) for run in runs}
     fields = [run for run in runs if isinstance(run, ColumnRun)]

@@ -10,8 +10,12 @@ from engine.base.amounts import parse_budget
 from engine.journal.store import Row
 from engine.runner.scheduler import scheduler
 from engine.search.race import CONTROL_SEEDS, bound
+from engine.study.forecast import are_complete, forecast, refuse_if_full
 from engine.study.opened import OpenStudy
+from engine.study.sample import look_at
 from engine.tasks.contract import Outside
+
+TAILS = 2  # pools without what is rare, of a statistic of many values
 
 
 def make_plan(opened: OpenStudy, workers: int | None) -> Row:
@@ -20,15 +24,19 @@ def make_plan(opened: OpenStudy, workers: int | None) -> Row:
     With a task, a few steps are timed on the first device unless trials were measured already.
     """
     study, size = opened.study, opened.pool_size
+    refuse_if_full(opened)
+    seen = look_at(opened) if study.task else None
+    ahead = {"forecast": forecast(opened, seen).to_json()}
     units = _units(opened)
     if study.task is None:
-        return {"stages": [{"stage": "pools", "trials": 0, "what": units[0].what, "seconds": None}], "seconds": None}
+        stage = {"stage": "pools", "trials": 0, "what": units[0].what, "seconds": None}
+        return {"stages": [stage], "seconds": None, **ahead}
     if isinstance(opened.task, Outside) and opened.task.expected(study) is None:
         rows: list[Row] = [{"stage": u.stage, "trials": u.trials, "what": u.what, "seconds": None} for u in units]
         note = "device time is not known before a trial has run; set command.expected to what one takes"
-        return {"stages": rows, "seconds": None, "note": note}
+        return {"stages": rows, "seconds": None, "note": note, **ahead}
     limit = parse_budget(study.budget)
-    with scheduler(opened, limit, workers) as timer:
+    with scheduler(seen.study if seen else opened, limit, workers) as timer:
         timer.calibrate(charge=False)
 
         def seconds(samples: float) -> float:
@@ -52,7 +60,7 @@ def make_plan(opened: OpenStudy, workers: int | None) -> Row:
     return {
         "stages": stages, "seconds": total, "wall_seconds": total / devices, "devices": devices,
         "budget": study.budget, "fits": total <= limit, "pool_size": size, "t_full": t_full, "m": m, "r": r,
-        "with_sandbox": (1 + m * r) * t_full, "break_even": math.floor(1 + m * r) + 1,
+        "with_sandbox": (1 + m * r) * t_full, "break_even": math.floor(1 + m * r) + 1, **ahead,
     }  # fmt: skip
 
 
@@ -76,6 +84,16 @@ class _Unit:
     what: str
 
 
+def _pools(opened: OpenStudy) -> tuple[int, int]:
+    """(pools of the probe, their OPs); at most, before the statistics are computed."""
+    if are_complete(opened):
+        sound = [c for c in opened.cuts if c.reason is None]
+        return len(sound), len({c.slice.op for c in sound})
+    runs, _ = opened.op_plan
+    each = opened.study.pools.buckets + (TAILS if opened.study.pools.rare else 0)
+    return each * sum(len(run.statistics) for run in runs), len(runs)
+
+
 def _units(opened: OpenStudy) -> list[_Unit]:
     study, search = opened.study, opened.study.search
     if search.strategy == "mixtures":
@@ -84,8 +102,8 @@ def _units(opened: OpenStudy) -> list[_Unit]:
             _Unit("probe", trials, trials, f"at most {study.mixtures.max} mixtures, and the control"),
             _Unit("confirm", fresh, fresh, f"{study.confirm.seeds} fresh seeds"),
         ]
-    sound = [c for c in opened.cuts if c.reason is None]
-    ops = len({c.slice.op for c in sound})
+    pools, ops = _pools(opened)
+    told = "" if are_complete(opened) else "at most "
     top, clusters = min(study.combine.top, ops), min(study.combine.clusters, ops)
     lattice = top + clusters + min(study.combine.max, 2**top - 1 - top + 2**clusters - 1 - clusters + top * clusters)
 
@@ -97,7 +115,7 @@ def _units(opened: OpenStudy) -> list[_Unit]:
         return _Unit(name, trials, trials, f"{what} × {search.seeds} seeds")
 
     return [
-        stage("probe", len(sound), search.top, f"{len(sound)} pools and the control"),
+        stage("probe", pools, search.top, f"{told}{pools} pools and the control"),
         stage("combine", lattice, study.confirm.candidates, f"at most {lattice} combinations and the control"),
         *(
             _Unit("scale", n, float(n * rate), f"×{rate}: repeat, lower layers, control")

@@ -22,6 +22,7 @@ from engine.review.guard import check_guard
 from engine.runner.scheduler import Scheduler, scheduler
 from engine.search.contract import Adviser
 from engine.settings.study import STAGES
+from engine.study.forecast import refuse_if_full
 from engine.study.opened import OpenStudy, held
 
 PATIENCE = 600.0  # seconds that an engine waits for a database that another process, a backup say, has locked
@@ -62,7 +63,9 @@ def run_loop(
     policy = Policy(approve or opened.study.approve, guard=approve == "auto")
     whole = until == STAGES[-1]
     with held(opened), scheduler(opened, limit, workers) as timed:
-        _ = opened.pool_size, opened.main_metrics  # what is wrong with data or evaluation is told first
+        _ = opened.pool_size
+        refuse_if_full(opened)
+        _ = opened.main_metrics  # what is wrong with data or evaluation is told first
         tidy(opened.state)
         timed.book.recover()
         opened.record()

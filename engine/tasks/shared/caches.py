@@ -23,6 +23,15 @@ def make_caches(folder: Path, name: str, make: Callable[[Path], dict[str, Any]])
     return target
 
 
+def disk(prepared: Path, factor: float) -> int:
+    """Bytes that a task's caches take on disk beside the media in packs.
+
+    prepared: caches of a sample of the training rows and of all others. factor: rows for each of the sample.
+    """
+    files = ((f, f.stat().st_size) for f in prepared.rglob("*") if f.is_file())
+    return int(sum(size * (factor if f.name.startswith("train-") else 1) for f, size in files))
+
+
 def read_meta(prepared: Path) -> dict[str, Any]:
     """The meta.json of caches."""
     meta: dict[str, Any] = json.loads((prepared / "meta.json").read_text(encoding="utf-8"))

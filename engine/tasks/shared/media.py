@@ -22,6 +22,7 @@ from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
 from engine.data.dataset import as_list
 from engine.data.media import Unreadable, locate
+from engine.data.packs import RECORD
 from engine.settings.running import CacheSection
 from engine.tasks.contract import Form, Progress, Rows
 
@@ -67,6 +68,11 @@ def form_of(section: CacheSection, count: int, size: int) -> Form:
     if count <= RAW_ROWS and total <= min(RAW_BYTES, (section.max_gb or np.inf) * 1e9):
         return "raw"
     return "exact" if size <= TINY or total <= RAW_BYTES else "jpeg"
+
+
+def disk(form: Form, count: int, size: int, kept: float = 0) -> int:
+    """Bytes that so many media take on disk. size: of one, decoded. kept: of one in a pack, as a sample says."""
+    return count * size if form == "raw" else int(count * (kept + RECORD.size))
 
 
 def set_bound(cache: Path, max_gb: float | None) -> None:

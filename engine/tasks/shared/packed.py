@@ -15,6 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,7 +29,7 @@ from engine.base.parallel import crew
 from engine.data.dataset import Dataset, as_list
 from engine.data.packs import Packs, bound_of
 from engine.settings.data import DatasetSection
-from engine.tasks.contract import Rows
+from engine.tasks.contract import Form, Rows
 from engine.tasks.shared.images import Squares
 from engine.tasks.shared.media import BOUND, BYTES, ROW, Medium, place_of
 from engine.tasks.shared.videos import Windows
@@ -136,6 +137,17 @@ class Store:
 
 
 _store = lru_cache(maxsize=8)(Store)
+
+
+def kept_size(file: Path, form: Form, most: int) -> float:
+    """Bytes of one medium as it is kept in that form, by the first `most` of a cache in packs. file: its NAME.json."""
+    store, sizes = Store(file), []
+    content = file.with_name(f"{file.stem}-sources.bin").read_bytes()
+    ends = [0, *store.ends[:most].tolist()]
+    for number, (start, end) in enumerate(pairwise(ends)):
+        if start < end:
+            sizes.append(len(store.medium.pack(store._source(number, content[start:end]), number, form)))
+    return float(np.mean(sizes)) if sizes else 0.0
 
 
 class _Notes(logging.Handler):

@@ -1,0 +1,150 @@
+"""What stands before the first trained step: `make bench-media`.
+
+JPEGs as the web has them in WebDataset shards, a study of them in which nothing is cached: seconds of `djsb check`, of
+`djsb plan`, and of `djsb auto` up to each mark on its way to the first point of a trial's curve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from benchmarks.media import HEIGHT, WIDTH, scene
+
+SHARD = 1_000  # images
+DISTINCT = 500  # images that differ in their bytes
+LONGEST = 900.0  # seconds that a command is waited for
+GOAL = "Goal: the first trained step within 20 s where nothing is cached"
+STUDY = """name: bench
+task: clip
+budget: 1h
+dataset: {{path: {train}, text: txt, images: jpg, id: __key__}}
+evaluation: {{path: {test}, label: cls}}
+model: {{preset: tiny}}
+train: {{epochs: 1, batch_size: 64}}
+search: {{strategy: grid, seeds: 1}}
+ops:
+  text_length_filter: {{}}
+  words_num_filter: {{}}
+  image_shape_filter: {{}}
+"""
+MARKS = {
+    "rows scanned": "cache/scan-*.npz",
+    "caches made": "cache/clip-*/meta.json",
+    "calibrated": "SELECT count(*) FROM costs WHERE kind = 'calibration'",
+    "first trial": "SELECT count(*) FROM trials WHERE state != 'queued'",
+    "first step": "SELECT count(*) FROM curve_points",
+}
+
+
+def make_shards(folder: Path, images: int, seed: int) -> None:
+    """Shards of KEY.jpg, KEY.txt and KEY.cls."""
+    rng = np.random.default_rng(seed)
+    scenes = [scene(rng) for _ in range(2)]
+    encoded = []
+    for n in range(min(images, DISTINCT)):
+        x, y = (int(v) for v in rng.integers(0, 1600 - WIDTH, 2))
+        out = io.BytesIO()
+        scenes[n % 2].crop((x, y, x + WIDTH, y + HEIGHT)).save(out, "JPEG", quality=85)
+        encoded.append(out.getvalue())
+    words = np.array("a photo of one red blue dog house tree near the old sea at night with people".split())  # noqa: SIM905
+    folder.mkdir(parents=True)
+    for at in range(0, images, SHARD):
+        with tarfile.open(folder / f"{at // SHARD:05d}.tar", "w") as shard:
+            for n in range(at, min(at + SHARD, images)):
+                text = f"{n} " + " ".join(rng.choice(words, int(rng.integers(3, 20))))
+                for ending, content in (
+                    ("jpg", encoded[n % len(encoded)]), ("txt", text.encode()), ("cls", f"kind {n % 5}".encode())
+                ):  # fmt: skip
+                    member = tarfile.TarInfo(f"{n:09d}.{ending}")
+                    member.size = len(content)
+                    shard.addfile(member, io.BytesIO(content))
+
+
+def new_study(folder: Path, name: str) -> Path:
+    """A study of the shards, in which nothing is cached."""
+    study = folder / name
+    study.mkdir()
+    (study / "study.yaml").write_text(STUDY.format(train=folder / "train", test=folder / "test"))
+    return study
+
+
+def seconds(command: str, study: Path) -> float:
+    """Of a command that ends."""
+    began = time.time()
+    with (study / f"{command}.log").open("w") as log:
+        subprocess.run([sys.executable, str(ROOT / "djsb.py"), command, str(study)], stdout=log, stderr=log, check=True)
+    return time.time() - began
+
+
+def marks(study: Path) -> Iterator[tuple[str, float]]:
+    """(mark, seconds after the start) of `djsb auto`, which is ended at the last of them."""
+    began, left = time.time(), dict(MARKS)
+    with (study / "auto.log").open("w") as log:
+        process = subprocess.Popen([sys.executable, str(ROOT / "djsb.py"), "auto", str(study)], stdout=log, stderr=log)
+    try:
+        while left and time.time() - began < LONGEST and process.poll() is None:
+            time.sleep(0.05)
+            for mark in [mark for mark, what in left.items() if _is_there(study / ".djsb", what)]:
+                del left[mark]
+                yield mark, time.time() - began
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _is_there(state: Path, what: str) -> bool:
+    if not what.startswith("SELECT"):
+        return any(state.glob(what))
+    with suppress(sqlite3.Error), closing(sqlite3.connect(state / "study.db", timeout=1)) as db:
+        return bool(db.execute(what).fetchone()[0])
+    return False
+
+
+def main() -> None:
+    """Run, print, and write on request."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--images", type=int, default=50_000)
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--keep", type=Path, help="folder of the shards; they are made there once")
+    args = parser.parse_args()
+    lines = ["| what | seconds |", "|---|---|"]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = args.keep or Path(scratch)
+        if not (folder / "test").exists():
+            make_shards(folder / "train", args.images, 0)
+            make_shards(folder / "test", 200, 1)
+        with tempfile.TemporaryDirectory(dir=folder) as own:
+            for name in ("train", "test"):
+                (Path(own) / name).symlink_to(folder / name)
+            for command in ("check", "plan"):
+                lines.append(f"| `djsb {command}` | {seconds(command, new_study(Path(own), command)):.1f} |")
+                print(lines[-1], flush=True)
+            for mark, after in marks(new_study(Path(own), "auto")):
+                lines.append(f"| `djsb auto`: {mark} after | {after:.1f} |")
+                print(lines[-1], flush=True)
+    if args.write:
+        from benchmarks.write import write_section
+
+        body = "\n".join(lines)
+        cores = os.cpu_count()
+        head = f"{args.images:,} JPEGs in WebDataset shards, preset tiny, {cores} cores, each command on a new study."
+        write_section("start", "Before the first step (`make bench-media`)", f"{head}\n\n{body}\n\n{GOAL}.")
+
+
+if __name__ == "__main__":
+    main()
