@@ -36,6 +36,7 @@ bench-data: $(READY)
 
 bench-media: $(READY)
 	$(BIN)/python benchmarks/media.py --write
+	$(BIN)/python benchmarks/start.py --write
 
 bench-apply: $(READY)
 	$(BIN)/python benchmarks/apply.py --write

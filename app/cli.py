@@ -105,7 +105,10 @@ def check(
     json: Json = False,
     workers: Workers = None,
     deep: Annotated[
-        bool, typer.Option("--deep", help="compare every byte of caches and checkpoints with its sum, about 1 GB/s")
+        bool,
+        typer.Option(
+            "--deep", help="decode all, and compare every byte of caches and checkpoints with its sum, about 1 GB/s"
+        ),
     ] = False,
 ) -> None:
     """Validate study, data and OPs; scan for bad samples; say what is missing and how to get it."""
@@ -121,7 +124,7 @@ def check(
 
 @app.command()
 def plan(folder: Folder = HERE, json: Json = False, workers: Workers = None) -> None:
-    """Show the trials of each stage and the device time they will take, before anything is spent."""
+    """Show disk, memory, time of the statistics, trials and device time, before anything is spent."""
     from app.commands.plan import plan, show_plan
     from app.text.progress import Display
 

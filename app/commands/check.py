@@ -38,9 +38,9 @@ def check(folder: Path, workers: int | None, notice: Notice, deep: bool = False)
             check_guard(opened.study)
         except DjsbError as error:
             found["problems"].append(str(error))
-        _check_rows(opened, found, "data")
+        _check_rows(opened, found, "data", deep)
         if opened.has_evaluation_rows:
-            _check_rows(opened, found, "evaluation")
+            _check_rows(opened, found, "evaluation", deep)
         if not found["problems"]:
             _check_media(opened, found)
             try:
@@ -60,10 +60,13 @@ def check(folder: Path, workers: int | None, notice: Notice, deep: bool = False)
     return found
 
 
-def _check_rows(opened: OpenStudy, found: Row, name: str) -> None:
+def _check_rows(opened: OpenStudy, found: Row, name: str, deep: bool) -> None:
     from engine.data.scan import quarantine_id
+    from engine.study.sample import skip_search
 
     try:
+        if name == "data" and not deep and (note := skip_search(opened)):
+            found["findings"].append(note)
         data = opened.data if name == "data" else opened.evaluation
         result = opened.scan if name == "data" else opened.evaluation_scan
     except DjsbError as error:

@@ -49,6 +49,8 @@ def _show_forecast(ahead: Row) -> None:
         there = f", {format_bytes(thing['there'])} of it there" if thing["there"] else ""
         say(f"disk: {thing['what']} {format_bytes(thing['size'])}{there}")
     say(f"disk: {format_bytes(ahead['disk_needed'])} to be written, {format_bytes(ahead['disk_free'])} free")
+    for note in ahead["notes"]:
+        say(note)
     for cost in ahead["statistics"]:
         off = "" if cost["spread"] is None else f" ± {cost['spread']:.0%}"
         say(

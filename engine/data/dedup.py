@@ -79,6 +79,16 @@ def planned(section: DedupSection, data: Dataset) -> list[Deduplicator]:
     return found
 
 
+def is_heavy(section: DedupSection) -> bool:
+    """True where the search for duplicates takes far longer than reading the rows."""
+    return section.text == "minhash" or section.images is not None
+
+
+def result_file(section: DedupSection, data: Dataset, good: NDArray[np.bool_], state: Path) -> Path:
+    """Where the rows that stay are marked once they were searched."""
+    return state / "cache" / f"dedup-{removal_id(section, data, good)}.npy"
+
+
 def removal_id(section: DedupSection, data: Dataset, good: NDArray[np.bool_]) -> str:
     """The name under which removed rows are stored."""
     mask = hashlib.blake2b(np.packbits(good).tobytes(), digest_size=8).hexdigest()
@@ -102,7 +112,7 @@ def without_duplicates(
     if not deduplicators:
         return good
     name = removal_id(section, data, good)
-    file = state / "cache" / f"dedup-{name}.npy"
+    file = result_file(section, data, good, state)
     if not is_whole(file, sums=True):
         removed = _find(deduplicators, data, good, state, workers, progress)
         caches.replace_duplicates(store, name, (Duplicate(*row) for row in removed))

@@ -20,9 +20,10 @@ PLACES = 16  # of a data set that a sample is read at, so that few blocks of it 
 
 def places(good: NDArray[np.bool_], count: int) -> list[tuple[int, int]]:
     """Ranges of rows, spread over the data, that hold about so many rows; all of them where there are no more."""
-    rows, each = len(good), -(-count // PLACES)
-    if rows <= each * PLACES:
-        return [(0, rows)]
+    rows = len(good)
+    each = -(-min(count, rows) // PLACES)
+    if rows <= count:
+        return [(at, min(at + each, rows)) for at in range(0, rows, each)]
     starts = np.linspace(0, rows - each, PLACES).astype(np.int64)
     return [(int(at), int(at) + each) for at in starts]
 

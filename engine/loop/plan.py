@@ -12,7 +12,7 @@ from engine.runner.scheduler import scheduler
 from engine.search.race import CONTROL_SEEDS, bound
 from engine.study.forecast import are_complete, forecast, refuse_if_full
 from engine.study.opened import OpenStudy
-from engine.study.sample import look_at
+from engine.study.sample import look_at, skip_search
 from engine.tasks.contract import Outside
 
 TAILS = 2  # pools without what is rare, of a statistic of many values
@@ -23,18 +23,19 @@ def make_plan(opened: OpenStudy, workers: int | None) -> Row:
 
     With a task, a few steps are timed on the first device unless trials were measured already.
     """
+    note = skip_search(opened)
     study, size = opened.study, opened.pool_size
     refuse_if_full(opened)
     seen = look_at(opened) if study.task else None
-    ahead = {"forecast": forecast(opened, seen).to_json()}
+    ahead = {"forecast": {**forecast(opened, seen).to_json(), "notes": [note] if note else []}}
     units = _units(opened)
     if study.task is None:
         stage = {"stage": "pools", "trials": 0, "what": units[0].what, "seconds": None}
         return {"stages": [stage], "seconds": None, **ahead}
     if isinstance(opened.task, Outside) and opened.task.expected(study) is None:
         rows: list[Row] = [{"stage": u.stage, "trials": u.trials, "what": u.what, "seconds": None} for u in units]
-        note = "device time is not known before a trial has run; set command.expected to what one takes"
-        return {"stages": rows, "seconds": None, "note": note, **ahead}
+        unknown = "device time is not known before a trial has run; set command.expected to what one takes"
+        return {"stages": rows, "seconds": None, "note": unknown, **ahead}
     limit = parse_budget(study.budget)
     with scheduler(seen.study if seen else opened, limit, workers) as timer:
         timer.calibrate(charge=False)

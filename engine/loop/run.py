@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from engine.base.amounts import parse_budget
 from engine.base.scratch import tidy
-from engine.journal import results, trials
+from engine.journal import results, setups, trials
 from engine.loop import cycles, model_scores, outcome
 from engine.loop.prompts import run_prompts
 from engine.loop.stage import Policy, run_stage
@@ -63,6 +63,8 @@ def run_loop(
     policy = Policy(approve or opened.study.approve, guard=approve == "auto")
     whole = until == STAGES[-1]
     with held(opened), scheduler(opened, limit, workers) as timed:
+        if setups.last(opened.store) is None:
+            timed.slots[0].start()  # which takes seconds, while the data are read
         _ = opened.pool_size
         refuse_if_full(opened)
         _ = opened.main_metrics  # what is wrong with data or evaluation is told first

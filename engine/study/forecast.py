@@ -25,6 +25,7 @@ from engine.tasks.shared.packed import kept_size
 
 MEASURED = 64  # media that are made to see what one takes
 SPARE = 1 << 30  # bytes of a disk that stay free
+LITTLE = 16 << 20  # bytes that are written on any disk: when they fail, that is told as well
 TEXT = 16_384  # bytes that a task's caches may take of a row beside its media, before a sample says it
 PREFIX = {"train": "train", "evaluation": "eval"}  # of files in a task's caches
 COLUMN = 12  # bytes of memory that the engine takes a row and statistic, while it cuts pools
@@ -61,7 +62,7 @@ class Disk:
     @property
     def problem(self) -> str | None:
         """Why the disk cannot hold it and what to do, in one line; None where it can."""
-        if self.needed + SPARE <= self.free or self.needed < SPARE // 64:
+        if self.needed + SPARE <= self.free or self.needed < LITTLE:
             return None
         most = sorted(self.things, key=lambda t: t.there - t.size)
         parts = ", ".join(f"{t.what} {format_bytes(t.size - t.there)}" for t in most[:3] if t.size > t.there)

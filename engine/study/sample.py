@@ -13,6 +13,7 @@ import numpy as np
 from engine.base.durable import is_whole, written_whole
 from engine.base.ids import content_id
 from engine.data.dataset import Dataset, as_list
+from engine.data.dedup import is_heavy, result_file
 from engine.data.look import sampled
 from engine.data.media import Unreadable, locate
 from engine.data.scan import leave_out
@@ -47,7 +48,7 @@ def look_at(opened: OpenStudy, decode: bool = True) -> Seen:
     decode: False where nothing of a larger study may be decoded beforehand, whatever it says.
     Raises: StudyError, DataError.
     """
-    if "prepared" in opened.__dict__ or len(opened.data) <= WHOLE * rows_of(opened):
+    if "prepared" in opened.__dict__ or is_small(opened):
         return all_rows(opened)
     data = _sample(opened)
     good = np.ones(len(data), bool)
@@ -69,6 +70,27 @@ def look_at(opened: OpenStudy, decode: bool = True) -> Seen:
                 leave_out(error.data, opened.store, opened.state, error.rows)
                 for study in (opened, other):
                     study.__dict__.pop("evaluation_scan", None)
+
+
+def is_small(opened: OpenStudy) -> bool:
+    """True for a study whose caches are made nearly as fast as those of a sample."""
+    return len(opened.data) <= WHOLE * rows_of(opened)
+
+
+def skip_search(opened: OpenStudy) -> str | None:
+    """Take all rows of a large study for good, before its duplicates were searched; a line that says so.
+
+    None where nothing is to be searched, or it was, or it takes little time.
+    """
+    section, good = opened.study.dedup, opened.scanned.good
+    if not is_heavy(section) or is_small(opened):
+        return None
+    if is_whole(result_file(section, opened.data, good, opened.state)):
+        return None
+    opened.scan = opened.scanned
+    return (
+        "dedup: duplicates are not searched yet; djsb pools, djsb auto and djsb check --deep do, before pools are cut"
+    )
 
 
 def all_rows(opened: OpenStudy) -> Seen:
