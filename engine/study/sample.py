@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from engine.base.durable import is_whole, written_whole
 from engine.base.ids import content_id
-from engine.data.dataset import Dataset, as_list
+from engine.data.dataset import Dataset, as_list, json_line
 from engine.data.dedup import is_heavy, result_file
 from engine.data.look import sampled
 from engine.data.media import Unreadable, locate
@@ -113,7 +112,7 @@ def _sample(opened: OpenStudy) -> Dataset:
         with written_whole(folder) as part:
             part.mkdir(parents=True)
             rows = [_row(row, n, data, root, part) for n, (_, row) in enumerate(sampled(data, good, rows_of(opened)))]
-            text = "".join(json.dumps(row, default=repr) + "\n" for row in rows)
+            text = "".join(json_line(row, repr) + "\n" for row in rows)
             (part / "rows.jsonl").write_text(text, encoding="utf-8")
     section = data.fields.model_copy(update={"path": str(folder / "rows.jsonl"), "split": None, "sources": {}})
     return Dataset(folder / "rows.jsonl", section, data.index)
