@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from engine.base.parallel import run_chunks
 from engine.data.catalogue import get_op
+from engine.data.columns import ColumnRun, read_columns
 from engine.data.dataset import Dataset
 from engine.data.look import places
 from engine.data.op_values import Job, OpRun, compute_chunk
@@ -76,7 +77,7 @@ def time_ops(
         blocks = list(_blocks(jobs, workers, gpus, longest))
         memory = max(memory, *(block.memory for block in blocks))
         processes = len(gpus) or workers
-        names = {run.key: run.name for run in group}
+        names = {r.key: f"field {r.statistics[0]}" if isinstance(r, ColumnRun) else r.name for r in group}
         for key in [*names, ""]:
             each = np.sort([block.seconds[key] / max(1, block.rows) for block in blocks])
             each = each[1:-1] if len(each) >= FEW else each  # a block may have waited for something else
@@ -119,7 +120,8 @@ def _blocks(jobs: Sequence[Job], workers: int, gpus: Sequence[str], longest: flo
 def _timed(job: Job) -> _Block:
     """One block, in a worker process."""
     began = time.perf_counter()
-    seconds = compute_chunk(job)[4]
+    work = read_columns if isinstance(job.runs[0], ColumnRun) else compute_chunk
+    seconds = work(job)[4]
     rest = max(0.0, time.perf_counter() - began - sum(seconds.values()))
     rows = job.stop - job.start - len(job.bad)
     return _Block(os.getpid(), rows, {**seconds, "": rest}, psutil.Process().memory_full_info().uss)

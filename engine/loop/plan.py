@@ -86,13 +86,13 @@ class _Unit:
 
 
 def _pools(opened: OpenStudy) -> tuple[int, int]:
-    """(pools of the probe, their OPs); at most, before the statistics are computed."""
+    """(pools of the probe, their OPs); about, before the statistics are computed."""
     if are_complete(opened):
         sound = [c for c in opened.cuts if c.reason is None]
         return len(sound), len({c.slice.op for c in sound})
     runs, _ = opened.op_plan
     each = opened.study.pools.buckets + (TAILS if opened.study.pools.rare else 0)
-    return each * sum(len(run.statistics) for run in runs), len(runs)
+    return each * sum(len(run.statistics) for run in runs), len({run.name for run in runs})
 
 
 def _units(opened: OpenStudy) -> list[_Unit]:
@@ -104,7 +104,7 @@ def _units(opened: OpenStudy) -> list[_Unit]:
             _Unit("confirm", fresh, fresh, f"{study.confirm.seeds} fresh seeds"),
         ]
     pools, ops = _pools(opened)
-    told = "" if are_complete(opened) else "at most "
+    told = "" if are_complete(opened) else "about "
     top, clusters = min(study.combine.top, ops), min(study.combine.clusters, ops)
     lattice = top + clusters + min(study.combine.max, 2**top - 1 - top + 2**clusters - 1 - clusters + top * clusters)
 

@@ -97,7 +97,7 @@ def test_plan_computes_no_statistics(large: Tiny) -> None:
     assert ahead["rows"] == ROWS
     assert not list((large.study / ".djsb" / "cache" / "statistics").glob("*.npy"))
     assert found["seconds"] > 0
-    assert found["stages"][0]["what"].startswith("at most ")
+    assert found["stages"][0]["what"].startswith("about ")
     timed = {cost["op"] for cost in ahead["statistics"]}
     assert {"text_length_filter", "reading rows and headers"} <= timed
     assert all(cost["rows"] == ROWS and cost["seconds"] > 0 for cost in ahead["statistics"] if "filter" in cost["op"])
