@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from engine.base.errors import DataError, StudyError
 from engine.base.paths import HOME, STUDY_FILE, resolve
 from engine.base.yaml_text import parse_yaml, read_utf8
 from engine.data.addressed import how_to_fetch, picture_addresses
-from engine.data.catalogue import check_params, ops_for
+from engine.data.catalogue import check_params, ops_for, statistics_of
 from engine.data.ops.needs import missing_needs
+from engine.data.proposed import proposed
 from engine.data.readers.contract import BROKEN, Options
 from engine.data.readers.opening import open_reader
 from engine.data.readers.turns import FORMS
@@ -51,7 +52,7 @@ class Found:
     fields: what is in a row → the field that holds it, or None. label: field of the class names in the evaluation.
     ops: OPs that fit, with parameters. left: OPs that would fit but for what is missing, with the reason. task: the
     one that suits the data, or None. split, eval_split: which splits of data and evaluation are meant.
-    talks: the rows are conversations with images.
+    talks: the rows are conversations with images. columns: fields that are statistics; told: those that cannot be.
     """
 
     data: Path
@@ -64,6 +65,8 @@ class Found:
     split: str | None = None
     eval_split: str | None = None
     talks: bool = False
+    columns: dict[str, Any] = field(default_factory=dict)
+    told: tuple[str, ...] = ()
 
     @property
     def fields_text(self) -> str:
@@ -90,11 +93,14 @@ def look_at(
             f"{how_to_fetch(data, rows, url, fields['text'])} – or study the texts alone with --task lm or --task none"
         )
     ops, left = _ops(rows, fields)
+    taken = {name: op for op in ops for name in statistics_of(op, {})}
+    columns, told = proposed(rows, {n for n in fields.values() if n} | set(ID_NAMES), taken)
     talks = bool(fields["images"]) and any(form in row for row in rows for form in FORMS)
     if talks and evaluation and _benchmark(evaluation):
-        return Found(data, evaluation, fields, None, ops, left, "vlm", split, eval_split, talks)
+        return Found(data, evaluation, fields, None, ops, left, "vlm", split, eval_split, talks, columns, tuple(told))
     label = None if evaluation is None or task == "vlm" else _label(evaluation, eval_split)
-    return Found(data, evaluation, fields, label, ops, left, _guess(fields, evaluation), split, eval_split, talks)
+    guess = _guess(fields, evaluation)
+    return Found(data, evaluation, fields, label, ops, left, guess, split, eval_split, talks, columns, tuple(told))
 
 
 def _benchmark(evaluation: Path) -> str | None:
@@ -119,7 +125,9 @@ def write_study(
     write_found(folder, found, chosen, found.ops, {}, force)
     none = "none (with --eval, text makes it lm, text and images clip)"
     notes = [f"{data}: fields {found.fields_text}"]
+    notes += [f"columns that are statistics: {', '.join(found.columns)}"] if found.columns else []
     notes += [f"left out: {name}: {reason}" for name, reason in found.left]
+    notes += [f"left out: field {reason}" for reason in found.told]
     if chosen is None and task is None and found.talks:
         notes.append("conversations with images suit task vlm: name a file of TextVQA, MMBench or MME as --eval")
     notes.append(f"task: {chosen or none}; {len(found.ops)} OPs; budget and more in {file}")
@@ -137,7 +145,12 @@ def write_found(
     raw: dict[str, Any] = {
         **(template(task) if task else {}),
         "name": folder.resolve().name,
-        "dataset": {"path": _relative(found.data, folder), "split": found.split, **found.fields},
+        "dataset": {
+            "path": _relative(found.data, folder),
+            "split": found.split,
+            **found.fields,
+            "columns": found.columns,
+        },
         "task": task,
         "ops": dict(ops),
         **change,

@@ -64,7 +64,7 @@ def _run(name: str, column: Literal["number"] | ColumnSection, data: Dataset) ->
     options: tuple[Any, ...] = ()
     params: tuple[tuple[str, Any], ...] = (("field_key", name),)
     if isinstance(column, ColumnSection):
-        kind, options = ("values", column.values) if column.values else ("tags", column.tags)
+        kind, options = ("values", column.values) if column.values else ("tags", column.tags or ())
         params += (("target_value", json_text(options, ensure_ascii=False)),)
     key = content_id([data.fingerprint, data.key, "column", kind, params])
     return ColumnRun(BY_NUMBER if kind == "number" else BY_VALUE, params, key, kind, options)

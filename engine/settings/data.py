@@ -19,18 +19,18 @@ MOST_VALUES = 64
 class ColumnSection(Section):
     """A field whose values are words: each gives a pool."""
 
-    values: tuple[bool | int | float | str, ...] = Field(
-        (), description="of a field of one value a row: those with a pool"
+    values: tuple[bool | int | float | str, ...] | None = Field(
+        None, description="of a field of one value a row: those with a pool"
     )
-    tags: tuple[bool | int | float | str, ...] = Field(
-        (), description="of a field that lists several: those with a pool"
+    tags: tuple[bool | int | float | str, ...] | None = Field(
+        None, description="of a field that lists several: those with a pool"
     )
 
     @model_validator(mode="after")
     def _names_some(self) -> ColumnSection:
         if bool(self.values) == bool(self.tags):
             raise ValueError("give values or tags, as {values: [en, de]}, and not both")
-        if len(named := self.values or self.tags) > MOST_VALUES:
+        if len(named := self.values or self.tags or ()) > MOST_VALUES:
             raise ValueError(f"{len(named)} values are named, and {MOST_VALUES} may be; the others count as others")
         if len(set(named)) < len(named):
             raise ValueError("a value stands twice; name each once")

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from app.commands.check import check
+from app.commands.init import write_study
 from engine.base.errors import OpError
 from engine.data import stat_files
+from engine.data.apply_recipe import apply_recipe
+from engine.data.cuts import keeps
+from engine.data.recipes import recipe_yaml
 from engine.journal import caches
 from engine.settings.data import DatasetSection
-from engine.study.opened import OpenStudy, open_study
+from engine.study.opened import OpenStudy, open_study, silent
 from tests.conftest import TEXT_ONLY, Tiny, write_jsonl
-from tests.engine.data.test_columns import COLUMNS, rows
+from tests.engine.data.test_columns import COLUMNS, dataset, rows
 
 
 def study(tiny: Tiny, content: list[dict[str, Any]], columns: Any, **more: Any) -> OpenStudy:
@@ -95,3 +102,29 @@ def test_commas_dots_and_blanks_are_names(tiny: Tiny) -> None:
         ]
         for run in caches.statistic_runs(opened.store):
             assert stat_files.verify(run, opened.state, opened.store, deep=True)[1] is None
+
+
+def test_init_proposes_the_fields_and_the_study_keeps_what_it_cuts_after_export(tmp_path: Path) -> None:
+    """From Parquet to the rows that an exported recipe keeps."""
+    content = [{**row, "text_len": 7.5 + i % 9, "a\nb": i / 7} for i, row in enumerate(rows())]
+    file = dataset(tmp_path, content).path
+    study_file, notes = write_study(tmp_path / "study", file, None, None, False)
+    text = study_file.read_text()
+    for part in ("punsafe: number, similarity: number", "language: {values: [en, ", "tags: {tags:"):
+        assert part in text
+    assert "columns that are statistics: similarity, punsafe, big, language, cluster, tags" in notes
+    assert any("text_len: it is called like the statistic of text_length_filter" in note for note in notes)
+    assert any("'a\\nb': its name cannot be a statistic's" in note for note in notes)
+    with (opened := open_study(tmp_path / "study", 1)).store:
+        assert not check(tmp_path / "study", 1, silent)["problems"]
+        cuts = {cut.label: cut for cut in opened.cuts if cut.reason is None}
+        for label in ("similarity low", "punsafe low", "punsafe high", "language only-en"):
+            part = cuts[label].slice
+            kept = np.flatnonzero(keeps(part, opened.columns[part.statistic]) & opened.scan.good)
+            out = tmp_path / "out.jsonl"
+            recipe = recipe_yaml([part], opened.study.dataset, name=label)
+            apply_recipe(recipe, "r.yaml", file, out, root=tmp_path, workers=1, overwrite=True)
+            assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == [f"row {i}" for i in kept]
+        tag = next(cut.slice for label, cut in cuts.items() if label.startswith("tags=cat"))
+        with pytest.raises(OpError, match="djsb export pool"):
+            recipe_yaml([tag], opened.study.dataset, name="tag")
