@@ -132,15 +132,18 @@ def run_chunks(
     jobs: Sequence[Job],
     workers: int,
     places: Sequence[str] = (),
+    here: bool = False,
 ) -> Iterator[Result]:
     """Apply `work` to every job in `workers` processes, in no order.
 
     places: GPUs; there is then one process for each of them, which sees no other.
     The processes are forked from a server that has imported Data-Juicer once, so they share it. When one is killed (out
     of memory, most often), what was not done is tried again by half as many. Raises: MachineError when that happens
-    again. Within `done_elsewhere` other workers do it, and `workers` and `places` are theirs to say.
+    again. Within `done_elsewhere` other workers do it, and `workers` and `places` are theirs to say; unless it
+    belongs `here`.
     """
-    if others := workers_elsewhere():
+    others = None if here else workers_elsewhere()
+    if others:
         yield from others.run(work, jobs, bool(places))
         return
     left = list(jobs)

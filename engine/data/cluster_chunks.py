@@ -21,11 +21,11 @@ import ray.cloudpickle
 from ray.exceptions import RayError, RayTaskError
 
 from engine.base.environment import passed
-from engine.base.errors import MachineError
+from engine.base.errors import DjsbError, MachineError, StudyError
 from engine.base.parallel import RETRIES, WORKER_DIED, Job, Result, done_elsewhere
 from engine.base.paths import HOME
 from engine.data import cluster
-from engine.data.cluster import Node, Nodes
+from engine.data.cluster import REMEDY, Node, Nodes
 from engine.data.datajuicer import OFFLINE
 from engine.settings.running import ExecutorSection
 
@@ -76,8 +76,9 @@ class _Worker:
         self.job, self.answer = number, self._actor.do.remote(content)
 
     def end(self) -> None:
-        """End it at once."""
-        ray.kill(self._actor, no_restart=True)
+        """End it at once. With the connection it has ended already."""
+        if ray.is_initialized():
+            ray.kill(self._actor, no_restart=True)
 
 
 class _Work(Generic[Job, Result]):
@@ -85,12 +86,13 @@ class _Work(Generic[Job, Result]):
 
     def __init__(
         self, work: Callable[[Job], Result], jobs: Sequence[Job], on_gpus: bool, nodes: Nodes, most: int | None,
-        tell: Callable[[str], None],
+        tell: Callable[[str], None], workers: list[_Worker],
     ) -> None:  # fmt: skip
+        """workers: that are there already; this list holds the idle ones again at the end."""
         self._work, self._jobs, self._on_gpus, self._most, self._tell = work, jobs, on_gpus, most, tell
         self._nodes, self._looked = nodes, 0.0
         self._queue = deque(range(len(jobs)))
-        self._workers: list[_Worker] = []
+        self._workers = workers
         self._room: dict[str, int] = {}  # node → workers that it bears, once one of them died
         self._lost: set[str] = set()
         self._deaths: Counter[int | None] = Counter()  # job → workers that died of it; None: at their start
@@ -109,7 +111,9 @@ class _Work(Generic[Job, Result]):
                 yield from self._answers()
         finally:
             for worker in self._workers:
-                worker.end()
+                if worker.answer is not None:
+                    worker.end()
+            self._workers[:] = [w for w in self._workers if w.answer is None]
 
     def _hire(self) -> None:
         """Start workers where there is room for them, also on nodes that have joined since."""
@@ -138,7 +142,13 @@ class _Work(Generic[Job, Result]):
             try:
                 result = ray.get(answer)
             except RayTaskError as error:
-                raise error.cause or error from None
+                self._workers.remove(worker)
+                worker.end()
+                cause = error.cause or error
+                if worker.job is None and not isinstance(cause, DjsbError):
+                    why = f"cannot start a data worker ({cause})"
+                    raise StudyError(f"executor: {worker.node.name} ({worker.node.host}) {why}; {REMEDY}") from None
+                raise cause from None
             except RayError:
                 self._replace(worker)
                 continue
@@ -189,6 +199,7 @@ class RayWorkers:
         self._stack, self._executor, self._most, self._tell = stack, executor, most, tell
         self._folder, self._shared = folder, shared
         self._nodes: Nodes | None = None
+        self._workers: dict[bool, list[_Worker]] = {False: [], True: []}  # on GPUs or not → those that stay
 
     def gpus(self) -> tuple[str, ...]:
         """See Elsewhere."""
@@ -199,7 +210,8 @@ class RayWorkers:
         """See Elsewhere. Raises: MachineError, StudyError, and what the work raises."""
         if jobs:
             nodes = self._connect()
-            yield from _Work(work, jobs, on_gpus, nodes, self._most, self._tell).results()
+            workers = self._workers[on_gpus]
+            yield from _Work(work, jobs, on_gpus, nodes, self._most, self._tell, workers).results()
 
     def _connect(self) -> Nodes:
         if self._nodes is None:
@@ -207,8 +219,13 @@ class RayWorkers:
             ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
             nodes = cluster.checked_nodes(self._folder, self._shared, self._tell)
             self._nodes = self._stack.enter_context(nodes)
+            self._stack.callback(self._end)
             self._nodes.first()
         return self._nodes
+
+    def _end(self) -> None:
+        for worker in (*self._workers[False], *self._workers[True]):
+            worker.end()
 
 
 @contextmanager

@@ -83,7 +83,7 @@ class MapperRun:
             have = self.whole(start)
             if new := [r for r in part.tolist() if r not in have]:
                 jobs.append((self, start, new, len(jobs)))
-        yield from run_chunks(_map_chunk, jobs, workers)
+        yield from run_chunks(_map_chunk, jobs, workers, here=True)
 
     def missing(self, rows: Numbers) -> bool:
         """True when some of the rows are not mapped yet."""
