@@ -163,7 +163,7 @@ def test_apply_keeps_the_rows_of_here_and_goes_on_after_a_kill(
     data = write_jsonl(tmp_path / "data.jsonl", [*text_rows(400), {"id": 400, "text": 5}])
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        "process:\n- words_num_filter: {min_num: 3, max_num: 9}\n- special_characters_filter: {max_ratio: 0.2}\n"
+        "process:\n- words_num_filter: {min_num: 3, max_num: 9}\n- special_characters_filter: {max_ratio: 0.3}\n"
     )
     there = ExecutorSection(kind="ray", address=cluster.address)
 
