@@ -245,7 +245,7 @@ def test_an_op_with_one_bound_keeps_one_side_and_says_where_that_is_not_enough()
         [(name, params)] = slice_entries(s)
         assert check_entry(name, params, Path()) == (name, params)
         ones = np.ones(1)
-        assert judged(OPS[name], params, {s.statistic: (ones, ones)}) is None  # bounds alone do not settle it
+        assert judged(name, params, {s.statistic: (ones, ones)}) is None  # bounds alone do not settle it
         with pytest.raises(OpError, match="export pool"):
             slice_entries(Slice(s.op, s.statistic, 0.1, 0.3, params=s.params))
     for s in ONE_SIDED[:2]:
