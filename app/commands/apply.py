@@ -10,6 +10,7 @@ from typing import Any
 
 from app.text.printable import say
 from engine.base.errors import StudyError
+from engine.base.paths import resolve
 from engine.data.apply_recipe import apply_recipe
 from engine.settings.running import ExecutorSection
 from engine.study.known import known_rows
@@ -41,9 +42,10 @@ def apply(
     except UnicodeDecodeError as error:
         raise StudyError(f"{recipe_file} is no text file; give a recipe's YAML") from error
     home = recipe_file.resolve().parent
-    with _crew(executor, workers, out, (data.resolve(), home)):
+    data = resolve(Path.cwd(), str(data))
+    with _crew(executor, workers, out, (data, home)):
         done = apply_recipe(
-            text, str(recipe_file), data.resolve(), out, root=home, overwrite=form.force, form=form.name,
+            text, str(recipe_file), data, out, root=home, overwrite=form.force, form=form.name,
             shard_rows=form.shard_rows, with_media=form.with_media, workers=workers,
             known=lambda recipe, rows: known_rows(study or home, recipe, rows, named=study is not None),
             progress=lambda rows, total: notice("rows judged", rows, total),

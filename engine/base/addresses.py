@@ -1,4 +1,4 @@
-"""Addresses in place of paths: `file://`, and `hf://datasets/…` for what the Hugging Face hub's cache holds."""
+"""Addresses in place of paths: of files here and elsewhere, `hf://datasets/…` for what the hub's cache holds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from engine.base.errors import DataError
+from engine.base.remote import SCHEMES, remote_path
 
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+(.+)", re.IGNORECASE | re.DOTALL)
 HUB = re.compile(r"datasets/([\w.-]+(?:/[\w.-]+)?)(?:@([^/]+))?((?:/.*)?)")
@@ -21,12 +22,14 @@ def address(path: str | Path) -> str | None:
 
 
 def local_path(name: str) -> Path:
-    """The path on this machine that an address stands for. Raises: DataError where there is none, with what to do."""
+    """The path that an address stands for. Raises: DataError where there is none, with what to do."""
     scheme, _, rest = name.partition("://")
     if scheme == "file":
         return Path(unquote(rest))
     if scheme == "hf":
         return _of_hub(name, rest)
+    if scheme in SCHEMES:
+        return remote_path(name)
     raise DataError(f"{name}: addresses of {scheme} are not read; fetch the files, and give their path")
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from engine.base.ids import content_id, json_text
 from engine.base.parallel import workers_elsewhere
 from engine.base.paths import resolve
+from engine.base.remote import is_remote
 from engine.data.fingerprints import content_hash, hash_of
 from engine.data.readers.contract import Options, Reader
 from engine.data.readers.contract import as_list as as_list  # others take it from here
@@ -43,6 +44,8 @@ def _shared_sources(folder: Path, fields: str, options: Options, _changed: tuple
 
 def _stamp(path: Path) -> int:
     """When what a path means has changed last."""
+    if is_remote(path) and not path.exists():
+        return 0  # a pattern
     changed = path if path.exists() else path.parent
     return changed.stat().st_mtime_ns if changed.exists() else 0
 
@@ -130,6 +133,8 @@ class Dataset:
             return content_id(sorted((name, part.fingerprint) for name, part in self.parts.items()))
         if own := getattr(self.reader, "fingerprint", None):
             return str(own)
+        if is_remote(self.path):
+            return hash_of(self.reader.files)
         if self.path.is_dir() and is_saved(self.path):
             return content_hash(self.path / split if split else self.path)
         if self.path.is_dir() and not any(self.path.glob("*.parquet")):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from engine.base import machine
 from engine.base.errors import DataError
+from engine.base.remote import is_remote, look_at
 from engine.journal import caches
 from engine.journal.caches import FileHash
 from engine.journal.store import Store
@@ -74,6 +75,7 @@ def content_hash(path: Path) -> str:
 
 def hash_of(files: Sequence[Path]) -> str:
     """Hash of what these files hold, one after the other. Raises: DataError."""
+    look_at(files)
     total = hashlib.blake2b(digest_size=8)
     new: list[FileHash] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -85,8 +87,15 @@ def hash_of(files: Sequence[Path]) -> str:
 
 
 def _digest(file: Path) -> tuple[bytes, FileHash | None]:
-    """(hash of a file's bytes, the same to be kept where it was read and may be)."""
+    """(hash of a file's bytes, the same to be kept where it was read and may be).
+
+    Of a file at an address the hash is that of its name, size, ETag and time.
+    """
     try:
+        if is_remote(file):
+            status = file.stat()
+            told = f"{file.name} {status.st_size} {status.st_mtime_ns}"
+            return hashlib.blake2b(told.encode("utf-8", "surrogateescape"), digest_size=16).digest(), None
         with file.open("rb") as opened:
             name = os.fsencode(file.absolute()).decode("utf-8", "backslashreplace")
             before, began = _stamp(opened.fileno()), time.time_ns()

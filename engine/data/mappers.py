@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from engine.base import machine
 from engine.base.confine import inside
 from engine.base.durable import is_whole, written_whole
-from engine.base.errors import OpError
+from engine.base.errors import DataError, OpError
 from engine.base.ids import content_id, json_text
 from engine.base.parallel import run_chunks
+from engine.base.remote import is_remote
 from engine.base.scratch import scratch
 from engine.data import datajuicer
 from engine.data.catalogue import MAPPERS_FIXED, check_mapper, mapper_fields, mapper_model
@@ -158,6 +159,8 @@ class MapperRun:
 
     def _at(self, value: Any) -> Any:
         """A media value with the absolute path of its file."""
+        if is_remote(self._base):
+            raise DataError(f"mappers do not read media at addresses ({self._base}); fetch the data, and give its path")
         if is_part(value):
             return {**value, "path": str(file_at(value["path"], self.root, self._base).absolute())}
         source = locate(value, self.root, self._base)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from engine.base.errors import DataError
+from engine.base.remote import RemotePath, below, pread
 from engine.base.scratch import scratch
 from engine.data.dataset import Dataset
 from engine.data.images import Look, check_image
@@ -43,7 +43,12 @@ def locate(value: Any, root: Path, folder: Path) -> bytes | Path:
         return value
     if not isinstance(value, str):
         raise ValueError(f"wrong type {type(value).__name__}, a path or bytes are read")  # noqa: TRY004 - of the row
-    return file_at(value, root, folder)
+    file = file_at(value, root, folder)
+    if not isinstance(file, RemotePath):
+        return file
+    if (size := file.stat().st_size) > LARGEST:
+        raise ValueError(f"{size} bytes, more than {LARGEST}")
+    return file.read_bytes()
 
 
 def is_part(value: Any) -> bool:
@@ -59,7 +64,14 @@ def as_file(value: Any, path: str, size: int) -> Any:
 
 
 def file_at(path: str, root: Path, folder: Path) -> Path:
-    """The file of that name. Raises: ValueError."""
+    """The file of that name. Raises: ValueError.
+
+    At an address it stands below the data file's folder, whatever the rows say.
+    """
+    if isinstance(folder, RemotePath):
+        if not (file := below(folder, path)).is_file():
+            raise ValueError(f"{MISSING}{path}")
+        return file
     for base in (folder, root):
         if (base / path).is_file():  # a regular file: no pipe or device is ever opened
             return base / path
@@ -73,7 +85,7 @@ def _part_of(file: Path, offset: Any, size: Any) -> bytes:
     if size > LARGEST:
         raise ValueError(f"{size} bytes in a shard, more than {LARGEST}")
     with file.open("rb", buffering=0) as opened:
-        content = os.pread(opened.fileno(), size, offset)
+        content = pread(opened, size, offset)
     if len(content) < size:
         raise ValueError(f"truncated shard: {file.name} ends within it")
     return content

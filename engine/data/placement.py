@@ -13,6 +13,7 @@ from typing import Any
 from engine.base.confine import inside
 from engine.base.durable import PART, checksum
 from engine.base.errors import DataError
+from engine.base.remote import is_remote
 from engine.data.dataset import Dataset, as_list
 from engine.data.media import as_file, file_at, is_part, locate
 from engine.data.output import Gone
@@ -48,6 +49,8 @@ class Placement:
 
     def refuse_tars(self) -> None:
         """Raises: DataError where media lie in a tar beside the data and the rows will lie elsewhere."""
+        if self.fields and self.media is None and is_remote(self.base):
+            raise DataError(f"media of {self.data.path} lie at its address: give --with-media to copy them")
         if (
             self.fields
             and self.media is None
@@ -79,7 +82,7 @@ class Placement:
             return {**value, "path": self._named(value["path"], file_at(value["path"], self.root, self.base))}
         source = locate(value, self.root, self.base)
         if isinstance(source, bytes):
-            if self.media is None or (self.bytes_stay and not is_part(value)):
+            if self.media is None or (self.bytes_stay and not _is_name(value)):
                 return value
             return as_file(value, self._copy(checksum(source), source), len(source))
         if self.media is not None:
@@ -107,6 +110,11 @@ class Placement:
                 shutil.copyfile(source, part)
             part.replace(target)
         return target.relative_to(self.folder).as_posix()
+
+
+def _is_name(value: Any) -> bool:
+    """True where a row names a file, and does not hold its bytes."""
+    return isinstance(value, str) or (isinstance(value, dict) and not value.get("bytes"))
 
 
 def gone(data: Dataset, number: int, why: object) -> Gone:

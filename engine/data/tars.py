@@ -14,6 +14,7 @@ from engine.base import machine
 from engine.base.confine import inside
 from engine.base.durable import PART, seal_folder
 from engine.base.errors import DataError, StoreError
+from engine.base.remote import is_remote
 from engine.data.dataset import Dataset, as_list
 from engine.data.readers.tar_members import BROKEN, LARGEST, members, opened
 
@@ -38,6 +39,8 @@ def is_unpacked(data: Path, state: Path) -> bool:
 
 
 def _tars(folder: Path) -> list[Path]:
+    if is_remote(folder):
+        return []  # nothing is unpacked from addresses
     return sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES) and p.is_file())
 
 

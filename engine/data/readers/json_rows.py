@@ -7,6 +7,7 @@ import mmap
 import re
 from array import array
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.errors import DataError
+from engine.base.remote import RemoteFile, is_remote, pread, size_of
 from engine.base.text import BOM, decode, refuse_wide
 from engine.data.readers.contract import BROKEN, PLAIN, Options, Row
 from engine.data.readers.kept import kept
@@ -168,11 +170,21 @@ def _form(file: Path) -> tuple[int, bool]:
         start = len(BOM) if head.startswith(BOM) else 0
         if not head[start:].lstrip(BLANK).startswith(b"["):
             return start, False
-        with mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with _content(f) as content:
             return start, not _begins_with_a_list_a_line(content, start)
 
 
-def _begins_with_a_list_a_line(content: mmap.mmap, start: int) -> bool:
+@contextmanager
+def _content(file: IO[bytes]) -> Iterator[Any]:
+    """The bytes of a file, mapped; of one at an address as many as tell its form."""
+    if isinstance(file, RemoteFile):
+        yield file.pread(2 * WINDOW, 0)
+        return
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield content
+
+
+def _begins_with_a_list_a_line(content: Any, start: int) -> bool:
     """True where the file has a row a line and the first of them is a list: a broken row, not a list of rows."""
     solid = SOLID.search(content, start)
     start = solid.start() if solid else start
@@ -266,11 +278,12 @@ def _line_places(file: Path, begin: int) -> Iterator[Piece]:
     """The lines that are not blank. begin: where the first starts."""
     at, lines = 0, 0
     with file.open("rb") as f:
-        whole = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) if file.stat().st_size else b""
+        size = size_of(f)
+        whole = None if is_remote(file) or not size else mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
         while block := f.read(1 << 24):
             stops = np.flatnonzero(np.frombuffer(block, np.uint8) == 10) + (at + 1)
             at += len(block)
-            if at == len(whole) and (not len(stops) or stops[-1] < at):
+            if at == size and (not len(stops) or stops[-1] < at):
                 stops = np.append(stops, at)
             if not len(stops):
                 continue
@@ -279,6 +292,7 @@ def _line_places(file: Path, begin: int) -> Iterator[Piece]:
             keep = np.ones(len(places), bool)
             # only short lines can be blank; longer ones of blanks are broken rows
             for short in np.flatnonzero(places[:, 1] - places[:, 0] <= 2).tolist():
-                keep[short] = bool(whole[places[short, 0] : places[short, 1]].strip())
+                start, stop = places[short].tolist()
+                keep[short] = bool((pread(f, stop - start, start) if whole is None else whole[start:stop]).strip())
             yield places[keep], np.flatnonzero(~keep) + lines
             lines += len(places)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from engine.base.durable import discard, is_whole, written_whole
 from engine.base.errors import DataError
+from engine.base.remote import look_at
 from engine.base.scratch import scratch
 from engine.data.readers.contract import Options
 
@@ -27,6 +28,7 @@ def kept(files: Sequence[Path], kind: str, options: Options, make: Callable[[Pat
     Raises: DataError when it cannot be written, and what `make` raises.
     """
     place = _hash(str(file) for file in files)
+    look_at(files)
     stamp = _hash(f"{s.st_size} {s.st_mtime_ns}" for s in (file.stat() for file in files))
     root = options.index or _own()
     folder = root / f"{kind}-{place}-{stamp}"

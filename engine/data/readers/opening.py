@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.base.errors import DataError
+from engine.base.remote import is_remote
 from engine.data.readers.arrow import ArrowReader
 from engine.data.readers.contract import BROKEN, PLAIN, Options, Reader, first_line
 from engine.data.readers.formats import format_of, packing
@@ -23,6 +24,7 @@ from engine.data.readers.turns import with_text
 from engine.data.readers.webdataset import WebDatasetReader
 
 KINDS = "JSON lines, Parquet, CSV, TSV, Arrow, tar shards and Hugging Face dataset folders"
+REMOTE = ("json", "parquet", "tar")  # that are read part by part at addresses
 
 
 def open_reader(path: Path, options: Options = PLAIN) -> Reader:
@@ -38,6 +40,8 @@ def open_reader(path: Path, options: Options = PLAIN) -> Reader:
 
 
 def _of_folder(folder: Path, options: Options) -> Reader:
+    if is_remote(folder):
+        return _of_path(folder, options)
     if is_saved(folder):
         return SavedReader(folder, options)
     one = replace(options, split=None)
@@ -61,6 +65,10 @@ def _of_files(path: Path, files: Sequence[Path], options: Options) -> Reader:
     if len(kinds) > 1:
         raise DataError(f"{path}: its files are of several formats; give files of one")
     (kind,) = kinds
+    if is_remote(path) and (kind not in REMOTE or packing(files[0])):
+        raise DataError(
+            f"{path}: only Parquet, JSON lines and tar shards are read at addresses; fetch it, and give its path"
+        )
     if kind == "tar":
         return WebDatasetReader(files, options, path if path.is_dir() else path.parent)
     if kind not in OPENERS:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from engine.base import machine
 from engine.base.errors import DataError
+from engine.base.remote import is_remote
 from engine.data.readers.contract import BROKEN, Numbers, Options, Rows, as_schema, first_line, picked
 
 Floats = NDArray[np.float64]
@@ -141,7 +142,7 @@ def _footer(file: Path) -> tuple[Any, list[int], str]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(file) as opened:
+        with pq.ParquetFile(_source(file)) as opened:
             meta = opened.metadata
             return opened.schema_arrow, [meta.row_group(g).num_rows for g in range(meta.num_row_groups)], ""
     except (OSError, ValueError) as error:
@@ -149,12 +150,17 @@ def _footer(file: Path) -> tuple[Any, list[int], str]:
         return None, [], f"{file.name} cannot be read ({first_line(error)})"
 
 
+def _source(file: Path) -> Any:
+    """What pyarrow opens: of a file at an address it reads the parts that it needs."""
+    return file.open("rb") if is_remote(file) else file
+
+
 def _group(file: Path, group: int, rows: int, fields: Collection[str] | None) -> tuple[Any, str]:
     """(the table of a row group, empty), or (None, why its rows cannot be read). rows: that it should have."""
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(file) as opened:
+        with pq.ParquetFile(_source(file)) as opened:
             names = None if fields is None else [n for n in opened.schema_arrow.names if n in fields]
             table = opened.read_row_group(group, names)
         table.validate(full=True)

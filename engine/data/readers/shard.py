@@ -7,7 +7,6 @@ members of one key that follow each other are a sample.
 from __future__ import annotations
 
 import hashlib
-import os
 from array import array
 from collections import Counter
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base.remote import pread, size_of
 from engine.data.readers.contract import first_line
 from engine.data.readers.tar_members import BROKEN, GZIP, LARGEST, members, opened
 
@@ -58,7 +58,7 @@ class _Look:
     """A shard, of which one member after the other is seen."""
 
     def __init__(self, shard: Path, file: IO[bytes]) -> None:
-        self.shard, self.file, self.size = shard, file, os.fstat(file.fileno()).st_size
+        self.shard, self.file, self.size = shard, file, size_of(file)
         self.keys, self.ends, self.firsts, self.hashes = bytearray(), array("q"), array("q"), array("Q")
         self.extensions, self.offsets, self.sizes = array("i"), array("q"), array("q")
         self.names: dict[str, int] = {}
@@ -91,7 +91,7 @@ class _Look:
         self.sizes.append(member.size)
         self.content.update(f"{name}\0{member.size}\0".encode("utf-8", "surrogateescape"))
         if extension in TEXTS or extension.endswith(JSON):
-            self.content.update(os.pread(self.file.fileno(), min(max(0, member.size), PIECE), member.offset_data))
+            self.content.update(pread(self.file, min(max(0, member.size), PIECE), member.offset_data))
 
     def broken(self, reason: str) -> None:
         """A row for what belongs to no sample."""

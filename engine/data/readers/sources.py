@@ -10,6 +10,7 @@ from typing import Any
 from engine.base.addresses import address
 from engine.base.errors import DataError
 from engine.base.paths import resolve
+from engine.base.remote import is_remote
 from engine.data.readers.contract import Options, Reader, Row, Rows
 from engine.data.readers.opening import open_reader
 from engine.settings.data import DatasetSection, SourceSection
@@ -63,6 +64,10 @@ class SourcesReader:
         end = 0
         for name, source in sorted(section.sources.items()):
             path = resolve(folder, source.path)
+            if is_remote(path) and self._media:
+                raise DataError(
+                    f"dataset.sources.{name}: sources at addresses hold text only; fetch it, and give its path"
+                )
             below = path if address(source.path) else Path(source.path).expanduser()
             reader = _opened(
                 name, path, source, section, replace(options, split=source.split, text=source.text or section.text)

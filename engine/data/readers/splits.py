@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from engine.base.errors import DataError
+from engine.base.remote import RemotePath, is_remote, look_at, remote_path
 from engine.data.readers.braces import BRACES, expand
 from engine.data.readers.formats import PACKED, SIDE_FILES, format_of
 
@@ -34,7 +35,7 @@ def files_of(path: Path, split: str | None) -> list[Path]:
         root, files = path.parent, [path]
     else:
         files = _of_pattern(path)
-        root = Path(os.path.commonpath([file.parent for file in files]))
+        root = path.parent if is_remote(path) else Path(os.path.commonpath([file.parent for file in files]))
     return chosen(path, by_split(root, files), split, root)
 
 
@@ -99,10 +100,10 @@ def _is_data(file: Path) -> bool:
 def _of_pattern(path: Path) -> list[Path]:
     """The files that `train-*.parquet`, `data/**/*.jsonl` or `cc3m-{0000..0331}.tar` means, in its order."""
     names = expand(str(path)) if BRACES.search(str(path)) else [str(path)]
-    files, missing = [], []
-    for name in names:
-        start = Path(Path(name).anchor)
-        some = sorted(start.glob(name.removeprefix(start.anchor))) if GLOB.search(name) else [Path(name)]
+    files, missing = list[Path](), []
+    meant: Iterable[Sequence[Path]]
+    meant = _at_address(path, names) if isinstance(path, RemotePath) else map(_on_disk, names)
+    for name, some in zip(names, meant, strict=True):
         here = [one for one in some if one.is_file()]
         files += here
         missing += [] if here else [name]
@@ -114,6 +115,20 @@ def _of_pattern(path: Path) -> list[Path]:
             "give a pattern of those that are there"
         )
     return list(dict.fromkeys(files))
+
+
+def _on_disk(name: str) -> list[Path]:
+    start = Path(Path(name).anchor)
+    return sorted(start.glob(name.removeprefix(start.anchor))) if GLOB.search(name) else [Path(name)]
+
+
+def _at_address(path: RemotePath, names: list[str]) -> list[list[RemotePath]]:
+    """The files that each name means. Raises: DataError where a folder is a pattern."""
+    if GLOB.search(str(path.parent)) or BRACES.search(str(path.parent)):
+        raise DataError(f"{path}: at an address only the file's name may be a pattern; name the folder")
+    paths = [remote_path(name) for name in names]
+    look_at([one for one in paths if not GLOB.search(one.name)])
+    return [sorted(path.parent.glob(one.name)) if GLOB.search(one.name) else [one] for one in paths]
 
 
 def _split_of(file: Path, root: Path) -> tuple[str, str]:

@@ -9,16 +9,16 @@ name is taken stands as `json.NAME`.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from engine.base.errors import DataError
+from engine.base.remote import as_path, is_remote, pread
 from engine.data.readers.contract import BROKEN, Options, Row, Rows
 from engine.data.readers.kept import kept
 from engine.data.readers.shard import JSON, TEXTS
@@ -63,7 +63,7 @@ class WebDatasetReader:
     @property
     def files(self) -> list[Path]:
         """The shards that can be read."""
-        return [Path(file) for file in self._index[0].files]
+        return [as_path(file) for file in self._index[0].files]
 
     @property
     def left_out(self) -> tuple[tuple[str, int], ...]:
@@ -104,14 +104,15 @@ class WebDatasetReader:
 
     def _of_shard(self, number: int, start: int, stop: int, fields: frozenset[str] | None) -> Rows:
         facts, arrays = self._index
-        shard = Path(facts.files[number])
+        shard = as_path(facts.files[number])
         ends, firsts = arrays["ends"][max(0, start - 1) : stop].tolist(), arrays["firsts"][start : stop + 1].tolist()
         ends = ends if start else [0, *ends]
         keys = arrays["keys"][ends[0] : ends[-1]].tobytes()
         place = slice(firsts[0], firsts[-1])
         members = list(zip(*(arrays[n][place].tolist() for n in ("extensions", "offsets", "sizes")), strict=True))
         prefix = f"{shard.stem}/" if facts.shared else ""
-        path = shard.name if shard.parent == self._folder else str(shard)
+        near = shard.parent == self._folder or is_remote(shard)
+        path = str(shard.relative_to(self._folder)) if near else str(shard)
         rows: Rows = []
         with shard.open("rb", buffering=0) as file:
             for at, row in enumerate(range(start, stop)):
@@ -122,14 +123,14 @@ class WebDatasetReader:
                 here = members[firsts[at] - firsts[0] : firsts[at + 1] - firsts[0]]
                 try:
                     named = [(facts.names[e], offset, size) for e, offset, size in here]
-                    rows.append(_row(file.fileno(), path, key, named, fields, self._several))
+                    rows.append(_row(file, path, key, named, fields, self._several))
                 except (ValueError, RecursionError) as error:
                     rows.append({BROKEN: f"{' '.join(str(error).split())}: {shard.name}, {key}"})
         return rows
 
 
 def _row(
-    file: int, path: str, key: str, members: list[tuple[str, int, int]], fields: frozenset[str] | None,
+    file: IO[bytes], path: str, key: str, members: list[tuple[str, int, int]], fields: frozenset[str] | None,
     several: dict[str, list[str]],
 ) -> Row:  # fmt: skip
     """A sample as a row. Raises: ValueError with the reason, RecursionError."""
@@ -162,11 +163,11 @@ def _row(
     return row | {f"json.{name}" if name in row else name: value for name, value in flat.items()}
 
 
-def _text(file: int, name: str, offset: int, size: int) -> str:
+def _text(file: IO[bytes], name: str, offset: int, size: int) -> str:
     """A member's text. Raises: ValueError."""
     if size > TEXT_MOST:
         raise ValueError(f"too large a text of {size} bytes, where {TEXT_MOST} are read")
-    content = os.pread(file, size, offset)
+    content = pread(file, size, offset)
     if len(content) < size:
         raise ValueError("truncated shard")
     try:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from engine.base import machine
 from engine.base.errors import DataError
 from engine.base.parallel import crew
+from engine.base.remote import as_path
 from engine.data.dataset import Dataset, as_list
 from engine.data.packs import Packs, bound_of
 from engine.settings.data import DatasetSection
@@ -93,8 +94,8 @@ class Store:
         if (whence := self.about["rows"]) is None:
             return None
         index = Path(whence["index"]) if whence["index"] else None
-        data = Dataset(Path(whence["path"]), DatasetSection(**whence["fields"]), index)
-        return Rows(data, Path(whence["root"]), np.ones(0, bool))
+        data = Dataset(as_path(whence["path"]), DatasetSection(**whence["fields"]), index)
+        return Rows(data, as_path(whence["root"]), np.ones(0, bool))
 
     def read(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(numbers, …) pixels; zero where there is no medium. Raises: DataError that names what cannot be read."""
