@@ -29,6 +29,7 @@ CACHED = 1 << 26  # bytes of blocks that a process keeps
 FRESH = 60.0  # seconds for which a file is not looked at again
 THREADS = 8  # that look at files
 SCHEMES = (*access.HTTP, *access.STORES)
+PATTERN = re.compile(r"[*?{]")
 SEGMENT = re.compile(r"[^?#\\\x00-\x1f\x7f]+")
 
 
@@ -204,6 +205,8 @@ os.register_at_fork(after_in_child=_blocks.after_fork)
 
 def _status(url: str) -> access.Status:
     """What is at an address. Raises: FileNotFoundError, MachineError."""
+    if PATTERN.search(url):
+        raise FileNotFoundError(2, "it is a pattern", url)
     at, found = _seen.get(url, (0.0, None))
     if found is None or time.monotonic() - at > FRESH:
         found = access.status(url)

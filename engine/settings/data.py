@@ -55,8 +55,8 @@ class DatasetSection(Section):
 
     path: str = Field(
         "",
-        description="file, folder or pattern (train-*.parquet) relative to the study, or hf://datasets/OWNER/NAME; "
-        "docs/guides/data.md tells what opens",
+        description="file, folder or pattern (train-*.parquet) relative to the study, hf://datasets/OWNER/NAME, or an "
+        "address (https, s3, gs); docs/guides/data.md tells what opens",
     )
     split: Split | None = later(
         None, description="which split is read, where the path holds several; null: the only one"
