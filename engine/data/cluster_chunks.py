@@ -168,7 +168,8 @@ class _Work(Generic[Job, Result]):
             )
         self._waits = True
         self._tell(
-            f"nothing has begun for {PATIENCE:.0f} s, as others hold the cluster's {what} (ray status); it waits"
+            f"nothing has begun for {PATIENCE:.0f} s: the nodes are slow, or others hold the Ray cluster's {what} "
+            "(ray status); it waits for them"
         )
 
     def _replace(self, worker: _Worker) -> None:
