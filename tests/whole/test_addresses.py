@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.base import remote, remote_access
 from tests import layouts
 from tests.addresses import served
 from tests.conftest import Tiny, run_djsb, run_until
@@ -35,6 +36,9 @@ def test_a_study_of_data_at_an_address(
             ("AWS_REGION", "us-east-1"),
         ):  # fmt: skip
             monkeypatch.setenv(key, value)
+        remote_access._store.cache_clear()
+        remote_access._opened.cache_clear()
+        remote.look_again()
         djsb = partial(run_djsb, start_new_session=True)
         root = f"{server.url}/bucket" if base == "http" else "s3://bucket"
         data, held = f"{root}/train/{name}", f"{root}/held/{name}"
