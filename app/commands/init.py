@@ -12,16 +12,18 @@ import numpy as np
 
 from engine.base.addresses import address
 from engine.base.errors import DataError, StudyError
-from engine.base.paths import HOME, STUDY_FILE, resolve
+from engine.base.paths import HOME, STATE_FOLDER, STUDY_FILE, resolve
 from engine.base.yaml_text import parse_yaml, read_utf8
 from engine.data.addressed import how_to_fetch, picture_addresses
 from engine.data.catalogue import check_params, ops_for, statistics_of
 from engine.data.ops.needs import missing_needs
 from engine.data.proposed import proposed
 from engine.data.readers.contract import BROKEN, Options
+from engine.data.readers.kept import hand_over
 from engine.data.readers.opening import open_reader
 from engine.data.readers.turns import FORMS
 from engine.data.readers.webdataset import KEY, KINDS
+from engine.data.sift import MAX_BAD
 from engine.settings.study import Study, study_yaml
 from engine.study.file import read_study
 from engine.tasks.registry import fitting_study, task_named, task_names
@@ -31,6 +33,7 @@ TEXT_NAMES = ("text", "txt", "caption", "content", "TEXT", "prompt")
 IMAGE_NAMES = ("images", "image", "image_path", "img", *KINDS["image"])
 VIDEO_NAMES = ("videos", "video", "video_path", *KINDS["video"])
 ID_NAMES = (KEY, "id", "uid", "key")
+ENDS = frozenset(end for kind in KINDS.values() for end in kind)
 LABEL_NAMES = ("label", "class", "class_name", "category", "cls")
 DEMO = "clip"  # the task whose demo is meant where none is named
 
@@ -166,6 +169,7 @@ def write_found(
         raw["evaluation"] = {**raw.get("evaluation", {}), "path": path, "label": label, "split": found.eval_split}
     text = study_yaml(_valid(raw, task))
     folder.mkdir(parents=True, exist_ok=True)
+    hand_over(folder / STATE_FOLDER / "cache" / "rows")
     file.write_text(text, encoding="utf-8")
     return file
 
@@ -217,13 +221,15 @@ def _place(path: Path, folder: Path) -> Path:
 
 def _look(data: Path, split: str | None = None) -> list[dict[str, Any]]:
     try:
-        reader = open_reader(_place(data, Path.cwd()), Options(split, head=True, text="text"))
+        reader = open_reader(_place(data, Path.cwd()), Options(split, MAX_BAD, head=True, text="text"))
     except DataError as error:
         text = str(error).replace("set dataset.split to one of them", "name one of them as --split")
         raise DataError(text) from error
-    rows = [r for r in reader.read(0, min(LOOK, len(reader))) if BROKEN not in r]
+    head = reader.read(0, min(LOOK, len(reader)))
+    rows = [r for r in head if BROKEN not in r]
     if not rows:
-        raise DataError(f"{data} has no readable rows; give a file with rows")
+        why = f" ({head[0][BROKEN]})" if head else ""
+        raise DataError(f"{data} has no readable rows{why}; give a file with rows")
     return rows
 
 
@@ -239,6 +245,8 @@ def _fields(rows: list[dict[str, Any]]) -> dict[str, str | None]:
     lone = strings - others
     # in shards a sample's own members come before what its .json names
     members = [{k: v for k, v in row.items() if isinstance(v, dict) and "offset" in v} for row in rows]
+    # a column called as a kind of file, as `ts`, may be anything
+    rows = [{k: v for k, v in row.items() if k not in ENDS or isinstance(v, dict | bytes | list)} for row in rows]
     text = _first(rows, TEXT_NAMES) or (lone.pop() if len(lone) == 1 else None)
     return {
         "text": text,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from engine.base.confine import inside
 from engine.base.errors import DataError, OpError
 from engine.base.ids import content_id
+from engine.base.paths import folder_of
 from engine.data import datajuicer
 from engine.data.catalogue import MAPPERS_FIXED, mapper_fields
 from engine.data.dataset import Dataset
@@ -96,7 +97,7 @@ def apply_recipe(
     have = known(recipe, rows) if known else Known()
     with working(output, rows, identity) as log:
         refused = unpack(rows, output.work) if recipe.images or recipe.videos else {}
-        media = media_root(rows.path, output.work) if recipe.images or recipe.videos else rows.path.parent
+        media = media_root(rows.path, output.work) if recipe.images or recipe.videos else folder_of(rows.path)
         mapped = frozenset([recipe.images or ""] if _mapped(recipe) else [])
         placement = None if output.form == "webdataset" else placed(rows, media, output, with_media, mapped)
         mapping = _Mapping(recipe, rows, media, root or Path(), output)

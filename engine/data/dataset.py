@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from engine.base.ids import content_id, json_text
 from engine.base.parallel import workers_elsewhere
-from engine.base.paths import resolve
+from engine.base.paths import folder_of, resolve
 from engine.base.remote import is_remote
 from engine.data.fingerprints import content_hash, hash_of
 from engine.data.readers.contract import Options, Reader
@@ -46,8 +46,7 @@ def _stamp(path: Path) -> int:
     """When what a path means has changed last."""
     if is_remote(path) and not path.exists():
         return 0  # a pattern
-    changed = path if path.exists() else path.parent
-    return changed.stat().st_mtime_ns if changed.exists() else 0
+    return (path if path.exists() else folder_of(path)).stat().st_mtime_ns
 
 
 @dataclass(frozen=True)

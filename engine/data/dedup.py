@@ -21,6 +21,7 @@ from engine.base.durable import is_whole
 from engine.base.errors import DataError
 from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
+from engine.base.paths import folder_of
 from engine.data import datajuicer
 from engine.data.dataset import Dataset, as_list, utf8
 from engine.data.media import check_media, files_of, locate
@@ -131,7 +132,7 @@ def _find(
     progress: Progress | None,
 ) -> list[tuple[int, int, str]]:
     """(row, the earlier row that it is like, deduplicator), in order; what one removes the next does not see."""
-    root = media_root(data.path, state) if data.fields.images else data.path.parent
+    root = media_root(data.path, state) if data.fields.images else folder_of(data.path)
     left = good.copy()
     removed: list[tuple[int, int, str]] = []
     total, done = len(data) * len(deduplicators), 0
@@ -186,7 +187,7 @@ def _hash(op: Any, deduplicator: Deduplicator, sample: dict[str, Any]) -> Hash:
 
 def _image_hash(op: Any, deduplicator: Deduplicator, row: dict[str, Any], data: Dataset, root: Path) -> Hash:
     """Of all its images; empty, which is like no other, where one is not there, or not readable, any more."""
-    folder = data.path if data.path.is_dir() else data.path.parent
+    folder = folder_of(data.path)
     try:
         sources = [locate(value, root, folder) for value in as_list(row.get(data.fields.images or ""))]
         for source in sources:

@@ -24,6 +24,7 @@ from engine.base.durable import is_whole, written_whole
 from engine.base.errors import DataError, OpError
 from engine.base.ids import content_id, json_text
 from engine.base.parallel import run_chunks
+from engine.base.paths import folder_of
 from engine.base.remote import is_remote
 from engine.base.scratch import scratch
 from engine.data import datajuicer
@@ -71,7 +72,7 @@ class MapperRun:
 
     @cached_property
     def _base(self) -> Path:
-        return self.data.path if self.data.path.is_dir() else self.data.path.parent
+        return folder_of(self.data.path)
 
     def run(self, rows: Numbers, workers: int) -> Iterator[tuple[int, int, float]]:
         """Map the rows that are not mapped yet; yields (first row, rows, seconds) of each part.

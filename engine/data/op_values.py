@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from engine.base import machine
 from engine.base.errors import DjsbError
 from engine.base.parallel import place
+from engine.base.paths import folder_of
 from engine.data import datajuicer
 from engine.data.catalogue import fields_read, get_op, statistics_of
 from engine.data.dataset import Dataset, as_list
@@ -250,7 +251,7 @@ def _parameters(op: Any) -> Collection[str]:
 
 def _media_of(row: Row, data: Dataset, root: Path) -> Media | str:
     """A row's media; or why no OP may open them."""
-    folder = data.path if data.path.is_dir() else data.path.parent
+    folder = folder_of(data.path)
     images: list[bytes | Path] = []
     videos: list[bytes | Path] = []
     looks: list[Look] = []

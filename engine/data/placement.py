@@ -13,6 +13,7 @@ from typing import Any
 from engine.base.confine import inside
 from engine.base.durable import PART, checksum
 from engine.base.errors import DataError
+from engine.base.paths import folder_of
 from engine.base.remote import is_remote
 from engine.data.dataset import Dataset, as_list
 from engine.data.media import as_file, file_at, is_part, locate
@@ -40,7 +41,7 @@ class Placement:
     @cached_property
     def base(self) -> Path:
         """The data file's folder."""
-        return self.data.path if self.data.path.is_dir() else self.data.path.parent
+        return folder_of(self.data.path)
 
     @property
     def changes(self) -> bool:
@@ -124,7 +125,7 @@ def gone(data: Dataset, number: int, why: object) -> Gone:
 
 def sources(data: Dataset, root: Path, fields: Sequence[str]) -> Callable[[int, Row], dict[str, list[Media]]]:
     """A function that gives what a row's media fields hold. Raises there: DataError."""
-    base = data.path if data.path.is_dir() else data.path.parent
+    base = folder_of(data.path)
 
     def of_row(number: int, row: Row) -> dict[str, list[Media]]:
         try:

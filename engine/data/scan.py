@@ -22,6 +22,7 @@ from engine.base.arrays import save_arrays
 from engine.base.durable import discard, is_whole
 from engine.base.errors import DataError
 from engine.base.parallel import run_chunks, warm_up
+from engine.base.paths import folder_of
 from engine.data.dataset import Dataset, as_list
 from engine.data.images import check_whole
 from engine.data.media import locate
@@ -108,7 +109,7 @@ def _scan_chunk(
 ) -> ChunkScan:
     """One chunk's keys and bad rows (row, id, reason); runs in a worker process."""
     data, root, start, stop = job
-    folder = data.path if data.path.is_dir() else data.path.parent
+    folder = folder_of(data.path)
     keys = np.zeros(stop - start, np.uint64)
     bad: list[tuple[int, str, str]] = []
     for number, row in enumerate(data.reader.read(start, stop), start):

@@ -17,6 +17,7 @@ import numpy as np
 from engine.base.errors import DataError
 from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
+from engine.base.paths import folder_of
 from engine.data.catalogue import check_params, get_op, statistics_of
 from engine.data.dataset import Dataset, as_list
 from engine.data.field_entries import statistic_key
@@ -207,4 +208,4 @@ def _lost(row: dict[str, Any], q: Question) -> str | None:
 
 
 def _folder(data: Dataset) -> Path:
-    return data.path if data.path.is_dir() else data.path.parent
+    return folder_of(data.path)

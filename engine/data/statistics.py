@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from engine.base.errors import OpError
 from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
+from engine.base.paths import folder_of
 from engine.data import asked, datajuicer, stat_files
 from engine.data.catalogue import check_params, get_op
 from engine.data.columns import PART, ColumnRun, read_columns, refuse_unfit
@@ -162,7 +163,7 @@ def _compute_group(
             if chunk[0] not in starts:
                 ops.append(run)
     advance(sum(b - a for (a, b), ops in missing.items() if not ops))
-    root = media_root(data.path, state) if data.fields.images or data.fields.videos else data.path.parent
+    root = media_root(data.path, state) if data.fields.images or data.fields.videos else folder_of(data.path)
     jobs = [Job(data, root, tuple(ops), *c, np.flatnonzero(~good[slice(*c)])) for c, ops in missing.items() if ops]
     done: list[ChunkResult] = []
     sums: dict[tuple[str, int], str] = {}

@@ -8,12 +8,14 @@ import os
 import posixpath
 import shutil
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from engine.base import machine
 from engine.base.confine import inside
 from engine.base.durable import PART, seal_folder
 from engine.base.errors import DataError, StoreError
+from engine.base.paths import folder_of
 from engine.base.remote import is_remote
 from engine.data.dataset import Dataset, as_list
 from engine.data.readers.tar_members import BROKEN, LARGEST, members, opened
@@ -29,13 +31,13 @@ def media_root(data: Path, state: Path) -> Path:
 
     data: the data file. state: the study's state folder. The data file's folder where nothing was unpacked.
     """
-    folder = data if data.is_dir() else data.parent
+    folder = folder_of(data)
     return _target(data, _tars(folder), state) if is_unpacked(data, state) else folder
 
 
 def is_unpacked(data: Path, state: Path) -> bool:
     """True where something of the tars beside a data file is unpacked."""
-    return _target(data, _tars(data if data.is_dir() else data.parent), state).exists()
+    return _target(data, _tars(folder_of(data)), state).exists()
 
 
 def _tars(folder: Path) -> list[Path]:
@@ -55,7 +57,9 @@ def unpack(data: Dataset, state: Path) -> dict[str, str]:
     Members that are no regular files, are too large or cannot be read are left out: value in the rows → why.
     Raises: DataError when they cannot be written.
     """
-    folder = data.path if data.path.is_dir() else data.path.parent
+    if data.parts:
+        return dict(pair for name, part in data.parts.items() for pair in _beside_source(data, name, part))
+    folder = folder_of(data.path)
     if not (tars := sorted(set(_tars(folder)) - set(data.reader.files))):  # shards are no tars beside the data
         return {}
     target = _target(data.path, tars, state)
@@ -83,18 +87,31 @@ def unpack(data: Dataset, state: Path) -> dict[str, str]:
     return {v: refused.get(n, why) for n, values in names.items() for v in values if why or n in refused}
 
 
+def _beside_source(data: Dataset, name: str, part: Dataset) -> Iterator[tuple[str, str]]:
+    """(value in the rows, why it is not there) of the media of one of several sources, where a tar is beside them."""
+    tars = set(_tars(folder_of(part.path))) - set(part.reader.files)
+    if tars:
+        says = f"{min(tars).name} beside source {name} is not unpacked; unpack it, or give it as the source's path"
+        for values in _missing(data, (data.path, data.path), data.spans[name]).values():
+            yield from ((value, says) for value in values)
+
+
 def explained(reason: str, refused: dict[str, str]) -> str:
     """Why a row is bad, with what `unpack` says of the file that is missing."""
     name = reason.removeprefix(MISSING)
     return f"{reason}: {refused[name]}" if name in refused and name != reason else reason
 
 
-def _missing(data: Dataset, places: tuple[Path, Path]) -> dict[str, set[str]]:
-    """Member's name → the values in the rows that mean it, of all media that are no files in these places."""
+def _missing(data: Dataset, places: tuple[Path, Path], span: range | None = None) -> dict[str, set[str]]:
+    """Member's name → the values in the rows that mean it, of all media that are no files in these places.
+
+    span: the rows that are looked at; None: all.
+    """
     found: dict[str, set[str]] = {}
     fields = [name for name in (data.fields.images, data.fields.videos) if name]
-    for start, stop in data.chunks(CHUNK) if fields else ():
-        for row in data.reader.read(start, stop):
+    span = range(len(data)) if span is None else span
+    for start in span[::CHUNK] if fields else ():
+        for row in data.reader.read(start, min(start + CHUNK, span.stop)):
             for value in (v for name in fields for v in as_list(row.get(name))):
                 path = value.get("path") if isinstance(value, dict) and not value.get("bytes") else value
                 if isinstance(path, str) and not any((place / path).is_file() for place in places):

@@ -27,6 +27,7 @@ RIDGES = np.logspace(-4, 1, 11)  # variance of the noise over that of the slopes
 # variance of the slopes of square roots and of products over that of the weights' own; 0: they take no part
 FORMS = ((0.0, 0.0), (0.1, 0.0), (1.0, 0.0), (0.1, 1.0), (1.0, 1.0))
 TOLD = 1000  # a weight is a whole number of thousandths
+ROUNDED = 1e-9
 CANDIDATES = 2000
 STEPS = np.linspace(0, 1, 11)  # weights of a drawn response
 
@@ -116,6 +117,14 @@ def _percent(logs: Floats) -> Floats:
     return np.asarray(100 * np.expm1(np.minimum(logs, 10)).mean(1))
 
 
+def caps_of(counts: Floats, size: int, repeats: float) -> Floats:
+    """(parts,) largest weights in whole thousandths, where no row of a part is drawn more often than that.
+
+    counts: good rows of each. size: rows of the pool.
+    """
+    return np.minimum(1.0, np.floor(TOLD * counts * repeats / size) / TOLD)
+
+
 def random_mixtures(base: Floats, caps: Floats, n: int, rng: np.random.Generator) -> Floats:
     """(n, parts) weights from Dirichlet distributions around the proportional ones, narrow to wide; none above caps."""
     width = np.exp(rng.uniform(np.log(0.5), np.log(8), n))
@@ -184,12 +193,23 @@ class Response:
         """(parts,) proportional weights."""
         return np.asarray(self.rows, np.float64) / sum(self.rows)
 
-    def along(self, part: int, shares: Floats) -> Floats:
-        """(shares, parts) mixtures in which a part has these shares, and the others the rest in proportion."""
+    @property
+    def caps(self) -> Floats:
+        """(parts,) largest weights that the cap on repeats allows, and none below the proportional one."""
+        pool = self.entries[0].pool
+        found = caps_of(np.asarray(self.rows, np.float64), pool.size, pool.max_repeats or 1)
+        return np.maximum(found, self.base) + ROUNDED
+
+    def along(self, part: int) -> Floats:
+        """(any, parts) mixtures in which a part has more and more, and the others the rest in proportion.
+
+        None goes past the cap on repeats.
+        """
+        shares = np.unique([*(STEPS * min(1.0, self.caps[part])), self.base[part]])
         others = np.where(np.arange(len(self.names)) == part, 0.0, self.base)
         found = (1 - shares)[:, None] * others / others.sum()
         found[:, part] = shares
-        return np.asarray(found)
+        return np.asarray(found[(found <= self.caps).all(1)])
 
 
 def response(view: StudyView) -> Response | None:
@@ -240,7 +260,8 @@ def surface(found: Response) -> Surface | None:
     if found.fit is None:
         return None
     fit, parts = found.fit, range(len(found.names))
-    along = [fit.predict(found.along(part, STEPS)) for part in parts]
+    lines = [found.along(part) for part in parts]
+    along = [fit.predict(line) for line in lines]
     first, second = sorted(parts, key=lambda part: -float(np.ptp(along[part])))[:2]
     tried = [
         Tried(entry.pool.id, weights.tolist(), float(change), float(expected))
@@ -250,13 +271,14 @@ def surface(found: Response) -> Surface | None:
     ]
     return Surface(
         list(found.names), found.base.tolist(), fit.rank, tried,
-        [list(zip(STEPS.tolist(), line.tolist(), strict=True)) for line in along], (first, second), STEPS.tolist(),
+        [list(zip(w[:, i].tolist(), c.tolist(), strict=True)) for i, w, c in zip(parts, lines, along, strict=True)],
+        (first, second), STEPS.tolist(),
         [[_at(found, fit, {first: a, second: b}) for a in STEPS.tolist()] for b in STEPS.tolist()],
     )  # fmt: skip
 
 
 def _at(found: Response, fit: Fit, given: dict[int, float]) -> float | None:
-    """What is expected where two parts have these weights, and the others the rest in proportion."""
+    """What is expected where two parts have these weights, and the others the rest in proportion; None past a cap."""
     left = 1 - sum(given.values())
     others = found.base.copy()
     others[list(given)] = 0
@@ -264,4 +286,4 @@ def _at(found: Response, fit: Fit, given: dict[int, float]) -> float | None:
         return None
     weights = others * max(0.0, left) / others.sum() if others.sum() else others
     weights[list(given)] = list(given.values())
-    return float(fit.predict(weights[None])[0])
+    return float(fit.predict(weights[None])[0]) if (weights <= found.caps).all() else None

@@ -22,7 +22,8 @@ class Surface:
 
     names: of what is weighted. base: proportional weights. rank: Spearman's correlation, out of fold. along: of each
     part (weight, change in percent), the others in proportion. across: the two parts that matter most. steps: weights
-    of both on the grid. grid: of each weight of the second, the change at each of the first; None beyond 1 together.
+    of both on the grid. grid: of each weight of the second, the change at each of the first; None beyond
+    1 together, or past the cap on repeats.
     """
 
     names: list[str]

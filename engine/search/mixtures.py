@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.base.errors import StudyError
 from engine.evidence.effects import effects
-from engine.evidence.mixtures import TOLD, Floats, best_mixtures, metric_changes, random_mixtures, regress
+from engine.evidence.mixtures import Floats, best_mixtures, caps_of, metric_changes, random_mixtures, regress
 from engine.journal import metrics
 from engine.proposals.arms import control, ended, request
 from engine.proposals.kinds.mixture import mixed, parts
@@ -74,7 +74,7 @@ def _space(opened: OpenStudy) -> tuple[list[str], Floats, Floats]:
         raise StudyError(f"mixtures: {', '.join(empty)} has no good rows; take it out, or mend its rows")
     counts = np.array(list(rows.values()), np.float64)
     repeats = opened.study.mixtures.max_repeats
-    caps = np.minimum(1.0, np.floor(TOLD * counts * repeats / opened.pool_size) / TOLD)
+    caps = caps_of(counts, opened.pool_size, repeats)
     if caps.sum() < 1:
         raise StudyError(
             f"mixtures: {', '.join(rows)} have {int(counts.sum())} good rows, too few for a pool of {opened.pool_size} "

@@ -19,7 +19,7 @@ from engine.base.amounts import parse_budget
 from engine.base.confine import inside
 from engine.base.errors import DjsbError
 from engine.base.ids import some
-from engine.base.paths import DATABASE, STATE_FOLDER, STUDY_FILE
+from engine.base.paths import DATABASE, STATE_FOLDER, STUDY_FILE, folder_of
 
 if TYPE_CHECKING:
     from engine.journal.costs import Cost
@@ -305,7 +305,7 @@ def statistic(view: OpenStudy, name: str) -> Row:
     values = values[~np.isnan(values)]
     counts, edges = np.histogram(values, BINS)
     field = view.data.fields.text
-    folders = (media_root(view.data.path, view.state), view.data.path.parent)
+    folders = (media_root(view.data.path, view.state), folder_of(view.data.path))
     examples = {}
     for cut in view.cuts:
         if cut.slice.statistic == name and cut.reason is None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from engine.base import machine
 from engine.base.errors import DataError
-from engine.data.readers.contract import Numbers, Options, Rows, first_line, picked
+from engine.data.readers.contract import BrokenFile, Numbers, Options, Rows, first_line, picked, refuse_twins, rows_of
 
 
 class ArrowReader:
@@ -29,10 +30,12 @@ class ArrowReader:
                 opened = pa.ipc.open_file(content) if indexed else pa.ipc.open_stream(content)
                 batches = [opened.get_batch(n) for n in range(opened.num_record_batches)] if indexed else list(opened)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(
+            machine.refuse(error, str(file))
+            raise BrokenFile(
                 f"{file} is no Arrow file, or cut short ({first_line(error)}); fetch or write it again"
             ) from error
         self.schema = opened.schema
+        refuse_twins(file, self.schema.names)
         self._table = pa.Table.from_batches(batches, opened.schema)
         self._ends = np.cumsum([batch.num_rows for batch in batches])
 
@@ -42,12 +45,16 @@ class ArrowReader:
     def read(self, start: int, stop: int, fields: Collection[str] | None = None) -> Rows:
         """Rows start … stop-1."""
         names = self.schema.names if fields is None else [n for n in self.schema.names if n in fields]
-        rows: Rows = self._table.select(names).slice(start, max(0, stop - start)).to_pylist()
-        return rows
+        return rows_of(self._table.select(names), start, max(start, stop), "an Arrow file")
 
     def tables(self, numbers: Numbers) -> Iterator[Any]:
         """These rows, which ascend."""
         for begin, end in zip([0, *self._ends[:-1].tolist()], self._ends.tolist(), strict=True):
             a, b = np.searchsorted(numbers, (begin, end))
             if b > a:
-                yield picked(self._table.slice(begin, end - begin), numbers[a:b] - begin)
+                taken = picked(self._table.slice(begin, end - begin), numbers[a:b] - begin)
+                try:
+                    taken.validate(full=True)
+                except ValueError as error:
+                    raise DataError(f"{self.files[0]} is broken ({first_line(error)}); write it again") from None
+                yield taken

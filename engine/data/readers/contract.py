@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base.errors import DataError
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -39,6 +41,10 @@ class Options:
 
 
 PLAIN = Options()
+
+
+class BrokenFile(DataError):
+    """A file does not open as what it is. It may be left out where there are others."""
 
 
 class Reader(Protocol):
@@ -142,3 +148,23 @@ def picked(table: pa.Table, rows: Numbers) -> pa.Table:
         return table.filter(pa.Array.from_buffers(pa.bool_(), len(bits), [None, packed]))
     numbers = np.ascontiguousarray(rows, np.int64)
     return table.take(pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(numbers)]))
+
+
+def refuse_twins(file: Path, names: Sequence[str]) -> None:
+    """Raises: DataError where several columns have one name, as a row can hold only one of them."""
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise DataError(f"{file} has several columns of the name {min(twice)!r}; rename one of them")
+
+
+def rows_of(table: pa.Table, start: int, stop: int, what: str) -> Rows:
+    """Rows start … stop-1 of a table; one with a value that Python cannot hold is broken. what: it is a part of."""
+    part = table.slice(start, stop - start)
+    try:
+        part.validate(full=True)  # offsets that lead out of the file would end the process
+        rows: Rows = part.to_pylist()
+        return rows
+    except (ValueError, OverflowError) as error:
+        if stop - start <= 1:
+            return [{BROKEN: f"unreadable row of {what}: {first_line(error)}"}] * (stop - start)
+        middle = (start + stop) // 2
+        return rows_of(table, start, middle, what) + rows_of(table, middle, stop, what)

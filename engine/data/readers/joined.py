@@ -21,9 +21,9 @@ class JoinedReader:
 
     unnamed = ()
 
-    def __init__(self, readers: Sequence[Reader], split: str | None = None) -> None:
-        """Raises: DataError where the files are not of one schema."""
-        self._readers, self._split = readers, split
+    def __init__(self, readers: Sequence[Reader], split: str | None = None, bad: Sequence[str] = ()) -> None:
+        """bad: why other files are left out. Raises: DataError where the files are not of one schema."""
+        self._readers, self._split, self._bad = readers, split, bad
         self._ends = np.cumsum([len(reader) for reader in readers])
         self.files = [file for reader in readers for file in reader.files]
         self._fields = [_fields(reader) for reader in readers]
@@ -66,9 +66,12 @@ class JoinedReader:
     def note(self) -> str:
         """The split, the number of files, and fields that only some of them have."""
         every = set().union(*self._fields)
-        lacking = Counter(name for fields in self._fields for name in every - fields)
+        sizes = [len(reader) for reader in self._readers]
+        lacking = Counter(name for fields, n in zip(self._fields, sizes, strict=True) if n for name in every - fields)
         told = [f"split {self._split}"] if self._split else []
-        told += [f"{len(self.files)} files", *(f"{n} of them without {name}" for name, n in sorted(lacking.items()))]
+        told += [f"{len(self.files)} files", *([f"{sizes.count(0)} of them empty"] if 0 in sizes else [])]
+        told += [*(f"{n} of them without {name}" for name, n in sorted(lacking.items()))]
+        told += [f"{len(self._bad)} files left out: {self._bad[0]}"] if self._bad else []
         return ", ".join([*told, *dict.fromkeys(reader.note for reader in self._readers if reader.note)])
 
     def __len__(self) -> int:
@@ -118,11 +121,12 @@ class JoinedTables(JoinedReader):
             yield from (as_schema(table, self.schema) for table in reader.tables(own))
 
 
-def joined(readers: Sequence[Reader], split: str | None) -> Reader:
-    """One reader for all. Raises: DataError where the files are not of one schema."""
-    if len(readers) == 1:
+def joined(readers: Sequence[Reader], split: str | None, bad: Sequence[str] = ()) -> Reader:
+    """One reader for all. bad: why other files are left out. Raises: DataError where they are not of one schema."""
+    if len(readers) == 1 and not bad:
         return readers[0]
-    return (JoinedTables if all(isinstance(reader, Tables) for reader in readers) else JoinedReader)(readers, split)
+    kind = JoinedTables if all(isinstance(reader, Tables) for reader in readers) else JoinedReader
+    return kind(readers, split, bad)
 
 
 def _fields(reader: Reader) -> set[str]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from engine.base.errors import DataError
 from engine.base.remote import RemoteFile, is_remote, pread, size_of
 from engine.base.text import BOM, decode, refuse_wide
-from engine.data.readers.contract import BROKEN, PLAIN, Options, Row
+from engine.data.readers.contract import BROKEN, PLAIN, BrokenFile, Options, Row
 from engine.data.readers.kept import kept
 
 BLOCK = 4096  # rows that `entries` reads at once
@@ -263,12 +263,12 @@ def _list_places(file: Path, start: int) -> Iterator[Piece]:
                     places = array("q")
         except (ValueError, RecursionError) as error:
             said = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            raise DataError(
+            raise BrokenFile(
                 f"{file}, entry {entries} is not JSON ({said}, byte {window.begin + window.at}); mend it there"
             ) from None
         window.at += 1
         if window.sign():
-            raise DataError(
+            raise BrokenFile(
                 f"{file} goes on after the end of its list (byte {window.begin + window.at}); make it one list"
             )
     yield np.array(places, np.int64).reshape(-1, 2), NONE

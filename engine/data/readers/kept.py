@@ -7,18 +7,20 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
-from engine.base.durable import discard, is_whole, written_whole
+from engine.base.durable import SEAL, discard, is_whole, written_whole
 from engine.base.errors import DataError
 from engine.base.remote import look_at
 from engine.base.scratch import scratch
-from engine.data.readers.contract import Options
+from engine.data.readers.contract import Options, first_line
 
 LOCK = ".lock"
+WHOLE = "shards"  # the kind of what is looked up of whole files, even for a look at their first rows
 
 
 def kept(files: Sequence[Path], kind: str, options: Options, make: Callable[[Path], None]) -> Path:
@@ -67,6 +69,19 @@ def _own() -> Path:
 def own_place() -> Path | None:
     """The folder in which this process keeps things for itself, where it keeps any: its workers read them there."""
     return _own() if _own.cache_info().currsize else None
+
+
+def hand_over(root: Path) -> None:
+    """Keep in a study's folder what this process has looked up of whole files for itself. Raises: DataError."""
+    own = own_place()
+    for made in sorted(own.glob(f"{WHOLE}-*")) if own else ():
+        if not is_whole(made) or is_whole(root / made.name):
+            continue
+        try:
+            with written_whole(root / made.name) as part:
+                shutil.copytree(made, part, ignore=shutil.ignore_patterns(SEAL))
+        except (OSError, shutil.Error) as error:
+            raise DataError(f"{root} cannot be written ({first_line(error)}); free some space") from error
 
 
 @contextmanager

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.base.errors import DataError
+from engine.base.paths import folder_of
 from engine.base.remote import is_remote
 from engine.data.readers.arrow import ArrowReader
-from engine.data.readers.contract import BROKEN, PLAIN, Options, Reader, first_line
+from engine.data.readers.contract import BROKEN, PLAIN, BrokenFile, Options, Reader, first_line
 from engine.data.readers.formats import format_of, packing
 from engine.data.readers.hub import card_files
 from engine.data.readers.image_folder import bare_images, image_folder
@@ -70,28 +71,43 @@ def _of_files(path: Path, files: Sequence[Path], options: Options) -> Reader:
             f"{path}: only Parquet, JSON lines and tar shards are read at addresses; fetch it, and give its path"
         )
     if kind == "tar":
-        return WebDatasetReader(files, options, path if path.is_dir() else path.parent)
+        return WebDatasetReader(files, options, folder_of(path))
     if kind not in OPENERS:
         raise DataError(f"{path}: unknown kind of file; {KINDS} are read")
     return OPENERS[kind](files, options)
 
 
 def _json(files: Sequence[Path], options: Options) -> Reader:
-    readers = [(PackedReader if packing(file) else JsonReader)(file, options) for file in files]
-    for reader, file in zip(readers, files, strict=True):
-        head = reader.read(0, 20)
-        if head and all(BROKEN in row for row in head):
-            raise DataError(
-                f"{file} is not JSONL ({head[0][BROKEN]}); it needs one JSON object a line, or a list of them"
-            )
-    if not any(map(len, readers)):
+    reader = _each(files, options, _json_file)
+    if not len(reader):
         raise DataError(f"{files[0]} has no rows; give a file with one JSON object a line")
-    return joined(readers, options.split)
+    return reader
+
+
+def _json_file(file: Path, options: Options) -> Reader:
+    reader = (PackedReader if packing(file) else JsonReader)(file, options)
+    head = reader.read(0, 20)
+    if head and all(BROKEN in row for row in head):
+        raise BrokenFile(f"{file} is not JSONL ({head[0][BROKEN]}); it needs one JSON object a line, or a list of them")
+    return reader
+
+
+def _each(files: Sequence[Path], options: Options, read: Callable[[Path, Options], Reader]) -> Reader:
+    """One reader for all files; those that do not open are left out. Raises: BrokenFile when they are too many."""
+    readers, bad = [], []
+    for file in files:
+        try:
+            readers.append(read(file, options))
+        except BrokenFile as error:
+            bad.append(str(error))
+    if bad and (len(bad) > options.max_bad * len(files) or not readers):
+        raise BrokenFile(bad[0] if len(files) == 1 else f"{bad[0]}; {len(bad)} of {len(files)} files are so")
+    return joined(readers, options.split, bad)
 
 
 OPENERS: dict[str | None, Callable[[Sequence[Path], Options], Reader]] = {
     "json": _json,
     "parquet": ParquetReader,
-    "table": lambda files, options: joined([TableReader(file, options) for file in files], options.split),
-    "arrow": lambda files, options: joined([ArrowReader(file, options) for file in files], options.split),
+    "table": lambda files, options: _each(files, options, TableReader),
+    "arrow": lambda files, options: _each(files, options, ArrowReader),
 }

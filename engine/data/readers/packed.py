@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import DataError
-from engine.data.readers.contract import Options, first_line
+from engine.data.readers.contract import BrokenFile, Options, first_line
 from engine.data.readers.formats import packing
 from engine.data.readers.json_rows import JsonReader
 from engine.data.readers.kept import kept
@@ -60,7 +60,7 @@ def opened(file: Path) -> Iterator[Any]:
     except (OSError, EOFError) as error:
         if compression is None or getattr(error, "errno", None):
             raise
-        raise DataError(
+        raise BrokenFile(
             f"{file} is cut short or broken ({first_line(error)}); fetch it again, or test it with "
             f"{ {'gzip': 'gzip', 'zstd': 'zstd'}.get(compression, 'bzip2') } -t"
         ) from error

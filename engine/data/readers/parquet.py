@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 from engine.base import machine
 from engine.base.errors import DataError
 from engine.base.remote import is_remote
-from engine.data.readers.contract import BROKEN, Numbers, Options, Rows, as_schema, first_line, picked
+from engine.data.readers.contract import (
+    BROKEN,
+    Numbers,
+    Options,
+    Rows,
+    as_schema,
+    first_line,
+    picked,
+    refuse_twins,
+    rows_of,
+)
 
 Floats = NDArray[np.float64]
 THREADS = 8  # that look at files
@@ -38,6 +48,7 @@ class ParquetReader:
                     self._bad.append(broken)
                     continue
                 first = self._schemas[0] if self._schemas else schema
+                refuse_twins(file, schema.names)
                 self._schemas.append(first if schema.equals(first, check_metadata=True) else schema)
                 self._groups += [(len(self.files), group, n) for group, n in enumerate(rows)]
                 self.files.append(file)
@@ -82,7 +93,8 @@ class ParquetReader:
     def read(self, start: int, stop: int, fields: Collection[str] | None = None) -> Rows:
         rows: Rows = []
         for table, broken, a, b in self._parts(start, stop, fields):
-            rows += _rows(table, a, b) if table is not None else [{BROKEN: broken} for _ in range(a, b)]
+            lost: Rows = [{BROKEN: broken}] * (b - a)
+            rows += lost if table is None else rows_of(table, a, b, "a Parquet file")
         return rows
 
     def _parts(self, start: int, stop: int, fields: Collection[str] | None) -> Iterator[tuple[Any, str, int, int]]:
@@ -170,14 +182,3 @@ def _group(file: Path, group: int, rows: int, fields: Collection[str] | None) ->
     except (OSError, ValueError) as error:
         machine.refuse(error, "a Parquet file")
         return None, f"unreadable part of a Parquet file: {first_line(error)}"
-
-
-def _rows(table: Any, start: int, stop: int) -> Rows:
-    """Rows of a table; one with a value that Python cannot hold is broken."""
-    try:
-        rows: Rows = table.slice(start, stop - start).to_pylist()
-        return rows
-    except (ValueError, OverflowError) as error:
-        if stop - start == 1:
-            return [{BROKEN: f"unreadable row of a Parquet file: {first_line(error)}"}]
-        return [row for at in range(start, stop) for row in _rows(table, at, at + 1)]

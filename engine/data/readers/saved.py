@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import DataError
-from engine.data.readers.contract import Numbers, Options, Rows, as_schema
+from engine.data.readers.contract import Numbers, Options, Rows, as_schema, rows_of
 
 TABLE = 4_096  # rows that are copied at once
 
@@ -48,10 +48,8 @@ class SavedReader:
 
     def read(self, start: int, stop: int, fields: Collection[str] | None = None) -> Rows:
         table = self._data[start:stop]
-        rows: Rows = (
-            table if fields is None else table.select([n for n in table.column_names if n in fields])
-        ).to_pylist()
-        return rows
+        table = table if fields is None else table.select([n for n in table.column_names if n in fields])
+        return rows_of(table, 0, len(table), "an Arrow file")
 
     def tables(self, numbers: Numbers) -> Iterator[Any]:
         """These rows, which ascend."""

@@ -27,7 +27,7 @@ MAGIC, MAGIC_AT = b"ustar", 257
 TEXTS = frozenset({"txt", "text", "caption", "cls", "cls2", "class", "count", "index", "inx", "id", "transcript"})
 JSON = "json"
 NAMELESS = "members without a key or an extension"
-UNENDED = "without an end mark"
+UNENDED = "without an end mark, perhaps cut off"
 Numbers = NDArray[Any]
 
 
@@ -148,8 +148,9 @@ def _walk(seen: _Look, start: int) -> int | None:
     except BROKEN as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        if at >= seen.size:
-            return None  # its last member is longer than the shard
+        if at >= seen.size:  # its last member is longer than the shard
+            seen.notes[UNENDED] += 1
+            return None
         begin = at + BLOCKSIZE if at else _first_header(seen.file)
         if begin is None:
             raise

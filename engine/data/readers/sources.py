@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.base.addresses import address
 from engine.base.errors import DataError
-from engine.base.paths import resolve
+from engine.base.paths import folder_of, resolve
 from engine.base.remote import is_remote
 from engine.data.readers.contract import Options, Reader, Row, Rows
 from engine.data.readers.opening import open_reader
@@ -72,7 +72,9 @@ class SourcesReader:
             reader = _opened(
                 name, path, source, section, replace(options, split=source.split, text=source.text or section.text)
             )
-            self._parts[name] = _Part(reader, *_names(source, section), below if path.is_dir() else below.parent)
+            for _ in path.relative_to(folder_of(path)).parts:
+                below = below.parent
+            self._parts[name] = _Part(reader, *_names(source, section), below)
             self.spans[name] = range(end, end + len(reader))
             end += len(reader)
         self.files = [file for part in self._parts.values() for file in part.reader.files]

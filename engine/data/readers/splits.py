@@ -32,6 +32,8 @@ def files_of(path: Path, split: str | None) -> list[Path]:
     if path.is_dir():
         root, files = path, _of_folder(path)
     elif path.exists():
+        if not path.is_file():
+            raise DataError(f"{path} is a pipe or a device, not a file; give a file")
         root, files = path.parent, [path]
     else:
         files = _of_pattern(path)
@@ -54,7 +56,8 @@ def chosen(path: Path, splits: Mapping[str, list[Path]], split: str | None, root
     """
     if split is not None:
         if split not in splits:
-            raise DataError(f"{path} has no file of the split {split}, but of {_told(splits)}; name one of them")
+            told = f"its files by split: {_told(splits)}"
+            raise DataError(f"{path} has no file of the split {split}; {told}; name one of them, or none")
         return splits[split]
     if len(splits) == 1:
         return next(iter(splits.values()))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from engine.base.errors import DataError
 from engine.base.text import refuse_wide
-from engine.data.readers.contract import Options, first_line
+from engine.data.readers.contract import BrokenFile, Options, first_line, refuse_twins
 from engine.data.readers.formats import packing
 from engine.data.readers.kept import kept
 from engine.data.readers.packed import opened
@@ -67,7 +69,7 @@ class TableReader(ParquetReader):
         self._told = json.loads((folder / "told.json").read_text(encoding="utf-8"))
         bad = self._told["bad"]
         if bad > options.max_bad * (bad + len(self)) and not options.head:
-            raise DataError(
+            raise BrokenFile(
                 f"{file}: {bad} of {bad + len(self)} lines have another number of columns than its first line; mend "
                 "them, or raise dataset.max_bad"
             )
@@ -84,7 +86,8 @@ def _make(file: Path, folder: Path, head: bool) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    form = _form(file, head)
+    with _unprinted():
+        form = _form(file, head)
     types = [pa.type_for_alias(column.kind) for column in form.columns]
     schema = pa.schema(list(zip(form.names, types, strict=True)))
     with pq.ParquetWriter(folder / "rows.parquet", schema, compression="zstd") as writer:
@@ -99,6 +102,17 @@ def _make(file: Path, folder: Path, head: bool) -> None:
                 f"({str(column.other)[:40]!r})"
             )
     (folder / "told.json").write_text(json.dumps({"bad": form.bad, "notes": notes}, allow_nan=False), encoding="utf-8")
+
+
+@contextmanager
+def _unprinted() -> Iterator[None]:
+    """pyarrow prints, and cannot raise, that a line which it is to skip is no UTF-8; it fails on that file anyway."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda said: None if isinstance(said.exc_value, UnicodeDecodeError) else hook(said)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
 
 
 def _form(file: Path, head: bool) -> _Form:
@@ -158,8 +172,7 @@ def _batches(file: Path, form: _Form, head: bool) -> Iterator[Any]:
             with opened(file) as stream:
                 form.names = csv.open_csv(stream, read, parse).schema.names
             form.columns, form.bad = [_Column() for _ in form.names], 0
-            if twice := {name for name in form.names if form.names.count(name) > 1}:
-                raise DataError(f"{file} has several columns of the name {min(twice)!r}; rename one of them")
+            refuse_twins(file, form.names)
         texts = csv.ConvertOptions(column_types=dict.fromkeys(form.names, pa.string()))
         with opened(file) as stream:
             for batch in csv.open_csv(stream, read, parse, texts):
@@ -167,7 +180,7 @@ def _batches(file: Path, form: _Form, head: bool) -> Iterator[Any]:
                 if head:
                     return
     except pa.ArrowException as error:
-        raise DataError(
+        raise BrokenFile(
             f"{file} is no table ({first_line(error)}); it needs a first line of names, a row a line of less than "
             f"{BLOCK >> 20} MB, and UTF-8"
         ) from error

@@ -20,7 +20,7 @@ import numpy as np
 from engine.base.errors import DataError
 from engine.base.remote import as_path, is_remote, pread
 from engine.data.readers.contract import BROKEN, Options, Row, Rows
-from engine.data.readers.kept import kept
+from engine.data.readers.kept import WHOLE, kept
 from engine.data.readers.shard import JSON, TEXTS
 from engine.data.readers.shards import make_index, open_index
 from engine.data.readers.tar_members import PACKED
@@ -48,7 +48,7 @@ class WebDatasetReader:
 
     @cached_property
     def _index(self) -> Any:
-        folder = kept(self._shards, "shards", self._options, lambda part: make_index(self._shards, part))
+        folder = kept(self._shards, WHOLE, self._options, lambda part: make_index(self._shards, part))
         facts, arrays = open_index(folder)
         bad, count = facts.bad, len(self._shards)
         if bad and (len(bad) > self._options.max_bad * count or not facts.files):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base.paths import folder_of
 from engine.data.dataset import Dataset, as_list, json_line, utf8
 from engine.data.media import locate
 from engine.data.rows_file import in_parquet
@@ -53,7 +54,7 @@ def _parts(rows: Iterable[tuple[int, Row]], size: int) -> Iterator[list[tuple[in
 
 def _media(data: Dataset, root: Path, row: Row) -> dict[str, list[bytes | Path]]:
     """What the row's media fields hold."""
-    base = data.path if data.path.is_dir() else data.path.parent
+    base = folder_of(data.path)
     names = [n for n in (data.fields.images, data.fields.videos) if n]
     return {name: [locate(value, root, base) for value in as_list(row.get(name))] for name in names}
 

@@ -20,7 +20,8 @@ from engine.base.arrays import new_array, save_array
 from engine.base.durable import is_whole, write_text, written_whole
 from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
-from engine.data.dataset import as_list
+from engine.base.paths import folder_of
+from engine.data.dataset import Dataset, as_list
 from engine.data.media import Unreadable, locate
 from engine.data.packs import RECORD
 from engine.settings.running import CacheSection
@@ -99,7 +100,7 @@ def _files(name: str) -> list[str]:
 def place_of(rows: Rows, name: Any) -> Path | bytes:
     """The media file of that name, or the bytes that stand in its place. Raises: OSError, ValueError."""
     data = rows.data
-    return locate(name, rows.root, data.path if data.path.is_dir() else data.path.parent)
+    return locate(name, rows.root, folder_of(data.path))
 
 
 def cache_media(
@@ -193,12 +194,16 @@ def _cache_sources(
     data = rows.data
     key = [VERSION, data.fingerprint, data.key, field, type(medium).__name__, asdict(medium), rows.form]  # type: ignore[call-overload]
     key.append(content_id(np.flatnonzero(~rows.good).tolist()))
-    whence = {
-        "path": str(data.path), "fields": data.fields.model_dump(mode="json"), "field": field, "root": str(rows.root),
+    write_sources(target, name, sources(), medium, rows.form, content_id(key), whence_of(data, rows.root, field))
+    return short
+
+
+def whence_of(data: Dataset, root: Path, field: str | None = None) -> dict[str, Any]:
+    """How `packed.Store` opens the rows that have the sources. field: of item N it is row N; None: sources say both."""
+    return {
+        "path": str(data.path), "fields": data.fields.model_dump(mode="json"), "field": field, "root": str(root),
         "index": str(data.index) if data.index else None,
     }  # fmt: skip
-    write_sources(target, name, sources(), medium, rows.form, content_id(key), whence)
-    return short
 
 
 def _look(job: tuple[Rows, str, Medium, int, int]) -> tuple[int, int, list[bytes], int, dict[int, str]]:

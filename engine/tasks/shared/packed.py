@@ -117,7 +117,8 @@ class Store:
         try:
             return self.medium.pack(self._source(number, entry), number, self.about["form"])
         except (OSError, ValueError) as error:
-            what = f"{self.rows.data.path}, row {number}" if self.rows else f"{self.file.stem}, number {number}"
+            rows = self.rows if self.about["rows"] and self.about["rows"]["field"] is not None else None
+            what = f"{rows.data.path}, row {number}" if rows else f"{self.file.stem}, number {number}"
             machine.refuse(error, what)
             text = " ".join(str(error).split())[:300]
             raise DataError(f"{what}: {text}; mend it, or take the row out") from error
@@ -128,12 +129,11 @@ class Store:
             return entry
         if self.rows is None:
             return Path(json.loads(entry))
-        value = json.loads(entry) if kind != ROW else self._field(number)
-        return place_of(self.rows, value)
+        value = json.loads(entry) if entry else [number, self.about["rows"]["field"]]
+        return place_of(self.rows, value if kind != ROW else self._field(*value))
 
-    def _field(self, number: int) -> Any:
+    def _field(self, number: int, field: str) -> Any:
         assert self.rows is not None
-        field = self.about["rows"]["field"]
         return as_list(self.rows.data.reader.read(number, number + 1, [field])[0][field])[0]
 
 

@@ -1,4 +1,4 @@
-"""Questions about images, read from local files: benchmarks in their own formats, and instructions to train on.
+"""Questions about images, read from local files: benchmarks in their own formats.
 
 Every message names the file and the line (or the entry, in a JSON list), so that a broken one can be mended.
 """
@@ -15,10 +15,11 @@ from typing import Any
 
 from engine.base.errors import DataError
 from engine.base.text import read_text
-from engine.data.conversations import read_conversation, text_of
+from engine.data.conversations import text_of
 from engine.data.readers.contract import BROKEN, Row
 from engine.data.readers.json_rows import entries
 from engine.data.sift import MAX_BAD, Sifted, Unusable, sift
+from engine.tasks.vlm.inner import Inner
 from engine.tasks.vlm.scores import COGNITION, PERCEPTION
 from engine.tasks.vlm.tsv import WIDTH, read_tsv
 
@@ -34,13 +35,13 @@ CHOOSE = "\nAnswer with the option's letter from the given choices directly."
 class Question:
     """One question about an image.
 
-    place: where it stands, for messages. image: a file, or its bytes. answers: what is right; TextVQA has ten.
-    options: the answers to choose from, empty when any text may be given. group: MME's subtask or MMBench's
+    place: where it stands, for messages. image: a file, its bytes, or where they lie. answers: what is right; TextVQA
+    has ten. options: the answers to choose from, empty when any text may be given. group: MME's subtask or MMBench's
     category. item: what the rotations of a question, or the questions of an image, have in common.
     """
 
     place: str
-    image: Path | bytes
+    image: Path | bytes | Inner
     text: str
     answers: tuple[str, ...]
     options: tuple[str, ...] = ()
@@ -227,29 +228,3 @@ def read_benchmark(name: str, path: Path, max_bad: float = MAX_BAD) -> Sifted[Qu
     if not questions:
         raise DataError(f"evaluation.benchmarks.{name}: {path} asks nothing; give a file with questions")
     return questions
-
-
-def read_instructions(file: Path, max_bad: float = MAX_BAD) -> tuple[Sifted[Question], int]:
-    """(questions with their one answer, turns that were left out as they show no image).
-
-    JSON lines or a JSON list in any form of engine/data/conversations.py; every turn of a person and its reply make one
-    question. Image paths start from the file's folder. Raises: DataError.
-    """
-    blind = 0
-
-    def read(place: str, entry: Row) -> list[Question]:
-        nonlocal blind
-        talk = read_conversation(entry)
-        if not talk.images:
-            blind += len(talk.pairs)
-            raise Unusable("without an image", spared=True)
-        if len(talk.images) > 1:
-            raise Unusable("several images", f"it shows {len(talk.images)} images; one is read")
-        image = image_of([file.parent], talk.images[0])
-        return [Question(place, image, asked, (reply,)) for asked, reply in talk.pairs]
-
-    found = sift("instructions", "entries", entries(file), read, max_bad)
-    questions = [question for entry in found for question in entry]
-    if not questions:
-        raise DataError(f"{file} has no question with an image; give instructions with images")
-    return Sifted(questions, found.accounting.noted(f"{len(questions)} questions"), found.bad), blind

@@ -14,7 +14,7 @@ from engine.base.arrays import new_array, save_array
 from engine.base.durable import checksum, discard, is_whole, write_text
 from engine.base.errors import DataError
 from engine.base.ids import content_id
-from engine.base.paths import resolve
+from engine.base.paths import folder_of, resolve
 from engine.data.fingerprints import content_hash
 from engine.data.sift import Sifted
 from engine.records.accounting import refuse_gaps
@@ -24,12 +24,14 @@ from engine.tasks.contract import Progress, Rows
 from engine.tasks.shared.caches import make_caches
 from engine.tasks.shared.checkpoints import checkpoint_of, need_packages, read_config
 from engine.tasks.shared.images import Squares, cache_images
-from engine.tasks.shared.media import files_of, form_of, key_of, set_bound, source_entry, write_sources
+from engine.tasks.shared.media import files_of, form_of, key_of, set_bound, source_entry, whence_of, write_sources
 from engine.tasks.shared.packed import open_media
 from engine.tasks.shared.tokens import cache_tokens, captions
 from engine.tasks.shared.weights import accounted
-from engine.tasks.vlm.benchmarks import Question, read_benchmark, read_instructions
+from engine.tasks.vlm.benchmarks import Question, read_benchmark
 from engine.tasks.vlm.evaluation import Asked
+from engine.tasks.vlm.inner import Inner
+from engine.tasks.vlm.instructions import fingerprint, read_instructions
 from engine.tasks.vlm.model import BASE, KINDS, LENGTH, PRESETS, image_mean_std, image_shape, make_base, needed_weights
 from engine.tasks.vlm.text import NONE, Encoder, train_base_tokenizer
 
@@ -40,7 +42,12 @@ def shared_content(study: Study, folder: Path) -> list[Any]:
     """What results hang on beside data, model and training: the section, and what its paths hold."""
     vlm = study.vlm
     paths = {name: getattr(vlm, name) for name in ("instructions", "vision", "language")}
-    return [vlm.model_dump(exclude=set(paths)), {n: content_hash(resolve(folder, p)) for n, p in paths.items() if p}]
+    hashes = {
+        n: fingerprint(folder, p) if n == "instructions" else content_hash(resolve(folder, p))
+        for n, p in paths.items()
+        if p
+    }
+    return [vlm.model_dump(exclude=set(paths)), hashes]
 
 
 def check_model(study: Study, folder: Path) -> None:
@@ -93,7 +100,9 @@ def _make(
     train.share(target, [BASE, "tokenizer"], ["train-tokens.npy"], files_of("train-images"))
     limit, benchmarks = study.dataset.max_bad, study.evaluation.benchmarks
     questions = {n: read_benchmark(n, resolve(folder, p), limit) for n, p in benchmarks.items()}
-    told = read_instructions(resolve(folder, study.vlm.instructions), limit)[0] if study.vlm.instructions else None
+    told = None
+    if study.vlm.instructions:
+        told, _ = read_instructions(resolve(folder, study.vlm.instructions), limit, folder)
     inputs = []
     source = _source(study, folder, target, train, told or [])
     config = read_config(source, "model.checkpoint", KINDS)
@@ -162,21 +171,26 @@ def _cache_pictures(
     raw = cache is None or form_of(cache, len(numbers), prod(medium.shape)) == "raw"
     if cache is not None and not raw:
         set_bound(target.parent, cache.max_gb)
-    broken: dict[Path | bytes, str] = {}
+    broken: dict[Path | bytes | Inner, str] = {}
     pixels = new_array(target / f"{name}.npy", np.uint8, (len(numbers), *medium.shape)) if raw else None
-    for source, at in numbers.items():
+    for image, at in numbers.items():
         try:
+            source = image.read() if isinstance(image, Inner) else image
             if pixels is not None:
                 pixels[at], _ = medium.decode(source, at)
             else:
                 medium.look(source)
         except (OSError, ValueError) as error:
-            broken[source] = str(error)
+            broken[image] = str(error)
     if pixels is not None:
         pixels.flush()
     else:
         key = content_id([asked.accounting.to_json(), len(numbers), side, [str(q.image) for q in asked]])
-        write_sources(target, name, map(source_entry, numbers), medium, "exact", key)
+        whence = None
+        if data := next((image.data for image in numbers if isinstance(image, Inner)), None):
+            key, whence = content_id([key, data.fingerprint]), whence_of(data, folder_of(data.path))
+        sources = (image.entry if isinstance(image, Inner) else source_entry(image) for image in numbers)
+        write_sources(target, name, sources, medium, "exact", key, whence)
     kept = [q for q in asked if q.image not in broken]
     said = {q.place: f"{q.place}: the image cannot be read ({broken[q.image]})" for q in asked if q.image in broken}
     return asked.without(kept, "unreadable image", list(said.values()), max_bad), [numbers[q.image] for q in kept]

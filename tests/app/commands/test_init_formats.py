@@ -18,6 +18,7 @@ from app.commands.init import write_study
 from engine.base.errors import DataError, DjsbError, StudyError
 from engine.data.addressed import picture_addresses
 from engine.study.file import read_study
+from tests import layouts
 from tests.conftest import make_rows, run_djsb
 from tests.engine.data.readers.test_formats import WRITERS
 from tests.engine.tasks.vlm.test_benchmarks import picture
@@ -189,3 +190,10 @@ def test_the_command_line_takes_an_address_and_splits(tmp_path: Path) -> None:
     done = run_djsb("init", tmp_path / "study", "--data", (tmp_path / "set").as_uri(), "--split", "train")
     assert done.returncode == 0, done.stderr
     assert run_djsb("check", tmp_path / "study").returncode == 0
+
+
+def test_the_index_of_shards_is_kept_for_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = layouts.one_tar(tmp_path, layouts.rows(60, 0))
+    write_study(tmp_path / "study", Path(data), None, None, force=False)
+    monkeypatch.setattr("engine.data.readers.shards._looked", None)  # it is not made again
+    assert accepted(tmp_path / "study")["inputs"][0]["used"] == 60

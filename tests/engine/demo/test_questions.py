@@ -9,7 +9,8 @@ import pytest
 
 from engine.demo import questions
 from engine.demo.images import CLASSES, COLOURS
-from engine.tasks.vlm.benchmarks import read_benchmark, read_instructions
+from engine.tasks.vlm.benchmarks import read_benchmark
+from engine.tasks.vlm.instructions import read_instructions
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from engine.base.errors import StudyError
 from engine.data.readers.sources import SOURCE
-from engine.evidence.mixtures import promising, response
+from engine.evidence.mixtures import promising, response, surface
 from engine.loop.run import run_loop
 from engine.proposals import queue as proposal_queue
 from engine.proposals.kinds.registry import read_suggestion
@@ -81,6 +81,13 @@ def test_rounds_end_at_the_best_mixture_that_the_cap_allows(mixing: Tiny) -> Non
         weights = {layer.source: layer.weight or 0 for layer in best.pool.layers}
         assert weights["good"] > 0.85 and weights.get("mixed_up", 0) < 0.05  # 60 of 64 rows at most
         assert opened.kept(best.pool) < 240
+        drawn = surface(found)
+        assert drawn is not None
+        assert [line[-1][0] for line in drawn.along] == pytest.approx([60 / 64, 1, 1], abs=0.001), "60 rows of 64"
+        good = found.names.index("good")
+        assert good in drawn.across
+        beyond = [row[-1] for row in drawn.grid] if drawn.across[0] == good else drawn.grid[-1]
+        assert beyond == [None] * len(drawn.steps), "all of the pool from a source of 60 rows"
 
 
 def test_a_resumed_run_asks_the_same(mixing: Tiny) -> None:

@@ -20,7 +20,8 @@ from engine.data.readers.contract import BROKEN, Options
 from engine.data.readers.opening import open_reader
 from engine.data.sift import Sifted
 from engine.tasks.lm.choices import read_questions
-from engine.tasks.vlm.benchmarks import read_benchmark, read_instructions
+from engine.tasks.vlm.benchmarks import read_benchmark
+from engine.tasks.vlm.instructions import read_instructions
 from tests.conftest import fuzz
 from tests.engine.tasks.vlm.test_benchmarks import picture
 

@@ -21,7 +21,7 @@ from pyarrow import csv
 from engine.base.errors import DataError
 from engine.data.dataset import Dataset
 from engine.data.readers import packed
-from engine.data.readers.contract import Lines, Options, Tables
+from engine.data.readers.contract import BROKEN, Lines, Options, Tables
 from engine.data.readers.json_rows import JsonReader
 from engine.data.readers.opening import open_reader
 from engine.settings.data import DatasetSection
@@ -95,7 +95,7 @@ def test_splits_are_never_mixed(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(DataError, match=r"several splits: test \(1\), train \(2\).* as \S+/train$"):
         open_reader(tmp_path)
     assert len(open_reader(tmp_path, Options("train"))) == len(open_reader(tmp_path / "train")) == 6
-    with pytest.raises(DataError, match=r"no file of the split valid, but of test \(1\), train \(2\)"):
+    with pytest.raises(DataError, match=r"no file of the split valid; its files by split: test \(1\), train \(2\)"):
         open_reader(tmp_path, Options("valid"))
 
 
@@ -229,3 +229,32 @@ def test_no_file_of_many_stays_open(tmp_path: Path) -> None:
     reader = open_reader(tmp_path)
     assert len(reader.read(0, 120, {"id"})) == 120 and reader.note == "40 files"
     assert len(list(Path("/proc/self/fd").iterdir())) < before + 10
+
+
+def spoiled(file: Path) -> None:
+    """Bytes in the middle of a text are no UTF-8."""
+    content = file.read_bytes()
+    at = content.index(b"row 2 of") + 2
+    file.write_bytes(content[:at] + b"\xff\xfe" + content[at + 2 :])
+
+
+def test_rows_of_arrow_files_that_hold_no_text_are_bad_and_the_others_go_on(tmp_path: Path) -> None:
+    import datasets
+
+    table = pa.table({"id": list(range(5)), "text": [f"row {i} of five" for i in range(5)]})
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as out, pa.ipc.new_stream(out, table.schema) as writer:
+        writer.write_table(table)
+    datasets.Dataset(table).save_to_disk(str(tmp_path / "saved"))
+    spoiled(tmp_path / "a.arrow")
+    spoiled(next((tmp_path / "saved").glob("*.arrow")))
+    for name in ("a.arrow", "saved"):
+        reader = open_reader(tmp_path / name)
+        rows = reader.read(0, 5)
+        assert [row.get("id") for row in rows] == [0, 1, None, 3, 4]
+        assert rows[2][BROKEN].startswith("unreadable row of an Arrow file: ")
+    reader = open_reader(tmp_path / "a.arrow")
+    assert isinstance(reader, Tables)
+    (kept,) = reader.tables(np.array([0, 1, 4]))
+    assert kept["id"].to_pylist() == [0, 1, 4]
+    with pytest.raises(DataError, match=r"a\.arrow is broken"):
+        list(reader.tables(np.array([1, 2])))

@@ -41,7 +41,7 @@ def test_the_card_names_the_splits(tmp_path: Path, data_files: Any) -> None:
         open_reader(folder)
     assert len(open_reader(folder, Options("train"))) == 8
     assert len(open_reader(folder, Options("held"))) == 4
-    with pytest.raises(DataError, match="no file of the split test, but of held"):
+    with pytest.raises(DataError, match="no file of the split test; its files by split: held"):
         open_reader(folder, Options("test"))
 
 

@@ -155,3 +155,14 @@ def test_shards_of_a_source_are_read_in_place(folder: Path) -> None:
     (row,) = data.reader.read(5, 6)
     assert (row["text"], row[SOURCE]) == ("in a shard", "shards")
     assert [locate(value, folder, folder) for value in as_list(row["image"])] == [(folder / "one.png").read_bytes()]
+
+
+def test_media_in_a_tar_beside_a_source_are_named_with_the_tar(folder: Path) -> None:
+    with tarfile.open(folder / "b" / "pictures.tar", "w") as tar:
+        tar.add(folder / "b" / "pictures" / "one.png", "pictures/one.png")
+    (folder / "b" / "pictures" / "one.png").unlink()
+    data = Dataset(folder, section(**TWO, max_bad=0.5))
+    with Store(folder / "study.db") as store:
+        assert scan(data, store, folder / "state", 1).good.tolist() == [False] * 3 + [True] * 5
+        (why,) = {row["reason"] for row in store.query("SELECT reason FROM quarantine")}
+    assert why.startswith("missing file b/pictures/one.png: pictures.tar beside source cc3m is not unpacked; unpack it")

@@ -52,7 +52,7 @@ def test_train_and_other_shards_are_not_read_as_one(tmp_path: Path, names: tuple
         assert "\n" not in str(caught.value)
         assert read(path, "train") == sorted(names[1:])
     assert read(folder, "test" if "test" in names[0] else "validation") == [names[0]]
-    with pytest.raises(DataError, match="no file of the split held, but of"):
+    with pytest.raises(DataError, match="no file of the split held; its files by split"):
         open_reader(folder, Options("held"))
 
 

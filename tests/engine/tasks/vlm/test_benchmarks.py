@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from engine.base.errors import DataError
-from engine.tasks.vlm.benchmarks import read_benchmark, read_instructions
+from engine.tasks.vlm.benchmarks import read_benchmark
+from engine.tasks.vlm.instructions import read_instructions
 
 
 def picture(file: Path) -> bytes:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -28,12 +32,13 @@ from engine.study.opened import OpenStudy, open_study, silent
 from engine.tasks.caption.task import CaptionTask
 from engine.tasks.contract import Job, Report, Task
 from engine.tasks.registry import fitting_study
+from engine.tasks.shared.packed import open_media
 from engine.tasks.shared.tokens import EOS
 from engine.tasks.vlm.model import NO_LABEL, build_model, image_shape
 from engine.tasks.vlm.task import VlmTask
 from engine.tasks.vlm.text import NONE, Encoder, collate
 from engine.tasks.vlm.training import Examples, backward
-from tests.conftest import Row, Tiny, make_tiny, write_jsonl
+from tests.conftest import Row, Tiny, make_tiny, merged, write_jsonl
 from tests.engine.tasks.killing import ends_alike
 
 torch.set_num_threads(1)
@@ -347,3 +352,28 @@ def test_an_image_is_kept_once_however_many_turns_ask_for_it(shown: Tiny) -> Non
     packs = {file.parent.name: file.stat().st_size for file in other.state.rglob("*.pack")}
     assert len(packs) == 2 and sum(packs.values()) > 0
     assert (other.prepared / "instructions-images.json").exists() and (other.prepared / "train-images.json").exists()
+
+
+@pytest.mark.parametrize("form", ["raw", "exact"])
+def test_images_of_instructions_may_lie_in_shards_or_rows(shown: Tiny, form: str) -> None:
+    """With the results that the same images have as files."""
+    lines = shown.root / "data" / "instructions.jsonl"
+    told = [json.loads(line) for line in lines.read_text().splitlines()]
+    content = [(lines.parent / row["image"]).read_bytes() for row in told]
+    rows = [{**row, "image": {"bytes": one, "path": None}} for row, one in zip(told, content, strict=True)]
+    pq.write_table(pa.Table.from_pylist(rows), lines.parent / "told.parquet", row_group_size=7)
+    with tarfile.open(lines.parent / "told.tar", "w") as archive:
+        for number, (row, one) in enumerate(zip(told, content, strict=True)):
+            for name, part in (("png", one), ("json", json.dumps(row).encode())):
+                info = tarfile.TarInfo(f"{number:03d}.{name}")
+                info.size = len(part)
+                archive.addfile(info, io.BytesIO(part))
+    pixels = []
+    for name in ("instructions.jsonl", "told.parquet", "told.tar"):
+        change = {"vlm": {**VLM["vlm"], "instructions": f"../data/{name}"}, "cache": {"form": form}}
+        shown.set(merged(VLM, change))
+        with (opened := open_study(shown.study, 1)).store:
+            media = open_media(opened.prepared, "instructions-images")
+            places = np.load(opened.prepared / "instructions-places.npy")
+            pixels.append(media[places])
+    assert np.array_equal(pixels[0], pixels[1]) and np.array_equal(pixels[0], pixels[2]) and pixels[0].any()

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from engine.base.errors import DataError
-from engine.tasks.vlm.benchmarks import read_benchmark, read_instructions
+from engine.tasks.vlm.benchmarks import read_benchmark
+from engine.tasks.vlm.instructions import read_instructions
 from tests.engine.tasks.vlm.test_benchmarks import picture
 
 HEAD = "index question hint A B C D answer category image".split()  # noqa: SIM905
