@@ -93,7 +93,7 @@ class Recipe:
             "use_cache": False,  # or the Hugging Face cache grows at every run
             "skip_op_error": False,  # or an unreadable image silently drops its whole batch
             "open_tracer": False,
-            "strict_preflight": False if self._has_parts_of_whole_numbers() else None,
+            "strict_preflight": False if self._fails_the_check_of_types() else None,
             "process": [{name: dict(params)} for name, params in self.process],
         }
         content = {key: value for key, value in content.items() if value is not None}
@@ -101,10 +101,14 @@ class Recipe:
         comments = [f"# {one_line(line)}".rstrip() for line in (*header, *self._advice())]
         return "\n".join([*comments, body])
 
-    def _has_parts_of_whole_numbers(self) -> bool:
-        """True where a bound is none of the whole numbers that Data-Juicer's check of types insists on."""
+    def _fails_the_check_of_types(self) -> bool:
+        """True where Data-Juicer's own check of types would refuse a bound that its OP takes."""
         return any(
-            bounds.whole and isinstance(params.get(end), float) and params[end] != int(params[end])
+            bounds.check == "none"
+            and end in params
+            or bounds.check == "whole"
+            and isinstance(params.get(end), float)
+            and params[end] != int(params[end])
             for op, (_, params) in zip(self.ops, self.filters, strict=True)
             for bounds in op.statistics.values()
             for end in (bounds.low, bounds.high)

@@ -30,7 +30,8 @@ class Bounds:
     written (`bytes` is a string of digits, `ratio` a string a/b). list_valued: one value per image or video.
     keeps: which rows the filter keeps. range: those in an interval, closed or open as its flags say; at_least, below:
     those on one side of its only bound; true: those where the statistic is 1; nothing: its bounds say less than a slice
-    does. whole: Data-Juicer's own check of types wants whole numbers, whatever the values are.
+    does. check: which bounds Data-Juicer's own check of types lets pass, all, whole numbers only, or none, whatever the
+    values are.
     """
 
     low: str | None
@@ -38,7 +39,7 @@ class Bounds:
     number: Number = "float"
     list_valued: bool = False
     keeps: Literal["range", "at_least", "below", "true", "nothing"] = "range"
-    whole: bool = False
+    check: Literal["all", "whole", "none"] = "all"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def _op(
 ) -> Op:
     """An OP with one statistic; image and video statistics have one value per file."""
     listed = modality not in ("text", "row") or key in ("num_dependency_edges", "text_pair_similarity")
-    says = {name: more.pop(name) for name in ("keeps", "whole") if name in more}
+    says = {name: more.pop(name) for name in ("keeps", "check") if name in more}
     return Op(name + "_filter", modality, {key: Bounds(low, high, number, listed, **says)}, rate, **more)
 
 
@@ -76,7 +76,7 @@ OPS: dict[str, Op] = {
     for op in (
         # text
         _op("alphanumeric", "text", "alnum_ratio", "min_ratio", "max_ratio", 144e3),
-        _op("average_line_length", "text", "avg_line_length", "min_len", "max_len", 470e3, whole=True, rare=True),
+        _op("average_line_length", "text", "avg_line_length", "min_len", "max_len", 470e3, check="whole", rare=True),
         _op("character_repetition", "text", "char_rep_ratio", "min_ratio", "max_ratio", 72e3, params={"rep_len": int}),
         _op("flagged_words", "text", "flagged_words_ratio", "min_ratio", "max_ratio", 36e3, params=_WORDS, model="flagged_words_dir"),
         _op("in_context_influence", "text", "in_context_influence", "min_score", "max_score", 300, **_LANGUAGE_MODEL, params={"valid_dataset": "rows", "task_desc": str, "valid_as_demo": bool, "n_shot": int, **_TURNS}, required=("valid_dataset",)),
@@ -88,10 +88,10 @@ OPS: dict[str, Op] = {
         _op("special_characters", "text", "special_char_ratio", "min_ratio", "max_ratio", 260e3),
         _op("stopwords", "text", "stopwords_ratio", "min_ratio", "max_ratio", 57e3, params=_WORDS, model="stopwords_dir"),
         _op("text_action", "text", "num_action", "min_action_num", None, 150, "int", **_SPACY),
-        _op("text_embd_similarity", "text", "text_embd_similarity", "min_score", "max_score", 320, model="api_or_hf_model", fixed={"is_hf_model": True}, params={"valid_dataset": "rows", "pooling": str, "input_template": "template"}, required=("valid_dataset",), rare=True),
+        _op("text_embd_similarity", "text", "text_embd_similarity", "min_score", "max_score", 320, check="none", model="api_or_hf_model", fixed={"is_hf_model": True}, params={"valid_dataset": "rows", "pooling": str, "input_template": "template"}, required=("valid_dataset",), rare=True),
         _op("text_entity_dependency", "text", "num_dependency_edges", "min_dependency_num", None, 100, "int", **_SPACY),
         _op("text_length", "text", "text_len", "min_len", "max_len", 412e3, "int"),
-        _op("text_pair_similarity", "text", "text_pair_similarity", "min_score", "max_score", None, **_CLIP, params={"text_key_second": "field"}, required=("text_key_second",), rare=True),
+        _op("text_pair_similarity", "text", "text_pair_similarity", "min_score", "max_score", None, check="none", **_CLIP, params={"text_key_second": "field"}, required=("text_key_second",), rare=True),
         _op("token_num", "text", "num_token", "min_num", "max_num", 48e3, "int", model="hf_tokenizer", hub="EleutherAI/pythia-6.9b-deduped"),
         _op("words_num", "text", "num_words", "min_num", "max_num", 73e3, "int", params=_WORDS),
         _op("word_repetition", "text", "word_rep_ratio", "min_ratio", "max_ratio", 40e3, params={**_WORDS, "rep_len": int}),
@@ -107,7 +107,7 @@ OPS: dict[str, Op] = {
         _op("image_face_count", "image", "face_counts", "min_face_count", "max_face_count", None, "int", **_FACES),
         _op("image_face_ratio", "image", "face_ratios", "min_ratio", "max_ratio", None, **_FACES),
         _op("image_nsfw", "image", "image_nsfw_score", "min_score", "max_score", 410, **_NSFW),
-        _op("image_pair_similarity", "image", "image_pair_similarity", "min_score", "max_score", None, **_CLIP, rare=True),
+        _op("image_pair_similarity", "image", "image_pair_similarity", "min_score", "max_score", None, check="none", **_CLIP, rare=True),
         _shape("image_shape", "image", "image", 2.7e3),
         _op("image_size", "image", "image_sizes", "min_size", "max_size", 122e3, "bytes"),
         _op("image_subplot", "image", "image_subplot_confidence", None, "min_confidence", None, keeps="below", packages=("cv2",), fixed={"min_horizontal_lines": 1, "min_vertical_lines": 1}, params={"hough_threshold": int, "min_line_length": int}, rare=True),

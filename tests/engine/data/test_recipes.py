@@ -197,11 +197,18 @@ def test_the_entries_of_a_slice_keep_what_the_slice_keeps(
 
 
 @pytest.mark.slow
-def test_every_op_gets_through_data_juicers_own_parser_unchanged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("checked", [True, False])
+def test_every_op_gets_through_data_juicers_own_parser_unchanged(tmp_path: Path, checked: bool) -> None:
     """Also what stands twice: an entry inherits what it leaves out from the entry of the same OP above it."""
-    slices = [Slice(name, key, 1, 2, False, True, params) for name, key, params in STATISTICS]
-    slices += [Slice("average_line_length_filter", "avg_line_length", 3.5, 7.25), *ONE_SIDED]
-    slices += [Slice("text_length_filter", "text_len"), Slice("image_nsfw_filter", "image_nsfw_score")]
+    slices = [
+        Slice(name, key, 1, 2, False, True, params)
+        for name, key, params in STATISTICS
+        if (OPS[name].statistics[key].check != "none" if key in OPS[name].statistics else True) == checked
+    ]
+    if checked:
+        slices += [*ONE_SIDED, Slice("text_length_filter", "text_len"), Slice("image_nsfw_filter", "image_nsfw_score")]
+    else:
+        slices += [Slice("average_line_length_filter", "avg_line_length", 3.5, 7.25)]
     recipe = recipe_yaml(slices, FIELDS, name="all")
     (tmp_path / "r.yaml").write_text(recipe)
     script = (
@@ -209,8 +216,9 @@ def test_every_op_gets_through_data_juicers_own_parser_unchanged(tmp_path: Path)
         "from data_juicer.config import init_configs;"
         "from data_juicer.core.preflight import pre_instantiation_check;"
         "cfg = init_configs(['--config', 'r.yaml', '--export_path', 'o.jsonl'], load_configs_only=True);"
-        "pre_instantiation_check(cfg.process);"
-        "print('\\n' + json.dumps([cfg.process, cfg.text_keys, cfg.image_key, cfg.skip_op_error]))"
+        "cfg.strict_preflight and pre_instantiation_check(cfg.process);"
+        "print('\\n' + json.dumps([cfg.process, cfg.text_keys, cfg.image_key, cfg.skip_op_error,"
+        " cfg.strict_preflight]))"
     )
     root = Path(__file__).parents[3]
     environment = os.environ | {"PYTHONPATH": str(root)}
@@ -223,9 +231,9 @@ def test_every_op_gets_through_data_juicers_own_parser_unchanged(tmp_path: Path)
         check=True,
     )
     process, *settings_ = json.loads(done.stdout.splitlines()[-1])
-    assert settings_ == ["text", "images", False]
+    assert settings_ == ["text", "images", False, checked]
     written = yaml.safe_load(recipe)["process"]
-    assert len(process) == len(written) > len(slices)
+    assert len(process) == len(written) >= len(slices) + checked
     for got, expected in zip(process, written, strict=True):
         [(name, params)] = expected.items()
         assert {key: got[name][key] for key in params} == params
