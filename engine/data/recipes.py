@@ -104,11 +104,8 @@ class Recipe:
     def _fails_the_check_of_types(self) -> bool:
         """True where Data-Juicer's own check of types would refuse a bound that its OP takes."""
         return any(
-            bounds.check == "none"
-            and end in params
-            or bounds.check == "whole"
-            and isinstance(params.get(end), float)
-            and params[end] != int(params[end])
+            (bounds.check == "none" and end in params)
+            or (bounds.check == "whole" and isinstance(params.get(end), float) and params[end] != int(params[end]))
             for op, (_, params) in zip(self.ops, self.filters, strict=True)
             for bounds in op.statistics.values()
             for end in (bounds.low, bounds.high)
