@@ -25,6 +25,7 @@ NAMES = {
     "import engine.parallel, engine.scan, engine.statistics, mock": (
         "import engine.data.scan, engine.data.statistics, mock"
     ),
+    "lambda work,jobs,workers:": "lambda work,jobs,*more,**named:",
     "engine.scan.": "engine.data.scan.",
     "engine.statistics.": "engine.data.statistics.",
     'b=Path("w/llm")': 'b=Path("w/llm").absolute()',  # the case goes into it, then names files in it

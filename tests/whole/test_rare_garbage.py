@@ -70,7 +70,7 @@ def test_without_its_worst_twentieth_a_poisoned_world_is_learnt_best(seed: int) 
     assert scores[3] > 1.05 * control > max(scores[:3])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("rare", [True, False], ids=["with rare pools", "without"])
 def test_a_study_ranks_it_first_and_its_recipe_drops_the_poison(tiny: Tiny, tmp_path: Path, rare: bool) -> None:
     write_jsonl(tiny.train_file, world(0))

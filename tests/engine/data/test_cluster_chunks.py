@@ -57,6 +57,7 @@ def refused(job: Job) -> int:
     raise OpError(f"no {job[0]}; try another")
 
 
+@pytest.mark.long
 def test_a_node_that_joins_is_used_and_one_that_is_lost_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:
     told: list[str] = []
     squares: list[int] = []
@@ -80,6 +81,7 @@ def test_a_node_that_joins_is_used_and_one_that_is_lost_loses_nothing(cluster: C
     assert not list(tmp_path.glob(".djsb-token*"))
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_is_replaced_once(cluster: Cluster, tmp_path: Path) -> None:
     with crew(cluster, tmp_path, []):
         assert sorted(run_chunks(fatal, [(n, tmp_path / "once") for n in range(6)], 1)) == [0, 1, 2, 3, 4, 5]

@@ -89,7 +89,7 @@ class Letters(TrainingTask):
         version=1, needs=("dataset.text", "evaluation.path"), reads_evaluation=frozenset({"text"}),
         suits=frozenset({"text"}),
     )
-    training = Training(build, train, evaluate, save, sample=partial(first_rows, "train.npy"))
+    training = Training(build, train, evaluate, save, sample=partial(first_rows, "train"))
 
     def metrics(self, study, prepared):
         return [Metric("nats", False, 0, 5)]

@@ -139,7 +139,7 @@ async def test_without_evaluation_nothing_is_trained(tiny: Tiny) -> None:
         await until(pilot, lambda: isinstance(app.screen, Overview), "the overview")
         await until(pilot, lambda: told(app, "djsb pools computes its statistics"), "what there is to do")
     assert yaml.safe_load((study / "study.yaml").read_text())["task"] is None
-    assert not (study / ".djsb").exists()
+    assert not (study / ".djsb" / "study.db").exists()
 
 
 async def test_escape_leaves_the_first_step_and_writes_nothing(tmp_path: Path) -> None:
