@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import pytest
 from engine.base import remote, remote_access
 from tests import layouts
 from tests.addresses import served
-from tests.conftest import Tiny, run_djsb, run_until
-from tests.whole.test_layouts import IMAGE, TEXT, small
+from tests.conftest import run_djsb
+from tests.whole.test_layouts import IMAGE, TEXT, go_to_two_trials
 
 
 @pytest.mark.slow
@@ -42,19 +41,5 @@ def test_a_study_of_data_at_an_address(
         djsb = partial(run_djsb, start_new_session=True)
         root = f"{server.url}/bucket" if base == "http" else "s3://bucket"
         data, held = f"{root}/train/{name}", f"{root}/held/{name}"
-        study = tmp_path / "study"
-        made = djsb("init", study, "--data", data, "--eval", held, "--task", "clip")
-        assert made.returncode == 0, made.stderr[-2000:]
-        assert f"fields {fields}" in made.stderr.splitlines()[0]
-        small(study, TEXT | IMAGE)
-        assert f"path: {data}" in (study / "study.yaml").read_text().replace("'", "")
-        checked = djsb("check", study, "--workers", 1, "--json")
-        assert checked.returncode == 0, checked.stderr[-2000:]
-        inputs = {i["input"]: i for i in json.loads(checked.stdout)["inputs"]}
-        assert inputs["training rows"]["used"] == inputs["training rows"]["expected"] == layouts.TRAIN
-        cut = djsb("pools", study, "--workers", 1, "--json")
-        assert cut.returncode == 0 and len(json.loads(cut.stdout)["pools"]) >= 3, cut.stderr[-2000:]
-        tiny = Tiny(tmp_path, [], [])
-        run_until(tiny, 2)
-        states = [state for _, state, _ in tiny.trials()]
-        assert states.count("COMPLETE") == 2 and "FAIL" not in states, states
+        go_to_two_trials(djsb, tmp_path, data, held, "clip", fields, TEXT | IMAGE)
+        assert f"path: {data}" in (tmp_path / "study" / "study.yaml").read_text().replace("'", "")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -67,18 +68,27 @@ def test_a_layout_goes_from_init_to_two_trials(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "data"))
     # what is forked from the nursery has read the variable already
     djsb = partial(run_djsb, start_new_session=True) if data.startswith("hf://") else run_djsb
-    study = tmp_path / "study"
+    small_ops = TEXT if task in ("lm", "t2v") else TEXT | IMAGE
+    go_to_two_trials(djsb, tmp_path, data, held, task, fields, small_ops)
+
+
+def go_to_two_trials(
+    djsb: Callable[..., CompletedProcess[str]], folder: Path, data: str, held: str, task: str, fields: str,
+    ops: dict[str, Any],
+) -> None:  # fmt: skip
+    """`init` of a study in `folder`, `check`, `pools` and two trials, which find all rows. fields: what `init` says."""
+    study = folder / "study"
     made = djsb("init", study, "--data", data, "--eval", held, "--task", task)
     assert made.returncode == 0, made.stderr[-2000:]
     assert f"fields {fields}" in made.stderr.splitlines()[0]
-    small(study, TEXT if task == "lm" else TEXT | IMAGE if task != "t2v" else TEXT)
+    small(study, ops)
     checked = djsb("check", study, "--workers", 1, "--json")
     assert checked.returncode == 0, checked.stderr[-2000:]
     inputs = {i["input"]: i for i in json.loads(checked.stdout)["inputs"]}
     assert inputs["training rows"]["used"] == inputs["training rows"]["expected"] == layouts.TRAIN
     cut = djsb("pools", study, "--workers", 1, "--json")
     assert cut.returncode == 0 and len(json.loads(cut.stdout)["pools"]) >= 3, cut.stderr[-2000:]
-    tiny = Tiny(tmp_path, [], [])
+    tiny = Tiny(folder, [], [])
     run_until(tiny, 2)
     states = [state for _, state, _ in tiny.trials()]
     assert states.count("COMPLETE") == 2 and "FAIL" not in states, states

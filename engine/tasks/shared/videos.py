@@ -140,15 +140,21 @@ def _as_clip(clip: NDArray[np.uint8]) -> bytes:
 
     out = io.BytesIO()
     with av.open(out, "w", format="matroska") as container:
-        options = {"preset": "veryfast", "qp": str(QUANTISER)}
-        stream: Any = container.add_stream("libx264", rate=8, options=options)
-        stream.height, stream.width = clip.shape[1:3]
-        stream.pix_fmt = "yuv444p"
-        stream.codec_context.thread_count = 1
-        for frame in clip:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")))
-        container.mux(stream.encode())
+        _encode(container, clip, 8, "yuv444p", {"preset": "veryfast", "qp": str(QUANTISER)})
     return out.getvalue()
+
+
+def _encode(container: Any, clip: NDArray[np.uint8], rate: int, pixels: str, options: dict[str, str]) -> None:
+    """Write frames as H.264 into an open container, on one thread, so that the same frames give the same bytes."""
+    import av
+
+    stream = container.add_stream("libx264", rate=rate, options=options)
+    stream.height, stream.width = clip.shape[1:3]
+    stream.pix_fmt = pixels
+    stream.codec_context.thread_count = 1
+    for frame in clip:
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")))
+    container.mux(stream.encode())
 
 
 def cache_clips(
@@ -167,10 +173,4 @@ def write_clip(clip: NDArray[np.uint8], file: Path, rate: int) -> None:
     import av
 
     with av.open(str(file), "w", format="mp4") as container:
-        stream: Any = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "crf": "16"})
-        stream.height, stream.width = clip.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1
-        for frame in clip:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")))
-        container.mux(stream.encode())
+        _encode(container, clip, rate, "yuv420p", {"preset": "ultrafast", "crf": "16"})
