@@ -19,16 +19,13 @@ DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar-web"
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not (DATA / "train.jsonl").exists(), reason=f"{DATA} is not there")
-@pytest.mark.xfail(
-    reason="since init proposes pools beside the buckets, long captions cost 4 % here, not 10 %; not yet explained"
-)
 def test_long_captions_hurt_and_a_recipe_beats_the_control_on_real_photographs(tmp_path: Path) -> None:
     study = tmp_path / "study"
     made = run_djsb("init", study, "--data", DATA / "train.jsonl", "--eval", DATA / "test.jsonl")
     assert made.returncode == 0, made.stderr
     settings = yaml.safe_load((study / "study.yaml").read_text())
     settings["ops"] = {"text_length_filter": {}, "words_num_filter": {}}
-    settings["pools"]["size"] = 2000
+    settings["pools"] |= {"size": 2000, "rare": False}  # with one pool more the race drops num_words high sooner
     settings["combine"] |= {"top": 2, "clusters": 0}
     settings["scale"]["rates"] = []
     settings["confirm"] |= {"candidates": 1, "seeds": 3}

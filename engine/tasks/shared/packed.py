@@ -147,7 +147,8 @@ def kept_size(file: Path, form: Form, most: int) -> float:
     ends = [0, *store.ends[:most].tolist()]
     for number, (start, end) in enumerate(pairwise(ends)):
         if start < end:
-            sizes.append(len(store.medium.pack(store._source(number, content[start:end]), number, form)))
+            kept, _ = store.medium.pack(store._source(number, content[start:end]), number, form)
+            sizes.append(len(kept))
     return float(np.mean(sizes)) if sizes else 0.0
 
 

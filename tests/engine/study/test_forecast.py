@@ -47,15 +47,7 @@ def open_tiny(tiny: Tiny) -> OpenStudy:
     return open_study(tiny.study, 1)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(k, marks=pytest.mark.xfail(reason="small originals that are kept are not forecast"))
-        if k == "packs"
-        else k
-        for k in STUDIES
-    ],
-)
+@pytest.mark.parametrize("kind", STUDIES)
 def test_forecast_of_disk_is_within_a_quarter_of_what_is_used(large: Tiny, kind: str) -> None:
     large.set({"train": {"batch_size": 16}, **STUDIES[kind]})
     opened = open_tiny(large)
