@@ -28,7 +28,7 @@ from engine.settings.running import CacheSection
 from engine.tasks.contract import Form, Progress, Rows
 
 VERSION = 2  # of what lies in packs
-RAW_ROWS = 20_000  # media up to which all are decoded before anything trains; see docs/decisions/010
+RAW_ROWS = 10_000  # media up to which all are decoded before anything trains; see docs/decisions/010
 RAW_BYTES = 4e9  # of them, decoded
 TINY = 16_384  # bytes of a medium, decoded, up to which a JPEG of it saves next to nothing
 CHUNK = 2_000  # rows of a job that looks at headers
