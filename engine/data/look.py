@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base import machine
+from engine.base.paths import folder_of
 from engine.data.dataset import Dataset, as_list
 from engine.data.images import check_image
 from engine.data.media import locate
@@ -41,7 +42,7 @@ def sampled(data: Dataset, good: NDArray[np.bool_], count: int) -> list[tuple[in
 def told(data: Dataset, good: NDArray[np.bool_], root: Path, count: int) -> list[str]:
     """Formats, sizes and durations of the media of about so many rows. root: of relative paths."""
     rows = sampled(data, good, count)
-    folder = data.path if data.path.is_dir() else data.path.parent
+    folder = folder_of(data.path)
     lines = []
     for field, what, look in ((data.fields.images, "images", _image), (data.fields.videos, "videos", _video)):
         if field is None:

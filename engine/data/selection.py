@@ -118,7 +118,7 @@ def _settled(q: Question) -> Chunk | None:
     bad = []
     for number in (np.flatnonzero(~good) + q.start).tolist():
         (row,) = q.data.reader.read(number, number + 1)
-        reason = inspect(row, q.data, q.root, _folder(q.data))
+        reason = inspect(row, q.data, q.root, folder_of(q.data.path))
         if reason is None:  # a study asks for more, as an id of its own
             return None
         bad.append((number, reason[:300]))
@@ -142,7 +142,7 @@ def answer(question: Question) -> Chunk:
     bad: list[tuple[int, str]] = []
     for number, row in enumerate(rows):
         sound = q.known.good is not None and bool(q.known.good[number])
-        if (reason := _lost(row, q) if sound else inspect(row, q.data, q.root, _folder(q.data))) is not None:
+        if (reason := _lost(row, q) if sound else inspect(row, q.data, q.root, folder_of(q.data.path))) is not None:
             bad.append((q.start + number, reason[:300]))
     alive = np.ones(len(rows), bool)
     alive[[number - q.start for number, _ in bad]] = False
@@ -201,11 +201,7 @@ def _lost(row: dict[str, Any], q: Question) -> str | None:
     for name in (q.data.fields.images, q.data.fields.videos):
         for value in as_list(row.get(name)) if name else ():
             try:
-                locate(value, q.root, _folder(q.data))
+                locate(value, q.root, folder_of(q.data.path))
             except ValueError as error:
                 return str(error)
     return None
-
-
-def _folder(data: Dataset) -> Path:
-    return folder_of(data.path)

@@ -12,6 +12,7 @@ import psutil
 
 from engine.base.amounts import format_bytes
 from engine.base.errors import MachineError
+from engine.base.paths import folder_of
 from engine.data import scan, stat_files
 from engine.data.packs import bound_of
 from engine.data.tars import media_root
@@ -105,7 +106,7 @@ def forecast(opened: OpenStudy, seen: Seen | None) -> Forecast:
     runs, _ = opened.op_plan
     left = {run: len(opened.data) - _computed(opened, run.key) for run in runs}
     data = opened.data
-    root = media_root(data.path, opened.state) if data.fields.images or data.fields.videos else data.path.parent
+    root = media_root(data.path, opened.state) if data.fields.images or data.fields.videos else folder_of(data.path)
     costs = time_ops(left, data, opened.scanned.good, root, opened.workers)
     columns = sum(len(run.statistics) for run in runs)
     engine = psutil.Process().memory_info().rss + COLUMN * len(data) * (columns + 1)

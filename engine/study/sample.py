@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.base.durable import is_whole, written_whole
 from engine.base.ids import content_id
+from engine.base.paths import folder_of
 from engine.data.dataset import Dataset, as_list, json_line
 from engine.data.dedup import is_heavy, result_file
 from engine.data.look import sampled
@@ -120,7 +121,7 @@ def _sample(opened: OpenStudy) -> Dataset:
 
 def _row(row: dict[str, Any], number: int, data: Dataset, root: Path, folder: Path) -> dict[str, Any]:
     """A row whose media are found from the sample."""
-    beside = data.path if data.path.is_dir() else data.path.parent
+    beside = folder_of(data.path)
     found = dict(row)
     for field in filter(None, (data.fields.images, data.fields.videos)):
         paths = []
