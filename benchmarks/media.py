@@ -34,8 +34,8 @@ GOALS = (
 STUDY = """name: bench
 task: clip
 budget: 1h
-dataset: {{path: train.jsonl, text: text, images: images, id: id}}
-evaluation: {{path: test.jsonl, label: label}}
+dataset: {dataset}
+evaluation: {evaluation}
 model: {{preset: {preset}}}
 train: {{epochs: 1, batch_size: 64}}
 search: {{strategy: grid, seeds: 1}}
@@ -153,7 +153,13 @@ def first_step(folder: Path, preset: str) -> dict[str, float]:
     for name in ("train", "test"):
         (study / name).symlink_to(folder / name)
         (study / f"{name}.jsonl").write_text((folder / f"{name}.jsonl").read_text())
-    (study / "study.yaml").write_text(STUDY.format(preset=preset))
+    (study / "study.yaml").write_text(
+        STUDY.format(
+            preset=preset,
+            dataset="{path: train.jsonl, text: text, images: images, id: id}",
+            evaluation="{path: test.jsonl, label: label}",
+        )
+    )
     began = time.time()
     log = (folder / "auto.log").open("w")
     process = subprocess.Popen(

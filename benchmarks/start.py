@@ -24,25 +24,12 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks.media import HEIGHT, WIDTH, scene
+from benchmarks.media import HEIGHT, STUDY, WIDTH, scene
 
 SHARD = 1_000  # images
 DISTINCT = 500  # images that differ in their bytes
 LONGEST = 900.0  # seconds that a command is waited for
 GOAL = "Goal: the first trained step within 20 s where nothing is cached"
-STUDY = """name: bench
-task: clip
-budget: 1h
-dataset: {{path: {train}, text: txt, images: jpg, id: __key__}}
-evaluation: {{path: {test}, label: cls}}
-model: {{preset: tiny}}
-train: {{epochs: 1, batch_size: 64}}
-search: {{strategy: grid, seeds: 1}}
-ops:
-  text_length_filter: {{}}
-  words_num_filter: {{}}
-  image_shape_filter: {{}}
-"""
 MARKS = {
     "rows scanned": "cache/scan-*.npz",
     "caches made": "cache/clip-*/meta.json",
@@ -80,7 +67,13 @@ def new_study(folder: Path, name: str) -> Path:
     """A study of the shards, in which nothing is cached."""
     study = folder / name
     study.mkdir()
-    (study / "study.yaml").write_text(STUDY.format(train=folder / "train", test=folder / "test"))
+    (study / "study.yaml").write_text(
+        STUDY.format(
+            preset="tiny",
+            dataset=f"{{path: {folder / 'train'}, text: txt, images: jpg, id: __key__}}",
+            evaluation=f"{{path: {folder / 'test'}, label: cls}}",
+        )
+    )
     return study
 
 
