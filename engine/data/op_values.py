@@ -28,7 +28,8 @@ from engine.data.media import check_media, files_of, locate
 from engine.data.ops.contract import IMAGE_TOKEN, VIDEO_TOKEN
 
 BATCH = 1_000
-PIXELS = 2**26  # of the images that are decoded at a time: 200 MB
+PIXELS = 2**22  # of the images that are decoded at a time: 17 MB, which the memory that the last had holds again
+GPU_PIXELS = 2**26  # for a model on a GPU, which wants many at once: 270 MB
 TOGETHER = 128  # images that go through a model on a GPU at once
 EACH = {"image_aesthetics_filter", "image_nsfw_filter", "image_watermark_filter"}  # score every image by itself
 STATS, CONTEXT = "__dj__stats__", "__dj__context__"
@@ -170,8 +171,9 @@ def _of_header(op: str, media: Media) -> dict[str, list[Any]]:
 def _groups(part: dict[int, Media]) -> Iterator[dict[int, Media]]:
     """The rows, as many at a time as their decoded images fit into memory."""
     group, pixels = dict[int, Media](), 0
+    most = GPU_PIXELS if place() else PIXELS
     for i, media in part.items():
-        if group and pixels + media.pixels > PIXELS:
+        if group and pixels + media.pixels > most:
             yield group
             group, pixels = {}, 0
         group[i], pixels = media, pixels + media.pixels
