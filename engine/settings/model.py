@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from engine.settings.section import Section
+from engine.settings.section import Section, later
 
 
 class ModelSection(Section):
@@ -115,3 +115,19 @@ class TrainSection(Section):
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps of linear warm-up; then cosine to zero")
     clip_norm: float = Field(1.0, gt=0, description="norm to which gradients are clipped")
     keep_checkpoints: int = Field(3, ge=0, description="checkpoints that are kept, best first")
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = later(
+        "auto",
+        description="of matrix products; trained weights are fp32 in any case. auto: bf16 on a GPU that has it, tf32 "
+        "on an older one, fp32 on a CPU",
+    )
+    optimizer: Literal["adamw", "adamw8bit"] = later(
+        "adamw", description="adamw8bit: its moments take 2 bytes a weight in place of 8; needs djsb[adam8]"
+    )
+    activation_checkpointing: Literal["auto", "on", "off"] = later(
+        "auto",
+        description="on: activations are made again in the backward pass, which takes a third more time; auto: where "
+        "a GPU's memory needs it",
+    )
+    compile: Literal["auto", "on", "off"] = later(
+        "auto", description="the model's blocks by torch.compile, on a GPU only; auto: where a timing says that it pays"
+    )

@@ -38,6 +38,10 @@ RARE = (
     "sources",
     "columns",
     "mixtures",
+    "precision",
+    "optimizer",
+    "activation_checkpointing",
+    "compile",
 )  # sections and fields that are written only where they say something
 
 

@@ -314,7 +314,7 @@ class OpenStudy(StudyView):
             shared(s.model),
             self._checkpoint_content(),
             hashlib.blake2b(np.packbits(self.scan.good).tobytes(), digest_size=8).hexdigest(),
-            shared(s.train, {"keep_checkpoints", "micro_batch"}),
+            shared(s.train, {"keep_checkpoints", "micro_batch", "activation_checkpointing"}),
         ]
         if s.task:
             shape = shared(s.evaluation, {"path", "split", "metrics", "aggregate", "benchmarks"})

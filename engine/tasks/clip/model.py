@@ -14,9 +14,10 @@ from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
 from engine.tasks.shared.batches import feed
 from engine.tasks.shared.checkpoints import checkpoint_of
+from engine.tasks.shared.procedure import autocast, the_device
 from engine.tasks.shared.tokens import BOS, EOS, PAD
 from engine.tasks.shared.towers import Preset
-from engine.tasks.shared.training import autocast, batches, course, fit, micro_batch, the_device
+from engine.tasks.shared.training import batches, course, fit, micro_batch
 from engine.tasks.shared.weights import EARLIER, Weights
 
 if TYPE_CHECKING:

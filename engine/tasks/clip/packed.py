@@ -29,7 +29,8 @@ from engine.tasks.clip.model import MAX_LOGIT_SCALE, build_model, contrastive_lo
 from engine.tasks.contract import WORTH, Job, Report
 from engine.tasks.shared.batches import feed
 from engine.tasks.shared.packed import open_media
-from engine.tasks.shared.training import adamw, autocast, batches, course, micro_batch, rates
+from engine.tasks.shared.procedure import adamw, autocast
+from engine.tasks.shared.training import batches, course, micro_batch, rates
 from engine.tasks.shared.training_state import pause, resume
 
 WARM, TIMED = 2, 6  # steps of a calibration

@@ -15,7 +15,8 @@ from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
 from engine.tasks.shared.caches import read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of
-from engine.tasks.shared.training import Course, accumulate, autocast, batches, fit, micro_batch, the_device
+from engine.tasks.shared.procedure import autocast, load_dtype, the_device
+from engine.tasks.shared.training import Course, accumulate, batches, fit, micro_batch
 from engine.tasks.shared.weights import EARLIER, Weights
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
 
     torch.manual_seed(seed)
     if source := init or checkpoint_of(study, prepared.parents[2]):
-        model: Any = weights_of(Path(source), EARLIER if init else "model.checkpoint").load(dtype=torch.float32)
+        weights = weights_of(Path(source), EARLIER if init else "model.checkpoint")
+        model: Any = weights.load(dtype=load_dtype(study))
     else:
         meta = read_meta(prepared)
         tokens = {name: meta[name] for name in ("vocabulary", "bos", "eos", "pad")}

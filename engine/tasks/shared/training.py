@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
+from engine.tasks.shared.procedure import autocast, make_optimizer, settle
 from engine.tasks.shared.training_state import pause, resume
 
 if TYPE_CHECKING:
@@ -23,20 +24,6 @@ if TYPE_CHECKING:
 
 POINTS = 40  # about as many points in a curve
 T = TypeVar("T")
-
-
-def the_device() -> torch.device:
-    """The device of this worker."""
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    """bf16 on a GPU, nothing on a CPU."""
-    import torch
-
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
 @dataclass(frozen=True)
@@ -94,12 +81,6 @@ def schedule(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def adamw(study: Study) -> dict[str, Any]:
-    """The keyword arguments of AdamW: CLIP's betas and eps."""
-    train = study.train
-    return {"lr": train.learning_rate, "betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": train.weight_decay}
-
-
 def rates(
     study: Study, course: Course, optimizer: torch.optim.Optimizer, done: int
 ) -> Iterator[tuple[int, float, bool]]:
@@ -129,14 +110,16 @@ def fit(
 
     order: row numbers of every step from the first on. inputs: from those to what `backward` takes. backward: leaves
     the gradients of a batch, its loss comes back. after: called after each step. optimizer_options: in place of those
-    of `adamw`.
+    of `procedure.adamw`.
     True, or False when the trial was dropped.
     """
     import torch
 
     report.total = course.steps
+    settle(model, study)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(parameters.values(), **adamw(study) | optimizer_options)
+    device = next(iter(parameters.values())).device
+    optimizer = make_optimizer(study, parameters.values(), device, **optimizer_options)
     model.train()
     running: list[float] = []
     done = resume([job.resume], parameters, optimizer) if job.resume else 0

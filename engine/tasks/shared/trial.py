@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from engine.settings.study import Study
 from engine.tasks.contract import SILENT, Job, Report, Task
 from engine.tasks.shared.packed import open_media
+from engine.tasks.shared.procedure import begin
 
 
 def first_rows(name: str, study: Study, prepared: Path) -> tuple[NDArray[np.int64], float]:
@@ -54,6 +55,7 @@ class TrainingTask(Task, Protocol):
     def run(self, study: Study, prepared: Path, job: Job, report: Report) -> dict[str, dict[str, float]]:
         """Train on the job's rows, evaluate, save the checkpoint."""
         part = self.training
+        begin(study)
         model = part.build(study, prepared, job.seed, job.init)
         if not part.train(model, study, prepared, np.load(job.rows), job, report):
             return {}
@@ -67,6 +69,7 @@ class TrainingTask(Task, Protocol):
     def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
         """Time a few steps after a warm-up; then all that comes after the training."""
         part = self.training
+        begin(study)
         model = part.build(study, prepared, 0, None)
         rows, batch = part.sample(study, prepared)
         for steps in part.timed:

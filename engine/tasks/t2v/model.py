@@ -19,8 +19,8 @@ from engine.base.durable import is_whole, written_whole
 from engine.base.errors import StudyError
 from engine.settings.study import Study
 from engine.tasks.shared.checkpoints import adapter_of, checkpoint_of, is_adapted, with_lora
+from engine.tasks.shared.procedure import frozen_dtype, the_device
 from engine.tasks.shared.tokens import BOS, EOS, PAD
-from engine.tasks.shared.training import the_device
 from engine.tasks.shared.videos import Window
 from engine.tasks.shared.weights import EARLIER, Weights
 
@@ -180,7 +180,7 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> Pa
     if checkpoint is None:
         parts = _from_preset(study, prepared, whole, device)
     else:
-        parts = _from_checkpoint(checkpoint, whole, device, PRESETS[study.model.preset][0].frames)
+        parts = _from_checkpoint(study, checkpoint, whole, device)
     transformer = parts.transformer
     if study.lora.rank or adapter:
         transformer = with_lora(transformer, study, adapter, study.lora.targets or LORA_TARGETS, "transformer")
@@ -214,7 +214,7 @@ def _from_preset(study: Study, prepared: Path, whole: Path | None, device: torch
     return Parts(transformer, scheduler, words, None, window.frames)
 
 
-def _from_checkpoint(folder: Path, whole: Path | None, device: torch.device, frames: int) -> Parts:
+def _from_checkpoint(study: Study, folder: Path, whole: Path | None, device: torch.device) -> Parts:
     """The components of a diffusers pipeline, each by a class that is known here; nothing of the folder is run."""
     import diffusers
     import torch
@@ -222,7 +222,8 @@ def _from_checkpoint(folder: Path, whole: Path | None, device: torch.device, fra
 
     trained, vae, text_encoder = weights_of(folder)
     kind = _component(folder, "transformer")["_class_name"]
-    transformer = (Weights(EARLIER, trained.kind, whole) if whole else trained).load().float()
+    transformer = (Weights(EARLIER, trained.kind, whole) if whole else trained).load()
+    transformer.to(frozen_dtype(study) if study.lora.rank else torch.float32)
     autoencoder = vae.load()
     flow = _component(folder, "scheduler").get("_class_name") == FLOW
     scheduler = getattr(diffusers, FLOW if flow else "DDPMScheduler").from_pretrained(folder / "scheduler")
@@ -231,7 +232,7 @@ def _from_checkpoint(folder: Path, whole: Path | None, device: torch.device, fra
         str(folder / "tokenizer"), local_files_only=True, trust_remote_code=False
     )
     for part in (text, autoencoder):
-        part.eval().requires_grad_(False).to(device)
+        part.eval().requires_grad_(False).to(device, frozen_dtype(study))
     maker = diffusers.LattePipeline if kind == LATTE else diffusers.EasyAnimatePipeline
     pipeline: Any = maker(
         tokenizer=tokenizer, text_encoder=text, vae=autoencoder, transformer=transformer, scheduler=scheduler
@@ -244,7 +245,7 @@ def _from_checkpoint(folder: Path, whole: Path | None, device: torch.device, fra
             embeddings: torch.Tensor = found[0].float()
             return embeddings
 
-    return Parts(transformer, scheduler, words, autoencoder, frames)
+    return Parts(transformer, scheduler, words, autoencoder, PRESETS[study.model.preset][0].frames)
 
 
 def to_latents(parts: Parts, pixels: torch.Tensor) -> torch.Tensor:

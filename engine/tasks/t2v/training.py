@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
 from engine.tasks.shared.packed import ahead, open_media
-from engine.tasks.shared.training import accumulate, autocast, batches, course, fit, micro_batch
+from engine.tasks.shared.procedure import autocast
+from engine.tasks.shared.training import accumulate, batches, course, fit, micro_batch
 from engine.tasks.t2v.model import FLOW, Parts, to_latents, to_video
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engine.base.errors import StudyError
 from engine.tasks.shared.batches import Normal, to_pixels
 from engine.tasks.shared.packed import Media, open_media
-from engine.tasks.shared.training import autocast
+from engine.tasks.shared.procedure import autocast
 from engine.tasks.vlm.model import NO_LABEL, answer_losses
 from engine.tasks.vlm.scores import circular_accuracy, mme_totals, pair_scores, soft_accuracy
 from engine.tasks.vlm.text import NONE, Encoder, collate

@@ -17,9 +17,9 @@ from engine.base.paths import resolve
 from engine.settings.study import Study
 from engine.tasks.shared.batches import CLIP_MEAN, CLIP_STD, Normal
 from engine.tasks.shared.checkpoints import adapter_of, checkpoint_of, read_config, save, with_lora
+from engine.tasks.shared.procedure import load_dtype, the_device
 from engine.tasks.shared.tokens import BOS, EOS, PAD
 from engine.tasks.shared.towers import Preset
-from engine.tasks.shared.training import the_device
 from engine.tasks.shared.weights import EARLIER, Weights
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
     source = source_of(study, prepared)
     adapter = adapter_of(init)
     weights = weights_of(study, Path(init), EARLIER) if init and not adapter else weights_of(study, source)
-    model: Any = weights.load(dtype="auto").float()
+    model: Any = weights.load(dtype=load_dtype(study))
     if study.lora.rank or adapter:
         # inside the language model only: the vision tower has layers of the same names
         targets = r".*language_model.*\.(" + "|".join(map(re.escape, study.lora.targets or LORA_TARGETS)) + ")"
