@@ -198,3 +198,9 @@ def m009_file_hashes(db: Database) -> None:
 def m010_scored(db: Database) -> None:
     """What a language model said of a text."""
     db.executescript("CREATE TABLE scored(id TEXT PRIMARY KEY, value REAL, reason TEXT, at TEXT NOT NULL);")
+
+
+@migrations()
+def m011_procedures(db: Database) -> None:
+    """How a trial was trained on its device."""
+    db.executescript("ALTER TABLE trials ADD COLUMN procedure TEXT;")

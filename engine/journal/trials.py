@@ -142,6 +142,11 @@ def launch(store: Store, trial: Trial) -> None:
     )
 
 
+def describe(store: Store, trial: str, procedure: str) -> None:
+    """How it is trained. procedure: as JSON."""
+    store.execute("UPDATE trials SET procedure = ? WHERE id = ?", (procedure, trial))
+
+
 def complete(store: Store, trial: str, metrics: Mapping[str, float | None], seconds: float) -> None:
     """It ended with these scores. seconds: of device time. Call inside a transaction."""
     store.put("metrics", [{"trial": trial, "name": name, "value": value} for name, value in metrics.items()])

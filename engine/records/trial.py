@@ -16,7 +16,8 @@ class Trial:
 
     pool: its id; label, kind: the pool's. init: the trial whose checkpoint it starts from. samples: rows trained on
     in all, of a learning-rate schedule of `horizon`; the first `resumed` are taken from a shorter trial.
-    estimate, seconds: of device time. started, finished: UTC, ISO 8601.
+    estimate, seconds: of device time. started, finished: UTC, ISO 8601. procedure: how it was trained on its device, as
+    JSON: precision, attention, checkpointing, optimizer, compiled, micro_batch; None where its task did not say.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Trial:
     started: str | None = None
     finished: str | None = None
     error: str | None = None
+    procedure: str | None = None
 
     @property
     def fresh(self) -> bool:

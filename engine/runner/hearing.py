@@ -9,12 +9,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from engine.base.ids import json_text
 from engine.base.secrets import redact
-from engine.journal import curves
+from engine.journal import curves, trials
 from engine.runner.accounts import Accounts
 from engine.runner.backlog import Backlog
 from engine.runner.device import Arrival, Slot
-from engine.runner.messages import Bad, Done, Failed, Gone, Note, Point, Ready
+from engine.runner.messages import Bad, Described, Done, Failed, Gone, Note, Point, Ready
 from engine.runner.training_states import TrainingStates
 from engine.runner.trial_book import TrialBook
 from engine.runner.watch import SILENCE
@@ -63,6 +64,8 @@ class Hearing:
             return self._finish(slot, arrival.at, message)
         elif isinstance(message, Point):
             self._point(slot, arrival.at, message)
+        elif isinstance(message, Described):
+            self._described(slot, arrival.at, message)
         return 0
 
     def _gone(self, slot: Slot, at: float) -> None:
@@ -93,6 +96,12 @@ class Hearing:
             self._steps.append(curves.Step(point.trial, point.step, point.values))
         else:
             self._bad(slot, at, f"the worker sent a point of {point.trial!r}, which it does not train")
+
+    def _described(self, slot: Slot, at: float, message: Described) -> None:
+        if message.trial in slot.trials:
+            trials.describe(self.store, message.trial, json_text(message.facts))
+        else:
+            self._bad(slot, at, f"the worker told of {message.trial!r}, which it does not train")
 
     def _finish(self, slot: Slot, at: float, done: Done) -> int:
         others, missing = done.results.keys() - slot.trials, slot.trials.keys() - done.results.keys() - slot.dropped

@@ -15,10 +15,12 @@ from engine.journal.results import Calibration
 SHOWN = 80  # characters of a bad message in its error
 ERROR = 2000  # characters of an error
 METRICS = 1000  # of a trial
+FACTS = 32  # of how a trial is trained
 
 Id = Annotated[str, Field(min_length=1, max_length=NAME)]
 Values = Annotated[dict[Id, float], Field(max_length=NAMES)]
 Scores = Annotated[dict[Id, float], Field(max_length=METRICS)]
+Fact = bool | int | Annotated[str, Field(max_length=NAME)] | None
 Size = Annotated[str, Field(pattern=r"^[1-9]\d{0,5}$")]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -53,6 +55,14 @@ class Point(_Message):
     trial: Id
     step: int
     values: Values
+
+
+class Described(_Message):
+    """How a trial is trained."""
+
+    event: Literal["procedure"] = "procedure"
+    trial: Id
+    facts: Annotated[dict[Id, Fact], Field(max_length=FACTS)]
 
 
 class Timing(_Message):
@@ -104,10 +114,9 @@ class Gone(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-Message = Ready | Beat | Note | Point | Done | Failed | Bad | Gone
-_FORM: TypeAdapter[Ready | Beat | Note | Point | Done | Failed] = TypeAdapter(
-    Annotated[Ready | Beat | Note | Point | Done | Failed, Field(discriminator="event")]
-)
+_Parsed = Ready | Beat | Note | Point | Described | Done | Failed
+Message = _Parsed | Bad | Gone
+_FORM: TypeAdapter[_Parsed] = TypeAdapter(Annotated[_Parsed, Field(discriminator="event")])
 
 
 def parse(line: bytes | None) -> Message:

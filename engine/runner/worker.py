@@ -138,7 +138,10 @@ def _trials(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> dict[s
     from engine.tasks.registry import get_task
 
     study, prepared = Study.model_validate(job["study"]), Path(job["prepared"])
-    report = Report(lambda kind, content: channel.send(kind, **content), lambda: dropped)
+    report = Report(
+        lambda kind, content: channel.send(kind, **content), lambda: dropped,
+        describe=lambda trial, facts: channel.send("procedure", trial=trial, facts=facts),
+    )  # fmt: skip
     jobs = [Job(**j) for j in job["jobs"]]
     task = get_task(study)
     # one trial alone is a pack too, so that no result hangs on which trials happened to run together

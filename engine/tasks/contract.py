@@ -80,12 +80,14 @@ class Job:
 class Report:
     """Messages of running trials: curve points out; ids of trials to stop in.
 
-    dropped: ids of such trials; asked for at every curve point.
+    dropped: ids of such trials; asked for at every curve point. describe: takes a trial and how it is trained, once its
+    training begins: precision, attention, optimiser and the like.
     """
 
     emit: Callable[[str, dict[str, Any]], None]
     dropped: Callable[[], set[str]] = set
     total: int = 0
+    describe: Callable[[str, dict[str, Any]], None] = lambda _trial, _facts: None
     _thinning: Thinning = field(default_factory=lambda: Thinning(POINTS))
 
     def curve(self, trial: str, step: int, /, **values: float) -> None:

@@ -110,8 +110,8 @@ def train(model: Any, study: Study, prepared: Path, rows: NDArray[np.int64], job
     )  # fmt: skip
 
 
-def _backward(model: Any, pixels: torch.Tensor, ids: torch.Tensor, micro: int) -> float:
-    """Gradients of one batch's loss.
+def _backward(model: Any, pixels: torch.Tensor, ids: torch.Tensor, micro: int) -> torch.Tensor:
+    """Gradients of one batch's loss, which is returned on the device.
 
     micro: rows that go through the towers at once. Below the batch size the features are made
     twice: first without gradients, for the loss over the whole batch, then piece by piece with the
@@ -123,7 +123,7 @@ def _backward(model: Any, pixels: torch.Tensor, ids: torch.Tensor, micro: int) -
         if micro >= len(pixels):
             loss = contrastive_loss(image_features(model, pixels), text_features(model, ids), model.logit_scale)
             loss.backward()  # type: ignore[no-untyped-call]
-            return float(loss.detach())
+            return loss.detach()
         parts = list(zip(torch.split(pixels, micro), torch.split(ids, micro), strict=True))
         with torch.no_grad():
             made = [(image_features(model, p), text_features(model, i)) for p, i in parts]
@@ -135,4 +135,4 @@ def _backward(model: Any, pixels: torch.Tensor, ids: torch.Tensor, micro: int) -
         gradients = zip(torch.split(images.grad, micro), torch.split(texts.grad, micro), strict=True)
         for (p, i), gradient in zip(parts, gradients, strict=True):
             torch.autograd.backward([image_features(model, p), text_features(model, i)], gradient)
-        return float(loss.detach())
+        return loss.detach()

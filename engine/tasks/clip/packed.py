@@ -29,7 +29,7 @@ from engine.tasks.clip.model import MAX_LOGIT_SCALE, build_model, contrastive_lo
 from engine.tasks.contract import WORTH, Job, Report
 from engine.tasks.shared.batches import feed
 from engine.tasks.shared.packed import open_media
-from engine.tasks.shared.procedure import adamw, autocast
+from engine.tasks.shared.procedure import adamw, autocast, described
 from engine.tasks.shared.training import batches, course, micro_batch, rates
 from engine.tasks.shared.training_state import pause, resume
 
@@ -154,6 +154,8 @@ def train_pack(
         raise ValueError("a trial stands twice in the pack")
     report.total = way.steps
     optimizer = torch.optim.AdamW(list(pack.parameters.values()), **adamw(study), fused=True)
+    for job in jobs:
+        report.describe(job.trial, described(pack.towers.model, study, pack.device) | {"optimizer": "adamw fused"})
     left = list(range(len(jobs)))
 
     def chosen(after: int) -> Iterator[NDArray[np.int64]]:

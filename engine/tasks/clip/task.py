@@ -267,6 +267,8 @@ class ClipTask(TrainingTask):
         micro, batch = study.train.micro_batch, study.train.batch_size
         if micro is not None and micro < batch:
             return f"train.micro_batch {micro} is below the batch size {batch}, and a pack has whole batches only"
+        if study.train.optimizer != "adamw" or study.train.activation_checkpointing == "on":
+            return "a pack has neither an optimizer in 8 bits nor checkpointing of activations"
         if study.model.checkpoint is not None or study.model.preset not in PACKED:
             return f"one model of {study.model.checkpoint or study.model.preset} keeps a device busy"
         return None

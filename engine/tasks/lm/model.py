@@ -124,7 +124,7 @@ def train(model: Any, study: Study, prepared: Path, rows: NDArray[np.int64], job
     )  # fmt: skip
 
 
-def _backward(model: Any, micro: int, ids: torch.Tensor) -> float:
+def _backward(model: Any, micro: int, ids: torch.Tensor) -> torch.Tensor:
     """Gradients of the mean loss of the next token over a batch (batch, length), `micro` sequences at once."""
 
     def loss(at: slice) -> torch.Tensor:

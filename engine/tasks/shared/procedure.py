@@ -6,11 +6,12 @@ a CPU the rules say fp32 and torch's own defaults.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from engine.base.errors import MachineError, StudyError
 from engine.settings.model import TrainSection
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 Precision = Literal["fp32", "tf32", "bf16"]
+T = TypeVar("T")
+DETERMINISTIC = {"strict": True}  # until a kernel is missing
+LOG = logging.getLogger("djsb")
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,6 @@ class Procedure:
     optimizer: str = "adamw"
     compiled: bool = False
     micro_batch: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As it is kept with a trial."""
-        return asdict(self)
 
 
 _now: dict[str, Procedure] = {}  # by the kind of device; torch's own flags are the process's as well
@@ -163,17 +163,15 @@ def apply_checkpointing(model: Any, on: bool) -> None:
     model: of transformers, diffusers or peft. Raises: StudyError where it cannot.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if hasattr(inner, "gradient_checkpointing_enable"):
-        if on:
-            inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        elif getattr(inner, "is_gradient_checkpointing", False):
-            inner.gradient_checkpointing_disable()
+    if on == any(getattr(module, "gradient_checkpointing", False) for module in inner.modules()):
+        return
+    if hasattr(inner, "gradient_checkpointing_enable") and on:
+        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    elif hasattr(inner, "gradient_checkpointing_disable"):
+        inner.gradient_checkpointing_disable()
     elif hasattr(inner, "enable_gradient_checkpointing"):
-        if on:
-            inner.enable_gradient_checkpointing()
-        elif getattr(inner, "is_gradient_checkpointing", False):
-            inner.disable_gradient_checkpointing()
-    elif on:
+        inner.enable_gradient_checkpointing() if on else inner.disable_gradient_checkpointing()
+    else:
         raise StudyError(f"train.activation_checkpointing: a {type(inner).__name__} has none; set it to off")
 
 
@@ -188,6 +186,36 @@ def repeated_blocks(model: nn.Module) -> list[nn.Module]:
 
 def _is_fused(train: TrainSection, device: torch.device) -> bool:
     return train.optimizer == "adamw" and device.type == "cuda"
+
+
+def described(model: nn.Module, study: Study, device: torch.device) -> dict[str, Any]:
+    """The procedure as it is kept with a trial. model: whose attention it is."""
+    inner: Any = model
+    attention = getattr(getattr(inner, "config", None), "_attn_implementation", None) or "sdpa"
+    return {**asdict(procedure_of(study, device)), "attention": attention}
+
+
+def strictly(backward: Callable[[T], torch.Tensor], batch: T, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    """`backward` of a batch with deterministic kernels only; where one does not exist, from then on with a warning.
+
+    Under a warning alone, attention of a masked batch takes a kernel whose gradients differ from run to run.
+    """
+    import torch
+
+    if not torch.cuda.is_available() or DETERMINISTIC["strict"] is False:
+        return backward(batch)
+    torch.set_deterministic_debug_mode("error")
+    try:
+        return backward(batch)
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        LOG.warning("training is not bit for bit the same each time: %s", str(error).split(".")[0])
+        DETERMINISTIC["strict"] = False
+    finally:
+        torch.set_deterministic_debug_mode("warn")
+    optimizer.zero_grad(set_to_none=True)
+    return backward(batch)
 
 
 def make_optimizer(

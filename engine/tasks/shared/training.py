@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
-from engine.tasks.shared.procedure import autocast, make_optimizer, settle
+from engine.tasks.shared.procedure import autocast, described, make_optimizer, settle, strictly
 from engine.tasks.shared.training_state import pause, resume
 
 if TYPE_CHECKING:
@@ -51,14 +51,19 @@ def micro_batch(study: Study, job: Job, batch: int) -> int:
     return job.micro_batch or study.train.micro_batch or batch
 
 
-def accumulate(device: torch.device, rows: int, micro: int, loss: Callable[[slice], torch.Tensor]) -> float:
-    """Leave the gradients of a batch's loss, which is the sum of its parts' of `micro` rows; the loss."""
-    total = 0.0
+def accumulate(device: torch.device, rows: int, micro: int, loss: Callable[[slice], torch.Tensor]) -> torch.Tensor:
+    """Leave the gradients of a batch's loss, which is the sum of its parts' of `micro` rows; the loss.
+
+    It stays on the device, so that nothing waits for it.
+    """
+    import torch
+
+    total = torch.zeros((), dtype=torch.float64, device=device)
     for at in range(0, rows, micro):
-        with autocast(device):
+        with autocast(device, keep=False):
             part = loss(slice(at, at + micro))
         part.backward()  # type: ignore[no-untyped-call]
-        total += float(part.detach())
+        total += part.detach()
     return total
 
 
@@ -102,15 +107,15 @@ def fit(
     *,
     order: Iterator[NDArray[np.int64]],
     inputs: Callable[[Iterator[NDArray[np.int64]]], Iterator[T]],
-    backward: Callable[[T], float],
+    backward: Callable[[T], torch.Tensor],
     after: Callable[[], None] = lambda: None,
     **optimizer_options: Any,
 ) -> bool:
     """Train the model's parameters that require gradients: AdamW, `schedule`, clipped gradients.
 
     order: row numbers of every step from the first on. inputs: from those to what `backward` takes. backward: leaves
-    the gradients of a batch, its loss comes back. after: called after each step. optimizer_options: in place of those
-    of `procedure.adamw`.
+    the gradients of a batch, and returns its loss on the device. after: called after each step. optimizer_options: in
+    place of those of `procedure.adamw`.
     True, or False when the trial was dropped.
     """
     import torch
@@ -121,19 +126,21 @@ def fit(
     device = next(iter(parameters.values())).device
     optimizer = make_optimizer(study, parameters.values(), device, **optimizer_options)
     model.train()
-    running: list[float] = []
+    report.describe(job.trial, described(model, study, device))
+    running: list[torch.Tensor] = []
     done = resume([job.resume], parameters, optimizer) if job.resume else 0
     source = inputs(islice(order, done, None))
     for step, rate, is_point in rates(study, course, optimizer, done):
         batch = next(source)
         optimizer.zero_grad(set_to_none=True)
-        loss = backward(batch)
+        loss = strictly(backward, batch, optimizer)
         torch.nn.utils.clip_grad_norm_(parameters.values(), study.train.clip_norm)
         optimizer.step()
         after()
         running.append(loss)
         if is_point:
-            report.curve(job.trial, step, loss=sum(running) / len(running), learning_rate=rate)
+            losses = torch.stack(running).tolist()
+            report.curve(job.trial, step, loss=sum(losses) / len(losses), learning_rate=rate)
             running.clear()
             if job.trial in report.dropped():
                 return False

@@ -76,7 +76,7 @@ def train(parts: Parts, study: Study, clips: Clips, rows: NDArray[np.int64], job
     each = batches(rows, job.samples, way.batch, seed)
     order = (np.concatenate([[step], chosen]) for step, chosen in enumerate(each, 1))
 
-    def backward(numbered: NDArray[np.int64]) -> float:
+    def backward(numbered: NDArray[np.int64]) -> torch.Tensor:
         step, chosen = int(numbered[0]), numbered[1:]
         draws = torch.Generator().manual_seed(seed * 1_000_003 + step)
         levels, dropped = torch.rand(len(chosen), generator=draws), torch.rand(len(chosen), generator=draws)

@@ -64,10 +64,10 @@ class Examples:
         return ids, mask, labels, to_pixels(self.images[self.places[rows]], device, self.normal)
 
 
-def backward(model: Any, micro: int) -> Callable[[Batch], float]:
+def backward(model: Any, micro: int) -> Callable[[Batch], torch.Tensor]:
     """Leaves the gradients of a batch's mean loss over its answers' tokens; micro: rows at once."""
 
-    def run(batch: Batch) -> float:
+    def run(batch: Batch) -> torch.Tensor:
         ids, mask, labels, pixels = batch
         words = max(1, int((labels != NO_LABEL).sum()))
 
