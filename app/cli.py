@@ -466,6 +466,10 @@ def apply(
     study: Annotated[
         Path | None, typer.Option("--dir", help="study whose statistics are used; left out: the recipe's own folder")
     ] = None,
+    scores: Annotated[
+        list[Path] | None, typer.Option("--scores", help="a file whose columns the rows get as fields, by --key")
+    ] = None,
+    key: Annotated[str | None, typer.Option("--key", help="field of rows and --scores that they are joined by")] = None,
     force: Force = False,
     workers: Workers = None,
     executor: Annotated[
@@ -481,12 +485,16 @@ def apply(
     from app.commands.apply import Form
     from app.text.printable import say_fields
     from app.text.progress import Display
+    from engine.settings.data import ScoreFileSection
     from engine.settings.running import ExecutorSection
 
     form = Form(format_, shard_rows, with_media, force)
     where = ExecutorSection(kind=executor, address=address)
+    if bool(scores) != bool(key):
+        raise typer.BadParameter("--scores and --key go together")
+    beside = [ScoreFileSection(path=str(file.absolute()), key=key or "") for file in scores or ()]
     with Display() as display:
-        done = applying.apply(recipe, data, out, form, study, workers, display.notice, where)
+        done = applying.apply(recipe, data, out, form, study, workers, display.notice, where, beside)
     _print(done, json, say_fields)
 
 

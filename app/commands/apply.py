@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from app.text.printable import say
 from engine.base.errors import StudyError
 from engine.base.paths import resolve
 from engine.data.apply_recipe import apply_recipe
+from engine.settings.data import ScoreFileSection
 from engine.settings.running import ExecutorSection
 from engine.study.known import known_rows
 
@@ -35,19 +36,23 @@ def apply(
     workers: int | None,
     notice: Callable[[str, int, int], None],
     executor: ExecutorSection,
+    scores: Sequence[ScoreFileSection] = (),
 ) -> dict[str, Any]:
-    """Run a recipe on a full dataset; what it did. study: whose statistics are used where they are of the same rows."""
+    """Run a recipe on a full dataset; what it did. study: whose statistics are used where they are of the same rows.
+
+    scores: files whose columns the rows get as fields.
+    """
     try:
         text = recipe_file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise StudyError(f"{recipe_file} is no text file; give a recipe's YAML") from error
     home = recipe_file.resolve().parent
     data = resolve(Path.cwd(), str(data))
-    with _crew(executor, workers, out, (data, home)):
+    with _crew(executor, workers, out, (data, home, *(Path(section.path) for section in scores))):
         done = apply_recipe(
             text, str(recipe_file), data, out, root=home, overwrite=form.force, form=form.name,
             shard_rows=form.shard_rows, with_media=form.with_media, workers=workers,
-            known=lambda recipe, rows: known_rows(study or home, recipe, rows, named=study is not None),
+            scores=scores, known=lambda recipe, rows: known_rows(study or home, recipe, rows, named=study is not None),
             progress=lambda rows, total: notice("rows judged", rows, total),
         )  # fmt: skip
     return {

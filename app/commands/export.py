@@ -25,7 +25,9 @@ def pool(folder: Path, wanted: str, out: Path, form: Form, seed: int, workers: i
     with opened.store, held(opened):
         rows = opened.realise(find_pool(opened, wanted).pool, seed)
         rows.sort()
-        return export_rows(opened.data, rows, media_root(opened.data.path, opened.state), output, form.with_media)
+        return export_rows(
+            opened.data.joined, rows, media_root(opened.data.path, opened.state), output, form.with_media
+        )
 
 
 def results(folder: Path, format_: str) -> str:

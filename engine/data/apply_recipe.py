@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,11 +26,11 @@ from engine.data.output import Output, planned, working
 from engine.data.placement import Placement
 from engine.data.recipes import Recipe, read_recipe
 from engine.data.rows_file import Change, Numbers
-from engine.data.selection import Known, Progress, select
+from engine.data.selection import CHUNK, Known, Progress, select
 from engine.data.tars import explained, media_root, unpack
 from engine.data.writing import Told, Writer, placed
 from engine.records.pool import MapperStep
-from engine.settings.data import DatasetSection
+from engine.settings.data import DatasetSection, ScoreFileSection
 
 if TYPE_CHECKING:
     from engine.data.mappers import MapperRun
@@ -67,6 +67,7 @@ def apply_recipe(
     form: str | None = None,
     shard_rows: int | None = None,
     with_media: bool = False,
+    scores: Sequence[ScoreFileSection] = (),
     known: Callable[[Recipe, Dataset], Known] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -77,8 +78,9 @@ def apply_recipe(
 
     where: names the recipe in errors. out: a file, or a folder of shards. root: folder that the recipe's model paths
     start from (default: the working directory). overwrite: replace what is there. form: of the file, where its name
-    does not say it. shard_rows: rows of a shard. with_media: copy all media beside the rows. known: says what a study
-    has computed of the same rows. workers: processes (default: as the recipe says).
+    does not say it. shard_rows: rows of a shard. with_media: copy all media beside the rows. scores: files whose
+    columns the rows get as fields. known: says what a study has computed of the same rows. workers: processes (default:
+    as the recipe says).
 
     Raises: StudyError or OpError for a recipe that is not allowed or cannot run here, DataError for data or an output
     that is not usable.
@@ -89,7 +91,7 @@ def apply_recipe(
             raise OpError(f"{where}: {name} {reason}")
     output = planned(out, form, shard_rows, overwrite, with_media or bool(_mapped(recipe)))
     names = {"text": recipe.text, "images": recipe.images, "videos": recipe.videos}
-    rows = Dataset(data, DatasetSection.model_validate({"path": str(data), **names}))
+    rows = Dataset(data, DatasetSection.model_validate({"path": str(data), **names, "scores": scores})).joined
     stamps = [(str(file), stat.st_size, stat.st_mtime_ns) for file in rows.reader.files for stat in (file.stat(),)]
     identity = content_id([
         stamps, rows.key, recipe.process, output.form, output.shard_rows, with_media, datajuicer.version()
@@ -102,17 +104,33 @@ def apply_recipe(
         placement = None if output.form == "webdataset" else placed(rows, media, output, with_media, mapped)
         mapping = _Mapping(recipe, rows, media, root or Path(), output)
         writer = Writer(output, rows, media, log, lambda kept: mapping.prepare(kept, placement))
-        said = _Bad(refused)
+        said, kept = _Bad(refused), 0
         for chunk in select(recipe, where, rows, media, have, log, workers or recipe.np, progress):
             said.add(chunk.bad)
+            kept += len(chunk.kept)
             writer.add(chunk.kept)
         if said.rows == len(rows):
             reason, n = said.reasons.most_common(1)[0]
             raise DataError(f"no row of {data} can be read for {where}: {n} × {reason}; check the recipe's fields")
+        if not kept:
+            _refuse_absent(recipe, where, rows)
         writer.close()
     names_known = tuple(name for name, _ in recipe.filters if name in have.columns)
     told = writer.told
     return Applied(len(rows), writer.rows, said.rows, tuple(said.first), told.rewritten, dict(told.kept), names_known)
+
+
+def _refuse_absent(recipe: Recipe, where: str, rows: Dataset) -> None:
+    """Raises: OpError for a filter by a field that no row has. dj-process fails on it."""
+    asked = {str(p["field_key"]).partition(".")[0]: name for name, p in recipe.filters if p.get("field_key")}
+    for chunk in rows.chunks(CHUNK) if asked else ():
+        there = {key for row in rows.reader.read(*chunk) for key in row}
+        asked = {key: name for key, name in asked.items() if key not in there}
+    for key, name in asked.items():
+        raise OpError(
+            f"{where}: no row has a {key}, which {name} reads; give data that have it, or the file that holds it as "
+            "--scores with its --key"
+        )
 
 
 def _mapped(recipe: Recipe) -> list[str]:

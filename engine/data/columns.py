@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from engine.base.errors import OpError
 from engine.base.ids import content_id, json_text
 from engine.data.dataset import Dataset
+from engine.data.fingerprints import hash_of
 from engine.data.op_values import ChunkResult, Job, OpRun
 from engine.data.readers.contract import BROKEN, Columnar, Row
+from engine.data.score_match import refuse_strangers
 from engine.journal import caches
 from engine.journal.store import Store
-from engine.records.pool import BY_NUMBER, BY_VALUE
+from engine.records.pool import BY_NUMBER, BY_VALUE, SCORES
 from engine.settings.data import ColumnSection, DatasetSection
 
 PART = 100_000  # rows that are read at a time
@@ -31,10 +33,19 @@ Line = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ColumnRun(OpRun):
-    """A field that is a statistic. options: the values or tags that are told apart."""
+    """A field that is a statistic. options: the values or tags that are told apart.
+
+    scores: number of the file of scores beside the data that holds it; None: the data's own rows do.
+    """
 
     kind: Kind = "number"
     options: tuple[Any, ...] = ()
+    scores: int | None = None
+
+    @property
+    def section(self) -> str:
+        """Where the study names it."""
+        return "dataset.columns" if self.scores is None else "dataset.scores"
 
     @property
     def field(self) -> str:
@@ -55,19 +66,31 @@ class ColumnRun(OpRun):
 
 
 def column_runs(section: DatasetSection, data: Dataset) -> list[ColumnRun]:
-    """The fields that a study makes statistics."""
-    return [_run(name, column, data) for name, column in section.columns.items()]
+    """The fields that a study makes statistics, those of files of scores last."""
+    found = [_run(name, column, data) for name, column in section.columns.items()]
+    for number, table in enumerate(data.scores if section.scores else ()):
+        content = ((SCORES, hash_of(table.files)),)
+        found += [_run(name, column, data, number, content) for name, column in table.columns.items()]
+    return found
 
 
-def _run(name: str, column: Literal["number"] | ColumnSection, data: Dataset) -> ColumnRun:
+def _run(
+    name: str,
+    column: Literal["number"] | ColumnSection,
+    data: Dataset,
+    scores: int | None = None,
+    content: tuple[tuple[str, Any], ...] = (),
+) -> ColumnRun:
+    """content: what else the values hang on."""
     kind: Kind = "number"
     options: tuple[Any, ...] = ()
     params: tuple[tuple[str, Any], ...] = (("field_key", name),)
     if isinstance(column, ColumnSection):
         kind, options = ("values", column.values) if column.values else ("tags", column.tags or ())
         params += (("target_value", json_text(options, ensure_ascii=False)),)
+    params += content
     key = content_id([data.fingerprint, data.key, "column", kind, params])
-    return ColumnRun(BY_NUMBER if kind == "number" else BY_VALUE, params, key, kind, options)
+    return ColumnRun(BY_NUMBER if kind == "number" else BY_VALUE, params, key, kind, options, scores)
 
 
 def read_columns(job: Job) -> ChunkResult:
@@ -77,24 +100,45 @@ def read_columns(job: Job) -> ChunkResult:
     bad: dict[str, list[tuple[int, str]]] = {}
     seconds: dict[str, float] = {}
     began = time.perf_counter()
-    plain = [run.field for run in runs if run.kind == "number"]
-    reader = job.data.reader
-    numbers = reader.numbers(job.start, job.stop, plain) if isinstance(reader, Columnar) else {}
-    slow = [run for run in runs if run.field not in numbers]
-    rows = reader.read(job.start, job.stop, sorted({f for run in slow for f in run.fields})) if slow else []
+    numbers, cells = _read(job, [run for run in runs if run.scores is None])
+    for number in sorted({run.scores for run in runs if run.scores is not None}):
+        more, others = _scored(job, [run for run in runs if run.scores == number], number)
+        numbers, cells = numbers | more, cells | others
     shared = (time.perf_counter() - began) / len(runs)
     for run in runs:
         began, wrong = time.perf_counter(), list[tuple[int, str]]()
         if run.field in numbers:
             lines = _finished(numbers[run.field])[None]
         else:
-            lines, wrong = _lines(run, [_cell(row, run.field) for row in rows])
+            lines, wrong = _lines(run, cells[run.field])
         lines[:, job.bad] = np.nan
         values[run.key] = np.repeat(lines, 2, axis=0)
         skip = set(job.bad.tolist())
         bad[run.key] = [(job.start + i, why) for i, why in wrong if i not in skip]
         seconds[run.key] = shared + time.perf_counter() - began
     return job.start, job.stop, values, bad, seconds
+
+
+_Read = tuple[dict[str, Line], dict[str, list[Any]]]  # the fields that hold numbers alone, and all others
+
+
+def _read(job: Job, runs: Sequence[ColumnRun]) -> _Read:
+    """Fields of the data's own rows."""
+    plain = [run.field for run in runs if run.kind == "number"]
+    reader = job.data.reader
+    numbers = reader.numbers(job.start, job.stop, plain) if isinstance(reader, Columnar) and plain else {}
+    slow = [run for run in runs if run.field not in numbers]
+    rows = reader.read(job.start, job.stop, sorted({f for run in slow for f in run.fields})) if slow else []
+    return numbers, {run.field: [_cell(row, run.field) for row in rows] for run in slow}
+
+
+def _scored(job: Job, runs: Sequence[ColumnRun], number: int) -> _Read:
+    """Columns of one file of scores, each at the row that it belongs to."""
+    table = job.data.scores[number]
+    places = table.places(job.data.reader.read(job.start, job.stop, [table.key]))
+    floats = {run.field: table.floats(run.field, places) for run in runs if run.kind == "number"}
+    numbers = {name: line for name, line in floats.items() if line is not None}
+    return numbers, {run.field: table.cells(run.field, places) for run in runs if run.field not in numbers}
 
 
 def _cell(row: Row, name: str) -> Any:
@@ -162,9 +206,12 @@ def refuse_unfit(runs: Sequence[ColumnRun], data: Dataset, good: NDArray[np.bool
         bad = caches.unreadable_of(store, run.key)
         if bad.rows > data.fields.max_bad * (held + bad.rows):
             raise OpError(
-                f"dataset.columns: {bad.rows} of {held + bad.rows} rows with {run.field} are unfit: row {bad.row}: "
+                f"{run.section}: {bad.rows} of {held + bad.rows} rows with {run.field} are unfit: row {bad.row}: "
                 f"{bad.reason}; mend the data, take {run.field} out, or raise dataset.max_bad"
             )
+        if not held and run.scores is not None:
+            refuse_strangers(data, data.scores[run.scores])
+            raise OpError(f"dataset.scores: no row has a {run.field}; leave it out of columns")
         if not held:
             there = sorted({name for row in data.reader.read(0, min(len(data), 100)) for name in row} - {BROKEN})
             raise OpError(
@@ -173,6 +220,6 @@ def refuse_unfit(runs: Sequence[ColumnRun], data: Dataset, good: NDArray[np.bool
             )
         if run.kind == "values" and not (good & (first < len(run.options))).any():
             raise OpError(
-                f"dataset.columns: no row of {held} has one of the values of {run.field}; is a number written as "
+                f"{run.section}: no row of {held} has one of the values of {run.field}; is a number written as "
                 "text, or a text as a number?"
             )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from engine.data.readers.contract import as_list as as_list  # others take it fr
 from engine.data.readers.kept import own_place
 from engine.data.readers.opening import open_reader
 from engine.data.readers.saved import is_saved
+from engine.data.readers.scored import ScoredReader, ScoreTable, refuse_clashes
 from engine.data.readers.sources import SourcesReader
 from engine.data.readers.splits import files_of
-from engine.settings.data import DatasetSection
+from engine.settings.data import DatasetSection, ScoreFileSection
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -42,6 +43,11 @@ def _shared_sources(folder: Path, fields: str, options: Options, _changed: tuple
     return SourcesReader(folder, DatasetSection.model_validate_json(fields), options)
 
 
+@lru_cache(maxsize=8)
+def _shared_scores(path: Path, section: str, options: Options, _changed: int) -> ScoreTable:
+    return ScoreTable(path, ScoreFileSection.model_validate_json(section), options)
+
+
 def _stamp(path: Path) -> int:
     """When what a path means has changed last."""
     if is_remote(path) and not path.exists():
@@ -53,15 +59,39 @@ def _stamp(path: Path) -> int:
 class Dataset:
     """One dataset file and the names of its fields.
 
-    path: of several sources the folder that theirs start from. index: see `Options`.
+    path: of several sources the folder that theirs start from. index: see `Options`. home: folder that paths of files
+    of scores start from. joins: the rows have those scores as fields.
     """
 
     path: Path
     fields: DatasetSection
     index: Path | None = field(default=None, compare=False)
+    home: Path | None = field(default=None, compare=False)
+    joins: bool = False
 
     @cached_property
     def reader(self) -> Reader:
+        """The rows; their scores as fields where the dataset joins them."""
+        return ScoredReader(self._plain, self.scores) if self.joins and self.fields.scores else self._plain
+
+    @property
+    def joined(self) -> Dataset:
+        """The same with the scores of each row as fields."""
+        return replace(self, joins=True) if self.fields.scores else self
+
+    @cached_property
+    def scores(self) -> tuple[ScoreTable, ...]:
+        """Files of scores beside the data, opened once in a process. Raises: DataError."""
+        tables = []
+        for section in self.fields.scores:
+            path = resolve(self.home or Path(), section.path)
+            options = Options(section.split, index=self.index)
+            tables.append(_shared_scores(path, section.model_dump_json(), options, _stamp(path)))
+        refuse_clashes(self._plain, tables)
+        return tuple(tables)
+
+    @cached_property
+    def _plain(self) -> Reader:
         """Opened when first used, once in a process, so that a Dataset can be sent to a worker with every chunk."""
         options = Options(self.fields.split, self.fields.max_bad, self.index, text=self.fields.text)
         if self.fields.sources:
@@ -83,12 +113,13 @@ class Dataset:
     @property
     def spans(self) -> Mapping[str, range]:
         """Source → its row numbers; nothing where there is one source."""
-        return self.reader.spans if isinstance(self.reader, SourcesReader) else {}
+        return self._plain.spans if isinstance(self._plain, SourcesReader) else {}
 
     def __getstate__(self) -> dict[str, Any]:
         # on other machines this process's own place is another folder
         place = None if workers_elsewhere() else own_place()
-        return {"path": self.path, "fields": self.fields, "index": self.index or place}
+        return {"path": self.path, "fields": self.fields, "index": self.index or place, "home": self.home,
+                "joins": self.joins}  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -113,7 +144,9 @@ class Dataset:
     @property
     def key(self) -> dict[str, Any]:
         """What caches of the rows hang on beside their content."""
-        return self.fields.model_dump(exclude=self.fields.unkeyed)
+        own = self.fields.model_dump(exclude=self.fields.unkeyed)
+        joined = self.scores if self.joins else ()
+        return own | ({"scores": [hash_of(table.files) for table in joined]} if joined else {})
 
     @property
     def modalities(self) -> frozenset[str]:
@@ -130,14 +163,14 @@ class Dataset:
         split = self.fields.split
         if self.fields.sources:
             return content_id(sorted((name, part.fingerprint) for name, part in self.parts.items()))
-        if own := getattr(self.reader, "fingerprint", None):
+        if own := getattr(self._plain, "fingerprint", None):
             return str(own)
         if is_remote(self.path):
-            return hash_of(self.reader.files)
+            return hash_of(self._plain.files)
         if self.path.is_dir() and is_saved(self.path):
             return content_hash(self.path / split if split else self.path)
         if self.path.is_dir() and not any(self.path.glob("*.parquet")):
-            return hash_of(self.reader.files)
+            return hash_of(self._plain.files)
         if self.path.exists() and split is None:
             return content_hash(self.path)
         return hash_of(files_of(self.path, split))

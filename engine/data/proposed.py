@@ -41,8 +41,7 @@ def _column(cells: Sequence[Any]) -> Any:
     if all(isinstance(cell, bool) for cell in cells):
         return {"values": [False, True]} if len(set(cells)) == 2 else None
     if all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in cells):
-        counts = all(isinstance(cell, int) and after - cell == 1 for cell, after in itertools.pairwise(cells))
-        return "number" if len(set(cells)) >= FEWEST and not counts else None
+        return "number" if len(set(cells)) >= FEWEST and not counts_up(cells) else None
     if all(isinstance(cell, str) for cell in cells):
         words = Counter(cells)
         few = 2 <= len(words) <= min(MOST, len(cells) // 2)
@@ -52,6 +51,13 @@ def _column(cells: Sequence[Any]) -> Any:
         often = Counter({tag: n for tag, n in words.items() if 0.02 * len(cells) <= n < len(cells)})
         return {"tags": named} if often and (named := _named(often)) else None
     return None
+
+
+def counts_up(cells: Sequence[Any]) -> bool:
+    """True for whole numbers that count rows."""
+    return len(cells) > 1 and all(
+        isinstance(cell, int) and after - cell == 1 for cell, after in itertools.pairwise(cells)
+    )
 
 
 def _named(words: Counter[str]) -> list[str]:

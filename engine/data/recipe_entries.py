@@ -13,7 +13,7 @@ from engine.base.errors import OpError
 from engine.data.catalogue import as_written, check_params, get_op, statistics_of
 from engine.data.field_entries import condition_entry, keeps_value, value_entry
 from engine.data.ops.contract import NATURAL_MAX, Bounds, Number
-from engine.records.pool import BY_NUMBER, BY_VALUE, MODEL_SCORE, Slice
+from engine.records.pool import BY_NUMBER, BY_VALUE, MODEL_SCORE, SCORES, Slice
 
 Entry = tuple[str, Mapping[str, Any]]
 FLAGS = ("min_closed_interval", "max_closed_interval", "reversed_range")
@@ -29,6 +29,7 @@ def slice_entries(s: Slice) -> list[Entry]:
             f"{s.statistic} is the score of the checkpoint of trial {dict(s.params)['checkpoint']}, which no OP of "
             "Data-Juicer computes; write the pool's rows instead: djsb export pool"
         )
+    s = replace(s, params=tuple((key, value) for key, value in s.params if key != SCORES))
     if s.op == BY_VALUE:
         return [value_entry(s)]
     if s.op == BY_NUMBER and (s.outside or keeps_value(s, 0)):

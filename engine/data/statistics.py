@@ -81,7 +81,7 @@ def refuse_same(ops: Sequence[OpRun], fields: Sequence[ColumnRun], more: Sequenc
         for statistic in run.statistics:
             if other := givers.get(statistic):
                 raise OpError(
-                    f"dataset.columns: {run.field} gives {statistic}, and so does {other}; take one of them out, or "
+                    f"{run.section}: {run.field} gives {statistic}, and so does {other}; take one of them out, or "
                     "rename the field in the data"
                 )
             givers[statistic] = f"the field {run.field}"

@@ -10,6 +10,7 @@ from engine.base.ids import by_beginning
 from engine.evidence.recipe import answer
 from engine.journal import pools
 from engine.journal.pools import StoredPool
+from engine.records.pool import SCORES
 from engine.study.view import StudyView, view_study
 
 OURS = "# djsb study "  # how every recipe that is written here begins
@@ -47,6 +48,9 @@ def recipe(folder: Path, start: str | None) -> str:
             if best.repetition > 1
             else "repetition: no rate did as well as adding lower-ranked rows, or none was tried",
         ]
+    if any(dict(s.params).get(SCORES) for s in pool.slices):
+        joined = " ".join(f"--scores {s.path} --key {s.key}" for s in view.study.dataset.scores)
+        header.append(f"its rows need scores as fields: djsb apply … {joined}, or the rows of djsb export pool")
     return recipe_yaml(
         pool.slices,
         view.study.dataset,

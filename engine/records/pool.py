@@ -17,6 +17,7 @@ from engine.base.ids import content_id
 MODEL_SCORE = "model_feedback"  # in place of an OP: a checkpoint's score of each row
 BY_NUMBER = "specified_numeric_field_filter"  # the OP of a field that holds numbers
 BY_VALUE = "specified_field_filter"  # the OP of a field whose values are words: a statistic counts them from 0
+SCORES = "scores"  # parameter of a statistic that stands in a file beside the data: what the file holds
 BUCKETS = {
     2: ("low", "high"),
     3: ("low", "mid", "high"),

@@ -50,6 +50,38 @@ class SourceSection(Section):
     id: str | None = Field(None, description="field of the row's id in this source")
 
 
+Columns = dict[str, Literal["number"] | ColumnSection]
+
+
+def _named_columns(columns: Any) -> Any:
+    """Columns by name; of a list all are numbers."""
+    if isinstance(columns, list) and all(isinstance(name, str) for name in columns):
+        columns = dict.fromkeys(columns, "number")
+    if not isinstance(columns, dict):
+        raise ValueError("name the fields, as {similarity: number, language: {values: [en, de]}}")  # noqa: TRY004 (pydantic's)
+    for name in columns:
+        if not isinstance(name, str) or not PLAIN.fullmatch(name):
+            raise ValueError(
+                f"a field called {str(name)[:40]!r} cannot be a statistic; rename it to letters, digits and _ in "
+                "at most 80 characters"
+            )
+    return columns
+
+
+class ScoreFileSection(Section):
+    """A file of scores beside the data: each of its rows belongs to the rows of the data that have its key."""
+
+    path: str = Field(min_length=1, description="file, folder or pattern relative to the study, as dataset.path")
+    key: str = Field(min_length=1, description="field that says which row of the data a score belongs to")
+    file_key: str | None = Field(None, description="its name in the file of scores; null: as key")
+    split: Split | None = Field(None, description="which split is read, where the path holds several")
+    columns: Columns = Field(
+        {}, description="as dataset.columns; none: all that are numbers, and those of few words, by the first 1000 rows"
+    )
+
+    _columns = field_validator("columns", mode="before")(_named_columns)
+
+
 class DatasetSection(Section):
     """Where the rows are and what their fields are called."""
 
@@ -71,24 +103,19 @@ class DatasetSection(Section):
     sources: dict[str, SourceSection] = later(
         {}, description="several sources in place of path: {NAME: path, or {path, split, text, images, videos, id}}"
     )
-    columns: dict[str, Literal["number"] | ColumnSection] = later(
+    columns: Columns = later(
         {}, description="fields that are statistics: {NAME: number}, {NAME: {values: [en, de]}} or {NAME: {tags: […]}}"
     )
+    scores: tuple[ScoreFileSection, ...] = later(
+        (), description="files of scores joined by a key: {path: scores.parquet, key: uid}, or a list of such"
+    )
 
-    @field_validator("columns", mode="before")
+    _columns = field_validator("columns", mode="before")(_named_columns)
+
+    @field_validator("scores", mode="before")
     @classmethod
-    def _columns_have_names(cls, columns: Any) -> Any:
-        if isinstance(columns, list) and all(isinstance(name, str) for name in columns):
-            columns = dict.fromkeys(columns, "number")
-        if not isinstance(columns, dict):
-            raise ValueError("name the fields, as {similarity: number, language: {values: [en, de]}}")  # noqa: TRY004 (pydantic's)
-        for name in columns:
-            if not isinstance(name, str) or not PLAIN.fullmatch(name):
-                raise ValueError(
-                    f"a field called {str(name)[:40]!r} cannot be a statistic; rename it to letters, digits and _ in "
-                    "at most 80 characters"
-                )
-        return columns
+    def _one_file_or_several(cls, scores: Any) -> Any:
+        return [scores] if isinstance(scores, dict) else scores
 
     @field_validator("sources", mode="before")
     @classmethod
@@ -121,7 +148,7 @@ class DatasetSection(Section):
     @property
     def unkeyed(self) -> set[str]:
         """Fields that the content of the data stands for, or that say nothing here."""
-        return {"split", "columns"} | ({"sources"} if not self.sources else set())
+        return {"split", "columns", "scores"} | ({"sources"} if not self.sources else set())
 
 
 class EvaluationSection(Section):

@@ -7,6 +7,7 @@ from collections import Counter
 
 from engine.data.dataset import Dataset
 from engine.data.scan import Scan, quarantine_id
+from engine.data.score_match import accounting_of
 from engine.journal import caches
 from engine.journal.store import Store
 from engine.records.accounting import Accounting
@@ -39,6 +40,7 @@ def rows_read(name: str, data: Dataset, scan: Scan, store: Store) -> Accounting:
 def inputs_of(opened: OpenStudy) -> list[Accounting]:
     """Every input of the study; its data is scanned, and the task's caches are made, where they are not."""
     found = [rows_read("training rows", opened.data, opened.scan, opened.store)]
+    found += [accounting_of(opened.data, table, opened.workers) for table in opened.data.scores]
     if opened.has_evaluation_rows:
         found.append(rows_read("evaluation rows", opened.evaluation, opened.evaluation_scan, opened.store))
     if opened.study.task:

@@ -47,7 +47,7 @@ def known_rows(folder: Path, recipe: Recipe, rows: Dataset, named: bool) -> Know
 def _known(folder: Path, state: Path, store: Store, recipe: Recipe, rows: Dataset) -> Known:
     section = read_study(folder).dataset
     kept = state / "cache" / "rows"
-    data = Dataset(resolve(folder, section.path), section, kept if kept.is_dir() else None)
+    data = Dataset(resolve(folder, section.path), section, kept if kept.is_dir() else None, folder)
     names = (section.text, section.images, section.videos)
     asked = (recipe.text, recipe.images, recipe.videos)
     same = all(ours in (theirs, None) for ours, theirs in zip(asked, names, strict=True))
@@ -58,7 +58,8 @@ def _known(folder: Path, state: Path, store: Store, recipe: Recipe, rows: Datase
         return Known()
     with np.load(scan) as saved:
         good = saved["good"]
-    fields = {statistic_key(run.name, dict(run.params)): run for run in column_runs(section, data)}
+    own = section.model_copy(update={"scores": ()})  # the rows of the recipe may have other scores
+    fields = {statistic_key(run.name, dict(run.params)): run for run in column_runs(own, data)}
     asked_of_fields = [fields[key] for entry in recipe.filters if (key := statistic_key(*entry)) in fields]
     others = {entry[0]: own_params(entry) for entry in recipe.filters if "field_key" not in entry[1]}
     runs = [*plan_ops(others, data, folder)[0], *(run for run in asked_of_fields if run.kind == "number")]

@@ -72,7 +72,8 @@ class OpenStudy(StudyView):
     @cached_property
     def data(self) -> Dataset:
         """The training rows."""
-        return Dataset(resolve(self.folder, self.study.dataset.path), self.study.dataset, self.state / "cache" / "rows")
+        section, index = self.study.dataset, self.state / "cache" / "rows"
+        return Dataset(resolve(self.folder, section.path), section, index, self.folder)
 
     @property
     def has_evaluation_rows(self) -> bool:
@@ -130,6 +131,7 @@ class OpenStudy(StudyView):
             self.store.event("cluster", text, level="warning")
 
         shared = [data.path, *(part.path for part in data.parts.values())]
+        shared += [file for table in data.scores for file in table.files]
         return on_cluster(self.study.executor, self.most, self.state, shared, tell)
 
     @cached_property
@@ -308,7 +310,7 @@ class OpenStudy(StudyView):
         s = self.study
         parts = [
             self.data.fingerprint,
-            shared(s.dataset, {"path", "split", "max_bad", "sources", "columns"}),
+            shared(s.dataset, {"path", "split", "max_bad", "sources", "columns", "scores"}),
             s.seed,
             s.task,
             shared(s.model),

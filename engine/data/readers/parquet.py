@@ -112,12 +112,12 @@ class ParquetReader:
 
     def numbers(self, start: int, stop: int, fields: Collection[str]) -> dict[str, Floats]:
         """As `Columnar` says."""
-        names = [name for name in fields if name in self.schema.names and _is_number(self.schema.field(name).type)]
+        names = [name for name in fields if name in self.schema.names and is_number(self.schema.field(name).type)]
         found: dict[str, list[Floats]] = {name: [] for name in names}
         for table, _, a, b in self._parts(start, stop, names) if names else ():
             for name, parts in found.items():
                 there = table is not None and name in table.schema.names
-                parts.append(_floats(table[name].slice(a, b - a)) if there else np.full(b - a, np.nan))
+                parts.append(as_floats(table[name].slice(a, b - a)) if there else np.full(b - a, np.nan))
         return {name: np.concatenate(parts) for name, parts in found.items() if parts}
 
     def tables(self, numbers: Numbers) -> Iterator[Any]:
@@ -133,13 +133,14 @@ class ParquetReader:
             first = last
 
 
-def _is_number(kind: Any) -> bool:
+def is_number(kind: Any) -> bool:
+    """True for a type of numbers, or of true and false."""
     import pyarrow as pa
 
     return any(test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean))
 
 
-def _floats(column: Any) -> Floats:
+def as_floats(column: Any) -> Floats:
     """A column of numbers; whole ones that 53 bits do not hold are rounded, as Python does."""
     import pyarrow as pa
     import pyarrow.compute as pc
