@@ -24,6 +24,7 @@ from engine.base.errors import DataError
 from engine.base.parallel import run_chunks, warm_up
 from engine.base.paths import folder_of
 from engine.data.dataset import Dataset, as_list
+from engine.data.field_kinds import Kinds, keep
 from engine.data.images import check_whole
 from engine.data.media import locate
 from engine.data.readers.contract import BROKEN
@@ -36,7 +37,7 @@ from engine.journal.store import Store
 
 CHUNK = 5_000
 IN_PROCESS = 200_000  # rows of text that are scanned without workers
-ChunkScan = tuple[int, NDArray[np.uint64], list[tuple[int, str, str]]]
+ChunkScan = tuple[int, NDArray[np.uint64], list[tuple[int, str, str]], Kinds]
 Progress = Callable[[int, int], None]
 
 
@@ -107,18 +108,20 @@ def inspect(row: dict[str, Any], data: Dataset, root: Path, folder: Path) -> str
 def _scan_chunk(
     job: tuple[Dataset, Path, int, int],
 ) -> ChunkScan:
-    """One chunk's keys and bad rows (row, id, reason); runs in a worker process."""
+    """One chunk's keys, bad rows (row, id, reason) and kinds of fields; runs in a worker process."""
     data, root, start, stop = job
     folder = folder_of(data.path)
     keys = np.zeros(stop - start, np.uint64)
     bad: list[tuple[int, str, str]] = []
-    for number, row in enumerate(data.reader.read(start, stop), start):
+    kinds = Kinds()
+    kinds.count(rows := data.reader.read(start, stop))
+    for number, row in enumerate(rows, start):
         keys[number - start] = _hash(row_key(row, data.fields.id))
         reason = inspect(row, data, root, folder)
         if reason is not None:
             identity = row.get(data.fields.id) if data.fields.id else None
             bad.append((number, "" if identity is None else str(identity)[:100], reason[:300]))
-    return start, keys, bad
+    return start, keys, bad, kinds
 
 
 def scan(data: Dataset, store: Store, state: Path, workers: int, progress: Progress | None = None) -> Scan:
@@ -161,6 +164,11 @@ def leave_out(data: Dataset, store: Store, state: Path, rows: dict[int, str]) ->
     store.event("data", f"{data.path}: {len(rows)} rows can no longer be read, and are left out", name, "warning")
 
 
+def kinds_file(data: Dataset, state: Path) -> Path:
+    """Where it is kept what the fields hold."""
+    return state / "cache" / f"fields-{quarantine_id(data)}.json"
+
+
 def disk(rows: int) -> int:
     """Bytes that the scan of so many rows takes on disk: a key and a mark each."""
     return 9 * rows
@@ -200,7 +208,9 @@ def _write_scan(
         chunks: Iterable[ChunkScan] = map(_scan_chunk, jobs)
     else:
         chunks = run_chunks(_scan_chunk, jobs, workers)
-    for start, part, found in chunks:
+    kinds = Kinds()
+    for start, part, found, held in chunks:
+        kinds.add(held)
         keys[start : start + len(part)] = part
         bad += [(row, name, explained(reason, refused)[:300]) for row, name, reason in found]
         done += len(part)
@@ -210,6 +220,7 @@ def _write_scan(
     bad += _duplicates(data, keys, good)
     good[[row for row, _, _ in bad]] = False
     caches.quarantine(store, name, (BadRow(*row) for row in sorted(bad)))
+    keep(kinds, kinds_file(data, state))
     save_arrays(file, keys=keys, good=good, unpacked=np.array(is_unpacked(data.path, state)))
 
 

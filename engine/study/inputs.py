@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 from engine.data.dataset import Dataset
-from engine.data.scan import Scan, quarantine_id
+from engine.data.field_kinds import columns_told, kinds_of, mixtures_told
+from engine.data.scan import Scan, kinds_file, quarantine_id
 from engine.data.score_match import accounting_of
 from engine.journal import caches
 from engine.journal.store import Store
@@ -16,8 +18,8 @@ from engine.study.opened import OpenStudy
 KIND = re.compile(r"(duplicated id|missing file|[^:]*)")  # of a reason, without the id, file or library's words
 
 
-def rows_read(name: str, data: Dataset, scan: Scan, store: Store) -> Accounting:
-    """The rows of a dataset: those that may stand in a pool, of those that the file holds."""
+def rows_read(name: str, data: Dataset, scan: Scan, store: Store, odd: Sequence[str] = ()) -> Accounting:
+    """The rows of a dataset: those that may stand in a pool, of those that the file holds. odd: what else is told."""
     kinds: Counter[str] = Counter()
     for reason, n in caches.reasons(store, quarantine_id(data)):
         found = KIND.match(reason)
@@ -33,14 +35,17 @@ def rows_read(name: str, data: Dataset, scan: Scan, store: Store) -> Accounting:
     told = ", ".join(f"{what} from {field}" for what, field in fields.items() if field)
     return Accounting(
         name, len(data) + sum(n for _, n in no_rows), int(scan.good.sum()),
-        tuple((reason, n) for reason, n in left if n), "; ".join(filter(None, (data.reader.note, told))),
+        tuple((reason, n) for reason, n in left if n), "; ".join(filter(None, (data.reader.note, told, *odd))),
     )  # fmt: skip
 
 
 def inputs_of(opened: OpenStudy) -> list[Accounting]:
     """Every input of the study; its data is scanned, and the task's caches are made, where they are not."""
-    found = [rows_read("training rows", opened.data, opened.scan, opened.store)]
-    found += [accounting_of(opened.data, table, opened.workers) for table in opened.data.scores]
+    data = opened.data
+    kinds = kinds_of(data, kinds_file(data, opened.state), opened.workers)
+    found = [rows_read("training rows", data, opened.scan, opened.store, mixtures_told(data, kinds))]
+    found += columns_told(data, kinds)
+    found += [accounting_of(data, table, opened.workers) for table in data.scores]
     if opened.has_evaluation_rows:
         found.append(rows_read("evaluation rows", opened.evaluation, opened.evaluation_scan, opened.store))
     if opened.study.task:

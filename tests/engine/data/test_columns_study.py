@@ -17,8 +17,10 @@ from engine.data import stat_files
 from engine.data.apply_recipe import apply_recipe
 from engine.data.cuts import keeps
 from engine.data.recipes import recipe_yaml
+from engine.data.scan import kinds_file
 from engine.journal import caches
 from engine.settings.data import DatasetSection
+from engine.study.inputs import inputs_of
 from engine.study.opened import OpenStudy, open_study, silent
 from tests.conftest import TEXT_ONLY, Tiny, write_jsonl
 from tests.engine.data.test_columns import COLUMNS, dataset, rows
@@ -128,3 +130,32 @@ def test_init_proposes_the_fields_and_the_study_keeps_what_it_cuts_after_export(
         tag = next(cut.slice for label, cut in cuts.items() if label.startswith("tags=cat"))
         with pytest.raises(OpError, match="djsb export pool"):
             recipe_yaml([tag], opened.study.dataset, name="tag")
+
+
+def test_check_tells_what_the_fields_hold(tiny: Tiny) -> None:
+    content: list[dict[str, Any]] = [
+        {
+            **row,
+            "score": None if i % 4 == 0 else "0.5" if i % 4 == 1 else i / 7,
+            "grade": i / 3 if i % 2 else "n/a",
+            "code": f"x{i}",
+            "meta": {"p": 1.5, "half": "?" if i % 2 else 2},
+        }
+        for i, row in enumerate(rows())
+    ]
+    columns = {"score": "number", "language": {"values": ["en", "de"]}, "meta.p": "number"}
+    with (opened := study(tiny, content, columns)).store:
+        first = [i.line for i in inputs_of(opened)]
+        assert not [i.problem for i in inputs_of(opened) if i.problem]
+        kinds_file(opened.data, opened.state).unlink()  # as an older djsb has scanned
+        assert [i.line for i in inputs_of(opened)] == first
+    for line in (
+        "field score: 180 of 240 rows; left out: 60 without a value; numbers, 60 of them written as text",
+        "field language: 200 of 240 rows; left out: 40 without a value; pools of en, de; all others are one",
+        "field meta.p: 240 of 240 rows; numbers",
+    ):
+        assert line in first
+    note = first[0]
+    assert "grade holds numbers and texts: 120 of 240 values are no numbers ('n/a')" in note
+    assert "meta.half holds numbers and texts" in note
+    assert "code holds" not in note and "score holds" not in note
