@@ -15,6 +15,7 @@ from engine.tasks.contract import Job, Report
 from engine.tasks.shared.batches import feed
 from engine.tasks.shared.checkpoints import checkpoint_of
 from engine.tasks.shared.procedure import autocast, the_device
+from engine.tasks.shared.sharded import call, gathered, is_first, pieces, ranks
 from engine.tasks.shared.tokens import BOS, EOS, PAD
 from engine.tasks.shared.towers import Preset
 from engine.tasks.shared.training import batches, course, fit, micro_batch
@@ -115,24 +116,36 @@ def _backward(model: Any, pixels: torch.Tensor, ids: torch.Tensor, micro: int) -
 
     micro: rows that go through the towers at once. Below the batch size the features are made
     twice: first without gradients, for the loss over the whole batch, then piece by piece with the
-    loss's gradient at them (gradient caching, Gao et al. 2021). The result is the same.
+    loss's gradient at them (gradient caching, Gao et al. 2021). The result is the same. Several
+    ranks do so too, each with its share of the rows, and give each other their features.
     """
     import torch
 
-    with autocast(pixels.device):
-        if micro >= len(pixels):
+    if micro >= len(pixels) and ranks() == 1:
+        with autocast(pixels.device):
             loss = contrastive_loss(image_features(model, pixels), text_features(model, ids), model.logit_scale)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss.detach()
-        parts = list(zip(torch.split(pixels, micro), torch.split(ids, micro), strict=True))
-        with torch.no_grad():
-            made = [(image_features(model, p), text_features(model, i)) for p, i in parts]
-        images = torch.cat([m[0] for m in made]).requires_grad_()
-        texts = torch.cat([m[1] for m in made]).requires_grad_()
-        loss = contrastive_loss(images, texts, model.logit_scale)
         loss.backward()  # type: ignore[no-untyped-call]
-        assert images.grad is not None and texts.grad is not None
-        gradients = zip(torch.split(images.grad, micro), torch.split(texts.grad, micro), strict=True)
-        for (p, i), gradient in zip(parts, gradients, strict=True):
-            torch.autograd.backward([image_features(model, p), text_features(model, i)], gradient)
         return loss.detach()
+    parts = list(pieces(len(pixels), micro))
+    with torch.set_grad_enabled(len(parts) == 1):
+        made = [_features(model, pixels[at], ids[at]) for at in parts]
+    images, texts = (
+        gathered(torch.cat(some), len(pixels)).detach().requires_grad_() for some in zip(*made, strict=True)
+    )
+    with autocast(pixels.device):
+        loss = contrastive_loss(images, texts, model.logit_scale if is_first() else model.logit_scale.detach())
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert images.grad is not None and texts.grad is not None
+    for at in parts:
+        features = made[0] if len(parts) == 1 else _features(model, pixels[at], ids[at])
+        torch.autograd.backward(features, (images.grad[at], texts.grad[at]))
+    return loss.detach() / ranks()
+
+
+def _features(model: Any, pixels: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of images and texts."""
+    with autocast(pixels.device):
+        found: tuple[torch.Tensor, torch.Tensor] = call(
+            model, lambda own: (image_features(own, pixels), text_features(own, ids))
+        )
+    return found

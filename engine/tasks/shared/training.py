@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
 from engine.tasks.shared.procedure import autocast, described, make_optimizer, settle, strictly
+from engine.tasks.shared.sharded import Trained, agreed, pieces, spread, summed
 from engine.tasks.shared.training_state import pause, resume
 
 if TYPE_CHECKING:
@@ -52,16 +53,16 @@ def micro_batch(study: Study, job: Job, batch: int) -> int:
 
 
 def accumulate(device: torch.device, rows: int, micro: int, loss: Callable[[slice], torch.Tensor]) -> torch.Tensor:
-    """Leave the gradients of a batch's loss, which is the sum of its parts' of `micro` rows; the loss.
+    """Leave the gradients of a batch's loss, which is the sum of its parts' of `micro` rows; this rank's loss.
 
     It stays on the device, so that nothing waits for it.
     """
     import torch
 
     total = torch.zeros((), dtype=torch.float64, device=device)
-    for at in range(0, rows, micro):
+    for at in pieces(rows, micro):
         with autocast(device, keep=False):
-            part = loss(slice(at, at + micro))
+            part = loss(at)
         part.backward()  # type: ignore[no-untyped-call]
         total += part.detach()
     return total
@@ -118,32 +119,42 @@ def fit(
     place of those of `procedure.adamw`.
     True, or False when the trial was dropped.
     """
+    settle(model, study)
+    with spread(model) as trained:
+        return _fit(model, trained, study, job, report, course, order, inputs, backward, after, optimizer_options)
+
+
+def _fit(
+    model: Any, trained: Trained, study: Study, job: Job, report: Report, course: Course,
+    order: Iterator[NDArray[np.int64]], inputs: Callable[[Iterator[NDArray[np.int64]]], Iterator[T]],
+    backward: Callable[[T], torch.Tensor], after: Callable[[], None], optimizer_options: dict[str, Any],
+) -> bool:  # fmt: skip
+    """See `fit`. trained: what of the model is trained."""
     import torch
 
     report.total = course.steps
-    settle(model, study)
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    parameters = trained.parameters
     device = next(iter(parameters.values())).device
     optimizer = make_optimizer(study, parameters.values(), device, **optimizer_options)
     model.train()
     report.describe(job.trial, described(model, study, device))
     running: list[torch.Tensor] = []
-    done = resume([job.resume], parameters, optimizer) if job.resume else 0
+    done = resume([job.resume], parameters, optimizer, trained.part) if job.resume else 0
     source = inputs(islice(order, done, None))
     for step, rate, is_point in rates(study, course, optimizer, done):
         batch = next(source)
         optimizer.zero_grad(set_to_none=True)
         loss = strictly(backward, batch, optimizer)
-        torch.nn.utils.clip_grad_norm_(parameters.values(), study.train.clip_norm)
+        trained.clip(study.train.clip_norm)
         optimizer.step()
         after()
         running.append(loss)
         if is_point:
             losses = torch.stack(running).tolist()
-            report.curve(job.trial, step, loss=sum(losses) / len(losses), learning_rate=rate)
+            report.curve(job.trial, step, loss=summed(sum(losses)) / len(losses), learning_rate=rate)
             running.clear()
-            if job.trial in report.dropped():
+            if agreed(job.trial in report.dropped()):
                 return False
     if job.pause:
-        pause(job.pause, course.steps, parameters, optimizer)
+        pause(job.pause, course.steps, parameters, optimizer, whole=trained.whole)
     return True

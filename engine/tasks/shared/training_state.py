@@ -7,11 +7,12 @@ holds the steps that are done.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.base.durable import written_whole
+from engine.tasks.shared.sharded import is_first
 
 if TYPE_CHECKING:
     import torch
@@ -25,21 +26,29 @@ def pause(
     parameters: Mapping[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
     place: int | None = None,
+    whole: Callable[[str, torch.Tensor], torch.Tensor] = lambda _, tensor: tensor,
 ) -> None:
     """Write the state after `step` steps, complete or not at all. place: of the member, when parameters are stacked.
 
+    whole: from a parameter's name and this rank's part of it, or of a moment, to all of it; the first rank writes.
     Without room for it the training is none the worse, so that is no error.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    def own(tensor: torch.Tensor) -> torch.Tensor:
-        return (tensor if place is None else tensor[place]).detach().cpu().contiguous()
+    content: dict[str, torch.Tensor] = {}
 
-    content = {f"weight.{name}": own(p) for name, p in parameters.items()}
+    def keep(kind: str, name: str, tensor: torch.Tensor) -> None:
+        own = whole(name, tensor.detach() if place is None else tensor[place].detach())
+        if is_first():
+            content[f"{kind}.{name}"] = own.cpu().contiguous()
+
     for name, p in parameters.items():
-        if p in optimizer.state:  # one that no loss has reached has no moments
-            content |= {f"{kind}.{name}": own(optimizer.state[p][key]) for kind, key in MOMENTS.items()}
+        keep("weight", name, p)
+        for kind, key in MOMENTS.items() if p in optimizer.state else ():  # one that no loss has reached has none
+            keep(kind, name, optimizer.state[p][key])
+    if not is_first():
+        return
     try:
         with written_whole(Path(file)) as scratch:
             save_file(content, scratch, metadata={"step": str(step)})
@@ -47,9 +56,15 @@ def pause(
         print(f"the state is not kept: {error}", file=sys.stderr)
 
 
-def resume(files: Sequence[str], parameters: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> int:
+def resume(
+    files: Sequence[str],
+    parameters: Mapping[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    part: Callable[[str, torch.Tensor], torch.Tensor] = lambda _, tensor: tensor,
+) -> int:
     """Put the states into the parameters, stacked when there are several files; the steps that are done.
 
+    part: from a parameter's name and all of it, or of a moment, to this rank's part.
     Raises: ValueError when the states are not equally far, or of another model.
     """
     import torch
@@ -66,7 +81,7 @@ def resume(files: Sequence[str], parameters: Mapping[str, torch.Tensor], optimiz
         raise ValueError(f"{files[0]} is the state of another model: its tensors have other names")
 
     def read(kind: str, name: str, like: torch.Tensor) -> torch.Tensor:
-        found = [f.get_tensor(f"{kind}.{name}") for f in opened]  # type: ignore[no-untyped-call]
+        found = [part(name, f.get_tensor(f"{kind}.{name}")) for f in opened]  # type: ignore[no-untyped-call]
         stacked = torch.stack(found)
         if like.shape not in (stacked.shape, stacked.shape[1:]):
             raise ValueError(f"{files[0]} is the state of another model: {name} is {tuple(stacked.shape[1:])} there")

@@ -17,6 +17,7 @@ from engine.settings.study import Study
 from engine.tasks.contract import SILENT, Job, Report, Task
 from engine.tasks.shared.packed import open_media
 from engine.tasks.shared.procedure import begin
+from engine.tasks.shared.sharded import is_first
 
 
 def first_rows(name: str, study: Study, prepared: Path) -> tuple[NDArray[np.int64], float]:
@@ -61,6 +62,8 @@ class TrainingTask(Task, Protocol):
             return {}
         if not part.finish(model, study, prepared, job, report):
             return {}
+        if not is_first():
+            return {}
         scores = part.evaluate(model, study, prepared)
         if job.output:
             part.save(model, study, prepared, Path(job.output))
@@ -79,5 +82,6 @@ class TrainingTask(Task, Protocol):
             per_sample = (time.perf_counter() - began) / (steps * batch)
         began = time.perf_counter()
         part.finish(model, study, prepared, job, SILENT)
-        part.evaluate(model, study, prepared)
+        if is_first():
+            part.evaluate(model, study, prepared)
         return per_sample, time.perf_counter() - began
