@@ -194,6 +194,52 @@ def test_it_is_counted_and_told(tmp_path: Path, case: str) -> None:
     assert says in told(tmp_path)
 
 
+# cases that the ordinary run of the tests trains on too; the others are `long`
+TRAINED = ("a line of garbage", "a shard cut off behind a row")
+STOPPED = ("a list cut off", "ids of two types in .parquet", "no shard")
+
+
+def marked(cases: dict[str, Any], ordinary: tuple[str, ...]) -> list[Any]:
+    return [case if case in ordinary else pytest.param(case, marks=pytest.mark.long) for case in cases]
+
+
+def to_train(tmp_path: Path, data: Path, text: str) -> Path:
+    """A study that trains tiny language models on the data."""
+    held = tmp_path / "held.jsonl"
+    held.write_bytes(lines([{text: row["text"]} for row in ROWS[:20]]))
+    study = tmp_path / "study"
+    study.mkdir(exist_ok=True)
+    raw = {
+        "name": "s", "task": "lm", "dataset": {"path": str(data), "text": text, "images": None},
+        "evaluation": {"path": str(held)}, "ops": {"words_num_filter": {}, "text_length_filter": {}},
+        "train": {"epochs": 0.5, "batch_size": 4, "keep_checkpoints": 0}, "model": {"preset": "tiny"},
+        "search": {"strategy": "grid", "seeds": 1}, "budget": "30min",
+    }  # fmt: skip
+    (study / "study.yaml").write_text(yaml.safe_dump(raw, allow_unicode=True), encoding="utf-8")
+    return study
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", marked(TOLD, TRAINED))
+def test_auto_trains_on_what_is_left(tmp_path: Path, case: str) -> None:
+    files, _ = TOLD[case]
+    shards = any(name.endswith(".tar") for name in files)
+    study = to_train(tmp_path, placed(tmp_path, files), "txt" if shards else "text")
+    done = run_djsb("auto", study, "--until", "probe", "--workers", 1, "--json")
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["ended"] == "done" and len(found["leaderboard"]) >= 1, found
+
+
+@pytest.mark.parametrize("case", marked(REFUSED, STOPPED))
+def test_auto_refuses_in_one_line(tmp_path: Path, case: str) -> None:
+    files, _ = REFUSED[case]
+    study = to_train(tmp_path, placed(tmp_path, files), "text")
+    error = the_error(run_djsb("auto", study, "--until", "probe", "--workers", 1))
+    assert any(name in error for name in ("dàta", *files)), error
+    assert not (study / "recipe.yaml").exists()
+
+
 def test_a_split_that_is_not_there(tmp_path: Path) -> None:
     data = placed(tmp_path, {"train.jsonl": lines(ROWS), "test.jsonl": lines(ROWS[:9])})
     error = the_error(init(tmp_path, data, "--split", "validation"))
