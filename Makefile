@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install test test-long check demo bench-data bench-apply bench-media bench-search bench-mixtures bench-pack bench-agent bench-tui bench-cycles bench-demos bench-chaos bench-memory bench-cluster wheel-test screenshots clean
+.PHONY: install test test-long check demo bench-data bench-apply bench-media bench-search bench-mixtures bench-pack bench-agent bench-tui bench-cycles bench-demos bench-chaos bench-memory bench-forecast bench-gpu bench-cluster wheel-test screenshots clean
 
 install: $(READY)
 $(READY): pyproject.toml constraints.txt
@@ -66,6 +66,9 @@ bench-chaos: $(READY)
 
 bench-memory: $(READY)
 	$(BIN)/python benchmarks/memory.py --write
+
+bench-forecast: $(READY)
+	$(BIN)/python benchmarks/forecast.py --write
 
 bench-cluster: $(READY)
 	$(BIN)/python benchmarks/cluster.py --write

@@ -165,10 +165,10 @@ def apply_checkpointing(model: Any, on: bool) -> None:
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     if on == any(getattr(module, "gradient_checkpointing", False) for module in inner.modules()):
         return
-    if hasattr(inner, "gradient_checkpointing_enable") and on:
-        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    elif hasattr(inner, "gradient_checkpointing_disable"):
-        inner.gradient_checkpointing_disable()
+    if hasattr(inner, "activation_checkpointing_enable") and on:
+        inner.activation_checkpointing_enable({"use_reentrant": False})
+    elif hasattr(inner, "activation_checkpointing_disable"):
+        inner.activation_checkpointing_disable()
     elif hasattr(inner, "enable_gradient_checkpointing"):
         inner.enable_gradient_checkpointing() if on else inner.disable_gradient_checkpointing()
     else:

@@ -1,0 +1,270 @@
+"""What a training takes of a GPU's memory, forecast without weights: counted sizes, and one traced step.
+
+Weights, gradients and moments are counted. Activations are the most that a forward and a backward pass of a micro-batch
+hold at once; they are run on tensors without content (`FakeTensorMode`), so a model of any size is traced in seconds.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from engine.base.amounts import format_bytes
+from engine.tasks.shared.procedure import Procedure, apply_checkpointing, repeated_blocks
+
+if TYPE_CHECKING:
+    from engine.settings.study import Study
+
+USED = 0.9  # of a GPU's memory that a training may take: the rest is the driver's, and lost between blocks
+ENOUGH = 8  # rows at once that keep a GPU busy: auto makes activations again before it goes below
+ADAPTERS = 16  # rank that is tried where adapters would make a training fit
+MOMENTS = {"adamw": 8.0, "adamw8bit": 2 + 2 * 4 / 256}  # bytes a trained weight; in 8 bits with a scale for every 256
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A task's model on the device meta; what is trained of it requires gradients.
+
+    loss: of so many rows, by a model like it. rows: of a batch. adapters: it has low-rank weights.
+    """
+
+    model: Any
+    loss: Callable[[Any, int], torch.Tensor]
+    rows: int
+    adapters: bool = False
+
+
+def image_text(model: Any, side: int, text: int, rows: int, adapters: bool = False) -> Shell:
+    """A Shell of a model that reads an image of `side` pixels, then `text` tokens."""
+
+    def loss(like: Any, number: int) -> torch.Tensor:
+        inner = like.get_base_model() if hasattr(like, "get_base_model") else like
+        seen = inner.get_image_features(pixel_values=torch.empty(number, 3, side, side))
+        seen = getattr(seen, "pooler_output", seen)
+        seen = torch.cat(list(seen)) if isinstance(seen, tuple | list) else seen
+        words = inner.get_input_embeddings()(torch.zeros(number, text, dtype=torch.long))
+        inputs = torch.cat([seen.reshape(number, -1, words.shape[-1]).to(words.dtype), words], 1)
+        labels = torch.zeros(inputs.shape[:2], dtype=torch.long)
+        found: torch.Tensor = inner(inputs_embeds=inputs, labels=labels, use_cache=False).loss
+        return found
+
+    return Shell(model, loss, rows, adapters)
+
+
+def language(model: Any, length: int, rows: int, adapters: bool = False) -> Shell:
+    """A Shell of a causal language model on sequences of `length` tokens."""
+
+    def loss(like: Any, number: int) -> torch.Tensor:
+        ids = torch.zeros(number, length, dtype=torch.long)
+        found: torch.Tensor = like(input_ids=ids, labels=ids, use_cache=False).loss
+        return found
+
+    return Shell(model, loss, rows, adapters)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on each device. gathered: weights that several devices fetch from each other at a time."""
+
+    weights: int
+    gradients: int
+    moments: int
+    activations: int
+    gathered: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.gradients + self.moments + self.activations + self.gathered
+
+    def fits(self, memory: int) -> bool:
+        """True on a device of so many bytes."""
+        return self.total <= USED * memory
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in asdict(self).items() if size)
+        return f"{format_bytes(self.total)} ({parts})"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a model is trained, as far as its memory hangs on it. micro: rows at once on each device."""
+
+    micro: int
+    procedure: Procedure
+    devices: int = 1
+
+
+def forecast(shell: Shell, way: Way) -> Memory:
+    """What each device takes."""
+    sizes = list(_sizes(shell.model, way.procedure))
+    trained = sum(p.numel() for p, _ in sizes if p.requires_grad)
+    moments = MOMENTS[way.procedure.optimizer.split()[0]]
+    share = way.devices
+    return Memory(
+        weights=sum(size for _, size in sizes) // share,
+        gradients=4 * trained // share,
+        moments=int(moments * trained) // share,
+        activations=activations(shell, way.micro, way.procedure),
+        gathered=_gathered(shell.model, way.procedure) if way.devices > 1 else 0,
+    )
+
+
+def _sizes(model: nn.Module, procedure: Procedure) -> Iterator[tuple[nn.Parameter, int]]:
+    """Each weight with its bytes."""
+    for parameter in model.parameters():
+        yield parameter, parameter.numel() * _type(parameter, procedure).itemsize
+
+
+def _type(parameter: torch.Tensor, procedure: Procedure) -> torch.dtype:
+    is_frozen = not parameter.requires_grad
+    return torch.bfloat16 if is_frozen and procedure.frozen == "bf16" else torch.float32
+
+
+def _gathered(model: nn.Module, procedure: Procedure) -> int:
+    """What is whole on each device at a time: weights outside of the blocks, a block and the next; a block's gradients.
+
+    So FSDP2 has it, which fetches one block ahead.
+    """
+    blocks = repeated_blocks(model)
+    inside = {p for block in blocks for p in block.parameters()}
+    rest = sum(size for p, size in _sizes(model, procedure) if p not in inside)
+    largest = max((sum(size for _, size in _sizes(block, procedure)) for block in blocks), default=0)
+    gradients = max((sum(4 * p.numel() for p in block.parameters() if p.requires_grad) for block in blocks), default=0)
+    return rest + 2 * largest + gradients
+
+
+class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of tensors that operations within it make. now: of those that live; most: at any time.
+
+    model: whose own tensors do not count, views of them included.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.most = 0
+        own = (tensor.untyped_storage() for tensor in (*model.parameters(), *model.buffers()))
+        self._live = {storage._cdata: 0 for storage in own}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(made):
+            if isinstance(tensor, torch.Tensor):
+                self._add(tensor.untyped_storage())
+        return made
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._live:
+            self._live[key] = storage.nbytes()
+            self.now += storage.nbytes()
+            self.most = max(self.most, self.now)
+            weakref.finalize(storage, self._drop, key)
+
+    def _drop(self, key: int) -> None:
+        self.now -= self._live.pop(key, 0)
+
+
+@lru_cache(32)
+def activations(shell: Shell, micro: int, procedure: Procedure) -> int:
+    """Bytes at most that a forward and a backward pass of `micro` rows hold, gradients of weights aside."""
+    with FakeTensorMode():
+        model = _filled(shell.model, procedure)
+        apply_checkpointing(model, procedure.checkpointing)
+        model.train()
+        with _Peak(model) as peak:
+            bf16 = procedure.precision == "bf16"
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=False):
+                loss = shell.loss(model, micro)
+            loss.backward()  # type: ignore[no-untyped-call]
+            del loss
+    apply_checkpointing(shell.model, False)
+    most: int = peak.most
+    return most
+
+
+def _filled(model: Any, procedure: Procedure) -> Any:
+    """The same model with tensors of the mode in place of those on meta, each of the type that it is trained in."""
+    made: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, old in module._parameters.items():
+            if old is None:
+                continue
+            if id(old) not in made:
+                empty = torch.empty(old.shape, dtype=_type(old, procedure), device="cpu")
+                new = made[id(old)] = nn.Parameter(empty, requires_grad=old.requires_grad)
+                if new.requires_grad:
+                    new.register_post_accumulate_grad_hook(_forget)  # type: ignore[no-untyped-call]
+            module._parameters[name] = made[id(old)]
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device="cpu")
+    return model
+
+
+def _forget(parameter: torch.Tensor) -> None:
+    """Gradients are counted by themselves."""
+    parameter.grad = None
+
+
+def way_of(study: Study, procedure: Procedure, rows: int, devices: int = 1) -> Way:
+    """How the study says that it trains batches of so many rows."""
+    share = max(1, -(-rows // devices))
+    return Way(min(share, study.train.micro_batch or share), procedure, devices)
+
+
+def fitted(shell: Shell, study: Study, procedure: Procedure, memory: int, devices: int = 1) -> Way | None:
+    """The way that fits on devices of so many bytes: rows at once are halved, activations made again; None: none does.
+
+    Only what the study leaves open is chosen: `train.activation_checkpointing: auto`, and the rows at once.
+    """
+    asked = way_of(study, procedure, shell.rows, devices)
+    is_open = study.train.activation_checkpointing == "auto"
+    for checkpointing in (False, True) if is_open else (procedure.checkpointing,):
+        changed = replace(asked, procedure=replace(procedure, checkpointing=checkpointing))
+        one, two = (forecast(shell, replace(changed, micro=rows)) for rows in (1, 2))
+        each = two.activations - one.activations
+        rows = asked.micro
+        while rows >= 1:
+            if is_open and not checkpointing and rows < min(ENOUGH, asked.micro):
+                break
+            if replace(one, activations=one.activations + (rows - 1) * each).fits(memory):
+                return replace(changed, micro=rows)
+            rows //= 2
+    return None
+
+
+def remedies(shells: Callable[[Study], Shell], study: Study, procedure: Procedure, memory: int) -> list[str]:
+    """What would make a training fit that does not, the least change first. shells: the shell of a changed study.
+
+    Raises nothing: where nothing of it helps, the list is empty.
+    """
+    found = []
+    lora = study.lora.model_copy(update={"rank": ADAPTERS})
+    eight = replace(procedure, optimizer="adamw8bit")
+    ways = {
+        "train.optimizer: adamw8bit": (study, eight, 1),
+        f"lora.rank: {ADAPTERS}": (study.model_copy(update={"lora": lora}), procedure, 1),
+        **{f"{n} devices a trial": (study, procedure, n) for n in (2, 4, 8)},
+    }
+    for words, (changed, how, devices) in ways.items():
+        if "lora" in words and study.lora.rank:
+            continue
+        open_study = changed.model_copy(
+            update={"train": changed.train.model_copy(update={"activation_checkpointing": "auto"})}
+        )
+        if way := fitted(shells(changed), open_study, how, memory, devices):
+            with_it = " with train.activation_checkpointing: on" if way.procedure.checkpointing else ""
+            found.append(f"{words}{with_it}, {way.micro} rows at once")
+            if "devices" in words:
+                break
+    return found
