@@ -23,6 +23,7 @@ Mask = NDArray[np.bool_]
 Column = tuple[NDArray[np.float64], NDArray[np.float64]]  # each row's smallest and largest value
 FINE = 1e4  # from which on a number has hardly ten decimals
 TINY = 1e-9
+HALF = 6e-11  # that rounding to ten decimals may move a number
 NEAR = 1e-12  # of a bound: what lies within may fall on either side
 
 
@@ -57,6 +58,8 @@ def judged(op: str, params: Mapping[str, Any], columns: Mapping[str, Column]) ->
         sure &= ~(np.isnan(low) | doubtful | too)
         if get_op(op).named_by:  # Data-Juicer takes a field's 0 for no number
             sure &= np.abs(low) >= TINY
+            for bound in end:  # a text may have more decimals than are kept
+                sure &= (np.abs(low - bound) > HALF) | (np.abs(low) >= FINE)
         if statistics[name].number in ("float", "ratio") and min(map(abs, end)) < TINY:
             sure &= (abs(low) >= TINY) & (abs(high) >= TINY)  # what ten decimals take for 0 may be less or more
     return keep, sure

@@ -390,6 +390,14 @@ def _stored(value: Any) -> Any:
     return ujson_loads(ujson_dumps(value)) if isinstance(value, float) and np.isfinite(value) else value
 
 
+def _numbers(value: Any) -> NDArray[np.float64]:
+    """A row's values; none where it is no number, as a field of the rows may hold anything."""
+    try:
+        return np.asarray([] if value is None else value, np.float64).ravel()
+    except (TypeError, ValueError):
+        return np.empty(0)
+
+
 def extremes(stats: Sequence[Mapping[str, Any]], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Each row's smallest and largest value of a statistic; NaN where it has none or one is not finite.
 
@@ -400,7 +408,7 @@ def extremes(stats: Sequence[Mapping[str, Any]], name: str) -> tuple[NDArray[np.
     try:
         table = np.asarray(values, np.float64)  # one number each, or as many in every row
     except (TypeError, ValueError):
-        rows = [np.asarray([] if v is None else v, np.float64).ravel() for v in values]
+        rows = [_numbers(value) for value in values]
         low = np.array([r.min() if r.size else np.nan for r in rows])
         high = np.array([r.max() if r.size else np.nan for r in rows])
     else:
