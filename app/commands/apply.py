@@ -58,6 +58,7 @@ def apply(
     return {
         "rows_in": done.rows_in, "rows_out": done.rows_out, "quarantined": done.quarantined,
         **({"rewritten": done.rewritten, "left_as_they_were": dict(done.kept)} if done.rewritten or done.kept else {}),
+        **({"alike": done.alike} if done.alike else {}),
         **({"cached": list(done.known)} if done.known else {}),
         "bad": [{"row": row, "reason": why} for row, why in done.bad], "out": str(out),
     }  # fmt: skip

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from engine.base.confine import inside
 from engine.base.errors import DataError, OpError
 from engine.base.ids import content_id
@@ -40,11 +42,11 @@ LISTED = 100  # bad rows that are named one by one
 
 @dataclass(frozen=True)
 class Applied:
-    """What a recipe did. rows_in = rows_out + quarantined + what the filters dropped.
+    """What a recipe did. rows_in = rows_out + quarantined + alike + what the filters dropped.
 
     quarantined: rows that were never judged, as they cannot be read. bad: (row, reason) of the first of them.
     rewritten: rows that mappers changed. kept: reason → rows that a mapper was to change and could not, which stay as
-    they were. known: filters whose statistics were there.
+    they were. alike: rows that deduplicators left out. known: filters whose statistics were there.
     """
 
     rows_in: int
@@ -54,6 +56,7 @@ class Applied:
     rewritten: int = 0
     kept: Mapping[str, int] = field(default_factory=dict)
     known: tuple[str, ...] = ()
+    alike: int = 0
 
 
 def apply_recipe(
@@ -105,19 +108,37 @@ def apply_recipe(
         mapping = _Mapping(recipe, rows, media, root or Path(), output)
         writer = Writer(output, rows, media, log, lambda kept: mapping.prepare(kept, placement))
         said, kept = _Bad(refused), 0
+        stay = np.zeros(len(rows) if recipe.deduplicators else 0, bool)
         for chunk in select(recipe, where, rows, media, have, log, workers or recipe.np, progress):
             said.add(chunk.bad)
             kept += len(chunk.kept)
-            writer.add(chunk.kept)
+            if recipe.deduplicators:
+                stay[chunk.kept] = True
+            else:
+                writer.add(chunk.kept)
         if said.rows == len(rows):
             reason, n = said.reasons.most_common(1)[0]
             raise DataError(f"no row of {data} can be read for {where}: {n} × {reason}; check the recipe's fields")
         if not kept:
             _refuse_absent(recipe, where, rows)
+        if recipe.deduplicators:
+            from engine.data.dedup import without_alike  # start-up time: most recipes have none
+
+            stay = without_alike(recipe.deduplicators, rows, stay, output.work, workers or recipe.np, progress)
+            writer.add(np.flatnonzero(stay))
         writer.close()
     names_known = tuple(name for name, _ in recipe.filters if name in have.columns)
     told = writer.told
-    return Applied(len(rows), writer.rows, said.rows, tuple(said.first), told.rewritten, dict(told.kept), names_known)
+    return Applied(
+        len(rows),
+        writer.rows,
+        said.rows,
+        tuple(said.first),
+        told.rewritten,
+        dict(told.kept),
+        names_known,
+        kept - writer.rows,
+    )
 
 
 def _refuse_absent(recipe: Recipe, where: str, rows: Dataset) -> None:

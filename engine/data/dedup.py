@@ -7,7 +7,7 @@ under the dataset, the section and Data-Juicer's version.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,15 @@ _built: dict[str, Any] = {}
 
 @dataclass(frozen=True)
 class Deduplicator:
-    """One of Data-Juicer's. field: the column of hashes that it fills and reads."""
+    """One of Data-Juicer's. field: the column of hashes that it fills and reads.
+
+    short: texts that are too short for a shingle must be equal to be alike; Data-Juicer takes all of them for alike.
+    """
 
     name: str
     params: tuple[tuple[str, Any], ...]
     field: str
+    short: bool = True
 
     def op(self) -> Any:
         """The object, built once a process."""
@@ -57,7 +61,9 @@ class Deduplicator:
         return _built[key]
 
 
-EXACT = Deduplicator("document_deduplicator", (("lowercase", True),), "__dj__hash")
+HASH, MINHASH, IMAGEHASH = "__dj__hash", "__dj__minhash", "__dj__imagehash"
+FIELDS = {"document_deduplicator": HASH, "document_minhash_deduplicator": MINHASH, "image_deduplicator": IMAGEHASH}
+EXACT = Deduplicator("document_deduplicator", (("lowercase", True),), HASH)
 
 
 def planned(section: DedupSection, data: Dataset) -> list[Deduplicator]:
@@ -74,9 +80,9 @@ def planned(section: DedupSection, data: Dataset) -> list[Deduplicator]:
     elif section.text == "minhash":
         params = (("jaccard_threshold", section.similarity), ("tokenization", section.tokens),
                   ("window_size", section.window))  # fmt: skip
-        found.append(Deduplicator("document_minhash_deduplicator", params, "__dj__minhash"))
+        found.append(Deduplicator("document_minhash_deduplicator", params, MINHASH))
     if section.images:
-        found.append(Deduplicator("image_deduplicator", (("method", section.images),), "__dj__imagehash"))
+        found.append(Deduplicator("image_deduplicator", (("method", section.images),), IMAGEHASH))
     return found
 
 
@@ -123,6 +129,24 @@ def without_duplicates(
     return np.asarray(np.load(file))
 
 
+def without_alike(
+    entries: Sequence[tuple[str, Mapping[str, Any]]],
+    data: Dataset,
+    good: NDArray[np.bool_],
+    state: Path,
+    workers: int,
+    progress: Progress | None = None,
+) -> NDArray[np.bool_]:
+    """(rows,) the good rows that stay after a recipe's deduplicators, as in a run of Data-Juicer.
+
+    state: folder of what was unpacked of tars beside the data.
+    """
+    found = [Deduplicator(name, tuple(sorted(params.items())), FIELDS[name], short=False) for name, params in entries]
+    kept = good.copy()
+    kept[[row for row, _, _ in _find(found, data, good, state, workers, progress)]] = False
+    return kept
+
+
 def _find(
     deduplicators: list[Deduplicator],
     data: Dataset,
@@ -162,11 +186,11 @@ def _hash_chunk(job: _Job) -> tuple[tuple[int, int], dict[int, Hash], dict[int, 
     hashes: dict[int, Hash] = {}
     short: dict[int, Hash] = {}
     op, exact = deduplicator.op(), EXACT.op()
-    empty = _hash(op, deduplicator, {"text": ""}) if deduplicator.field == "__dj__minhash" else None
+    empty = _hash(op, deduplicator, {"text": ""}) if deduplicator.field == MINHASH and deduplicator.short else None
     rows = data.reader.read(*chunk)
     for number in np.flatnonzero(wanted).tolist():
         row, at = rows[number], chunk[0] + number
-        if deduplicator.field == "__dj__imagehash":
+        if deduplicator.field == IMAGEHASH:
             found = _image_hash(op, deduplicator, row, data, root)
         else:
             found = _hash(op, deduplicator, {"text": utf8(row[data.fields.text or ""])})
@@ -208,7 +232,7 @@ def _cluster(job: tuple[Deduplicator, dict[int, Hash]]) -> list[tuple[int, int]]
     datasets.disable_caching()
     datasets.disable_progress_bars()
     columns = {"row": list(hashes), deduplicator.field: list(hashes.values())}
-    near = deduplicator.field == "__dj__minhash"
+    near = deduplicator.field == MINHASH
     table = datasets.Dataset.from_dict(columns)
     kept, pairs = deduplicator.op().process(table, show_num=len(table) if near else 0)
     stays = set(kept["row"])

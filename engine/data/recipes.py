@@ -29,6 +29,8 @@ from engine.data.catalogue import (
     mapper_model,
     mapper_needs,
 )
+from engine.data.dedup_entries import READS as DEDUPLICATORS
+from engine.data.dedup_entries import dedup_params
 from engine.data.field_entries import merged
 from engine.data.ops import hub
 from engine.data.ops.contract import IMAGE_TOKEN, VIDEO_TOKEN, Bounds, Number, Op
@@ -50,7 +52,7 @@ RATIO = re.compile(r"-?[0-9]{1,350}[:/][0-9]{1,350}")
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe: filters in order, then mappers, and the fields that they read.
+    """A checked recipe: filters in order, then deduplicators, then mappers, and the fields that they read.
 
     process: (OP, parameters) as Data-Juicer gets them. text, images, videos: field names, None where
     there is none. ignored: keys of the file that play no part (its data and export paths).
@@ -66,12 +68,17 @@ class Recipe:
 
     @property
     def filters(self) -> tuple[Entry, ...]:
-        """What decides which rows stay."""
-        return tuple(entry for entry in self.process if entry[0] not in MAPPERS)
+        """What decides of each row by itself whether it stays."""
+        return tuple(entry for entry in self.process if entry[0] not in MAPPERS and entry[0] not in DEDUPLICATORS)
+
+    @property
+    def deduplicators(self) -> tuple[Entry, ...]:
+        """What compares the rows that the filters keep, always after them."""
+        return tuple(entry for entry in self.process if entry[0] in DEDUPLICATORS)
 
     @property
     def mappers(self) -> tuple[Entry, ...]:
-        """The mappers, always after the filters."""
+        """The mappers, always last."""
         return tuple(entry for entry in self.process if entry[0] in MAPPERS)
 
     @property
@@ -239,8 +246,13 @@ def _process(raw: Any, where: str, root: Path) -> tuple[Entry, ...]:
             entries.append(check_entry(name[:100], params or {}, root))
         except OpError as error:
             raise OpError(f"{at}: {one_line(str(error))}") from None
-        if name not in MAPPERS and any(before in MAPPERS for before, _ in entries):
+        earlier = [before for before, _ in entries[:-1]]
+        if name not in MAPPERS and any(before in MAPPERS for before in earlier):
             raise OpError(f"{at}: {name} follows a mapper, and filters come first; make two recipes of it")
+        if name in earlier and name in DEDUPLICATORS:
+            raise OpError(f"{at}: {name} stands twice; make two recipes of it")
+        if name not in MAPPERS and name not in DEDUPLICATORS and any(before in DEDUPLICATORS for before in earlier):
+            raise OpError(f"{at}: {name} follows a deduplicator, and filters come first; make two recipes of it")
     _same_statistics(entries, where)
     _nothing_inherited(entries, where)
     return tuple(entries)
@@ -253,9 +265,12 @@ def check_entry(name: str, params: Mapping[Any, Any], root: Path) -> Entry:
     """
     if name in MAPPERS:
         return mapper_entry(name, params, root)
+    if name in DEDUPLICATORS:
+        return name, dedup_params(name, params)
     if name.endswith("_deduplicator"):
         raise OpError(
-            f"{name} compares rows, and a recipe judges each by itself; run it on what was applied: dj-process"
+            f"{name} is none of those that are applied here ({', '.join(DEDUPLICATORS)}); run it on what was applied: "
+            "dj-process"
         )
     op = get_op(name)
     if op.asks:
@@ -313,6 +328,8 @@ def mapper_entry(name: str, params: Mapping[Any, Any], root: Path, text: str | N
 
 def _modalities(name: str) -> frozenset[str]:
     """The fields that an OP reads."""
+    if name in DEDUPLICATORS:
+        return frozenset([DEDUPLICATORS[name]])
     return mapper_fields(name)[0] if name in MAPPERS else get_op(name).modalities
 
 
@@ -373,7 +390,7 @@ def _same_statistics(process: Sequence[Entry], where: str) -> None:
     """Refuse one OP with two sets of parameters: Data-Juicer would reuse the first one's statistic."""
     seen: dict[str, dict[str, Any]] = {}
     for name, params in process:
-        if name in MAPPERS:
+        if name in MAPPERS or name in DEDUPLICATORS:
             continue
         op = get_op(name)
         own = {key: value for key, value in params.items() if key in op.params or key == op.model}
@@ -390,7 +407,9 @@ def _same_statistics(process: Sequence[Entry], where: str) -> None:
 
 def _refuse_taken(field_key: str, process: Sequence[Entry], where: str) -> None:
     """Refuse a field that is called like the statistic of another filter: Data-Juicer would take one for the other."""
-    if other := next((n for n, _ in process if n not in MAPPERS and field_key in get_op(n).statistics), None):
+    if other := next(
+        (n for n, _ in process if not (n in MAPPERS or n in DEDUPLICATORS) and field_key in get_op(n).statistics), None
+    ):
         raise OpError(
             f"{one_line(where)}: the field {one_line(field_key)} is called like the statistic of {other}, which "
             "Data-Juicer would take for it; make two recipes and apply one after the other"

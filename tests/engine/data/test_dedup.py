@@ -12,9 +12,11 @@ from PIL import Image
 
 from app.commands.check import check
 from engine.base.errors import DataError
+from engine.data.apply_recipe import apply_recipe
 from engine.data.imagehash import AHash, DHash, PHash
 from engine.study.opened import OpenStudy, open_study, silent
-from tests.conftest import TEXT_ONLY, Tiny, write_jsonl
+from tests.conftest import TEXT_ONLY, Tiny
+from tests.engine.data.test_recipes import dj_process, write_jsonl
 
 NOUNS = ("river", "mountain", "forest", "bridge", "castle", "garden", "market", "station", "harbour", "village")
 
@@ -109,3 +111,49 @@ def test_a_study_without_images_says_so(tiny: Tiny) -> None:
     opened = text_study(tiny, ["a", "b"], {"images": "phash"})
     with opened.store, pytest.raises(DataError, match="no image"):
         _ = opened.scan
+
+
+# --- in recipes ---
+
+
+def recipe_of(*process: str) -> str:
+    return "process:\n" + "".join(f"- {entry}\n" for entry in process)
+
+
+def rows_kept(folder: Path, recipe: str, data: Path, **more: Any) -> list[int]:
+    """Ids of the rows that `djsb apply` writes."""
+    apply_recipe(recipe, "r.yaml", data, folder / "out.jsonl", root=folder, overwrite=True, **more)
+    return [json.loads(line)["id"] for line in (folder / "out.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_deduplicators_of_a_recipe_keep_what_dj_process_keeps(tmp_path: Path) -> None:
+    """After a filter that drops the first of some; texts too short for a shingle are all alike, as in Data-Juicer."""
+    rng = np.random.default_rng(0)
+    words = [f"word{i}" for i in range(40)]
+    base = [" ".join(rng.choice(words, 30)) for _ in range(20)]
+    texts = [*base, *(b.upper() for b in base[:6]), *(b + " more" for b in base[4:12]), "a b", "c d", "a  b", *base[:3]]
+    texts[2] += " " * 9 + "x" * 300  # too long: the filter drops it
+    rows = [{"id": i, "text": text} for i, text in enumerate(rng.permutation(texts).tolist())]
+    data = write_jsonl(tmp_path / "rows.jsonl", rows)
+    recipe = recipe_of(
+        "text_length_filter: {min_len: 1, max_len: 250}",
+        "document_deduplicator: {lowercase: true}",
+        "document_minhash_deduplicator: {jaccard_threshold: 0.6, window_size: 3, tokenization: space}",
+    )
+    kept = rows_kept(tmp_path, recipe, data, workers=2)
+    assert kept == [row["id"] for row in dj_process(tmp_path, recipe, data)]
+    assert 15 < len(kept) < 30
+    done = apply_recipe(recipe, "r.yaml", data, tmp_path / "shards", root=tmp_path, shard_rows=7)
+    assert done.alike == len(rows) - 1 - len(kept) and done.rows_out == len(kept)
+
+
+def test_an_image_deduplicator_of_a_recipe(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        steps = rng.integers(1, 5, (8, 9)).cumsum(1) % 5 * 60
+        Image.fromarray(steps.astype(np.uint8)).resize((144, 128), Image.Resampling.NEAREST).save(tmp_path / f"{i}.png")
+    Image.open(tmp_path / "1.png").resize((72, 64)).save(tmp_path / "4.png")
+    data = write_jsonl(tmp_path / "rows.jsonl", [{"id": i, "images": [f"{i}.png"]} for i in range(5)])
+    recipe = "image_key: images\n" + recipe_of("image_deduplicator: {method: dhash}")
+    assert rows_kept(tmp_path, recipe, data) == [0, 1, 2, 3]

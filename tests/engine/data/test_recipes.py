@@ -685,11 +685,23 @@ def test_a_file_that_might_harm_is_refused(text: str, names: str, tmp_path: Path
     assert names in message and "theirs.yaml" in message and "\n" not in message and len(message) < 400
 
 
-@pytest.mark.parametrize("kind", ["document", "document_minhash", "image"])
-def test_a_deduplicator_is_refused_with_what_to_do(kind: str, tmp_path: Path) -> None:
-    text = f"process:\n- {LENGTH}: {{min_len: 4}}\n- {kind}_deduplicator: {{}}\n"
-    with pytest.raises(OpError, match=r"process\[1\]: .* compares rows.*run it on what was applied: dj-process"):
-        read_recipe(text, "theirs.yaml", tmp_path)
+@pytest.mark.parametrize(
+    ("process", "what"),
+    [
+        ("document_simhash_deduplicator: {}", "none of those that are applied here .*: dj-process"),
+        ("document_minhash_deduplicator: {tokenization: sentencepiece}", "write space or punctuation or character"),
+        ("document_minhash_deduplicator: {ignore_pattern: (a+)+$}", "'ignore_pattern' may not be set"),
+        ("document_minhash_deduplicator: {window_size: 0}", "a whole number of 1 … 100"),
+        ("document_minhash_deduplicator: {jaccard_threshold: .nan}", "a number of 0.0 … 1.0"),
+        ("document_deduplicator: {lowercase: 1}", "write true or false"),
+        ("image_deduplicator: {consider_text: true}", "'consider_text' may not be set"),
+        ("document_deduplicator: {}\n- document_deduplicator: {lowercase: true}", "stands twice"),
+        (f"document_deduplicator: {{}}\n- {LENGTH}: {{min_len: 4}}", "follows a deduplicator, and filters come first"),
+    ],
+)
+def test_deduplicators_that_are_not_applied_are_refused(process: str, what: str, tmp_path: Path) -> None:
+    with pytest.raises(OpError, match=what):
+        read_recipe(f"process:\n- {process}\n", "theirs.yaml", tmp_path)
 
 
 def test_an_entry_must_set_what_it_would_inherit(tmp_path: Path) -> None:
