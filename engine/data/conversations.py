@@ -23,11 +23,14 @@ FORMS = "question and answer, conversations (from, value) or messages (role, con
 @dataclass(frozen=True)
 class Conversation:
     """pairs: (question, answer) of each turn of a person and its reply, without marks of images; what a system says
-    stands before the first question. images: as the entry names them.
+    stands before the first question. images: as the entry names them, in order. asked: the questions with a mark for
+    each image, where the entry has it; what has no mark stands before the first question. system: what a system says.
     """
 
     pairs: tuple[tuple[str, str], ...]
     images: tuple[Any, ...]
+    asked: tuple[str, ...] = ()
+    system: str = ""
 
 
 def read_conversation(entry: Any) -> Conversation:
@@ -45,15 +48,28 @@ def read_conversation(entry: Any) -> Conversation:
         turns = [("user", entry["question"]), ("assistant", entry.get("answer"))]
     else:
         turns = _turns(entry[forms[0]])
-    said, marks = [], 0
+    said, marks, asked, system = [], 0, [], ""
     for role, content in turns:
-        text, shown = _content(content, role)
+        text, marked, shown = _content(content, role)
         images += shown
         marks += text.count(IMAGE_MARK)
         said.append((role, text.replace(IMAGE_MARK, "").strip()))
+        if role == "user":
+            asked.append(marked)
+        elif role == "system":
+            system = system or said[-1][1]
     if images and marks > len(images):
         raise Unusable("missing image", f"it marks {marks} images and names {len(images)}")
-    return Conversation(_pairs(said), tuple(images))
+    pairs = _pairs(said)
+    return Conversation(pairs, tuple(images), _marked(asked, len(images)), system)
+
+
+def _marked(asked: list[str], images: int) -> tuple[str, ...]:
+    """Questions with as many marks as there are images; those that lack one come first."""
+    marks = sum(question.count(IMAGE_MARK) for question in asked)
+    if marks > images:
+        asked, marks = [question.replace(IMAGE_MARK, "").strip() for question in asked], 0
+    return (IMAGE_MARK * (images - marks) + asked[0], *asked[1:])
 
 
 def _turns(listed: Any) -> list[tuple[str, Any]]:
@@ -70,24 +86,27 @@ def _turns(listed: Any) -> list[tuple[str, Any]]:
     return turns
 
 
-def _content(content: Any, role: str) -> tuple[str, list[Any]]:
-    """(text, images) of what one says."""
+def _content(content: Any, role: str) -> tuple[str, str, list[Any]]:
+    """(text, the same with marks where its parts are images, images) of what one says."""
     what = {"user": "question", "assistant": "answer", "system": "system text"}[role]
     if not isinstance(content, list):
-        return text_of(content, what), []
-    texts, images = [], []
+        return (text := text_of(content, what)), text, []
+    texts, marked, images = list[str](), list[str](), list[Any]()
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "text":
             texts.append(text_of(part.get("text"), what))
+            marked.append(texts[-1])
         elif kind in ("image", "image_url"):
             value = part.get(kind, part.get("image", part.get("path", part.get("url"))))
-            images += as_list(value.get("url") if isinstance(value, dict) and "url" in value else value)
+            more = as_list(value.get("url") if isinstance(value, dict) and "url" in value else value)
+            marked.append(IMAGE_MARK * len(more))
+            images += more
         else:
             raise Unusable(
                 "unknown part", f"a part of the {what} is of type {str(kind)[:40]!r}; text and image are read"
             )
-    return "\n".join(texts) if images else text_of("\n".join(texts), what), images
+    return "\n".join(texts) if images else text_of("\n".join(texts), what), "\n".join(marked), images
 
 
 def text_of(value: Any, what: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
@@ -43,12 +43,52 @@ class Sifted(list[Made]):
 
     def refuse(self, max_bad: float, first: str) -> None:
         """Raises: DataError when more than `max_bad` of the items are bad, or all. first: place and reason of one."""
-        told = self.accounting
-        if self.bad and (self.bad > max_bad * told.expected or not self):
-            raise DataError(
-                f"{told.input}: {self.bad} of {told.expected} {told.unit} are bad (dataset.max_bad is {max_bad:.0%}), "
-                f"the first: {first}; mend them there, or raise dataset.max_bad"
-            )
+        _refuse(self.accounting, self.bad, not self, max_bad, first)
+
+
+def _refuse(told: Accounting, bad: int, nothing: bool, max_bad: float, first: str) -> None:
+    if bad and (bad > max_bad * told.expected or nothing):
+        raise DataError(
+            f"{told.input}: {bad} of {told.expected} {told.unit} are bad (dataset.max_bad is {max_bad:.0%}), "
+            f"the first: {first}; mend them there, or raise dataset.max_bad"
+        )
+
+
+class Sieve:
+    """Items of an input as they go by, so that none has to be kept; a bad one is left out and counted."""
+
+    def __init__(self, name: str, unit: str, max_bad: float) -> None:
+        self.name, self.unit, self.max_bad = name, unit, max_bad
+        self.kinds: Counter[str] = Counter()
+        self.expected, self.used, self.bad, self.first = 0, 0, 0, ""
+
+    def through(
+        self, items: Iterable[tuple[str, Item]], read: Callable[[str, Item], Made],
+        weigh: Callable[[Item], int] = lambda _: 1,
+    ) -> Iterator[Made]:  # fmt: skip
+        """What `read` makes of every item; one for which it raises Unusable is left out. See `sift`."""
+        for place, item in items:
+            units = weigh(item)
+            self.expected += units
+            try:
+                made = read(place, item)
+            except Unusable as error:
+                self.kinds[error.kind] += units
+                if not error.spared:
+                    self.bad += units
+                    self.first = self.first or f"{place}: {error}"
+                continue
+            self.used += units
+            yield made
+
+    @property
+    def accounting(self) -> Accounting:
+        """Of the items that went by."""
+        return Accounting(self.name, self.expected, self.used, tuple(self.kinds.most_common()), unit=self.unit)
+
+    def refuse(self) -> None:
+        """Raises: DataError when more than `max_bad` of the items were bad, or all."""
+        _refuse(self.accounting, self.bad, not self.used, self.max_bad, self.first)
 
 
 def sift(
@@ -60,20 +100,8 @@ def sift(
     name: of the input. items: (place for messages, item). weigh: units that an item stands for.
     Raises: DataError when more than `max_bad` of them are bad, or all are.
     """
-    made: list[Made] = []
-    kinds: Counter[str] = Counter()
-    expected, used, bad, first = 0, 0, 0, ""
-    for place, item in items:
-        units = weigh(item)
-        expected += units
-        try:
-            made.append(read(place, item))
-            used += units
-        except Unusable as error:
-            kinds[error.kind] += units
-            if not error.spared:
-                bad += units
-                first = first or f"{place}: {error}"
-    found = Sifted(made, Accounting(name, expected, used, tuple(kinds.most_common()), unit=unit), bad)
-    found.refuse(max_bad, first)
+    sieve = Sieve(name, unit, max_bad)
+    found = Sifted(sieve.through(items, read, weigh), sieve.accounting)
+    found.accounting, found.bad = sieve.accounting, sieve.bad
+    found.refuse(max_bad, sieve.first)
     return found

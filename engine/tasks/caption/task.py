@@ -16,7 +16,7 @@ from engine.tasks.contract import Traits
 from engine.tasks.shared.trial import Training
 from engine.tasks.vlm.evaluation import ROWS, read_questions
 from engine.tasks.vlm.model import PRESETS, build_model
-from engine.tasks.vlm.task import ImageToText, judge_of, save_model, train
+from engine.tasks.vlm.task import ImageToText, judge_of, sample, save_model, train
 
 
 def evaluate(model: Any, study: Study, prepared: Path) -> dict[str, float]:
@@ -52,7 +52,7 @@ class CaptionTask(ImageToText):
         reads_evaluation=frozenset({"images", "text"}),
         demo="engine.demo.questions",
     )
-    training = Training(build_model, train, evaluate, save_model)
+    training = Training(build_model, train, evaluate, save_model, sample=sample)
 
     def lacks(self, study: Study) -> str | None:
         """Java, where it is asked for."""

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ RAW_BYTES = 4e9  # of them, decoded
 TINY = 16_384  # bytes of a medium, decoded, up to which a JPEG of it saves next to nothing
 CHUNK = 2_000  # rows of a job that looks at headers
 BOUND = "bound.json"
+T = TypeVar("T")
 BYTES, VALUE, ROW = b"b", b"v", b"r"  # how an entry of a list of sources begins; one without a medium is empty
 
 
@@ -118,7 +119,7 @@ def cache_media(
     return _cache_sources(rows, field or "", medium, target, name, workers, progress)
 
 
-def _run(
+def run_rows(
     rows: Rows, jobs: list[Any], work: Callable[[Any], tuple[int, int, Any, int, dict[int, str]]], workers: int,
     progress: Progress | None,
 ) -> Iterator[tuple[int, Any, int]]:  # fmt: skip
@@ -134,7 +135,20 @@ def _run(
         raise Unreadable(rows.data, unreadable)
 
 
-def _why(error: Exception) -> str:
+def in_order(parts: Iterable[tuple[int, list[T], int]]) -> Iterator[tuple[list[T], int]]:
+    """What was made of jobs, in the order of their rows, as soon as it may be. parts: (first row, made, short)."""
+    waiting: dict[int, tuple[list[T], int]] = {}
+    at = 0
+    for start, part, short in parts:
+        waiting[start] = part, short
+        while at in waiting:
+            ready = waiting.pop(at)
+            at += len(ready[0])
+            yield ready
+
+
+def why(error: Exception) -> str:
+    """A reason in one line."""
     return " ".join(str(error).split())[:300]
 
 
@@ -147,7 +161,7 @@ def _cache_all(
     with written_whole(file) as scratch:
         new_array(scratch, np.uint8, (len(rows.data), *medium.shape)).flush()
         jobs = [(replace(rows, good=rows.good[a:b]), field, medium, scratch, a, b) for a, b in rows.data.chunks(chunk)]
-        return sum(short for _, _, short in _run(rows, jobs, _decode, workers, progress))
+        return sum(short for _, _, short in run_rows(rows, jobs, _decode, workers, progress))
 
 
 def _decode(job: tuple[Rows, str, Medium, Path, int, int]) -> tuple[int, int, None, int, dict[int, str]]:
@@ -163,7 +177,7 @@ def _decode(job: tuple[Rows, str, Medium, Path, int, int]) -> tuple[int, int, No
             short += is_short
         except (OSError, ValueError) as error:
             machine.refuse(error, f"{rows.data.path}, row {number}")
-            unreadable[number] = _why(error)
+            unreadable[number] = why(error)
     cache.flush()
     return start, stop, None, short, unreadable
 
@@ -179,17 +193,10 @@ def _cache_sources(
     short = 0
 
     def sources() -> Iterator[bytes]:
-        """In the order of the rows."""
         nonlocal short
-        waiting: dict[int, list[bytes]] = {}
-        at = 0
-        for start, part, found in _run(rows, jobs, _look, workers, progress):
-            waiting[start] = part
+        for part, found in in_order(run_rows(rows, jobs, _look, workers, progress)):
             short += found
-            while at in waiting:
-                ready = waiting.pop(at)
-                at += len(ready)
-                yield from ready
+            yield from part
 
     data = rows.data
     key = [VERSION, data.fingerprint, data.key, field, type(medium).__name__, asdict(medium), rows.form]  # type: ignore[call-overload]
@@ -216,10 +223,10 @@ def _look(job: tuple[Rows, str, Medium, int, int]) -> tuple[int, int, list[bytes
             try:
                 value = as_list(row[field])[0]
                 short += medium.look(place_of(rows, value))
-                entry = _entry(value)
+                entry = entry_of(value)
             except (OSError, ValueError) as error:
                 machine.refuse(error, f"{rows.data.path}, row {number}")
-                unreadable[number] = _why(error)
+                unreadable[number] = why(error)
         sources.append(entry)
     return start, stop, sources, short, unreadable
 
@@ -229,8 +236,8 @@ def source_entry(source: bytes | Path) -> bytes:
     return BYTES + source if isinstance(source, bytes) else VALUE + json.dumps(str(source), allow_nan=False).encode()
 
 
-def _entry(value: Any) -> bytes:
-    """A field's value in a list of sources; bytes stay in their row."""
+def entry_of(value: Any) -> bytes:
+    """A field's value in a list of sources; bytes stay in their row: the first of the field, unless a place follows."""
     try:
         return VALUE + json.dumps(value, allow_nan=False).encode()
     except TypeError:
@@ -238,10 +245,12 @@ def _entry(value: Any) -> bytes:
 
 
 def write_sources(
-    target: Path, name: str, sources: Iterable[bytes], medium: Medium, form: Form, key: str,
-    whence: dict[str, Any] | None = None,
+    target: Path, name: str, sources: Iterable[bytes], medium: Any, form: Form, key: str,
+    whence: dict[str, Any] | Callable[[], dict[str, Any] | None] | None = None,
 ) -> None:  # fmt: skip
-    """Write a cache whose media are in packs. key: of the packs' folder. whence: the rows that have the sources."""
+    """Write a cache whose media are in packs. key: of the packs' folder. whence: the rows that have the sources, or
+    what says so once all were written.
+    """
     ends, total = array("q"), 0
     with written_whole(target / _files(name)[1]) as scratch, scratch.open("wb") as file:
         for source in sources:
@@ -249,5 +258,6 @@ def write_sources(
             total += len(source)
             ends.append(total)
     save_array(target / _files(name)[2], np.asarray(ends, np.int64))
-    content = {"medium": type(medium).__name__, "fields": asdict(medium), "form": form, "packs": key, "rows": whence}  # type: ignore[call-overload]
+    rows = whence() if callable(whence) else whence
+    content = {"medium": type(medium).__name__, "fields": asdict(medium), "form": form, "packs": key, "rows": rows}
     write_text(target / _files(name)[0], json.dumps(content, allow_nan=False))

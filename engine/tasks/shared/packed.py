@@ -97,6 +97,12 @@ class Store:
         data = Dataset(as_path(whence["path"]), DatasetSection(**whence["fields"]), index)
         return Rows(data, as_path(whence["root"]), np.ones(0, bool))
 
+    def source(self, number: int) -> Path | bytes:
+        """Where an item lies, or its bytes. Raises: OSError, ValueError."""
+        start, end = (int(self.ends[number - 1]) if number else 0), int(self.ends[number])
+        with self.file.with_name(f"{self.file.stem}-sources.bin").open("rb", buffering=0) as sources:
+            return self._source(number, os.pread(sources.fileno(), end - start, start))
+
     def read(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(numbers, …) pixels; zero where there is no medium. Raises: DataError that names what cannot be read."""
         found = np.zeros((len(numbers), *self.medium.shape), np.uint8)
@@ -132,9 +138,9 @@ class Store:
         value = json.loads(entry) if entry else [number, self.about["rows"]["field"]]
         return place_of(self.rows, value if kind != ROW else self._field(*value))
 
-    def _field(self, number: int, field: str) -> Any:
+    def _field(self, number: int, field: str, at: int = 0) -> Any:
         assert self.rows is not None
-        return as_list(self.rows.data.reader.read(number, number + 1, [field])[0][field])[0]
+        return as_list(self.rows.data.reader.read(number, number + 1, [field])[0][field])[at]
 
 
 _store = lru_cache(maxsize=8)(Store)

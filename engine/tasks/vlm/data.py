@@ -29,13 +29,27 @@ from engine.tasks.shared.packed import open_media
 from engine.tasks.shared.tokens import cache_tokens, captions
 from engine.tasks.shared.weights import accounted
 from engine.tasks.vlm.benchmarks import Question, read_benchmark
+from engine.tasks.vlm.chat import Chat, chat_of
 from engine.tasks.vlm.evaluation import Asked
 from engine.tasks.vlm.inner import Inner
-from engine.tasks.vlm.instructions import fingerprint, read_instructions
-from engine.tasks.vlm.model import BASE, KINDS, LENGTH, PRESETS, image_mean_std, image_shape, make_base, needed_weights
+from engine.tasks.vlm.instructions import Instructions, fingerprint, read_instructions
+from engine.tasks.vlm.model import (
+    BASE,
+    KINDS,
+    LENGTH,
+    PRESETS,
+    SQUARE,
+    image_mean_std,
+    image_shape,
+    is_native,
+    make_base,
+    needed_weights,
+)
+from engine.tasks.vlm.native_data import cache_instructions, cache_questions, cache_references, cache_rows
 from engine.tasks.vlm.text import NONE, Encoder, train_base_tokenizer
 
 VERSION = 3  # of what lies in the caches
+NATIVE_VERSION = 1  # of what a checkpoint's own processor is given
 
 
 def shared_content(study: Study, folder: Path) -> list[Any]:
@@ -47,7 +61,8 @@ def shared_content(study: Study, folder: Path) -> list[Any]:
         for n, p in paths.items()
         if p
     }
-    return [vlm.model_dump(exclude=set(paths)), hashes]
+    found = [vlm.model_dump(exclude=set(paths)), hashes]
+    return [*found, ["processor", NATIVE_VERSION]] if is_native(study, folder) else found
 
 
 def check_model(study: Study, folder: Path) -> None:
@@ -61,6 +76,11 @@ def check_model(study: Study, folder: Path) -> None:
     if study.vlm.vision is not None and study.vlm.language is not None:
         read_config(resolve(folder, study.vlm.vision), "vlm.vision", ("clip", "clip_vision_model"))
         read_config(resolve(folder, study.vlm.language), "vlm.language")
+    if is_native(study, folder):
+        assert checkpoint is not None
+        Chat.of(checkpoint)
+    elif checkpoint:
+        read_config(checkpoint, "model.checkpoint", SQUARE)
     accounted(folder, needed_weights(study, folder))
 
 
@@ -82,6 +102,8 @@ def prepare(
     files = {n: content_hash(resolve(folder, p)) for n, p in study.evaluation.benchmarks.items()}
     held = evaluation.data.fingerprint if evaluation else None
     rows = [train.data.fingerprint, train.data.key, held, *key_of(train, evaluation)]
+    if is_native(study, folder):  # where images lie is kept, so that it counts
+        rows += [str(some.data.path) for some in (train, evaluation) if some is not None]
     key = content_id(
         [VERSION, rows, study.task, study.seed, study.model.model_dump(), files, shared_content(study, folder)]
     )
@@ -97,6 +119,8 @@ def _make(
     progress: Progress | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Fill the folder of the caches; what is to be known of them."""
+    if is_native(study, folder):
+        return _make_native(study, folder, target, train, evaluation, workers, progress)
     train.share(target, [BASE, "tokenizer"], ["train-tokens.npy"], files_of("train-images"))
     limit, benchmarks = study.dataset.max_bad, study.evaluation.benchmarks
     questions = {n: read_benchmark(n, resolve(folder, p), limit) for n, p in benchmarks.items()}
@@ -137,6 +161,31 @@ def _make(
         "examples": examples, "groups": groups, "pad": encoder.pad, "mean": mean, "std": std, "source": str(source),
         "inputs": [i.to_json() for i in inputs],
     }  # fmt: skip
+
+
+def _make_native(
+    study: Study, folder: Path, target: Path, train: Rows, evaluation: Rows | None, workers: int,
+    progress: Progress | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The same for a checkpoint that brings its processor."""
+    source, limit = checkpoint_of(study, folder), study.dataset.max_bad
+    assert source is not None
+    chat = chat_of(source)
+    benchmarks = study.evaluation.benchmarks.items()
+    questions = {n: read_benchmark(n, resolve(folder, p), limit) for n, p in benchmarks}
+    cache_rows(train, chat, study.vlm.prompt, target, "train", workers, progress)
+    inputs, groups = [], {}
+    if study.vlm.instructions:
+        told = Instructions.of(resolve(folder, study.vlm.instructions), folder)
+        inputs.append(cache_instructions(told, chat, limit, target))
+    for name, found in questions.items():
+        asked = cache_questions(found, chat, limit, target, name)
+        groups[name] = sorted({q.group for q in asked} - {""})
+        inputs.append(asked.accounting)
+    refuse_gaps(inputs)
+    if evaluation is not None:
+        cache_references(evaluation, chat, study.vlm.prompt, target, workers)
+    return {"groups": groups, "source": str(source), "inputs": [i.to_json() for i in inputs]}
 
 
 def _length(study: Study) -> int:

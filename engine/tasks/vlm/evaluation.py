@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from engine.base.errors import StudyError
 from engine.tasks.shared.batches import Normal, to_pixels
-from engine.tasks.shared.packed import Media, open_media
+from engine.tasks.shared.packed import open_media
 from engine.tasks.shared.procedure import autocast
 from engine.tasks.vlm.model import NO_LABEL, answer_losses
+from engine.tasks.vlm.native import NativeJudge
 from engine.tasks.vlm.scores import circular_accuracy, mme_totals, pair_scores, soft_accuracy
+from engine.tasks.vlm.talks import Originals, Pictures
 from engine.tasks.vlm.text import NONE, Encoder, collate
 
 if TYPE_CHECKING:
@@ -122,11 +124,16 @@ class Judge:
         return found
 
 
-def read_questions(prepared: Path, name: str) -> tuple[list[Asked], Media]:
-    """A benchmark's questions and its images (images, side, side, 3)."""
+AnyJudge = Judge | NativeJudge
+
+
+def read_questions(prepared: Path, name: str) -> tuple[list[Asked], Any]:
+    """A benchmark's questions and its images: (images, side, side, 3), or `Pictures` for a processor."""
     told = json.loads((prepared / f"{name}.json").read_text(encoding="utf-8"))
     asked = [Asked(**{**q, "answers": tuple(q["answers"]), "options": tuple(q["options"])}) for q in told]
-    return asked, open_media(prepared, f"{name}-images")
+    file = prepared / f"{name}-images.json"
+    native = file.exists() and json.loads(file.read_text(encoding="utf-8"))["medium"] == Originals.__name__
+    return asked, Pictures.of_cache(prepared, name) if native else open_media(prepared, f"{name}-images")
 
 
 def _in_parts(questions: list[Asked]) -> Iterator[list[Asked]]:
@@ -140,7 +147,7 @@ def _in_parts(questions: list[Asked]) -> Iterator[list[Asked]]:
             yield group[at : at + ROWS]
 
 
-def benchmark_scores(judge: Judge, prepared: Path, name: str, tokens: int) -> dict[str, float]:
+def benchmark_scores(judge: AnyJudge, prepared: Path, name: str, tokens: int) -> dict[str, float]:
     """The metrics of one benchmark; `..._likelihood` is the mean probability of what is right."""
     questions, images = read_questions(prepared, name)
     if name == "textvqa":
@@ -169,7 +176,7 @@ def _place(question: Asked) -> int:
     return question.options.index(question.answers[0])
 
 
-def _open_scores(judge: Judge, questions: list[Asked], images: Media, tokens: int) -> dict[str, float]:
+def _open_scores(judge: AnyJudge, questions: list[Asked], images: Any, tokens: int) -> dict[str, float]:
     """TextVQA's soft accuracy of generated answers, and the likelihood of what most people answered."""
     soft, chances = [], []
     for part in _in_parts(questions):

@@ -16,13 +16,14 @@ from engine.tasks.shared.media import ROW, VALUE
 class Inner:
     """An image that is no file of its own. Two are equal where they lie at the same place.
 
-    place: {path, offset, size} as JSON; empty where row `row` of the data has its bytes in `name`.
+    place: {path, offset, size} as JSON; empty where row `row` of the data has its bytes in `name`, at place `at`.
     """
 
     place: str
     row: int
     name: str
     data: Dataset = field(compare=False, repr=False)
+    at: int = 0
 
     @property
     def entry(self) -> bytes:
@@ -30,7 +31,7 @@ class Inner:
         return (
             VALUE + self.place.encode()
             if self.place
-            else ROW + json.dumps([self.row, self.name], allow_nan=False).encode()
+            else ROW + json.dumps([self.row, self.name, self.at], allow_nan=False).encode()
         )
 
     def read(self) -> bytes | Path:
@@ -38,6 +39,6 @@ class Inner:
         if self.place:
             value = json.loads(self.place)
         else:
-            value = as_list(self.data.reader.read(self.row, self.row + 1, [self.name])[0][self.name])[0]
+            value = as_list(self.data.reader.read(self.row, self.row + 1, [self.name])[0][self.name])[self.at]
         folder = folder_of(self.data.path)
         return locate(value, folder, folder)

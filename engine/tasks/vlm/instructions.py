@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.base.errors import DataError
 from engine.base.paths import STATE_FOLDER, folder_of, resolve
-from engine.data.conversations import read_conversation
+from engine.data.conversations import Conversation, read_conversation
 from engine.data.dataset import Dataset
 from engine.data.fingerprints import content_hash
 from engine.data.media import is_part
@@ -19,6 +21,7 @@ from engine.data.readers.json_rows import entries
 from engine.data.readers.webdataset import KEY, KINDS
 from engine.data.sift import MAX_BAD, Sifted, Unusable, sift
 from engine.settings.data import DatasetSection
+from engine.tasks.shared.media import whence_of
 from engine.tasks.vlm.benchmarks import Question, image_of
 from engine.tasks.vlm.inner import Inner
 
@@ -64,7 +67,11 @@ def _as_entry(row: Row, number: int, data: Dataset) -> Row:
         if isinstance(turns := entry.get("json"), list):
             entry.setdefault("conversations", turns)
     images = [(name, value) for name in names for value in as_list(entry.get(name))]
-    held = [_inner(value, number, name, data) for name, value in images]
+    counted: Counter[str] = Counter()
+    held = []
+    for name, value in images:
+        held.append(_inner(value, number, name, data, counted[name]))
+        counted[name] += 1
     return {n: v for n, v in entry.items() if n not in ("image", "images")} | {"images": held}
 
 
@@ -72,25 +79,56 @@ def _is_held(value: Any) -> bool:
     return any(map(is_part, as_list(value)))
 
 
-def _inner(value: Any, number: int, field: str, data: Dataset) -> Any:
+def _inner(value: Any, number: int, field: str, data: Dataset, at: int) -> Any:
     """What stands for an image: a path as it is, and an `Inner` for one that lies in a larger file or in its row."""
     if is_part(value):
         place = json.dumps({name: value.get(name) for name in ("path", "offset", "size")}, allow_nan=False)
         return Inner(place, -1, "", data)
     if isinstance(value, dict) and not value.get("bytes"):
         return value.get("path")
-    return Inner("", number, field, data) if isinstance(value, dict | bytes) else value
+    return Inner("", number, field, data, at) if isinstance(value, dict | bytes) else value
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """A file or folder of instructions, read row by row. data: as a data set; None for a file of plain JSON."""
+
+    file: Path
+    data: Dataset | None
+
+    @classmethod
+    def of(cls, file: Path, folder: Path | None = None) -> Instructions:
+        """All that opens as a data set. folder: the study's. Raises: DataError."""
+        return cls(file, None if _is_plain(file) else _opened(file, folder))
+
+    def rows(self) -> Iterator[tuple[str, Row]]:
+        """(place for messages, row) of every entry."""
+        return _rows(self.data) if self.data else entries(self.file)
+
+    def conversation(self, entry: Row) -> Conversation:
+        """Who says what in a row, with images. Raises: Unusable."""
+        talk = read_conversation(entry)
+        if not talk.images:
+            raise Unusable("without an image", spared=True)
+        return talk
+
+    def image(self, image: Any) -> Path | Inner:
+        """Where an image lies; paths start from the file's folder. Raises: Unusable."""
+        root = folder_of(self.data.path) if self.data else self.file.parent
+        return image if isinstance(image, Inner) else image_of([root], image)
+
+    def whence(self) -> dict[str, Any] | None:
+        """See `shared.media.write_sources`."""
+        return whence_of(self.data, folder_of(self.data.path)) if self.data else None
 
 
 def read_instructions(file: Path, max_bad: float = MAX_BAD, folder: Path | None = None) -> tuple[Sifted[Question], int]:
-    """(questions with their one answer, turns that were left out as they show no image).
+    """(questions with their one answer, turns that were left out as they show no image), for models of one image.
 
-    All that opens as a data set, in any form of engine/data/conversations.py; every turn of a person and its reply make
-    one question. Image paths start from the file's folder. folder: the study's. Raises: DataError.
+    Every turn of a person and its reply make one question. folder: the study's. Raises: DataError.
     """
     blind = 0
-    data = None if _is_plain(file) else _opened(file, folder)
-    root = folder_of(data.path) if data else file.parent
+    told = Instructions.of(file, folder)
 
     def read(place: str, entry: Row) -> list[Question]:
         nonlocal blind
@@ -100,11 +138,10 @@ def read_instructions(file: Path, max_bad: float = MAX_BAD, folder: Path | None 
             raise Unusable("without an image", spared=True)
         if len(talk.images) > 1:
             raise Unusable("several images", f"it shows {len(talk.images)} images; one is read")
-        (image,) = talk.images
-        image = image if isinstance(image, Inner) else image_of([root], image)
+        image = told.image(talk.images[0])
         return [Question(place, image, asked, (reply,)) for asked, reply in talk.pairs]
 
-    found = sift("instructions", "entries", _rows(data) if data else entries(file), read, max_bad)
+    found = sift("instructions", "entries", told.rows(), read, max_bad)
     questions = [question for entry in found for question in entry]
     if not questions:
         raise DataError(f"{file} has no question with an image; give instructions with images")

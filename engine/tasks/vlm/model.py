@@ -1,8 +1,8 @@
 """The image-to-text models of tasks `vlm` and `caption`: presets, checkpoints, LoRA, the loss, checkpoints written.
 
-A model is a `transformers` LLaVA (vision tower, projector, language model) or InternVL. A preset, or a vision tower
-and a language model that a new projector joins, is written once per study as `base`, which all trials share and
-which a LoRA checkpoint is loaded onto.
+A model is of one of the families of families.py. A preset, or a vision tower and a language model that a new projector
+joins, is a LLaVA that is written once per study as `base`, which all trials share and which a LoRA checkpoint is loaded
+onto.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from engine.tasks.shared.procedure import load_dtype, the_device
 from engine.tasks.shared.tokens import BOS, EOS, PAD
 from engine.tasks.shared.towers import Preset
 from engine.tasks.shared.weights import EARLIER, Weights
+from engine.tasks.vlm.families import FAMILIES, family_of, has_processor
 
 if TYPE_CHECKING:
     import torch
 
-KINDS = ("llava", "internvl")
+KINDS = tuple(FAMILIES)
+SQUARE = ("llava", "internvl")  # those that do without their processor, by one square image a row
 IMAGE_ID, IMAGE_TOKEN = 4, "<image>"
 NO_LABEL = -100
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -85,11 +87,10 @@ def parts_of(study: Study, folder: Path) -> list[Weights]:
 
 
 def weights_of(study: Study, source: Path, field: str = "model.checkpoint") -> Weights:
-    """The weights of a LLaVA or InternVL. Raises: StudyError when the folder is of another architecture."""
-    kind = read_config(source, field, KINDS)["model_type"]
-    classes = {"llava": "LlavaForConditionalGeneration", "internvl": "InternVLForConditionalGeneration"}
+    """The weights of an image–text model. Raises: StudyError when the folder is of another architecture."""
+    family = family_of(read_config(source, field, KINDS))
     new = field != EARLIER and makes_projector(study)
-    return Weights(field, f"transformers.{classes[kind]}", source, ("multi_modal_projector",) if new else ())
+    return Weights(field, f"transformers.{family.model}", source, family.projector if new else ())
 
 
 def makes_projector(study: Study) -> bool:
@@ -137,6 +138,12 @@ def source_of(study: Study, prepared: Path) -> Path:
     return checkpoint_of(study, prepared.parents[2]) or prepared / BASE
 
 
+def is_native(study: Study, folder: Path) -> bool:
+    """True where a checkpoint brings its processor, which then makes pixels and tokens. folder: the study's."""
+    checkpoint = checkpoint_of(study, folder)
+    return checkpoint is not None and has_processor(checkpoint)
+
+
 def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> Any:
     """The model on this worker's device; with `lora.rank`, a peft model around it.
 
@@ -148,14 +155,16 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
     source = source_of(study, prepared)
     adapter = adapter_of(init)
     weights = weights_of(study, Path(init), EARLIER) if init and not adapter else weights_of(study, source)
+    family = family_of(read_config(source, "model.checkpoint", KINDS))
     model: Any = weights.load(dtype=load_dtype(study))
     if study.lora.rank or adapter:
         # inside the language model only: the vision tower has layers of the same names
-        targets = r".*language_model.*\.(" + "|".join(map(re.escape, study.lora.targets or LORA_TARGETS)) + ")"
+        words = "language_model" if "text_model" not in family.language else "text_model"
+        targets = rf".*{words}.*\.(" + "|".join(map(re.escape, study.lora.targets or LORA_TARGETS)) + ")"
         model = with_lora(model, study, adapter, targets, "language model")
     elif init is None and makes_projector(study):
-        for module in model.model.multi_modal_projector.modules():
-            if isinstance(module, torch.nn.Linear):
+        for name, module in model.named_modules():
+            if isinstance(module, torch.nn.Linear) and any(word in name for word in family.projector):
                 torch.nn.init.normal_(module.weight, std=module.in_features**-0.5)
                 if module.bias is not None:
                     torch.nn.init.zeros_(module.bias)
@@ -164,10 +173,11 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
 
 def set_trained(model: Any, part: str) -> None:
     """Freeze all but a part: `projector`, `language` (projector and language model), `all`, or `lora`."""
+    family = family_of({"model_type": model.config.model_type})
     parts = {
         "all": ("",),
-        "projector": ("multi_modal_projector",),
-        "language": ("multi_modal_projector", "language_model", "lm_head"),
+        "projector": family.projector,
+        "language": (*family.projector, *family.language),
         "lora": ("lora_",),
     }
     for name, parameter in model.named_parameters():
@@ -211,5 +221,6 @@ def answer_losses(
 
 TOKENIZER_FILES = tuple(
     "tokenizer.json tokenizer_config.json tokenizer.model special_tokens_map.json vocab.json merges.txt "  # noqa: SIM905
-    "preprocessor_config.json chat_template.jinja".split()
+    "added_tokens.json preprocessor_config.json processor_config.json video_preprocessor_config.json "
+    "chat_template.json chat_template.jinja generation_config.json".split()
 )

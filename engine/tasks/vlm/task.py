@@ -20,28 +20,41 @@ from engine.tasks.contract import Job, Progress, Report, Rows, Traits
 from engine.tasks.shared.caches import read_meta
 from engine.tasks.shared.checkpoints import is_adapted, read_config, save
 from engine.tasks.shared.images import Squares
-from engine.tasks.shared.trial import Training, TrainingTask
+from engine.tasks.shared.trial import IMAGES, Training, TrainingTask
 from engine.tasks.shared.weights import accounted
 from engine.tasks.vlm.benchmarks import READERS
+from engine.tasks.vlm.chat import chat_of
 from engine.tasks.vlm.data import prepare, shared_content, side_of
-from engine.tasks.vlm.evaluation import Judge, benchmark_scores
-from engine.tasks.vlm.model import KINDS, PRESETS, TOKENIZER_FILES, build_model, needed_weights, source_of
+from engine.tasks.vlm.evaluation import AnyJudge, Judge, benchmark_scores
+from engine.tasks.vlm.model import KINDS, PRESETS, TOKENIZER_FILES, build_model, is_native, needed_weights, source_of
+from engine.tasks.vlm.native import AT_ONCE, NativeJudge
 from engine.tasks.vlm.scores import COGNITION, PERCEPTION
+from engine.tasks.vlm.talks import Talks
 from engine.tasks.vlm.text import Encoder
-from engine.tasks.vlm.training import Examples, instruct, train_rows
+from engine.tasks.vlm.training import examples_of, instruct, train_rows
 
 
 def train(model: Any, study: Study, prepared: Path, rows: NDArray[np.int64], job: Job, report: Report) -> bool:
     """Train on the pool's captions: adapters, what `vlm.trains` says, or in task caption all. False when dropped."""
     part = "lora" if is_adapted(model) else study.vlm.trains if study.task == "vlm" else "all"
-    return train_rows(model, study, Examples.of(prepared, "train"), part, rows, job, report)
+    return train_rows(model, study, examples_of(study, prepared, "train"), part, rows, job, report)
 
 
-def judge_of(model: Any, study: Study, prepared: Path) -> Judge:
+def judge_of(model: Any, study: Study, prepared: Path) -> AnyJudge:
     """The model with its tokenizer and image processor."""
     source, meta = source_of(study, prepared), read_meta(prepared)
+    if is_native(study, prepared.parents[2]):
+        return NativeJudge(model.eval(), chat_of(source), study.train.micro_batch or AT_ONCE)
     encoder = Encoder.of(source, read_config(source, "model.checkpoint", KINDS))
     return Judge(model.eval(), encoder, (tuple(meta["mean"]), tuple(meta["std"])))
+
+
+def sample(study: Study, prepared: Path) -> tuple[NDArray[np.int64], float]:
+    """A batch of rows to time, and what a step takes of them."""
+    if not is_native(study, prepared.parents[2]):
+        return IMAGES(study, prepared)
+    rows = Talks(prepared, "train").there(study.train.batch_size)
+    return rows, len(rows)
 
 
 def save_model(model: Any, study: Study, prepared: Path, folder: Path) -> None:
@@ -54,7 +67,7 @@ def finish(model: Any, study: Study, prepared: Path, job: Job, report: Report) -
     if study.vlm.instructions is None:
         return True
     part = "lora" if is_adapted(model) else "language"
-    return instruct(model, study, Examples.of(prepared, "instructions"), part, job, report)
+    return instruct(model, study, examples_of(study, prepared, "instructions"), part, job, report)
 
 
 def evaluate(model: Any, study: Study, prepared: Path) -> dict[str, float]:
@@ -96,7 +109,7 @@ class ImageToText(TrainingTask, Protocol):
 
     def medium(self, study: Study, folder: Path) -> int:
         """See Task."""
-        return math.prod(Squares(side_of(study, folder)).shape)
+        return 0 if is_native(study, folder) else math.prod(Squares(side_of(study, folder)).shape)
 
     def shares(self, study: Study, folder: Path) -> list[Any]:
         """The section `vlm`, and what its paths hold."""
@@ -124,7 +137,7 @@ class VlmTask(ImageToText):
         uses=frozenset({"lora", "vlm", "evaluation.benchmarks", "model.checkpoint"}),
         demo="engine.demo.questions",
     )
-    training = Training(build_model, train, evaluate, save_model, finish)
+    training = Training(build_model, train, evaluate, save_model, finish, sample)
 
     def lacks(self, study: Study) -> str | None:
         """Benchmarks that are known, and no evaluation beside them."""

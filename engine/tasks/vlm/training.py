@@ -16,7 +16,8 @@ from engine.tasks.shared.batches import Normal, to_pixels
 from engine.tasks.shared.caches import read_meta
 from engine.tasks.shared.packed import Media, ahead, open_media
 from engine.tasks.shared.training import accumulate, batches, course, fit, micro_batch
-from engine.tasks.vlm.model import NO_LABEL, answer_losses, set_trained
+from engine.tasks.vlm.model import NO_LABEL, answer_losses, is_native, set_trained, source_of
+from engine.tasks.vlm.native import Told
 from engine.tasks.vlm.text import collate
 
 if TYPE_CHECKING:
@@ -63,6 +64,24 @@ class Examples:
         ids, mask, labels = (torch.from_numpy(part).to(device) for part in made)
         return ids, mask, labels, to_pixels(self.images[self.places[rows]], device, self.normal)
 
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def inputs(self, order: Iterator[NDArray[np.int64]], device: torch.device, micro: int) -> Iterator[Batch]:
+        """The batches of row numbers; `micro` says nothing here."""
+        coming = ahead(self.images, order, lambda chosen: self.places[chosen])
+        return (self.batch(chosen, device) for chosen in coming)
+
+    def backward(self, model: Any, micro: int) -> Callable[[Batch], torch.Tensor]:
+        """See `backward`."""
+        return backward(model, micro)
+
+
+def examples_of(study: Study, prepared: Path, name: str) -> Examples | Told:
+    """Those that `prepare` wrote under the name."""
+    folder = prepared.parents[2]
+    return Told(source_of(study, prepared), prepared, name) if is_native(study, folder) else Examples.of(prepared, name)
+
 
 def backward(model: Any, micro: int) -> Callable[[Batch], torch.Tensor]:
     """Leaves the gradients of a batch's mean loss over its answers' tokens; micro: rows at once."""
@@ -80,24 +99,25 @@ def backward(model: Any, micro: int) -> Callable[[Batch], torch.Tensor]:
 
 
 def train_rows(
-    model: Any, study: Study, examples: Examples, part: str, rows: NDArray[np.int64], job: Job, report: Report
+    model: Any, study: Study, examples: Examples | Told, part: str, rows: NDArray[np.int64], job: Job, report: Report
 ) -> bool:
     """Train a part of the model on the job's rows. True, or False when the trial was dropped."""
     set_trained(model, part)
     way = course(study, len(rows), job)
     device = next(model.parameters()).device
+    micro = micro_batch(study, job, way.batch)
+    backward: Callable[[Any], torch.Tensor] = examples.backward(model, micro)
 
-    def inputs(order: Iterator[NDArray[np.int64]]) -> Iterator[Batch]:
-        coming = ahead(examples.images, order, lambda chosen: examples.places[chosen])
-        return (examples.batch(chosen, device) for chosen in coming)
+    def inputs(order: Iterator[NDArray[np.int64]]) -> Iterator[Any]:
+        return examples.inputs(order, device, micro)
 
     return fit(
         model, study, job, report, way, order=batches(rows, job.samples, way.batch, job.seed),
-        inputs=inputs, backward=backward(model, micro_batch(study, job, way.batch)), **OPTIMIZER,
+        inputs=inputs, backward=backward, **OPTIMIZER,
     )  # fmt: skip
 
 
-def instruct(model: Any, study: Study, examples: Examples, part: str, job: Job, report: Report) -> bool:
+def instruct(model: Any, study: Study, examples: Examples | Told, part: str, job: Job, report: Report) -> bool:
     """The second stage: a whole, short training on the fixed instructions, the same for every trial of a seed.
 
     It leaves no points in the trial's curve and no state. True, or False when the trial was dropped.
@@ -105,7 +125,7 @@ def instruct(model: Any, study: Study, examples: Examples, part: str, job: Job, 
     vlm = study.vlm
     rate = vlm.instruction_rate if vlm.instruction_rate is not None else study.train.learning_rate
     own = study.model_copy(update={"train": study.train.model_copy(update={"learning_rate": rate})})
-    rows = np.arange(len(examples.tokens), dtype=np.int64)
+    rows = np.arange(len(examples), dtype=np.int64)
     samples = max(1, round(vlm.instruction_epochs * len(rows)))
     stage = Job(job.trial, "", samples, job.seed, None, "", job.micro_batch)
     return train_rows(model, own, examples, part, rows, stage, Report(lambda _kind, _content: None, report.dropped))
