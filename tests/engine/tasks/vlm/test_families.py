@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,16 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.base.errors import StudyError
-from engine.study.opened import open_study
 from engine.tasks.caption.task import CaptionTask
 from engine.tasks.vlm.chat import Chat, Talk
 from engine.tasks.vlm.families import FAMILIES
-from engine.tasks.vlm.model import NO_LABEL, build_model
+from engine.tasks.vlm.model import NO_LABEL
 from engine.tasks.vlm.native import part_losses
-from engine.tasks.vlm.task import VlmTask
-from engine.tasks.vlm.training import examples_of
-from tests.conftest import Row, Tiny, merged, write_jsonl
+from tests.conftest import Row, Tiny, merged
 from tests.engine.tasks.vlm.test_task import CAPTION, VLM, run, shown  # noqa: F401 - a fixture
 from tests.engine.tasks.vlm.tiny_models import make_family
 
