@@ -111,7 +111,7 @@ class Talks:
 
 def as_bytes(talk: Talk) -> bytes:
     """As it is kept."""
-    return json.dumps({"system": talk.system, "turns": talk.turns}, ensure_ascii=False).encode()
+    return json.dumps({"system": talk.system, "turns": talk.turns}, ensure_ascii=False, allow_nan=False).encode()
 
 
 def write_talks(
