@@ -351,6 +351,21 @@ def readmit(
 
 
 @app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="folder of an InternVL or LLaVA as released")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="folder to write")],
+    vision: Annotated[
+        Path | None, typer.Option("--vision", help="folder of the CLIP tower, for a LLaVA whose weights lack it")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write a checkpoint in its authors' layout as one of transformers; no code that comes with it is run."""
+    from app.commands.convert import convert, show_converted
+
+    _print(convert(source, target, vision), json, show_converted)
+
+
+@app.command()
 def tui(
     folder: Folder = HERE,
     bell: Annotated[bool, typer.Option("--bell", help="ring the terminal's bell with each notice")] = False,

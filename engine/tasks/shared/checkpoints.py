@@ -39,20 +39,23 @@ def read_config(folder: Path, field: str, kinds: Sequence[str] = ()) -> dict[str
         raise StudyError(
             f"{field}: {folder} is no transformers checkpoint ({error}); give the folder of one"
         ) from error
-    if kinds and kind not in kinds:
-        raise StudyError(f"{field}: {folder} is a {kind} model; this needs one of {', '.join(kinds)}")
+    if kinds and (kind not in kinds or "mm_projector_type" in config):
+        own = kind == "internvl_chat" or "mm_projector_type" in config
+        remedy = f"; write it as one first: djsb convert {folder} TARGET" if own else ""
+        name = f"{kind} in its authors' layout" if "mm_projector_type" in config else kind
+        raise StudyError(f"{field}: {folder} is a {name} model; this needs one of {', '.join(kinds)}{remedy}")
     return config
 
 
-def load_tokenizer(source: Path) -> Any:
-    """The tokenizer of a checkpoint's folder.
+def load_tokenizer(source: Path, **options: Any) -> Any:
+    """The tokenizer of a checkpoint's folder. options: of `from_pretrained`.
 
     Raises: StudyError when it is missing or not readable.
     """
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(str(source), local_files_only=True, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(str(source), local_files_only=True, trust_remote_code=False, **options)
     except Exception as error:  # transformers raises what it happens to meet: OSError, ValueError, TypeError, …
         raise StudyError(
             f"{source} has no tokenizer that can be read ({_first_line(error)}); copy its tokenizer files there"

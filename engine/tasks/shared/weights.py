@@ -20,6 +20,9 @@ from engine.base.ids import content_id
 from engine.records.accounting import Accounting, accounting_from_json
 
 NAMED = 3  # tensors that a message names
+LFS = b"version https://git-lfs"
+HEAD = 100_000_000  # bytes of a safetensors file's head at most
+FEW_BITS = {"I8", "U8", "F8_E4M3", "F8_E5M2", "F4", "F8_E8M0", "I32", "I16"}  # of weights: packed or quantised
 EARLIER = "the checkpoint of an earlier trial"
 
 
@@ -47,6 +50,7 @@ class Weights:
                 f"{self.field}: {self.folder} has no *.safetensors; save its weights as safetensors "
                 "(pickled ones are never opened)"
             )
+        self._refuse_files()
         with _quiet(self.kind.partition(".")[0]):
             model, report = self._read(options)
         expected = _names(model)
@@ -56,11 +60,33 @@ class Weights:
         more = set(report["unexpected_keys"])
         if report.get("error_msgs") or shapes or missing - new:
             raise StudyError(self._refusal(len(expected), missing - new, shapes, more))
-        note = self.kind.partition(".")[2] + (f"; not of it, and not used: {_some(more)}" if more else "")
+        note = self.kind.partition(".")[2] + (f"; not of it, and not used: {some_names(more)}" if more else "")
         left = (("missing and not needed", len(new)),) if new else ()
         return model, Accounting(
             f"weights of {self.field}", len(expected), len(expected) - len(new), left, note, "tensors"
         )
+
+    def _refuse_files(self) -> None:
+        """Raises: StudyError for quantised weights, pointers in place of files, and shards that are not there."""
+        if method := _quantised(self.folder):
+            raise StudyError(
+                f"{self.field}: the weights in {self.folder} are quantised ({method}); give the model as its authors "
+                "trained it, in bf16, fp16 or fp32"
+            )
+        for file in sorted(self.folder.glob("*.safetensors")):
+            with file.open("rb") as opened:
+                if opened.read(len(LFS)) == LFS:
+                    raise StudyError(
+                        f"{self.field}: {file} is a pointer of git-lfs, not weights; run `git lfs pull` there"
+                    )
+        for index in self.folder.glob("*.safetensors.index.json"):
+            named = set(_json(index).get("weight_map", {}).values())
+            gone = {str(name) for name in named if not (self.folder / str(name)).is_file()}
+            if gone:
+                raise StudyError(
+                    f"{self.field}: {len(gone)} of {len(named)} files of {self.folder} are missing: "
+                    f"{some_names(gone)}; copy them there"
+                )
 
     def _read(self, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         library, _, name = self.kind.partition(".")
@@ -87,7 +113,7 @@ class Weights:
     def _refusal(self, expected: int, missing: set[str], shapes: set[str], more: set[str]) -> str:
         name = self.kind.partition(".")[2]
         parts = [("missing", missing), ("of another shape", shapes), ("not of it", more)]
-        told = "; ".join(f"{word}: {_some(names)}" for word, names in parts if names)
+        told = "; ".join(f"{word}: {some_names(names)}" for word, names in parts if names)
         architectures = _architectures(self.folder)
         remedy = f"its config.json names {architectures}; " if architectures else ""
         return (
@@ -122,9 +148,37 @@ def _names(model: Any) -> set[str]:
     return {name for name, _ in [*model.named_parameters(), *model.named_buffers()] if name in kept}
 
 
-def _some(names: set[str]) -> str:
+def some_names(names: set[str]) -> str:
+    """The first of them by name, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(sorted(names)[:NAMED]) + more
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """What a file of JSON says; nothing where it cannot be read, which its reader then tells."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _quantised(folder: Path) -> str:
+    """How the weights of a folder are quantised; empty where they are not."""
+    told = _json(folder / "config.json").get("quantization_config")
+    if isinstance(told, dict):
+        return str(told.get("quant_method") or "quantization_config")
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as opened:
+            size = int.from_bytes(opened.read(8), "little")
+            try:
+                head = json.loads(opened.read(size)) if size <= HEAD else {}
+            except ValueError:
+                continue  # broken: its reader says so
+        kinds = {one.get("dtype") for name, one in head.items() if name != "__metadata__" and name.endswith("weight")}
+        if few := sorted(str(kind) for kind in kinds & FEW_BITS):
+            return few[0]
+    return ""
 
 
 def _architectures(folder: Path) -> str:
@@ -169,6 +223,6 @@ def adapter_gaps(model: Any, folder: Path) -> None:
         told = [("missing", expected - there), ("not of it", there - expected)]
         raise StudyError(
             f"the adapters in {folder} do not fit the model: "
-            + "; ".join(f"{word}: {_some(names)}" for word, names in told if names)
+            + "; ".join(f"{word}: {some_names(names)}" for word, names in told if names)
             + "; give those that were trained on it"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -154,3 +155,31 @@ def test_a_state_of_another_model_is_not_gone_on_from(tmp_path: Path) -> None:
     for other in ({"a": 2}, {"a": 2, "b": 4, "c": 1}, {"a": 2, "b": 2}):
         with pytest.raises(ValueError, match="of another model"):
             resume([file], *parts(**other))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("config", r"are quantised \(bitsandbytes\); give the model as its authors trained it"),
+        ("packed", r"are quantised \(I8\)"),
+        ("pointer", r"model\.safetensors is a pointer of git-lfs, not weights; run `git lfs pull` there"),
+        ("shard", r"1 of 2 files of .* are missing: model-2\.safetensors; copy them there"),
+    ],
+)
+def test_what_is_no_plain_weights_is_refused_in_one_line(whole: Path, tmp_path: Path, change: str, says: str) -> None:
+    folder = changed(
+        whole, tmp_path / "other", lambda t: {n: v.to(torch.int8) if change == "packed" else v for n, v in t.items()}
+    )
+    if change == "config":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(
+            json.dumps({**config, "quantization_config": {"quant_method": "bitsandbytes"}})
+        )
+    elif change == "pointer":
+        (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+    elif change == "shard":
+        told = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(told))
+    with pytest.raises(StudyError, match=says) as caught:
+        of(folder).load()
+    assert "\n" not in str(caught.value)

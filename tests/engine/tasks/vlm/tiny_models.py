@@ -66,14 +66,17 @@ def _clip(tower: str = "clip_vision_model") -> dict[str, Any]:
     return {"model_type": tower, **LAYERS, "image_size": 32, "patch_size": 8}
 
 
-def make_family(family: str, folder: Path) -> Path:
-    """Write the checkpoint of a family into the folder."""
+def make_family(family: str, folder: Path, language: str | None = None) -> Path:
+    """Write the checkpoint of a family into the folder. language: in place of its usual language model."""
     template = None if family == "paligemma" else SPANS if family == "llava" else TURNS
     marks = {"internvl": "<IMG_CONTEXT>", "smolvlm": "<image>"}
     mark = "<|vision_start|><|image_pad|><|vision_end|>" if family.startswith("qwen") else marks.get(family, "<image>")
     template = template.replace("IMAGE", mark) if template else None
     tokenizer = make_tokenizer(family, template)
     config, image, options = PARTS[family](tokenizer)
+    if language:
+        text = {**_text(family, tokenizer), "model_type": language}
+        config = type(config)(**{**config.to_dict(), "text_config": text, "tie_word_embeddings": False})
     torch.manual_seed(0)
     model = getattr(hf, FAMILIES[family].model)(config)
     model.generation_config.eos_token_id = 3
