@@ -27,6 +27,8 @@ def show_plan(found: Row) -> None:
     ]
     say_table(rows, ["stage", "trials", "what", "device time"])
     _show_forecast(found["forecast"])
+    if found["pool_bound"]:
+        _show_bound(found["pool_bound"])
     if found["seconds"] is None:
         say(f"\n{found.get('note', 'no task, so no device time: statistics and pools only')}")
         return
@@ -39,6 +41,15 @@ def show_plan(found: Row) -> None:
         f"one training on the full data takes T = {format_seconds(found['t_full'])}; m = {found['m']} trials of "
         f"r = {found['r']:.3g}: (1 + m·r)·T = {format_seconds(found['with_sandbox'])}, against M·T: "
         f"it pays from M = {found['break_even']} full trainings on (Section 3.2.4)"
+    )
+
+
+def _show_bound(bound: Row) -> None:
+    """What the pools' size and the seeds can show."""
+    say(
+        f"pools: a share or mean (0 … 1) over {bound['rows']:,} rows is within ± {bound['margin']:.3f} of that of all "
+        f"rows, but for a chance of {bound['chance']:.0%}; a change over {bound['seeds']} seeds is too high by half of "
+        f"the range of changes with a chance of {bound['misled']:.0%} at most (Hoeffding; Section C.1)"
     )
 
 

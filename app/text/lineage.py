@@ -34,7 +34,7 @@ def show_scaling(found: Row) -> None:
         say("nothing was scaled yet; propose it with: djsb propose --by person, kind transfer (docs/guides/cycles.md)")
     rows = [
         [
-            p["label"], p["preset"], p["dataset"], f"{p['rows']:,}", f"{p['samples']:,}",
+            p["label"], p["checkpoint"] or p["preset"], p["dataset"], f"{p['rows']:,}", f"{p['samples']:,}",
             flops_text(p["flops_per_sample"]), flops_text(p["flops"]), *_change(p), str(p["seeds"]),
         ]
         for p in found["points"]

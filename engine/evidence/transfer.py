@@ -26,13 +26,15 @@ AHEAD = 10.0  # times the most FLOPs that were measured: how far the line is dra
 class TransferRun:
     """An approved proposal: a recipe, where it is trained, and how much.
 
-    compute: times the study's own training. samples: of one training. rows: of the pool.
+    checkpoint: in place of the preset. compute: times the study's own training. samples: of one training. rows: of the
+    pool.
     """
 
     proposal: str
     pool: str
     label: str
     preset: str
+    checkpoint: str | None
     dataset: str
     compute: float
     samples: int

@@ -11,6 +11,7 @@ from engine.journal.store import Row
 from engine.runner.scheduler import scheduler
 from engine.search.race import CONTROL_SEEDS, bound
 from engine.study.forecast import are_complete, forecast, refuse_if_full
+from engine.study.hoeffding import PoolBound
 from engine.study.opened import OpenStudy
 from engine.study.sample import look_at, skip_search
 from engine.tasks.contract import Outside
@@ -28,6 +29,7 @@ def make_plan(opened: OpenStudy, workers: int | None) -> Row:
     refuse_if_full(opened)
     seen = look_at(opened) if study.task else None
     ahead = {"forecast": {**forecast(opened, seen).to_json(), "notes": [note] if note else []}}
+    ahead["pool_bound"] = PoolBound.of(size, study.confirm.seeds).to_json() if study.task else None
     units = _units(opened)
     if study.task is None:
         stage = {"stage": "pools", "trials": 0, "what": units[0].what, "seconds": None}

@@ -339,7 +339,10 @@ class OpenStudy(StudyView):
         if self.study.model.checkpoint is None:
             return []
         folder = resolve(self.folder, self.study.model.checkpoint)
-        files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")])
+        kinds = ["*.safetensors", "*.json"]
+        if not (folder / "config.json").exists():
+            kinds.append("open_clip_pytorch_model.bin")
+        files = sorted(file for kind in kinds for file in folder.glob(kind))
         hashes = []
         for file in files:
             with file.open("rb") as f:

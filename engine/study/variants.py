@@ -20,14 +20,18 @@ def in_cycles(opened: StudyView) -> bool:
     return opened.study.cycles.max > 1 or opened.cycle > 1
 
 
-def elsewhere(opened: OpenStudy, preset: str | None, dataset: str | None) -> OpenStudy:
+def elsewhere(opened: OpenStudy, preset: str | None, dataset: str | None, checkpoint: str | None = None) -> OpenStudy:
     """The study on another model or dataset, from the study's model on: a setup of its own.
 
+    checkpoint: a folder, in place of all models that the study names.
     Raises: StudyError when the study does not know the preset, or the dataset cannot be read.
     """
     content = opened.study.model_dump()
     if preset is not None:
         content["model"] |= {"preset": preset, "checkpoint": None}
+    if checkpoint is not None:
+        content["model"]["checkpoint"] = checkpoint
+        content["vlm"] |= {"vision": None, "language": None}
     if dataset is not None:
         content["dataset"] |= {"path": dataset, "sources": {}}
     try:

@@ -1,4 +1,4 @@
-"""The CLIP model of task `clip`: presets, features, the contrastive loss and the training."""
+"""The model of task `clip`: presets, features, the losses of CLIP and SigLIP, and the training."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.settings.study import Study
+from engine.tasks.clip.checkpoint import KINDS, source_of
 from engine.tasks.contract import Job, Report
-from engine.tasks.shared.batches import feed
-from engine.tasks.shared.checkpoints import checkpoint_of
+from engine.tasks.shared.batches import CLIP_MEAN, CLIP_STD, Normal, feed
+from engine.tasks.shared.caches import read_meta
 from engine.tasks.shared.procedure import autocast, the_device
 from engine.tasks.shared.sharded import call, gathered, is_first, pieces, ranks
 from engine.tasks.shared.tokens import BOS, EOS, PAD
@@ -30,7 +31,10 @@ MAX_LOGIT_SCALE = math.log(100)  # as in CLIP, Section 2.5
 PRESETS = {
     "tiny": Preset(32, 8, 64, 2, 2, 64, 1, 2, 16, 1024, 64),
     "small": Preset(64, 8, 192, 6, 3, 192, 4, 3, 32, 8192, 192),
+    # those of open_clip by the same names, with the quick GELU of OpenAI's
     "vit-b-32": Preset(224, 32, 768, 12, 12, 512, 12, 8, 77, 49408, 512),
+    "vit-b-16": Preset(224, 16, 768, 12, 12, 512, 12, 8, 77, 49408, 512),
+    "vit-l-14": Preset(224, 14, 1024, 24, 16, 768, 12, 12, 77, 49408, 768),
 }
 
 
@@ -45,23 +49,28 @@ def clip_config(preset: Preset) -> dict[str, Any]:
     }
 
 
-def weights_of(source: Path, field: str = "model.checkpoint") -> Weights:
-    """The weights in a checkpoint's folder."""
-    return Weights(field, "transformers.CLIPModel", source)
-
-
 def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> Any:
     """The model on this worker's device: from a checkpoint, or from the preset with seeded weights."""
     import torch
     from transformers import CLIPConfig, CLIPModel
 
     torch.manual_seed(seed)
-    if source := init or checkpoint_of(study, prepared.parents[2]):
-        model = weights_of(Path(source), EARLIER if init else "model.checkpoint").load()
+    folder = prepared.parents[2]
+    source = source_of(study, folder)
+    if init:
+        model = Weights(EARLIER, KINDS[source.family if source else "clip"], Path(init)).load()
+    elif source:
+        model = source.weights(folder).load()
     else:
         model = CLIPModel(CLIPConfig(**clip_config(PRESETS[study.model.preset])))
     device: Any = the_device()
     return model.to(device)
+
+
+def normal_of(prepared: Path) -> Normal:
+    """Mean and standard deviation of each colour, as the caches' meta.json has them; CLIP's where it has none."""
+    mean, std = read_meta(prepared).get("normal", (CLIP_MEAN, CLIP_STD))
+    return tuple(mean), tuple(std)
 
 
 def _unit(features: torch.Tensor) -> torch.Tensor:
@@ -71,16 +80,21 @@ def _unit(features: torch.Tensor) -> torch.Tensor:
     return functional.normalize(features.float(), dim=-1)
 
 
+def is_sigmoid(model: Any) -> bool:
+    """True for a SigLIP: it has a bias of its own, and its towers end in their projections."""
+    return hasattr(model, "logit_bias")
+
+
 def image_features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
     """(images, projection) unit vectors."""
-    features: torch.Tensor = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
-    return _unit(features)
+    features: torch.Tensor = model.vision_model(pixel_values=pixels).pooler_output
+    return _unit(features if is_sigmoid(model) else model.visual_projection(features))
 
 
 def text_features(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """(texts, projection) unit vectors."""
-    features: torch.Tensor = model.text_projection(model.text_model(input_ids=ids).pooler_output)
-    return _unit(features)
+    features: torch.Tensor = model.text_model(input_ids=ids).pooler_output
+    return _unit(features if is_sigmoid(model) else model.text_projection(features))
 
 
 def contrastive_loss(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -93,6 +107,23 @@ def contrastive_loss(images: torch.Tensor, texts: torch.Tensor, scale: torch.Ten
     return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
 
 
+def sigmoid_loss(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """SigLIP's loss (Zhai et al. 2023, Eq. 1): each pair of the batch is judged by itself, right or wrong."""
+    import torch
+    from torch.nn import functional
+
+    logits = (scale.exp() * images @ texts.T + bias).float()
+    right = 2 * torch.eye(len(logits), device=logits.device) - 1
+    return -functional.logsigmoid(right * logits).sum() / len(logits)
+
+
+def loss_of(model: Any, images: torch.Tensor, texts: torch.Tensor, learns: bool = True) -> torch.Tensor:
+    """The model's own loss over a batch of unit vectors. learns: whether its scale and bias have gradients of it."""
+    own = [model.logit_scale, model.logit_bias] if is_sigmoid(model) else [model.logit_scale]
+    own = own if learns else [value.detach() for value in own]
+    return sigmoid_loss(images, texts, *own) if is_sigmoid(model) else contrastive_loss(images, texts, *own)
+
+
 def train(model: Any, study: Study, prepared: Path, rows: NDArray[np.int64], job: Job, report: Report) -> bool:
     """Train on those rows; bf16 autocast on GPU. True, or False when the trial was dropped."""
     import torch
@@ -101,12 +132,14 @@ def train(model: Any, study: Study, prepared: Path, rows: NDArray[np.int64], job
     micro = micro_batch(study, job, way.batch)
 
     def clamp() -> None:
-        with torch.no_grad():
-            model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        if not is_sigmoid(model):
+            with torch.no_grad():
+                model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
     return fit(
         model, study, job, report, way,
-        order=batches(rows, job.samples, way.batch, job.seed), inputs=partial(feed, prepared, model.device),
+        order=batches(rows, job.samples, way.batch, job.seed),
+        inputs=partial(feed, prepared, model.device, normal=normal_of(prepared)),
         backward=lambda made: _backward(model, *made, micro), after=clamp,
     )  # fmt: skip
 
@@ -123,7 +156,7 @@ def _backward(model: Any, pixels: torch.Tensor, ids: torch.Tensor, micro: int) -
 
     if micro >= len(pixels) and ranks() == 1:
         with autocast(pixels.device):
-            loss = contrastive_loss(image_features(model, pixels), text_features(model, ids), model.logit_scale)
+            loss = loss_of(model, image_features(model, pixels), text_features(model, ids))
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
     parts = list(pieces(len(pixels), micro))
@@ -133,7 +166,7 @@ def _backward(model: Any, pixels: torch.Tensor, ids: torch.Tensor, micro: int) -
         gathered(torch.cat(some), len(pixels)).detach().requires_grad_() for some in zip(*made, strict=True)
     )
     with autocast(pixels.device):
-        loss = contrastive_loss(images, texts, model.logit_scale if is_first() else model.logit_scale.detach())
+        loss = loss_of(model, images, texts, is_first())
     loss.backward()  # type: ignore[no-untyped-call]
     assert images.grad is not None and texts.grad is not None
     for at in parts:

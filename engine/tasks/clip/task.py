@@ -1,11 +1,12 @@
 """Task `clip`: image–text contrastive pre-training (Radford et al. 2021), judged zero-shot.
 
-The model is a `transformers` CLIPModel from a preset's config, or a local checkpoint of one.
+The model is a CLIPModel from a preset's config, or a local checkpoint of CLIP, SigLIP or open_clip.
 """
 
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,21 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.arrays import save_array
+from engine.base.durable import written_whole
 from engine.base.errors import DataError
 from engine.base.ids import content_id
 from engine.data.dataset import Dataset
 from engine.records.accounting import Accounting
 from engine.records.metric import Metric
 from engine.settings.study import Study
-from engine.tasks.clip.model import PRESETS, build_model, image_features, text_features, train, weights_of
+from engine.tasks.clip.checkpoint import PROCESSOR, Processor, Source, source_of
+from engine.tasks.clip.model import PRESETS, build_model, image_features, normal_of, text_features, train
+from engine.tasks.clip.open_clip import BESIDE
 from engine.tasks.contract import Job, Progress, Report, Rows, Traits
 from engine.tasks.shared.batches import to_pixels
 from engine.tasks.shared.caches import in_turn, make_caches, read_meta
-from engine.tasks.shared.checkpoints import checkpoint_of, read_config, save
-from engine.tasks.shared.images import Squares, cache_images
+from engine.tasks.shared.images import cache_images
 from engine.tasks.shared.media import files_of, key_of
 from engine.tasks.shared.packed import open_media
-from engine.tasks.shared.tokens import cache_tokens, load_encoder, train_tokenizer
+from engine.tasks.shared.tokens import cache_tokens, load_encoder, save_tokenizer, train_tokenizer
 from engine.tasks.shared.trial import Training, TrainingTask
 from engine.tasks.shared.weights import accounted
 
@@ -43,16 +46,12 @@ PACKED = ("tiny", "small")  # presets
 PACK_ROWS = 64  # evaluated at once by every member; the same for all packs, as rounding hangs on it
 
 
-def _shape(study: Study, folder: Path) -> tuple[int, int, Path | None]:
-    """(image side, text length, checkpoint) of the study's model."""
-    checkpoint = checkpoint_of(study, folder)
-    if checkpoint is None:
-        preset = PRESETS[study.model.preset]
-        return preset.image, preset.length, None
-    config = read_config(checkpoint, "model.checkpoint", ("clip",))
-    image = config.get("vision_config", {}).get("image_size", 224)
-    length = config.get("text_config", {}).get("max_position_embeddings", 77)
-    return int(image), int(length), checkpoint
+def _processor(study: Study, source: Source | None) -> Processor:
+    """How the study's model takes its images."""
+    if source:
+        return source.processor
+    side = PRESETS[study.model.preset].image
+    return Processor(side, edge=side)
 
 
 def _prepare_evaluation(
@@ -127,8 +126,8 @@ def _features(
     meta = read_meta(prepared)
     good = np.flatnonzero(np.load(prepared / "eval-good.npy"))
     cache = open_media(prepared, "eval-images")
-    parts = range(0, len(good), step)
-    found = {"images": torch.cat([image(to_pixels(cache[good[a : a + step]], device)) for a in parts], -2)}
+    parts, normal = range(0, len(good), step), normal_of(prepared)
+    found = {"images": torch.cat([image(to_pixels(cache[good[a : a + step]], device, normal)) for a in parts], -2)}
     if meta["classes"]:
         found["prompts"] = text(torch.from_numpy(np.load(prepared / "eval-prompts.npy").astype(np.int64)).to(device))
     if meta["retrieval"]:
@@ -171,9 +170,17 @@ def _recalls(way: str, queries: torch.Tensor, targets: torch.Tensor, captions: t
     return {f"{way}_r{k}": n / len(queries) for k, n in hits.items()}
 
 
-def save_model(model: Any, _study: Study, prepared: Path, folder: Path) -> None:
-    """The model, of a preset with its tokenizer."""
-    save(model, folder, [prepared / "tokenizer.json"])
+def save_model(model: Any, study: Study, prepared: Path, folder: Path) -> None:
+    """The model with its tokenizer, and what its checkpoint says of images."""
+    source = source_of(study, prepared.parents[2])
+    with written_whole(folder) as scratch:
+        model.save_pretrained(scratch)
+        if source is None:
+            save_tokenizer(prepared / "tokenizer.json", PRESETS[study.model.preset].length, scratch)
+            return
+        for name in (*BESIDE, *PROCESSOR):
+            if (source.folder / name).is_file():
+                shutil.copyfile(source.folder / name, scratch / name)
 
 
 class ClipTask(TrainingTask):
@@ -194,7 +201,12 @@ class ClipTask(TrainingTask):
 
     def medium(self, study: Study, folder: Path) -> int:
         """See Task."""
-        return math.prod(Squares(_shape(study, folder)[0]).shape)
+        return math.prod(_processor(study, source_of(study, folder)).medium.shape)
+
+    def shares(self, study: Study, folder: Path) -> list[Any]:
+        """How images become pixels, where that isn't CLIP's way."""
+        source = source_of(study, folder)
+        return source.processor.differs if source else []
 
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """Accuracy and likelihood with a label field, recalls with captions that tell rows apart."""
@@ -210,9 +222,9 @@ class ClipTask(TrainingTask):
         return found
 
     def inputs(self, study: Study, folder: Path, _prepared: Path) -> list[Accounting]:
-        """The checkpoint's tensors."""
-        checkpoint = checkpoint_of(study, folder)
-        return accounted(folder, [weights_of(checkpoint)] if checkpoint else [])
+        """The checkpoint's tensors and tokenizer."""
+        source = source_of(study, folder)
+        return [*accounted(folder, [source.weights(folder)]), *source.accounting()] if source else []
 
     def prepare(
         self, study: Study, folder: Path, train: Rows, evaluation: Rows | None, workers: int, progress: Progress | None
@@ -220,26 +232,30 @@ class ClipTask(TrainingTask):
         """Decode images and encode captions of both datasets, once per study."""
         assert evaluation is not None
         data, held = train.data, evaluation.data
-        side, length, checkpoint = _shape(study, folder)
-        if checkpoint:
-            accounted(folder, [weights_of(checkpoint)])
-        vocabulary = 0 if checkpoint else PRESETS[study.model.preset].vocabulary
+        source, preset = source_of(study, folder), PRESETS[study.model.preset]
+        processor, length = _processor(study, source), source.length if source else preset.length
+        if source:
+            accounted(folder, [source.weights(folder)])
+            source.accounting()
+        vocabulary = 0 if source else preset.vocabulary
+        place = str(source.folder if source else "")
         key = content_id(
-            [data.fingerprint, held.fingerprint, side, length, vocabulary, str(checkpoint or ""),
-             study.evaluation.label, study.evaluation.prompts, data.key, held.key, *key_of(train, evaluation)]
+            [data.fingerprint, held.fingerprint, processor.side, length, vocabulary, place, study.evaluation.label,
+             study.evaluation.prompts, data.key, held.key, *key_of(train, evaluation), *processor.differs]
         )  # fmt: skip
 
         def make(target: Path) -> dict[str, Any]:
             always = ["tokenizer.json", *files_of("eval-images")]
             train.share(target, always, ["train-tokens.npy"], files_of("train-images"))
             for name, rows, part in in_turn(train, evaluation, progress):
-                cache_images(rows, side, target, f"{name}-images", workers, part)
-            if checkpoint is None:
+                cache_images(rows, processor.medium, target, f"{name}-images", workers, part)
+            if source is None:
                 train_tokenizer(train, vocabulary, target / "tokenizer.json")
-            encode = load_encoder(target, checkpoint, length)
+            encode = source.encoder() if source else load_encoder(target, length)
             cache_tokens(train, encode, length, target / "train-tokens.npy")
             meta = _prepare_evaluation(study, held, evaluation.good, encode, target)
-            return {**meta, "length": length, "side": side}
+            normal = {"normal": [processor.mean, processor.std]} if processor.differs else {}
+            return {**meta, **normal, "length": length, "side": processor.side}
 
         return make_caches(folder, f"clip-{key}", make)
 
@@ -248,14 +264,14 @@ class ClipTask(TrainingTask):
         import torch
 
         model = build_model(study, prepared, 0, checkpoint).eval()
-        device = next(model.parameters()).device
+        device, normal = next(model.parameters()).device, normal_of(prepared)
         images, tokens = open_media(prepared, "train-images"), np.load(prepared / "train-tokens.npy", mmap_mode="r")
         found = []
         with torch.inference_mode():
             for start in range(0, len(images), 256):
                 at = slice(start, start + 256)
                 ids = torch.from_numpy(tokens[at].astype(np.int64)).to(device)
-                seen = image_features(model, to_pixels(np.array(images[at]), device))
+                seen = image_features(model, to_pixels(np.array(images[at]), device, normal))
                 found.append((seen * text_features(model, ids)).sum(-1).double().cpu().numpy())
         return np.concatenate(found)
 

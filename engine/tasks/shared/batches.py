@@ -41,12 +41,17 @@ def to_pixels(
 
 
 def feed(
-    prepared: Path, device: torch.device, batches: Iterator[NDArray[np.int64]], mode: Mode | None = None
+    prepared: Path,
+    device: torch.device,
+    batches: Iterator[NDArray[np.int64]],
+    mode: Mode | None = None,
+    normal: Normal = (CLIP_MEAN, CLIP_STD),
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """(pixels (…, 3, side, side), ids (…, length)) of every batch (…) of row numbers.
 
     mode: `host`: gathered when asked for; `ahead`: a thread gathers the next batch meanwhile; `resident`: all
     images and tokens lie on the device. None: `host` on a CPU; on a GPU `resident` if they fit, else `ahead`.
+    normal: see `to_pixels`.
     """
     import torch
 
@@ -57,7 +62,7 @@ def feed(
         all_images, all_tokens = _on_device(prepared, device)
         for rows in batches:
             at = torch.from_numpy(rows).to(device, non_blocking=True)
-            yield to_pixels(all_images[at], device), all_tokens[at].long()
+            yield to_pixels(all_images[at], device, normal), all_tokens[at].long()
         return
     pin = device.type == "cuda"
 
@@ -69,7 +74,7 @@ def feed(
         return (chosen.pin_memory(), ids.pin_memory()) if pin else (chosen, ids)
 
     for chosen, ids in _made_ahead(gather) if mode == "ahead" else iter(gather, None):
-        yield to_pixels(chosen, device), ids.to(device, non_blocking=True)
+        yield to_pixels(chosen, device, normal), ids.to(device, non_blocking=True)
 
 
 def _files(prepared: Path) -> tuple[Media, NDArray[np.int32]]:

@@ -59,21 +59,14 @@ def byte_level_bpe(
     return tokenizer
 
 
-def load_encoder(prepared: Path, checkpoint: Path | None, length: int) -> Encode:
-    """A function from a list of texts to (texts, length) int32 ids, padded and cut to `length`."""
-    if checkpoint is not None:
-        from transformers import AutoTokenizer
+def load_encoder(folder: Path, length: int) -> Encode:
+    """A function from a list of texts to (texts, length) int32 ids, padded and cut to `length`.
 
-        pretrained = AutoTokenizer.from_pretrained(str(checkpoint), local_files_only=True, trust_remote_code=False)
-
-        def encode_pretrained(texts: list[str]) -> NDArray[np.int32]:
-            ids = pretrained(texts, padding="max_length", truncation=True, max_length=length)["input_ids"]
-            return np.asarray(ids, np.int32)
-
-        return encode_pretrained
+    folder: with the tokenizer.json of `train_tokenizer`.
+    """
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(prepared / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 
     def encode(texts: list[str]) -> NDArray[np.int32]:
         out = np.full((len(texts), length), PAD, np.int32)
@@ -83,6 +76,32 @@ def load_encoder(prepared: Path, checkpoint: Path | None, length: int) -> Encode
         return out
 
     return encode
+
+
+def is_bare(folder: Path) -> bool:
+    """True for a checkpoint whose tokenizer.json is one of `train_tokenizer`, with nothing that says how it is used."""
+    from tokenizers import Tokenizer
+
+    file = folder / "tokenizer.json"
+    if (folder / "tokenizer_config.json").exists() or not file.exists():
+        return False
+    tokenizer = Tokenizer.from_file(str(file))
+    return [tokenizer.id_to_token(i) for i in range(len(SPECIAL_TOKENS))] == list(SPECIAL_TOKENS)
+
+
+def save_tokenizer(file: Path, length: int, folder: Path) -> None:
+    """Write the tokenizer of `train_tokenizer` as `AutoTokenizer` reads it, with the same ids as `load_encoder`'s."""
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    pad, bos, unknown, eos = SPECIAL_TOKENS
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A {eos}", special_tokens=[(bos, BOS), (eos, EOS)])
+    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer, pad_token=pad, bos_token=bos, unk_token=unknown, eos_token=eos,
+        model_max_length=length, padding_side="right",
+    ).save_pretrained(folder)  # fmt: skip
 
 
 def cache_tokens(rows: Rows, encode: Encode, length: int, file: Path) -> None:

@@ -201,7 +201,7 @@ def _from_preset(study: Study, prepared: Path, whole: Path | None, device: torch
         transformer = latte(**latte_config(window, network))
     else:
         transformer = Weights(EARLIER, f"diffusers.{LATTE}", whole).load()
-    encode = load_encoder(prepared, None, network.length)
+    encode = load_encoder(prepared, network.length)
     text = Weights("the preset's words", "transformers.CLIPTextModel", prepared / "text_encoder").load()
     text.eval().requires_grad_(False).to(device)
 

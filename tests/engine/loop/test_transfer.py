@@ -33,6 +33,21 @@ def suggest(tiny: Tiny, pool: str, **wanted: Any) -> Row:
     return found
 
 
+def grown(tiny: Tiny) -> Path:
+    """A checkpoint in the study's folder: a model of twice the width. The path within the study."""
+    from transformers import CLIPConfig, CLIPModel
+
+    from engine.tasks.clip.model import PRESETS, clip_config
+    from engine.tasks.shared.tokens import save_tokenizer
+
+    place = tiny.study / "weights" / "grown"
+    preset = replace(PRESETS["tiny"], width=128, text_width=128)
+    CLIPModel(CLIPConfig(**clip_config(preset))).save_pretrained(place)
+    words = next((tiny.study / ".djsb" / "cache").glob("clip-*/tokenizer.json"))
+    save_tokenizer(words, preset.length, place)
+    return place.relative_to(tiny.study)
+
+
 def best(tiny: Tiny) -> str:
     found: list[Row] = json.loads(run_djsb("rank", tiny.study, "--json").stdout)
     return str(found[0]["pool"])
@@ -48,8 +63,9 @@ def test_a_recipe_is_compared_on_more_training_another_model_and_other_data(one:
         suggest(one, pool, compute=2),
         suggest(one, pool, preset="small", compute=0.1),
         suggest(one, pool, dataset="other/rows.jsonl"),
+        suggest(one, pool, checkpoint=str(grown(one)), compute=0.1),
     ]
-    assert [a["status"] for a in asked] == ["queued"] * 4
+    assert [a["status"] for a in asked] == ["queued"] * 5
     assert run_djsb("review", "--all", "--dir", one.study, "--approve", "--why", "does it hold?").returncode == 0
     board = run_djsb("rank", one.study, "--json").stdout
     done = run_djsb("auto", one.study, timeout=600)
@@ -57,10 +73,12 @@ def test_a_recipe_is_compared_on_more_training_another_model_and_other_data(one:
     assert run_djsb("rank", one.study, "--json").stdout == board  # the study's own ranking is none the wiser
 
     stages = json.loads(run_djsb("status", one.study, "--json").stdout)["stages"]
-    assert stages[-1] == {"stage": "transfer", "trials": {"COMPLETE": 24}}  # four points at three seeds
+    assert stages[-1] == {"stage": "transfer", "trials": {"COMPLETE": 30}}  # five points at three seeds
     found = json.loads(run_djsb("show", "scaling", one.study, "--json").stdout)
     assert [p["proposal"] for p in found["points"]] == [a["id"] for a in asked]
-    half, double, small, other = found["points"]
+    half, double, small, other, wide = found["points"]
+    assert (half["checkpoint"], wide["checkpoint"]) == (None, "weights/grown")
+    assert wide["flops_per_sample"] > 1.5 * half["flops_per_sample"]
     assert all(p["seeds"] == 3 and p["ci_low"] < p["change"] < p["ci_high"] for p in found["points"])
     assert (half["samples"], double["samples"], half["preset"]) == (112, 450, "tiny")
     assert double["flops"] / half["flops"] == pytest.approx(450 / 112)
@@ -68,7 +86,7 @@ def test_a_recipe_is_compared_on_more_training_another_model_and_other_data(one:
     assert (small["preset"], other["dataset"]) == ("small", "other/rows.jsonl")
     assert double["change"] > 0
     line = found["lines"][pool]
-    assert line["points"] == 3  # other data are another line
+    assert line["points"] == 4  # other data are another line
     assert line["ahead"]["extrapolated"]
     assert "extrapolated to" in run_djsb("show", "scaling", one.study).stdout
 
@@ -79,6 +97,9 @@ def test_a_recipe_is_compared_on_more_training_another_model_and_other_data(one:
         ({"preset": "enormous"}, "model.preset"),
         ({"dataset": "other/none.jsonl"}, "none.jsonl"),
         ({"dataset": "../data/train.jsonl"}, "folder"),
+        ({"checkpoint": "../data"}, "beside its model.checkpoint"),
+        ({"checkpoint": "weights/none"}, "is no folder"),
+        ({"checkpoint": "."}, "no transformers checkpoint"),
     ],
 )
 def test_what_cannot_be_scaled_to_is_refused(one: Tiny, wanted: Row, reason: str) -> None:
@@ -92,7 +113,7 @@ def test_a_point_without_a_difference_is_not_valid(one: Tiny) -> None:
     file.write_text(json.dumps({"experiment": {"kind": "transfer", "pool": best(one)}, "reason": "?"}))
     done = run_djsb("propose", one.study, "--by", "person", "--from", file)
     assert done.returncode == 1
-    assert "name a preset, a dataset, or a compute" in done.stderr
+    assert "name a preset, a checkpoint, a dataset, or a compute" in done.stderr
 
 
 def test_the_line_is_found_with_an_interval_that_covers_it() -> None:

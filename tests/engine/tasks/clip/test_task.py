@@ -54,7 +54,7 @@ def test_prompts_of_different_classes_have_different_features(tiny: Tiny) -> Non
     opened = open_study(tiny.study, 1)
     with opened.store:
         prepared = opened.prepared
-    encode = load_encoder(prepared, None, PRESETS["tiny"].length)
+    encode = load_encoder(prepared, PRESETS["tiny"].length)
     ids = torch.from_numpy(encode(["a photo of a red", "a photo of a blue"]).astype(np.int64))
     assert EOS != 2
     model = build_model(opened.study, prepared, 0, None)
