@@ -28,7 +28,7 @@ def make_plan(opened: OpenStudy, workers: int | None) -> Row:
     study, size = opened.study, opened.pool_size
     refuse_if_full(opened)
     seen = look_at(opened) if study.task else None
-    ahead = {"forecast": {**forecast(opened, seen).to_json(), "notes": [note] if note else []}}
+    ahead: Row = {"forecast": {**forecast(opened, seen).to_json(), "notes": [note] if note else []}}
     ahead["pool_bound"] = PoolBound.of(size, study.confirm.seeds).to_json() if study.task else None
     units = _units(opened)
     if study.task is None:
