@@ -1,4 +1,4 @@
-"""Tars beside a data file: what rows name and is no file there is unpacked from them, member by member, and no more."""
+"""Tars and zips beside a data file: what rows name and is no file is unpacked from them, member by member, no more."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import hashlib
 import os
 import posixpath
 import shutil
-import tarfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from engine.base import machine
@@ -18,9 +18,10 @@ from engine.base.errors import DataError, StoreError
 from engine.base.paths import folder_of
 from engine.base.remote import is_remote
 from engine.data.dataset import Dataset, as_list
-from engine.data.readers.tar_members import BROKEN, LARGEST, members, opened
+from engine.data.readers.tar_members import BROKEN, LARGEST, Member, members, opened, zipped
 
-SUFFIXES = (".tar", ".tar.gz", ".tgz")
+ZIP = ".zip"
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ZIP)
 CHUNK = 5_000
 MISSING = "missing file "  # the reason that `locate` gives, before the name
 OF_NAME = (None, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  # errors of one member's own
@@ -32,15 +33,16 @@ def media_root(data: Path, state: Path) -> Path:
     data: the data file. state: the study's state folder. The data file's folder where nothing was unpacked.
     """
     folder = folder_of(data)
-    return _target(data, _tars(folder), state) if is_unpacked(data, state) else folder
+    return _target(data, archives(folder), state) if is_unpacked(data, state) else folder
 
 
 def is_unpacked(data: Path, state: Path) -> bool:
     """True where something of the tars beside a data file is unpacked."""
-    return _target(data, _tars(folder_of(data)), state).exists()
+    return _target(data, archives(folder_of(data)), state).exists()
 
 
-def _tars(folder: Path) -> list[Path]:
+def archives(folder: Path) -> list[Path]:
+    """Tars and zips in a folder."""
     if is_remote(folder):
         return []  # nothing is unpacked from addresses
     return sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES) and p.is_file())
@@ -52,7 +54,7 @@ def _target(data: Path, tars: list[Path], state: Path) -> Path:
 
 
 def unpack(data: Dataset, state: Path) -> dict[str, str]:
-    """Unpack the media that rows name and that are no files, where a tar beside the data has them.
+    """Unpack the media that rows name and that are no files, where a tar or zip beside the data has them.
 
     Members that are no regular files, are too large or cannot be read are left out: value in the rows → why.
     Raises: DataError when they cannot be written.
@@ -60,7 +62,7 @@ def unpack(data: Dataset, state: Path) -> dict[str, str]:
     if data.parts:
         return dict(pair for name, part in data.parts.items() for pair in _beside_source(data, name, part))
     folder = folder_of(data.path)
-    if not (tars := sorted(set(_tars(folder)) - set(data.reader.files))):  # shards are no tars beside the data
+    if not (tars := sorted(set(archives(folder)) - set(data.reader.files))):  # shards are no tars beside the data
         return {}
     target = _target(data.path, tars, state)
     names = _missing(data, (folder, target))
@@ -68,16 +70,14 @@ def unpack(data: Dataset, state: Path) -> dict[str, str]:
     broken: list[str] = []
     for tar in tars if names else ():
         try:
-            with opened(tar) as (archive, plain):
-                says = f"{tar.name} is broken: it has a bad header"
-                for member in members(archive, plain, lambda _byte, says=says: broken.append(says)):  # type: ignore[misc]
-                    name = posixpath.normpath(member.name)
-                    if name not in names:
-                        continue
-                    if why := _write(archive, member, target, name):
-                        refused[name] = f"in {tar.name} it {why}"
-                    else:
-                        del names[name]
+            for member in (zipped if tar.name.endswith(ZIP) else _of_tar)(tar, broken):
+                name = posixpath.normpath(member.name)
+                if name not in names:
+                    continue
+                if why := _write(member, target, name):
+                    refused[name] = f"in {tar.name} it {why}"
+                else:
+                    del names[name]
         except BROKEN as error:
             machine.refuse(error, str(tar))
             broken.append(f"{tar.name} is broken: {error or type(error).__name__}")
@@ -87,9 +87,18 @@ def unpack(data: Dataset, state: Path) -> dict[str, str]:
     return {v: refused.get(n, why) for n, values in names.items() for v in values if why or n in refused}
 
 
+def _of_tar(tar: Path, broken: list[str]) -> Iterator[Member]:
+    """The members of a tar; what is told of bad headers goes to `broken`. Raises: BROKEN."""
+    says = f"{tar.name} is broken: it has a bad header"
+    with opened(tar) as (archive, plain):
+        for info in members(archive, plain, lambda _: broken.append(says)):
+            regular = info.isfile() and not info.issparse()
+            yield Member(info.name, info.size, regular, partial(archive.extractfile, info))
+
+
 def _beside_source(data: Dataset, name: str, part: Dataset) -> Iterator[tuple[str, str]]:
     """(value in the rows, why it is not there) of the media of one of several sources, where a tar is beside them."""
-    tars = set(_tars(folder_of(part.path))) - set(part.reader.files)
+    tars = set(archives(folder_of(part.path))) - set(part.reader.files)
     if tars:
         says = f"{min(tars).name} beside source {name} is not unpacked; unpack it, or give it as the source's path"
         for values in _missing(data, (data.path, data.path), data.spans[name]).values():
@@ -119,9 +128,9 @@ def _missing(data: Dataset, places: tuple[Path, Path], span: range | None = None
     return found
 
 
-def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, name: str) -> str | None:
+def _write(member: Member, target: Path, name: str) -> str | None:
     """Write one member, whole or not at all; why it is left out, or None. Raises: DataError for a full disk."""
-    if not member.isfile() or member.issparse():
+    if not member.regular:
         return "is no regular file"
     if member.size > LARGEST:
         return f"has {member.size} bytes, more than {LARGEST}"
@@ -129,8 +138,8 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, name
         file = inside(target, name)
         file.parent.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(file.parent).free < member.size:
-            raise DataError(f"{target} has no space for {member.size} bytes of a tar's media; free some space")
-        content = archive.extractfile(member)
+            raise DataError(f"{target} has no space for {member.size} bytes of media in an archive; free some space")
+        content = member.content()
         assert content is not None  # a regular file has content
         part = file.with_name(f"{PART}{os.getpid()}-{file.name}"[:200])
         try:

@@ -1,12 +1,17 @@
-"""Tars from elsewhere: their members one by one, also those behind broken headers, with guards against hostile ones."""
+"""Tars and zips from elsewhere: members one by one, those behind bad headers too, with guards against hostile ones."""
 
 from __future__ import annotations
 
 import gzip
+import lzma
+import stat
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -15,7 +20,20 @@ GZIP = b"\x1f\x8b"
 LARGEST = 2**32  # bytes of a member
 PIECE = 2**24  # bytes that are read at once; a header that asks for more is refused
 # what a broken archive makes Python's modules raise
-BROKEN = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError, RecursionError)
+BROKEN = (
+    tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, OverflowError,
+    RecursionError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of an archive. regular: it is a file, no link or device."""
+
+    name: str
+    size: int
+    regular: bool
+    content: Callable[[], IO[bytes] | None]
 
 
 class _Pieces:
@@ -68,3 +86,19 @@ def members(archive: tarfile.TarFile, plain: IO[bytes], bad_header: Callable[[in
             bad_header(archive.offset)
         archive.offset += tarfile.BLOCKSIZE
         bad = archive.offset
+
+
+def zipped(file: Path, _broken: list[str]) -> Iterator[Member]:
+    """The members of a zip. Raises: BROKEN."""
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            mode = info.external_attr >> 16
+            regular = not info.is_dir() and stat.S_IFMT(mode) in (0, stat.S_IFREG)
+            yield Member(info.filename, info.file_size, regular, partial(_of_zip, archive, info))
+
+
+def _of_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
+    try:
+        return archive.open(info)
+    except (RuntimeError, NotImplementedError) as error:  # encrypted, or packed in a way that Python lacks
+        raise zipfile.BadZipFile(str(error)) from error

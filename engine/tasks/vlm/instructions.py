@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from engine.data.readers.formats import format_of, packing
 from engine.data.readers.json_rows import entries
 from engine.data.readers.webdataset import KEY, KINDS
 from engine.data.sift import MAX_BAD, Sifted, Unusable, sift
+from engine.data.tars import archives
 from engine.settings.data import DatasetSection
 from engine.tasks.shared.media import whence_of
 from engine.tasks.vlm.benchmarks import Question, image_of
@@ -114,8 +116,23 @@ class Instructions:
 
     def image(self, image: Any) -> Path | Inner:
         """Where an image lies; paths start from the file's folder. Raises: Unusable."""
-        root = folder_of(self.data.path) if self.data else self.file.parent
-        return image if isinstance(image, Inner) else image_of([root], image)
+        if isinstance(image, Inner):
+            return image
+        try:
+            return image_of([self._root], image)
+        except Unusable as error:
+            if not self._packed:
+                raise
+            raise Unusable(error.kind, f"{error}; {self._packed} beside it is not opened: unpack it there") from None
+
+    @cached_property
+    def _root(self) -> Path:
+        return folder_of(self.data.path) if self.data else self.file.parent
+
+    @cached_property
+    def _packed(self) -> str | None:
+        """A tar or zip beside the file, whose media are not read."""
+        return next((file.name for file in archives(self._root)), None)
 
     def whence(self) -> dict[str, Any] | None:
         """See `shared.media.write_sources`."""

@@ -7,6 +7,7 @@ import io
 import json
 import resource
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,54 @@ def test_bytes_in_a_tar_do_no_more_than_leave_rows_out(
     outside = [p for p in folder.rglob("*") if p.is_file() and not p.is_relative_to(folder / "state" / "media")]
     assert sorted(outside) == [file, rows.path]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+def zip_of(file: Path, *members: tuple[str, bytes], method: int = zipfile.ZIP_STORED) -> None:
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_a_zip_beside_the_data_is_unpacked_as_a_tar_is(tmp_path: Path, method: int) -> None:
+    data = data_of(tmp_path / "data", ["00453/1.jpg", "00453/2.jpg"])
+    zip_of(
+        tmp_path / "data" / "images.zip",
+        ("00453/1.jpg", b"one" * 99),
+        ("00453/2.jpg", b"two"),
+        ("x", b"y"),
+        method=method,
+    )
+    assert unpack(data, tmp_path / "state") == {}
+    root = media_root(data.path, tmp_path / "state")
+    assert files(root) == ["00453/1.jpg", "00453/2.jpg"] and (root / "00453/1.jpg").read_bytes() == b"one" * 99
+
+
+def test_bad_members_of_a_zip_cost_their_rows_only(tmp_path: Path) -> None:
+    data = data_of(tmp_path / "data", ["a.jpg", "../b.jpg", "link.jpg", "bad.jpg", "locked.jpg"])
+    link = zipfile.ZipInfo("link.jpg")
+    link.external_attr = 0o120777 << 16
+    zip_of(
+        tmp_path / "data" / "i.zip", ("a.jpg", b"a"), ("../b.jpg", b"b"), ("bad.jpg", b"BADBAD"), ("locked.jpg", b"c")
+    )
+    with zipfile.ZipFile(tmp_path / "data" / "i.zip", "a") as archive:
+        archive.writestr(link, "/etc/passwd")
+    content = bytearray((tmp_path / "data" / "i.zip").read_bytes())
+    at = content.index(b"BADBAD")
+    content[at : at + 3] = b"WRO"
+    at = content.index(b"locked.jpg") - 30 + 6
+    content[at] |= 1  # it says that it is encrypted
+    at = content.rindex(b"locked.jpg") - 46 + 8
+    content[at] |= 1
+    (tmp_path / "data" / "i.zip").write_bytes(content)
+    told = unpack(data, tmp_path / "state")
+    assert told["../b.jpg"] == "in i.zip it leads out of the study"
+    assert told["link.jpg"] == "in i.zip it is no regular file"
+    assert "Bad CRC-32" in told["bad.jpg"] and "encrypted" in told["locked.jpg"]
+    assert files(media_root(data.path, tmp_path / "state")) == ["a.jpg"]
+
+
+def test_a_zip_that_is_none_is_told(tmp_path: Path) -> None:
+    data = data_of(tmp_path / "data", ["a.jpg"])
+    (tmp_path / "data" / "i.zip").write_bytes(b"no zip")
+    assert unpack(data, tmp_path / "state") == {"a.jpg": "i.zip is broken: File is not a zip file"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -132,4 +133,13 @@ def test_broken_instructions_are_named(tmp_path: Path) -> None:
         read_instructions(file)
     file.write_text("[1]\n")
     with pytest.raises(DataError, match=r"lines\.jsonl, entry 0: not a JSON object"):
+        read_instructions(file)
+
+
+def test_instructions_whose_images_lie_in_a_zip_say_what_to_do(tmp_path: Path) -> None:
+    file = tmp_path / "llava.json"
+    file.write_text(json.dumps([{"image": "00453/1.jpg", "question": "What?", "answer": "a cat"}]))
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr("00453/1.jpg", b"x")
+    with pytest.raises(DataError, match=r"images\.zip beside it is not opened: unpack it there"):
         read_instructions(file)
