@@ -14,6 +14,7 @@ import numpy as np
 from engine.base.amounts import format_seconds
 from engine.base.ids import json_text
 from engine.data.cuts import keeps, overlap
+from engine.evidence.answer import answer
 from engine.evidence.ranking import Ranked, rank
 from engine.evidence.sentences import effect_text
 from engine.journal import decisions, proposals, results, trials
@@ -32,7 +33,7 @@ def write_briefing(opened: OpenStudy, limit: float) -> str:
     """The study as it stands. limit: device-seconds of its whole budget."""
     ranked = [r for r in rank(opened) if r.effect.change is not None]
     parts = [
-        _study(opened), _budget(opened, limit), _leaderboard(ranked), _statistics(opened), _clusters(opened),
+        "\n".join(["## Answer so far", *answer(opened).blind]), _study(opened), _budget(opened, limit), _leaderboard(ranked), _statistics(opened), _clusters(opened),
         _overlaps(opened, ranked[:8]), _mappers(opened), _prompts(opened), _asked(opened),
     ]  # fmt: skip
     text = "\n\n".join(p for p in parts if p)

@@ -219,9 +219,13 @@ def rank(
     cycle: Annotated[
         int | None, typer.Option("--cycle", min=1, help="of a study with cycles: which; the last by default")
     ] = None,
+    every: Annotated[bool, typer.Option("--all", help="with pools that were dropped by the race or left out")] = False,
+    settings: Annotated[
+        bool, typer.Option("--setting", help="results of other settings of study.yaml instead")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Print the leaderboard of pools, best first, with intervals."""
+    """Print the study's answer, then the pools, best first, with intervals: a table for each size and length."""
     from app.commands import rank as look
     from app.commands import rank_file as recorded
 
@@ -230,13 +234,17 @@ def rank(
             raise typer.BadParameter(
                 "--aggregate, --lower, --higher and --confidence go with --from; a study has its own"
             )
-        found = look.rank(folder, cycle, _tell)
+        ranking = look.rank(folder, cycle, _tell, settings)
+        if json:
+            _print(ranking.rows, json, None)
+        else:
+            look.show_ranking(ranking, every)
     else:
         if confidence is not None and not 0.5 < confidence < 1:
             raise typer.BadParameter("--confidence lies between 0.5 and 1, e.g. 0.95")
         level = 0.95 if confidence is None else confidence
         found = recorded.rank(results, aggregate or "mean-of-changes", lower or [], level, higher or [], _tell)
-    _print(found, json, look.show_rank)
+        _print(found, json, look.show_rank)
 
 
 @app.command()

@@ -9,10 +9,10 @@ from typing import Any
 
 from agent.proposer import ModelProposer
 from app.commands.rank import show_rank
+from app.text.answer import show_answer
 from app.text.lineage import show_lineage
 from app.text.printable import say
 from app.text.progress import Display
-from app.text.recipe import recipe_line
 from engine.base.amounts import format_seconds, parse_budget
 from engine.base.errors import StudyError
 from engine.journal.store import Row
@@ -82,9 +82,9 @@ def _attach(scheduler: Scheduler, display: Display, adviser: ModelProposer | Non
 
 def ending(folder: Path, ended: Any) -> Row:
     """What a run came to."""
+    from engine.evidence.answer import answer
     from engine.evidence.lineage import lineage
     from engine.evidence.ranking import leaderboard
-    from engine.evidence.recipe import answer
 
     opened = view_study(folder)
     return {
@@ -96,19 +96,15 @@ def ending(folder: Path, ended: Any) -> Row:
 
 def show_ending(found: Row) -> None:
     """As people read it."""
-    show_rank([r for r in found["leaderboard"] if r["verdict"] != "degenerate"])
+    show_answer(found["answer"])
+    recipe = f"{found['folder']}/recipe.yaml"
+    if found["recipe"]:
+        say(f"recipe: written to {recipe}; use it with: djsb apply {recipe} --data F --out G")
     say("")
+    show_rank(found["leaderboard"])
     if len(found["lineage"]) > 1:
         show_lineage(found["lineage"])
         say("")
-    recipe = f"{found['folder']}/recipe.yaml"
-    if found["recipe"]:
-        say(f"recipe: {recipe_line(found['recipe'])}")
-        say(f"written to {recipe}; use it with: djsb apply {recipe} --data F --out G")
-    elif found["unconfirmed"]:
-        say(found["unconfirmed"])
-    elif found["stage"] == "confirm":
-        say("no recipe beat the control on fresh seeds, so none is called best")
     if found["note"] and found["ended"] != "failed":
         say(f"ended at stage {found['stage']}: {found['note']}")
     if found["awaiting"]:

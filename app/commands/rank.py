@@ -3,41 +3,95 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from app.text.answer import show_answer
 from app.text.numbers import VERDICTS, percent
-from app.text.printable import say_table
+from app.text.printable import say, say_table
 from engine.base.errors import StudyError
 from engine.journal.store import Row
 
 
-def rank(folder: Path, cycle: int | None, tell: Callable[[str], None]) -> list[Row]:
-    """The leaderboard of a cycle; None: of the one that the engine was in last. tell: of the metrics' directions."""
+def rank(folder: Path, cycle: int | None, tell: Callable[[str], None], settings: bool = False) -> Ranking:
+    """The leaderboard of a cycle; None: of the one that the engine was in last. tell: of the metrics' directions.
+
+    settings: other settings of study.yaml instead, those that have results.
+    """
+    from engine.evidence.answer import answer
     from engine.evidence.ranking import leaderboard
+    from engine.study.setting import differences, earlier, shown
     from engine.study.view import view_study
 
     opened = view_study(folder, cycle)
-    found = [e.to_json() for e in leaderboard(opened)]
+    told = answer(opened).to_json()["answer"]
+    if settings:
+        others = [(s, differences(s.view.study, opened.study)) for s in earlier(opened)]
+        rows = [
+            {**e.to_json(), "setting": s.view.setup, "changed": changed}
+            for s, changed in others for e in leaderboard(s.view)
+        ]  # fmt: skip
+        return Ranking(told, rows, 0)
+    view, _ = shown(opened)
+    found = [e.to_json() for e in leaderboard(view)]
     if not found:
         raise StudyError(f"no pool was cut yet in {folder}; start with: djsb auto {folder}")
-    tell(f"metrics: {', '.join(m.direction for m in opened.main_metrics)}")
-    return found
+    tell(f"metrics: {', '.join(m.direction for m in view.main_metrics)}")
+    return Ranking(told, found, len([s for s in earlier(opened) if s.view.setup != view.setup]))
 
 
-def show_rank(found: list[Row]) -> None:
-    """As people read it."""
-    rows = [
-        [
-            str(i) if r["change"] is not None else "–", VERDICTS[r["verdict"]] + " " + r["verdict"],
-            r.get("label", r["pool"]), str(r.get("size", "–")), f"{100 * r.get('share', 1):.0f}", percent(r["change"]),
-            "–" if r["std"] is None else f"{r['std']:.1f}",
-            "–" if r["ci_low"] is None else f"[{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]",
-            "–" if r["p_best"] is None else f"{r['p_best']:.2f}", str(r["seeds"]), r["pool"],
-            "; ".join([*r["skipped"], *([f"dropped: {r['dropped']}"] if r.get("dropped") else [])]),
-        ]
-        for i, r in enumerate(found, 1)
+@dataclass(frozen=True)
+class Ranking:
+    """answer: the study's, as of `djsb status --json`. others: settings of study.yaml beside that have results."""
+
+    answer: Row
+    rows: list[Row]
+    others: int
+
+
+def show_ranking(found: Ranking, every: bool) -> None:
+    """As people read it: the answer, then the tables. every: with what was dropped or left out."""
+    show_answer(found.answer)
+    for setting, rows in _grouped(found.rows, lambda r: (r.get("setting"), r.get("changed"))):
+        if setting[0]:
+            say(f"\nsetting {setting[0]} (to the study as it is: {setting[1]})")
+        show_rank(rows, every)
+    if found.others:
+        say(f"{found.others} other setting(s) of study.yaml have results: djsb rank --setting")
+
+
+COLUMNS = ["rank", "verdict", "pool", "change %", "std", "interval", "P(best)", "seeds", "id", "note"]
+
+
+def show_rank(found: list[Row], every: bool = False) -> None:
+    """A table for each size and length, so that only what is alike stands together."""
+    shown = [r for r in found if every or not (r.get("dropped") or r["verdict"] == "degenerate")]
+    groups = _grouped(shown, lambda r: (r.get("size"), r.get("share")))
+    for (size, share), rows in groups:
+        if size is not None:
+            length = "left out" if not share else f"{100 * share:g} % of the steps"
+            say(f"{size:,} rows, {length}:")
+        say_table([_cells(i, r) for i, r in enumerate(rows, 1)], COLUMNS)
+    folded = [("dropped by the race", sum(bool(r.get("dropped")) for r in found))]
+    folded.append(("left out", sum(r["verdict"] == "degenerate" for r in found)))
+    if not every and any(n for _, n in folded):
+        say(f"not shown: {', '.join(f'{n} {what}' for what, n in folded if n)}: djsb rank --all")
+
+
+def _grouped(rows: list[Row], key: Callable[[Row], Any]) -> list[tuple[Any, list[Row]]]:
+    """Rows by what they have in common, in the order in which each group begins."""
+    groups: dict[Any, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return list(groups.items())
+
+
+def _cells(place: int, r: Row) -> list[str]:
+    return [
+        str(place) if r["change"] is not None else "–", VERDICTS[r["verdict"]] + " " + r["verdict"],
+        r.get("label", r["pool"]), percent(r["change"]), "–" if r["std"] is None else f"{r['std']:.1f}",
+        "–" if r["ci_low"] is None else f"[{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]",
+        "–" if r["p_best"] is None else f"{r['p_best']:.2f}", str(r["seeds"]), r["pool"],
+        "; ".join([*r["skipped"], *([f"dropped: {r['dropped']}"] if r.get("dropped") else [])]),
     ]  # fmt: skip
-    say_table(
-        rows,
-        ["rank", "verdict", "pool", "rows", "steps %", "change %", "std", "interval", "P(best)", "seeds", "id", "note"],
-    )

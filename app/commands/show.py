@@ -24,7 +24,7 @@ def show(folder: Path, start: str) -> Row:
     """One pool, trial or proposal by the beginning of its id, or recipe, lineage, scaling, mappers, prompts."""
     from engine.evidence.lineage import lineage
     from engine.evidence.mapped import judged
-    from engine.evidence.recipe import answer
+    from engine.evidence.recipe import standing_recipe
     from engine.evidence.transfer import ScalingLaw
     from engine.proposals.kinds import prompt as prompting
     from engine.proposals.kinds.transfer import scaling
@@ -41,7 +41,7 @@ def show(folder: Path, start: str) -> Row:
     if start == "lineage":
         return {"what": "lineage", "lineage": [c.to_json() for c in lineage(opened)]}
     if start == "recipe":
-        best = answer(opened).recipe
+        best = standing_recipe(opened)
         if best is None:
             raise StudyError("no recipe is confirmed yet; run djsb auto to its last stage")
         return {"what": "recipe", **best.to_json()}

@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from app.text.answer import show_answer
 from app.text.lineage import show_lineage
 from app.text.printable import say, say_table
-from app.text.recipe import recipe_line
 from engine.base.amounts import format_seconds
 from engine.base.ids import some
 from engine.base.paths import STATE_FOLDER
@@ -21,8 +21,8 @@ from engine.study.view import view_study
 
 def status(folder: Path) -> Row:
     """Where the study stands; reads the database only."""
+    from engine.evidence.answer import answer
     from engine.evidence.lineage import lineage
-    from engine.evidence.recipe import answer
     from engine.evidence.sentences import insights
     from engine.evidence.transfer import STAGE as TRANSFER
     from engine.proposals.kinds.transfer import approved
@@ -42,7 +42,7 @@ def status(folder: Path) -> Row:
         "running": [some(t, "id", "device", "seed", "label", "started", "estimate", "step") for t in running],
         "spent": costs.total(store), "limit": opened.limit,
         "awaiting": [some(p, "id", "kind", "stage") for p in waiting],
-        "recipe": answer(opened).to_json()["recipe"],
+        **answer(opened).to_json(),
         "insights": {stage: [asdict(s) for s in lines] for stage, lines in insights(opened).items()},
         "cycle": opened.cycle, "cycles": opened.study.cycles.max, "lineage": [c.to_json() for c in lineage(opened)],
         "last": last and some(last, "at", "kind", "text"),
@@ -51,6 +51,7 @@ def status(folder: Path) -> Row:
 
 def show_status(found: Row) -> None:
     """As people read it."""
+    show_answer(found["answer"])
     engine = f"engine runs (process {found['engine']})" if found["engine"] else "no engine runs"
     cycle = f"; cycle {found['cycle']}" if found["cycle"] > 1 or found["cycles"] > 1 else ""
     say(f"{found['name']}: {engine}{cycle}; {format_seconds(found['spent'])} of {format_seconds(found['limit'])} spent")
@@ -68,8 +69,6 @@ def show_status(found: Row) -> None:
     for stage, told in found["insights"].items():
         for sentence in told:
             say(f"{stage:8} {sentence['text']} [{', '.join(sentence['cites'][:3])}]")
-    if found["recipe"]:
-        say(f"recipe   {recipe_line(found['recipe'])}")
     if len(found["lineage"]) > 1:
         show_lineage(found["lineage"])
     if found["last"]:

@@ -1,52 +1,25 @@
-"""Which recipe is best: the study's answer, confirmed pools, and repetition against lower layers."""
+"""Which recipe is best: confirmed pools, and repetition against lower layers."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
 
 from engine.evidence.ranking import RECIPES, Ranked, rank
 from engine.journal import cycles, results
-from engine.records.leaderboard import Recipe, ScaleArm
+from engine.records.leaderboard import CycleRecipe, Recipe, ScaleArm
 from engine.records.pool import Slice
 from engine.study.opened import OpenStudy
 from engine.study.view import StudyView
 
 
-@dataclass(frozen=True)
-class CycleRecipe(Recipe):
-    """A confirmed recipe with the number of its cycle."""
-
-    cycle: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the study says is best.
-
-    recipe: of this cycle or, where it has none, of the one before. unconfirmed: why this cycle's confirmation says
-    nothing yet. concluded: that confirmation has ended, with a recipe or without.
-    """
-
-    recipe: CycleRecipe | None
-    unconfirmed: str | None
-    concluded: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields `recipe` and `unconfirmed` of commands."""
-        return {"recipe": self.recipe and self.recipe.to_json(), "unconfirmed": self.unconfirmed}
-
-
-def answer(view: StudyView) -> Answer:
-    """The study's current answer, for status, report, UI and language model."""
-    store, setup = view.store, view.setup
+def standing_recipe(view: StudyView) -> CycleRecipe | None:
+    """The confirmed recipe of this cycle or, where it has none, of the latest before it."""
     recipes = (
         CycleRecipe(**asdict(recipe), cycle=cycle.cycle)
-        for cycle in reversed(cycles.chain(store, setup))
-        if (recipe := results.RECIPE.get(store, cycle.setup))
+        for cycle in reversed(cycles.chain(view.store, view.setup))
+        if (recipe := results.RECIPE.get(view.store, cycle.setup))
     )
-    concluded = results.RECIPE.at(store, setup) is not None
-    return Answer(next(recipes, None), results.UNCONFIRMED.get(store, setup), concluded)
+    return next(recipes, None)
 
 
 def _arms(view: StudyView) -> list[Ranked]:

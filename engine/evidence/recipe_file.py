@@ -7,7 +7,7 @@ from pathlib import Path
 from engine.base.confine import inside
 from engine.base.errors import OpError, StudyError
 from engine.base.ids import by_beginning
-from engine.evidence.recipe import answer
+from engine.evidence.recipe import standing_recipe
 from engine.journal import pools
 from engine.journal.pools import StoredPool
 from engine.records.pool import SCORES
@@ -27,7 +27,7 @@ def recipe(folder: Path, start: str | None) -> str:
     from engine.data.recipes import recipe_yaml
 
     view = view_study(folder)
-    best = answer(view).recipe
+    best = standing_recipe(view)
     if start is None and best is None:
         raise StudyError("no recipe is confirmed yet; run djsb auto to its last stage, or name a pool with --pool")
     found = find_pool(view, best.pool if start is None and best else str(start))
@@ -70,7 +70,7 @@ def write_recipe(folder: Path) -> Path | None:
     if not ours:
         raise StudyError(f"{file} was not written by djsb; move it away, or export elsewhere with djsb export recipe")
     view = view_study(folder)
-    if answer(view).recipe is None:
+    if standing_recipe(view) is None:
         file.unlink(missing_ok=True)  # a recipe that no longer holds must not lie about
         return None
     try:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine.evidence.effects import Effect
 from engine.evidence.ranking import RECIPES, Ranked, rank
 from engine.evidence.recipe import confirmed
 from engine.journal import results
 from engine.journal.results import Correlation
+from engine.records.leaderboard import Change
 from engine.records.sentence import Sentence
 from engine.settings.study import STAGES
 from engine.study.view import StudyView
@@ -27,10 +29,14 @@ def insights(view: StudyView) -> dict[str, list[Sentence]]:
 def effect_text(entry: Ranked) -> str:
     """`+12.3 % [+4.0, +20.6] over 3 seeds`."""
     e = entry.effect
+    return change_text(e) if e.change is None else f"{change_text(e)} over {e.seeds} seed{'s' * (e.seeds != 1)}"
+
+
+def change_text(e: Effect | Change) -> str:
+    """`+12.3 % [+4.0, +20.6]`."""
     if e.change is None:
         return "no result"
-    interval = f" [{e.ci_low:+.1f}, {e.ci_high:+.1f}]" if e.ci_low is not None else " (no interval)"
-    return f"{e.change:+.1f} %{interval} over {e.seeds} seed{'s' * (e.seeds != 1)}"
+    return f"{e.change:+.1f} %" + (" (no interval)" if e.ci_low is None else f" [{e.ci_low:+.1f}, {e.ci_high:+.1f}]")
 
 
 def _ids(entries: Sequence[Ranked]) -> tuple[str, ...]:

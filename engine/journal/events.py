@@ -34,6 +34,12 @@ def warnings(store: Store) -> list[Event]:
     return [Event(**row) for row in rows]
 
 
+def last_of(store: Store, kind: str, subject: str) -> Event | None:
+    """The last event of a kind on a subject, or None."""
+    row = store.one("SELECT * FROM events WHERE kind = ? AND subject = ? ORDER BY id DESC LIMIT 1", (kind, subject))
+    return Event(**row) if row else None
+
+
 def is_told(store: Store, kind: str, subject: str, text: str) -> bool:
     """True when this was said of a subject before."""
     sql = "SELECT 1 FROM events WHERE kind = ? AND subject = ? AND text = ?"

@@ -35,3 +35,8 @@ def last(store: Store) -> Setup | None:
     """The setup that was recorded last, or None."""
     row = store.one("SELECT * FROM setups ORDER BY at DESC LIMIT 1")
     return Setup(**row) if row else None
+
+
+def every(store: Store) -> list[Setup]:
+    """All setups, the one that was recorded last first."""
+    return [Setup(**row) for row in store.query("SELECT * FROM setups ORDER BY at DESC")]

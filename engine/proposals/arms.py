@@ -9,11 +9,11 @@ from typing import Literal
 from engine.base.ids import content_id
 from engine.evidence.ranking import Ranked
 from engine.journal import trials
-from engine.records.pool import Layer, Pool, Slice
+from engine.records.pool import ALL_ROWS, Layer, Pool, Slice
 from engine.records.proposal import Arm
 from engine.study.opened import OpenStudy
 
-PoolKind = Literal["control", "single", "combination", "repetition", "layers", "mapper", "mixture"]
+PoolKind = Literal["control", "single", "combination", "repetition", "layers", "mapper", "mixture", "all"]
 
 
 def trial_id(opened: OpenStudy, request: Arm, seed: int) -> str:
@@ -45,6 +45,12 @@ def request(opened: OpenStudy, pool: Pool, label: str, kind: PoolKind, epochs: f
 def control(opened: OpenStudy, size: int) -> Pool:
     """The random pool of a size."""
     return Pool((Layer(),), size, seed=opened.study.seed)
+
+
+def every_row(opened: OpenStudy, samples: int) -> Arm:
+    """All good rows, at a number of trained samples."""
+    pool = Pool(ALL_ROWS, int(opened.scan.good.sum()), seed=opened.study.seed)
+    return Arm.model_validate({"pool": pool.to_json(), "label": "all rows", "kind": "all", "samples": samples})
 
 
 def compatible(chosen: Sequence[Ranked]) -> bool:

@@ -73,3 +73,10 @@ class Recipe(ScaleArm):
 
     kept: int
     rows: int
+
+
+@dataclass(frozen=True)
+class CycleRecipe(Recipe):
+    """A confirmed recipe with the number of its cycle."""
+
+    cycle: int

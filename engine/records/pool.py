@@ -70,6 +70,9 @@ class Layer:
     source: str | None = None
 
 
+ALL_ROWS = (Layer(weight=1.0),)  # the layers of all rows; the weight tells them from a control of that size
+
+
 @dataclass(frozen=True)
 class MapperStep:
     """A mapper that rewrites the rows of a pool (Appendix E.11).

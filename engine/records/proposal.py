@@ -27,7 +27,7 @@ class Arm(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     pool: dict[str, Any]
     label: str
-    kind: Literal["control", "single", "combination", "repetition", "layers", "mapper", "mixture"]
+    kind: Literal["control", "single", "combination", "repetition", "layers", "mapper", "mixture", "all"]
     samples: int = Field(gt=0)
     horizon: int | None = Field(None, gt=0)
 

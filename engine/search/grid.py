@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 
 from engine.evidence.mixtures import promising
 from engine.evidence.ranking import Ranked, rank
-from engine.proposals.arms import combined, control, fewest_rows, kind_of, label, request
+from engine.journal import trials
+from engine.proposals.arms import combined, control, every_row, fewest_rows, kind_of, label, request
 from engine.proposals.best import chosen_slices, current, lattice, recipes
 from engine.proposals.kinds.repeat import repeat
-from engine.records.proposal import Origin, Proposal
+from engine.records.proposal import Arm, Origin, Proposal
 from engine.records.trial import FRESH
 from engine.study.opened import OpenStudy
 
@@ -114,12 +115,22 @@ def confirm(opened: OpenStudy) -> list[Proposal]:
         if not plain.is_control:
             named.setdefault(plain, named[next(p for p in named if replace(p, mappers=()) == plain)].split(" → ")[0])
     pools += [request(opened, pool, label, kind_of(pool)) for pool, label in named.items()]
+    pools += _every_row(opened, pools)
     return [
         Proposal(
             origin="paper", kind="seeds", stage="confirm", pools=tuple(pools), seeds=(FRESH + seed,),
             cites=tuple(r.pool.id for r in chosen), expected=chosen[0].effect.change,
-            reason=f"fresh seed {seed + 1} of {section.seeds} for {', '.join(r.label for r in chosen)} and the control",
+            reason=f"fresh seed {seed + 1} of {section.seeds} for {', '.join(r.label for r in chosen)} and the control"
+            + (", against all rows, too" if pools[-1].kind == "all" else ""),
             fallback="fewer fresh seeds; below two, no recipe is called best",
         )
         for seed in range(section.seeds)
     ]  # fmt: skip
+
+
+def _every_row(opened: OpenStudy, pools: Sequence[Arm]) -> list[Arm]:
+    """All rows at as many trained samples as the candidates; none in a confirmation that began without."""
+    began = {t.kind for t in trials.of_setup(opened.store, opened.setup) if t.stage == "confirm"}
+    if not opened.study.confirm.all_data or (began and "all" not in began):
+        return []
+    return [every_row(opened, samples) for samples in sorted({p.samples for p in pools if p.kind != "control"})]

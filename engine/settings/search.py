@@ -86,6 +86,7 @@ class ConfirmSection(Section):
 
     candidates: int = Field(2, ge=1, description="recipes that are confirmed")
     seeds: int = Field(5, ge=2, description="fresh seeds, of each candidate and of the control")
+    all_data: bool = Field(True, description="compare with all rows at as many trained samples, too")
 
 
 class CyclesSection(Section):
