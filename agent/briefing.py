@@ -33,7 +33,8 @@ def write_briefing(opened: OpenStudy, limit: float) -> str:
     """The study as it stands. limit: device-seconds of its whole budget."""
     ranked = [r for r in rank(opened) if r.effect.change is not None]
     parts = [
-        "\n".join(["## Answer so far", *answer(opened).blind]), _study(opened), _budget(opened, limit), _leaderboard(ranked), _statistics(opened), _clusters(opened),
+        "\n".join(["## Answer so far", *answer(opened).blind]),
+        _study(opened), _budget(opened, limit), _leaderboard(ranked), _statistics(opened), _clusters(opened),
         _overlaps(opened, ranked[:8]), _mappers(opened), _prompts(opened), _asked(opened),
     ]  # fmt: skip
     text = "\n\n".join(p for p in parts if p)

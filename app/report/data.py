@@ -77,6 +77,14 @@ def _change(entry: Row) -> float:
     return -math.inf if entry["change"] is None else float(entry["change"])
 
 
+def alike(ranked: Sequence[Ranked]) -> list[tuple[tuple[int, float], list[Row]]]:
+    """((size, part of the steps), the leaderboard's lines of it): only what is alike stands in one table."""
+    tables: dict[tuple[int, float], list[Row]] = {}
+    for r in ranked:
+        tables.setdefault((r.pool.size, r.share), []).append(r.entry().to_json())
+    return list(tables.items())
+
+
 def unprobed(opened: StudyView) -> list[str]:
     """OPs of the study that no pool was cut for."""
     used = {cut.op for cut in pools.cuts(opened.store, opened.setup)}

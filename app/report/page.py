@@ -14,22 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 from app.report import charts_course, charts_evidence, charts_mixtures, charts_structure
 from app.report import data as report_data
-from app.report.figures import PALETTE, SYMBOLS, Picture, clean, interval, percent, picture, share
+from app.report.figures import PALETTE, SYMBOLS, Picture, clean, interval, percent, picture
 from app.text.lineage import flops_text, line_text, moves_text
 from app.text.mappers_and_prompts import compared
 from engine.base.amounts import format_seconds
 from engine.base.confine import inside
 from engine.base.durable import replaced
 from engine.base.errors import DjsbError
+from engine.evidence.answer import answer
 from engine.evidence.lineage import lineage
 from engine.evidence.mapped import judged
 from engine.evidence.ranking import RECIPES, Ranked, degenerate, rank
-from engine.evidence.recipe import answer
 from engine.evidence.sentences import insights
 from engine.journal import events, results, setups, trials
 from engine.journal.store import Row
 from engine.proposals.kinds import prompt as prompting
 from engine.proposals.kinds.transfer import scaling
+from engine.records.answer import Answer
+from engine.study.setting import shown
 from engine.study.view import StudyView, view_study
 
 if TYPE_CHECKING:
@@ -126,6 +128,8 @@ def number(value: float | None, digits: int = 4) -> str:
 
 def gather(opened: StudyView) -> Row:
     """Everything that the template names, but the figures."""
+    told = answer(opened)
+    opened, _ = shown(opened)
     store, setup, study = opened.store, opened.setup, opened.study
     ranked = rank(opened, RECIPES)
     left_out = [r.entry().to_json() for r in degenerate(opened)]
@@ -134,6 +138,7 @@ def gather(opened: StudyView) -> Row:
         "setup": setup,
         "recorded": setups.get(store, setup),
         "tested": [r.entry().to_json() for r in ranked],
+        "tables": report_data.alike(ranked),
         "left_out": left_out,
         "unprobed": report_data.unprobed(opened),
         "duplicates": _json(results.DUPLICATES.get(store, setup)),
@@ -150,7 +155,7 @@ def gather(opened: StudyView) -> Row:
         "scaling": _json(scaling(opened)),
         "mapped": [m.to_json() for m in judged(opened)],
         "prompts": _json(prompting.table(opened)),
-        "confirmed": answer(opened).concluded,
+        "answer": told,
         "spent": report_data.spent(opened),
         "progress": report_data.progress(opened),
         "decisions": report_data.decided(opened),
@@ -161,7 +166,7 @@ def gather(opened: StudyView) -> Row:
         "last": events.last_time(store),
     }
     content["curve_name"], content["curves"] = _curves(opened, content["recipe"], ranked)
-    content["yaml"], content["no_recipe"] = _recipe(opened, content)
+    content["yaml"], content["no_recipe"] = _recipe(opened, told)
     content["summary"] = summary(content)
     return content
 
@@ -179,24 +184,16 @@ def _curves(opened: StudyView, recipe: Row | None, ranked: Sequence[Ranked]) -> 
     return report_data.trained(opened, first.pool.id, first.samples, first.label) if first else ("", [])
 
 
-def _recipe(opened: StudyView, content: Row) -> tuple[str | None, str]:
+def _recipe(opened: StudyView, told: Answer) -> tuple[str | None, str]:
     """(YAML, why there is none)."""
-    if content["recipe"] is not None:
-        from engine.evidence.recipe_file import recipe
+    if told.recipe is None:
+        return None, told.text
+    from engine.evidence.recipe_file import recipe
 
-        try:
-            return recipe(opened.folder, None), ""
-        except DjsbError as error:
-            return None, f"The recipe cannot be written ({error})."
-    if content["study"].task is None:
-        return None, "The study has no task, so no model was trained and no recipe can be judged."
-    if not content["confirmed"]:
-        return None, "The confirmation on fresh seeds has not ended yet, and nothing is called best before it."
-    if not content["candidates"]:
-        return None, "No pool beat the control while probing, so there was nothing to confirm on fresh seeds."
-    if pending := answer(opened).unconfirmed:
-        return None, f"The recipe is {pending}."
-    return None, "No candidate's interval on fresh seeds lies above zero, so no recipe is called best."
+    try:
+        return recipe(opened.folder, told.recipe.pool), ""
+    except DjsbError as error:
+        return None, f"The recipe cannot be written ({error})."
 
 
 def draw(content: Row) -> list[Picture]:
@@ -247,7 +244,7 @@ def summary(content: Row) -> list[str]:
         f"{len(tested)} pools of “{clean(study.name)}” were each used to train a small model on {text} "
         f"seed{'s' * (seeds[-1] != 1)} and compared with a random pool of the same size."
     ]
-    return [*lines, *_verdicts(tested), _best(content), *_cost(content)]
+    return [*lines, *_verdicts(tested), *_cost(content)]
 
 
 def _verdicts(tested: Sequence[Row]) -> list[str]:
@@ -276,23 +273,6 @@ def _verdicts(tested: Sequence[Row]) -> list[str]:
     elif unclear:
         lines.append(f"For the other {unclear} the interval includes zero.")
     return lines
-
-
-def _best(content: Row) -> str:
-    best = content["recipe"]
-    if best is None:
-        return str(content["no_recipe"])
-    part = f" ({share(best['kept'] / best['rows'], 1)})" if best["rows"] else ""
-    again = (
-        f" On average, repeating it up to ×{best['repetition']} did at least as well as adding lower-ranked rows."
-        if best["repetition"] > 1
-        else ""
-    )
-    return (
-        f"The recipe {clean(best['label'])} beat the control by {percent(best['change'])} "
-        f"{interval(best['ci_low'], best['ci_high'])} on {best['seeds']} fresh seeds, which took no part in choosing "
-        f"it; it keeps {best['kept']:,} of {best['rows']:,} rows{part}.{again}"
-    )
 
 
 def _cost(content: Row) -> list[str]:

@@ -166,11 +166,11 @@ def serve(folder: Path, descriptor: int, record: Path | None = None) -> None:
 
 
 class _Ranking:
-    """The leaderboard, computed in a thread with a connection of its own when results have come."""
+    """Leaderboard and answer, computed in a thread with a connection of its own when results have come."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.board: tuple[Any, ...] | None = None
+        self.found: tuple[tuple[Any, ...] | None, tuple[str, ...]] = (None, ())
         self.problem: Exception | None = None
         self._thread: threading.Thread | None = None
         self._results: object = None
@@ -194,7 +194,7 @@ class _Ranking:
         began = time.monotonic()
         try:
             with (view := reading.opened(self.folder)).store:
-                self.board = reading.board(view)
+                self.found = reading.board(view), reading.told(view)
         except DjsbError as error:
             self.problem, self._results = error, None
         now = time.monotonic()
@@ -246,10 +246,11 @@ class _Reader:
                 self._open()
             if self._changed() or now - self._looked > AGAIN:
                 self._looked = now
-                self._send(Snapshot(board=self.ranking.board, **reading.light(self.view, self.memory)))
+                board, answer = self.ranking.found
+                self._send(Snapshot(board=board, answer=answer, **reading.light(self.view, self.memory)))
                 self._results = reading.results_so_far(self.view)
-            elif self.shown and self.shown.board is not self.ranking.board:
-                self._send(replace(self.shown, board=self.ranking.board))
+            elif self.shown and self.shown.board is not self.ranking.found[0]:
+                self._send(replace(self.shown, board=self.ranking.found[0], answer=self.ranking.found[1]))
             self.ranking.follow(self._results)
         except DjsbError as error:
             self._looked = now + MENDED

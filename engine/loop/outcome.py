@@ -64,7 +64,7 @@ def _unconfirmed(opened: OpenStudy) -> str | None:
     short = [r.label for r in candidates(opened) if done.get(r.pool.id, 0) < seeds]
     if not short:
         return None
-    return f"not confirmed yet: {', '.join(short)} lacks some of {seeds} fresh seeds; a larger budget gives them"
+    return f"not confirmed yet: {', '.join(short)} lacks some of {seeds} fresh seeds"
 
 
 def _duplicates(opened: OpenStudy) -> Duplicates:

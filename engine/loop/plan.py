@@ -100,10 +100,11 @@ def _pools(opened: OpenStudy) -> tuple[int, int]:
 def _units(opened: OpenStudy) -> list[_Unit]:
     study, search = opened.study, opened.study.search
     if search.strategy == "mixtures":
-        trials, fresh = study.mixtures.max + CONTROL_SEEDS, (study.confirm.candidates + 1) * study.confirm.seeds
+        trials = study.mixtures.max + CONTROL_SEEDS
+        fresh = (study.confirm.candidates + 1 + study.confirm.all_data) * study.confirm.seeds
         return [
             _Unit("probe", trials, trials, f"at most {study.mixtures.max} mixtures, and the control"),
-            _Unit("confirm", fresh, fresh, f"{study.confirm.seeds} fresh seeds"),
+            _Unit("confirm", fresh, fresh, _fresh(opened)),
         ]
     pools, ops = _pools(opened)
     told = "" if are_complete(opened) else "about "
@@ -126,7 +127,13 @@ def _units(opened: OpenStudy) -> list[_Unit]:
             for n in [3 * study.scale.recipes * study.scale.seeds]
         ),
         *(
-            _Unit("confirm", n, float(n), f"{study.confirm.seeds} fresh seeds")
-            for n in [2 * study.confirm.candidates * study.confirm.seeds]
+            _Unit("confirm", n, float(n), _fresh(opened))
+            for n in [(2 + study.confirm.all_data) * study.confirm.candidates * study.confirm.seeds]
         ),
     ]
+
+
+def _fresh(opened: OpenStudy) -> str:
+    """What the confirmation trains on."""
+    section = opened.study.confirm
+    return f"{section.seeds} fresh seeds: candidates, control" + (", all rows" if section.all_data else "")

@@ -14,7 +14,7 @@ from engine.study.view import StudyView
 
 SECTIONS = ("dataset", "seed", "task", "model", "lora", "vlm", "video", "command", "train", "evaluation")
 APART = {  # fields that trials need not have in common
-    "dataset": {"max_bad", "columns"},
+    "dataset": {"max_bad", "columns", "scores"},
     "train": {"keep_checkpoints", "micro_batch", "activation_checkpointing"},
     "evaluation": {"metrics", "aggregate"},
 }

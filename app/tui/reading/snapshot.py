@@ -36,7 +36,10 @@ TAIL = 32_768  # bytes of a log
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The study as it stood at one moment. board: rows of the leaderboard, None until it was first computed."""
+    """The study as it stood at one moment.
+
+    answer: its sentences, the one that counts first. board: rows of the leaderboard; None until it was first computed.
+    """
 
     folder: Path
     name: str = ""
@@ -57,6 +60,7 @@ class Snapshot:
     events: tuple[Row, ...] = ()
     insights: dict[str, list[Row]] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
+    answer: tuple[str, ...] = ()
     board: tuple[Row, ...] | None = None
     buckets: tuple[str, ...] = ()
     problem: str = ""
@@ -162,17 +166,31 @@ def light(view: OpenStudy, memory: Memory) -> dict[str, Any]:
 
 
 def board(view: OpenStudy) -> tuple[Row, ...]:
-    """The leaderboard's rows, and whatever else takes statistics."""
+    """The leaderboard's rows, of the setting whose results are shown."""
     from engine.evidence.ranking import leaderboard
+    from engine.study.setting import shown
 
-    return tuple(e.to_json() for e in leaderboard(view))
+    return tuple(e.to_json() for e in leaderboard(shown(view)[0]))
+
+
+def told(view: OpenStudy) -> tuple[str, ...]:
+    """The study's answer."""
+    from engine.evidence.answer import answer
+
+    return tuple(answer(view).lines)
 
 
 def results_so_far(view: OpenStudy) -> Any:
-    """What the leaderboard rests on, in short: it need not be computed again while this stays the same."""
-    from engine.journal import drops, trials
+    """What answer and leaderboard rest on, in short: they need not be computed again while this stays the same."""
+    from engine.journal import drops, proposals, results, trials
+    from engine.study.lock import engine_pid
 
-    return trials.progress(view.store, view.setup), drops.count(view.store)
+    asked = [(p.id, p.status) for p in proposals.of_setup(view.store, view.setup)]
+    concluded = results.RECIPE.at(view.store, view.setup)
+    settings = view.folder / STUDY_FILE
+    changed = settings.stat().st_mtime_ns if settings.exists() else 0
+    counts = trials.progress(view.store, view.setup), trials.counts(view.store, view.setup), drops.count(view.store)
+    return counts, asked, concluded, changed, view.limit, engine_pid(view.folder / STATE_FOLDER)
 
 
 def opened(folder: Path) -> OpenStudy:

@@ -351,6 +351,7 @@ class Whole(TypedDict, total=False):
     events: list[Event]
     insights: dict[Str, list[Sentence]]
     results: Results | Annotated[dict[Str, JsonValue], Field(max_length=0)]
+    answer: list[Str]
     board: list[Place] | None
     buckets: Annotated[list[Str], AfterValidator(_buckets)]
     problem: Str

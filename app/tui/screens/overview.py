@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
@@ -23,8 +24,9 @@ from engine.journal.store import Row
 if TYPE_CHECKING:
     from app.tui.widgets.plot import Plot
 
-WIDE_COLUMNS = ["#", "verdict", "pool", "change %", "interval", "P(best)", "seeds", "steps %"]
+WIDE_COLUMNS = ["#", "verdict", "pool", "change %", "interval", "P(best)", "seeds", "rows", "steps %"]
 NARROW_COLUMNS = ["#", "?", "pool", "change %", "interval", "seeds"]
+MIXED_COLUMNS = [*NARROW_COLUMNS, "rows, steps"]  # where not all pools are of one size and length
 
 
 class Overview(Pane):
@@ -32,10 +34,12 @@ class Overview(Pane):
 
     title_text = "Overview"
     help_text = """\
+On top stands the study's answer with its reasons, as djsb status and the report begin with it, too.
 The leaderboard ranks every pool against the control, the random pool that was trained as long. The
 bar is the interval of its change on a common scale (│ is zero; ◄ ► mark intervals that go beyond
 the scale; ○ is a single seed, which has none). ▲ helps and ▼ hurts are said only when the interval,
-corrected for all pools and looks, excludes zero; · is unclear, × left out.
+corrected for all pools and looks, excludes zero; · is unclear, × left out. Places count among pools
+of as many rows and steps. d shows what the race has dropped and what was left out, too.
 
 Above stand the stages with their trials, the budget that is left over time (and when it will be
 spent at the present rate), and running trials with their progress and the course of their loss.
@@ -49,10 +53,13 @@ stops nothing.
         Binding("p", "app.pause_engine", "Pause", id="engine.pause"),
         Binding("x", "app.stop_engine", "Stop", id="engine.stop"),
         Binding("b", "app.set_budget", "Budget", id="engine.budget"),
+        Binding("d", "dropped", "Dropped", id="overview.dropped"),
     ]
+    every = False  # what was dropped or left out is shown, too
 
     def content(self) -> ComposeResult:
         """Stages, budget and what runs beside each other, the board below, news at the bottom."""
+        yield Told(id="answer")
         with Horizontal(id="top"):
             yield Told(id="stages")
             with Vertical(id="burn-box"):
@@ -69,16 +76,24 @@ stops nothing.
     def show(self, s: Snapshot) -> None:
         """All parts."""
         width = self.app.size.width
+        self.query_one("#answer", Told).tell(_answer(s, self.app.size.height))
         self.query_one("#stages", Told).tell(_stages(s, self.wide))
         room = max(36, min(width // 3, (width - 44) // 2) - 2) if self.wide else width - 2
         self.query_one("#running", Told).tell(_running(s, room))
         self._burn_down(s)
         self.query_one("#news", Told).tell(_news(s, self.ui.look))
         if s.board is not None:
-            reach, rows = reach_of(s.board), {r["pool"]: (i, r) for i, r in enumerate(s.board, 1)}
+            reach = reach_of(s.board)
+            rows = {r["pool"]: (i, r) for i, r in placed(s.board) if self.every or not _folded(r)}
+            mixed = len({(r["size"], r["share"]) for _, r in rows.values()}) > 1
             table = self.query_one("#board", KeyedTable)
-            table.columns_are(WIDE_COLUMNS if self.wide else NARROW_COLUMNS)
-            table.follow(list(rows), lambda key: _cells(*rows[key], reach, width))
+            table.columns_are(WIDE_COLUMNS if self.wide else MIXED_COLUMNS if mixed else NARROW_COLUMNS)
+            table.follow(list(rows), lambda key: _cells(*rows[key], reach, width, mixed))
+
+    def action_dropped(self) -> None:
+        """Fold what was dropped or left out away, or show it."""
+        self.every = not self.every
+        self.refresh_data(force=True)
 
     def _burn_down(self, s: Snapshot) -> None:
         """The chart, made when there is something to draw and room for it."""
@@ -97,10 +112,31 @@ stops nothing.
             _burn_down(found.first(), s)
 
 
-def _cells(place: int, r: Row, reach: float, width: int) -> tuple[object, ...]:
+def _folded(r: Row) -> bool:
+    return bool(r["dropped"]) or r["verdict"] == "degenerate"
+
+
+def placed(board: Iterable[Row]) -> Iterator[tuple[int, Row]]:
+    """Each row with its place among those of its size and length."""
+    places: Counter[tuple[int, float]] = Counter()
+    for r in board:
+        places[alike := (r["size"], r["share"])] += 1
+        yield places[alike], r
+
+
+def _answer(s: Snapshot, height: int) -> Text:
+    """The study's answer; where there is little room, without what it rests on."""
+    if not s.answer:
+        return Text()
+    first, *reasons = s.answer
+    shown = reasons if height >= 30 else []
+    return Text.assemble((printable(first), "title"), *(f"\n{printable(line)}" for line in shown))
+
+
+def _cells(place: int, r: Row, reach: float, width: int, mixed: bool) -> tuple[object, ...]:
     wide = width >= WIDE
     dropped = " (dropped)" if r["dropped"] else ""
-    room = max(16, width - (85 if wide else 51)) - len(dropped)
+    room = max(16, width - (93 if wide else 64 if mixed else 51)) - len(dropped)
     verdict = VERDICTS[r["verdict"]] + (f" {r['verdict']}" if wide else "")
     cells: list[object] = [
         Text(str(place) if r["change"] is not None else "–", justify="right"), Text(verdict, style_of(r["verdict"])),
@@ -109,9 +145,12 @@ def _cells(place: int, r: Row, reach: float, width: int) -> tuple[object, ...]:
     ]  # fmt: skip
     seeds = Text(str(r["seeds"]), justify="right")
     if not wide:
-        return (*cells, seeds)
+        alike = Text(f"{r['size']}, {100 * r['share']:.0f} %", justify="right")
+        return (*cells, seeds, alike) if mixed else (*cells, seeds)
     best = Text("–" if r["p_best"] is None else f"{r['p_best']:.2f}", justify="right")
-    return (*cells, best, seeds, Text(f"{100 * r['share']:.0f}", justify="right"))
+    return (
+        *cells, best, seeds, Text(str(r["size"]), justify="right"), Text(f"{100 * r['share']:.0f}", justify="right")
+    )  # fmt: skip
 
 
 def _stages(s: Snapshot, wide: bool) -> Text:
@@ -193,8 +232,6 @@ def _news(s: Snapshot, look: Mapping[str, Any]) -> Text:
             text.append(f"{printable(line)}\n")
         for e in new[:4]:
             text.append(f"{e['at'][11:19]} {e['kind']}: {cut(printable(' '.join(e['text'].split())), 160)}\n")
-    if s.results.get("recipe"):
-        text.append(f"● recipe: {printable(s.results['recipe']['label'])}\n", "good")
     for x in [x for stage in reversed(list(s.insights)) for x in s.insights[stage]][: 4 if new else 8]:
         text.append(f"• {printable(x['text'])}\n")
     return text
@@ -202,7 +239,7 @@ def _news(s: Snapshot, look: Mapping[str, Any]) -> Text:
 
 def board_of(s: Snapshot) -> dict[str, list[Any]]:
     """Pool → place and verdict, as the next look is compared with."""
-    return {r["pool"]: [i, r["verdict"]] for i, r in enumerate(s.board or (), 1) if r["change"] is not None}
+    return {r["pool"]: [i, r["verdict"]] for i, r in placed(s.board or ()) if r["change"] is not None}
 
 
 def changes(s: Snapshot, look: Mapping[str, Any]) -> list[str]:
@@ -210,7 +247,7 @@ def changes(s: Snapshot, look: Mapping[str, Any]) -> list[str]:
     before, said, moves = look.get("board") or {}, [], []
     if not before:
         return []
-    for place, r in enumerate(s.board or (), 1):
+    for place, r in placed(s.board or ()):
         old = before.get(r["pool"])
         if r["change"] is None or (old is None and place > 10):
             continue

@@ -201,6 +201,12 @@ SNAPSHOT = Snapshot(
             ))
         ],
     },
+    answer=(
+        "Recipe: char_rep_ratio low + num_words mid. Against a random sample of the same size: +31.8 % [+16.6, +47.0]; "
+        "against all your data: +4.1 % [-3.0, +11.2].",
+        "It is not shown to beat all your data at as many trained samples: the interval includes zero.",
+        "Measured on 5 fresh seeds, which took no part in choosing it. It keeps 2,310 of 12,000 rows.",
+    ),
     board=BOARD,
     buckets=("low", "mid", "high"),
 )  # fmt: skip

@@ -55,8 +55,8 @@ def check_overview(screen: Pane) -> None:
     assert "39 min left of 60 min" in text(screen, "#stages")
     assert text(screen, "#running").count("seed") == 2
     board = rows(screen, "#board")
-    assert len(board) == 12 and "char_rep_ratio low + num_wor" in board[0] and "▲" in board[0]
-    assert "(dropped)" in board[10] and "×" in board[11]
+    assert len(board) == 9 and "char_rep_ratio low + num_wor" in board[0] and "▲" in board[0]
+    assert "against all your data: +4.1 %" in text(screen, "#answer")
     assert "Repetition and words" in text(screen, "#news")
 
 
