@@ -121,11 +121,18 @@ class Fake:
                 ]
                 self.store.put("curve_points", points)
 
-    def proposal(self, stage: str, pools: Sequence[Pool], why: str = "it passed the gate") -> None:
+    def proposal(
+        self,
+        stage: str,
+        pools: Sequence[Pool],
+        why: str = "it passed the gate",
+        samples: int = 9,
+        seeds: Sequence[int] = (0, 1),
+    ) -> None:
         """A proposal and the decision on it."""
         asked = Proposal(
-            origin="paper", kind="probe", stage=stage, seeds=(0, 1), reason=f"what {stage} wants",
-            pools=tuple(Arm(pool=asdict(p), label="a", kind="control", samples=9) for p in pools),
+            origin="paper", kind="probe", stage=stage, seeds=tuple(seeds), reason=f"what {stage} wants",
+            pools=tuple(Arm(pool=asdict(p), label="a", kind="control", samples=samples) for p in pools),
         )  # fmt: skip
         content = {**asked.model_dump(mode="json"), "gate": "passes"}
         self.store.put("proposals", {
@@ -196,7 +203,7 @@ class Fake:
         fresh = range(FRESH, FRESH + 5)
         self.trials(control, "confirm", fresh, 0, 4000, curve=True)
         self.trials(self.pool(best, name, "combination", 1000), "confirm", fresh, gain, 4000, curve=True)
-        self.proposal("confirm", [control, control])
+        self.proposal("confirm", [control, control], samples=4000, seeds=fresh)
 
     def _results(self) -> None:
         self.store.event("memory", "out of memory; goes on with less", level="warning")
@@ -272,7 +279,9 @@ def test_the_summary_says_what_helps_what_hurts_what_is_best_and_what_it_cost(fu
     text = read(full).text
     assert re.search(r"\d+ help: \w+ low.*\+\d+\.\d %", text)
     assert re.search(r"\d+ hurt: \w+ high.*−\d+\.\d %", text)
-    assert "The recipe text_len low + num_words low + alnum_ratio low beat the control by +1" in text
+    told = "Recipe: text_len low + num_words low + alnum_ratio low. Against a random sample of the same size: +1"
+    assert told in text and "it was not compared with all your data" in text
+    assert text.index(told) < text.index("Leaderboard")
     assert "of 66.7 min of device time" in text
 
 
@@ -374,7 +383,7 @@ def test_after_the_probe_alone_the_later_sections_say_so(tmp_path: Path) -> None
     assert set(SECTIONS) <= set(page.ids)
     for words in ("No combination has been trained yet", "repetition was not compared", "no gain is confirmed"):
         assert words in page.text
-    assert "nothing is called best" in page.text
+    assert "nothing is confirmed before it ends" in page.text
     drawn = {f.stem for f in (tmp_path / "report" / "figures").iterdir()}
     assert drawn == {"leaderboard", "buckets", "statistics", "metrics", "budget", "curves"}
 
@@ -392,7 +401,7 @@ def test_without_a_winner_nothing_is_called_best(tmp_path: Path) -> None:
     fake.probe(lambda i, bucket: 0.0)
     fake.later(gain=0.0)
     found = contents(tmp_path)
-    assert "No candidate's interval on fresh seeds lies above zero" in found["no_recipe"]
+    assert "on fresh seeds none of 1 candidate is shown to beat a random sample" in found["no_recipe"]
     assert found["yaml"] is None and len(found["candidates"]) == 1
 
 
