@@ -10,8 +10,9 @@ import pytest
 
 from agent.briefing import MAX, write_briefing
 from agent.proposer import Statement, grounded
-from engine.evidence.ranking import rank
+from engine.evidence.ranking import leaderboard, rank
 from engine.journal.results import Result
+from engine.records.answer import WITHHELD
 from engine.records.sentence import Sentence
 from engine.records.trial import FRESH
 from engine.study.opened import OpenStudy
@@ -182,7 +183,9 @@ def confirmed_values(opened: OpenStudy) -> list[str]:
         fresh = {**trial, "id": f"{i:016x}", "seed": FRESH + i, "stage": "confirm"}
         opened.store.put("trials", fresh)
         opened.store.put("metrics", {"trial": fresh["id"], "name": "accuracy", "value": 0.918273645 + i})
-    Result[Any]("recipe", Any).put(opened.store, opened.setup, {"label": "r", "change": 918.27})
+    recipe = leaderboard(opened)[0].to_json() | {"label": "r", "change": 918.27, "ci_low": 918.27, "ci_high": 918.27}
+    more = {"samples": 9, "repetition": 1, "kept": 9, "rows": 9}
+    Result[Any]("recipe", Any).put(opened.store, opened.setup, recipe | more)
     Result[Any]("insight:confirm", Any).put(
         opened.store, opened.setup, [{"text": "918.27", "cites": [], "by": "template"}]
     )
@@ -202,6 +205,7 @@ def test_results_on_fresh_seeds_are_not_shown(opened: OpenStudy, monkeypatch: py
         assert proposer(opened, server.url, monkeypatch, tries=1).propose(opened, 1) == []
     assert len(server.requests) == len(looks)
     sent = json.dumps(server.requests)
+    assert WITHHELD in sent
     assert not [s for s in secret if s in sent.replace(json.dumps([f"{0:016x}"]), "")]
     assert "no such pool, trial or proposal" in stored(opened)[0]["content"]["gate"]
 
