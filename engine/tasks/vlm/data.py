@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.base.arrays import new_array, save_array
 from engine.base.durable import checksum, discard, is_whole, write_text
@@ -16,6 +17,8 @@ from engine.base.errors import DataError
 from engine.base.ids import content_id
 from engine.base.paths import folder_of, resolve
 from engine.data.fingerprints import content_hash
+from engine.data.media import Unreadable
+from engine.data.readers.contract import as_list
 from engine.data.sift import Sifted
 from engine.records.accounting import refuse_gaps
 from engine.settings.running import CacheSection
@@ -24,7 +27,18 @@ from engine.tasks.contract import Progress, Rows
 from engine.tasks.shared.caches import make_caches
 from engine.tasks.shared.checkpoints import checkpoint_of, need_packages, read_config
 from engine.tasks.shared.images import Squares, cache_images
-from engine.tasks.shared.media import files_of, form_of, key_of, set_bound, source_entry, whence_of, write_sources
+from engine.tasks.shared.media import (
+    ROW,
+    entry_of,
+    files_of,
+    form_of,
+    key_of,
+    place_of,
+    set_bound,
+    source_entry,
+    whence_of,
+    write_sources,
+)
 from engine.tasks.shared.packed import open_media
 from engine.tasks.shared.tokens import cache_tokens, captions
 from engine.tasks.shared.weights import accounted
@@ -49,6 +63,7 @@ from engine.tasks.vlm.native_data import cache_instructions, cache_questions, ca
 from engine.tasks.vlm.text import NONE, Encoder, train_base_tokenizer
 
 VERSION = 3  # of what lies in the caches
+BLOCK = 1_000  # rows that are looked at together
 NATIVE_VERSION = 1  # of what a checkpoint's own processor is given
 
 
@@ -282,13 +297,20 @@ def _cache_instructions(
 def _cache_captions(evaluation: Rows, prompt: str, side: int, target: Path, workers: int) -> None:
     """Write the evaluation rows as one question an image, whose answers are the captions of all its rows."""
     # the distinct ones are all that is kept, and few: captions are generated for each
-    cache_images(replace(evaluation, form="raw"), side, target, "eval-images", workers)
+    firsts = _firsts(evaluation)
+    one_each = evaluation.good & (firsts == np.arange(len(firsts)))
+    try:
+        cache_images(replace(evaluation, good=one_each, form="raw"), side, target, "eval-images", workers)
+    except Unreadable as error:
+        alike = {row: why for at, why in error.rows.items() for row in np.flatnonzero(firsts == at).tolist()}
+        raise Unreadable(error.data, alike) from None
     images = open_media(target, "eval-images")
+    of_image: dict[int, str] = {}
     said: dict[str, list[str]] = {}
     first: dict[str, int] = {}
-    for at, (text, good) in enumerate(zip(captions(evaluation), evaluation.good, strict=True)):
-        if good and text.strip():
-            pixels = checksum(images[at].tobytes())
+    for text, at in zip(captions(evaluation), firsts.tolist(), strict=True):
+        if at >= 0 and text.strip():
+            pixels = of_image[at] = of_image.get(at) or checksum(images[at].tobytes())
             said.setdefault(pixels, []).append(text.strip())
             first.setdefault(pixels, at)
     if not said:
@@ -297,3 +319,19 @@ def _cache_captions(evaluation: Rows, prompt: str, side: int, target: Path, work
     asked = [Asked(at, prompt, tuple(texts), (), "", str(at)) for at, texts in enumerate(said.values())]
     write_text(target / "caption.json", json.dumps([asdict(q) for q in asked], allow_nan=False))
     discard(target / "eval-images.npy")
+
+
+def _firsts(rows: Rows) -> NDArray[np.int64]:
+    """The first good row that names the same image, for each good row; -1 for the others."""
+    field = str(rows.data.fields.images)
+    found = np.full(len(rows.data), -1)
+    seen: dict[str, int] = {}
+    for start, stop in rows.data.chunks(BLOCK):
+        for number, row in enumerate(rows.data.reader.read(start, stop, [field]), start):
+            if rows.good[number]:
+                value = as_list(row[field])[0]
+                entry = entry_of(value)
+                content = place_of(rows, value) if entry == ROW else entry
+                assert isinstance(content, bytes)  # only bytes stay in their row
+                found[number] = seen.setdefault(checksum(content), number)
+    return found
