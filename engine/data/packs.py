@@ -67,14 +67,19 @@ class Packs:
         self._say("damaged", f"{self.folder.name} in the media cache has a damaged item ({item}); it is made again")
         return None
 
-    def put(self, item: int, content: bytes) -> None:
-        """Keep an item, unless there is no room for it: then whoever asks for it makes it again."""
+    def has(self, item: int) -> bool:
+        """True where an item was written and not evicted; whether it is damaged shows when it is read."""
+        record = os.pread(self._index, RECORD.size, item * RECORD.size)
+        return any(record) and self._opened(RECORD.unpack(record)[0]) is not None
+
+    def put(self, item: int, content: bytes) -> bool:
+        """Keep an item; False where there is no room for it: then whoever asks for it makes it again."""
         if time.monotonic() < self._full_until:
-            return
+            return False
         try:
             if not self._begin(len(content)):
                 self._full_until = time.monotonic() + STAMP
-                return
+                return False
             assert self._own is not None
             pack, file = self._own
             at = os.lseek(file, 0, os.SEEK_END)
@@ -88,6 +93,8 @@ class Packs:
             self._full_until = time.monotonic() + IDLE
             text = f"{self.folder.parent}: the disk is full; the media cache keeps no more, and trials go on without it"
             self._say("full", f"{text}. Free some space, or set cache.max_gb")
+            return False
+        return True
 
     def close(self) -> None:
         """Close all files."""

@@ -65,6 +65,15 @@ class VideoSection(Section):
     """Text-to-video models (task t2v)."""
 
     drop_text: float = Field(0.1, ge=0, lt=1, description="share of captions left out in training, for guidance")
+    frames: int | None = later(None, ge=1, le=512, description="frames of a clip; null: as the preset has them")
+    stride: int | None = later(None, ge=1, le=64, description="2 takes every other frame; null: as the preset has it")
+    side: int | None = later(None, ge=8, le=2048, description="pixels of a clip's side; null: as the preset has them")
+    fps: float | None = later(
+        None, gt=0, le=240, description="frames a second of clips, as an LTX model is told; null: 25"
+    )
+    latents: Literal["mean", "sample"] = later(
+        "mean", description="of what the autoencoder makes of a clip: its mean, or a new draw at each step"
+    )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (), description="seeds that stand for a pool's first, second, … seed in place of 0, 1, … (the paper: 42, 45)"
     )

@@ -48,6 +48,11 @@ def ranks() -> int:
     return _place.count
 
 
+def rank() -> int:
+    """Which of them this process is."""
+    return _place.rank
+
+
 def is_first() -> bool:
     """True for the rank that evaluates and writes, and where there is but one."""
     return _place.rank == 0

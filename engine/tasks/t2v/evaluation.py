@@ -17,9 +17,10 @@ from engine.records.metric import Metric
 from engine.settings.study import Study
 from engine.tasks.shared.videos import write_clip
 from engine.tasks.t2v import vbench as board
-from engine.tasks.t2v.model import Parts, to_latents
+from engine.tasks.t2v.frozen import Clips
+from engine.tasks.t2v.model import Parts
 from engine.tasks.t2v.scores import check_scores, flow_scores, frechet_distance, load_clip, load_detector
-from engine.tasks.t2v.training import Clips, held_out_loss, sample
+from engine.tasks.t2v.training import held_out_loss, sample
 
 RATE = 8  # frames a second of clips that VBench reads
 ENDLESS = 1e9  # the top of a scale that has none, as JSON knows no infinity
@@ -62,17 +63,17 @@ def evaluate(parts: Parts, study: Study, prepared: Path) -> dict[str, float]:
     video = study.video
     clips, good = Clips(prepared, "eval"), np.flatnonzero(np.load(prepared / "eval-good.npy"))
     batch = study.train.micro_batch or study.train.batch_size
-    scores = {"loss": held_out_loss(parts, clips, good, batch)}
+    encoded = parts.encoded(clips)
+    scores = {"loss": held_out_loss(parts, encoded, good, batch)}
     if not video.samples and not video.vbench:
         return scores
-    device = next(parts.transformer.parameters()).device
-    shape = tuple(to_latents(parts, clips.pixels(good[:1], device)).shape[1:])
-    options: dict[str, Any] = {"steps": video.steps, "guidance": video.guidance, "batch": batch}
+    shape = tuple(encoded.latents(good[:1], None).shape[1:])
+    options: dict[str, Any] = {"steps": video.steps, "guidance": video.guidance, "batch": batch, "words": encoded.heard}
     rows = good[np.linspace(0, len(good) - 1, min(len(good), video.samples or len(good))).round().astype(int)]
     captions = [clips.captions[r] for r in rows]
     if video.samples:
         made = sample(parts, captions, shape, **options)
-        scores |= _scores_of_clips(made, rows, captions, clips, study, prepared, device)
+        scores |= _scores_of_clips(made, rows, captions, clips, study, prepared, parts.device)
     if video.vbench:
         scores |= _vbench(parts, study, prepared, captions, shape, options)
     return scores

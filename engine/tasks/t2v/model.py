@@ -1,9 +1,8 @@
 """The text-to-video models of task `t2v`: presets, checkpoints, LoRA, what is kept of them.
 
-A model is a diffusion transformer of `diffusers`, Latte's or EasyAnimate's, a text encoder and a noise scheduler. A
-checkpoint is the folder of a diffusers pipeline (`transformer/`, `vae/`, `text_encoder/`, `tokenizer/`, `scheduler/`);
-its transformer is trained, in the latents of its autoencoder. The presets `tiny` and `small` start from seeded weights,
-work on pixels and read captions by a frozen bag of words.
+A model is a diffusion transformer of `diffusers`, text encoders and a noise scheduler. A checkpoint is the folder of a
+pipeline of one of the families (`families.py`); its transformer is trained, in the latents of its autoencoder. The
+presets `tiny` and `small` start from seeded weights, work on pixels and read captions by a frozen bag of words.
 """
 
 from __future__ import annotations
@@ -23,15 +22,16 @@ from engine.tasks.shared.procedure import frozen_dtype, the_device
 from engine.tasks.shared.tokens import BOS, EOS, PAD
 from engine.tasks.shared.videos import Window
 from engine.tasks.shared.weights import EARLIER, Weights
+from engine.tasks.t2v.families import FAMILIES, SCHEDULERS, Family, Text
+from engine.tasks.t2v.frozen import Clips, Encoded, Frozen
 
 if TYPE_CHECKING:
     import torch
 
-LATTE, EASY = "LatteTransformer3DModel", "EasyAnimateTransformer3DModel"
-AUTOENCODERS = {LATTE: "AutoencoderKL", EASY: "AutoencoderKLMagvit"}
-TEXT_ENCODERS = {"t5": "T5EncoderModel", "bert": "BertModel", "qwen2_vl": "Qwen2VLForConditionalGeneration"}
+LATTE = "LatteTransformer3DModel"
 LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
-FLOW = "FlowMatchEulerDiscreteScheduler"
+FILES = {"scheduler": "scheduler_config.json", "": "model_index.json"}
+FPS = 25.0  # of clips, as LTX takes it where the study does not say
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,10 @@ PRESETS: dict[str, tuple[Window, Network | None]] = {
     "tiny": (Window(6, 2, 16), Network(8, 64, 2, 2, 64, 16, 1024)),
     "small": (Window(16, 2, 64), Network(8, 384, 8, 6, 256, 48, 8192)),
     "easyanimate": (Window(16, 2, 256), None),  # the paper's D.5
+    "latte": (Window(16, 3, 512), None),
+    "cogvideox": (Window(49, 3, 480), None),
+    "wan": (Window(81, 2, 480), None),
+    "ltx": (Window(97, 1, 512), None),
 }
 
 
@@ -58,15 +62,33 @@ PRESETS: dict[str, tuple[Window, Network | None]] = {
 class Parts:
     """What a trial works with.
 
-    transformer: what is trained. scheduler: of the noise in training. words: captions to (captions, length, width) on
-    the device. autoencoder: None: pixels. frames: of a clip.
+    transformer: what is trained. scheduler: of the noise in training. words: what is heard of captions, on the device.
+    frozen: None: pixels. frames: of a clip; fps: of them a second.
     """
 
     transformer: Any
     scheduler: Any
-    words: Callable[[list[str]], torch.Tensor]
-    autoencoder: Any | None
+    family: Family
+    words: Callable[[list[str]], Text]
+    frozen: Frozen | None
     frames: int
+    fps: float = FPS
+
+    @property
+    def device(self) -> torch.device:
+        """Of the transformer."""
+        found: torch.device = next(self.transformer.parameters()).device
+        return found
+
+    def encoded(self, clips: Clips, keep: bool = True) -> Encoded:
+        """What the model reads of clips. keep: see Encoded."""
+        return Encoded(clips, self.words, self.frozen, self.device, keep)
+
+
+def window_of(study: Study) -> Window:
+    """How clips are cut: as the preset has it, or `video.frames`, `video.stride`, `video.side`."""
+    preset, video = PRESETS[study.model.preset][0], study.video
+    return Window(video.frames or preset.frames, video.stride or preset.stride, video.side or preset.side)
 
 
 def latte_config(window: Window, network: Network) -> dict[str, Any]:
@@ -92,7 +114,7 @@ def latte_config(window: Window, network: Network) -> dict[str, Any]:
 
 def _component(folder: Path, name: str) -> dict[str, Any]:
     """The config of a pipeline's component. Raises: StudyError."""
-    file = folder / name / ("scheduler_config.json" if name == "scheduler" else "config.json")
+    file = folder / name / FILES.get(name, "config.json")
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -102,37 +124,89 @@ def _component(folder: Path, name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def check_checkpoint(folder: Path, window: Window) -> None:
-    """That a pipeline is of a known architecture and takes the preset's window. Raises: StudyError."""
+def family_of(folder: Path) -> Family:
+    """The family of a pipeline. Raises: StudyError when it is none that is trained."""
     config = _component(folder, "transformer")
+    index = _component(folder, "") if (folder / "model_index.json").exists() else {}
     kind = config.get("_class_name")
-    if kind not in AUTOENCODERS:
+    if kind not in FAMILIES:
         raise StudyError(
-            f"model.checkpoint: {folder / 'transformer'} is a {kind}; task t2v trains {' and '.join(AUTOENCODERS)}"
+            f"model.checkpoint: {folder / 'transformer'} is a {kind}; task t2v trains {', '.join(FAMILIES)}"
         )
-    autoencoder = _component(folder, "vae").get("_class_name")
-    if autoencoder != AUTOENCODERS[kind]:
-        raise StudyError(f"model.checkpoint: {folder / 'vae'} is a {autoencoder}; {kind} needs an {AUTOENCODERS[kind]}")
-    _component(folder, "scheduler"), _component(folder, "text_encoder")
-    if kind == LATTE and config.get("video_length", 16) != window.frames:
+    vae = _component(folder, "vae")
+    family = FAMILIES[kind](vae, config, index)
+    if index.get("_class_name", family.pipeline) != family.pipeline:
         raise StudyError(
-            f"model.checkpoint: {folder} makes {config.get('video_length')} frames, the preset {window.frames}; "
-            f"set model.preset to one of as many ({', '.join(f'{n}: {w.frames}' for n, (w, _) in PRESETS.items())})"
+            f"model.checkpoint: {folder} is a {index['_class_name']}; with a {kind} task t2v trains a {family.pipeline}"
+        )
+    if (autoencoder := vae.get("_class_name")) != family.autoencoder:
+        raise StudyError(f"model.checkpoint: {folder / 'vae'} is a {autoencoder}; {kind} needs an {family.autoencoder}")
+    return family
+
+
+def check_checkpoint(folder: Path, window: Window) -> None:
+    """That a pipeline is of a family that is trained and takes clips of the window. Raises: StudyError."""
+    family = family_of(folder)
+    weights_of(folder), _training_scheduler(folder)
+    try:
+        side, channels = family.ratios[2], family.channels
+    except (KeyError, TypeError, ValueError) as error:
+        raise StudyError(
+            f"model.checkpoint: a config.json of {folder} lacks {error}; copy the folder of the pipeline again"
+        ) from error
+    index, taken = family.index, family.net.get("in_channels", channels)
+    if isinstance(index.get("transformer_2"), list) and index["transformer_2"][-1]:
+        raise StudyError(
+            f"model.checkpoint: {folder} has two transformers (Wan 2.2 A14B); task t2v trains pipelines of one: "
+            "Wan 2.1, or Wan 2.2 TI2V-5B"
+        )
+    if taken != channels:
+        raise StudyError(
+            f"model.checkpoint: its transformer takes {taken} channels, its autoencoder gives {channels}; give the "
+            "text-to-video pipeline, not one that goes on from an image"
+        )
+    if window.side % side:
+        raise StudyError(
+            f"model.checkpoint: clips of {window.side} px do not divide into the {side} px of {folder}; set video.side "
+            f"to a multiple of {side}"
+        )
+    if family.transformer == LATTE and family.net.get("video_length", 16) != window.frames:
+        frames = family.net.get("video_length", 16)
+        raise StudyError(
+            f"model.checkpoint: {folder} makes {frames} frames, the study {window.frames}; set video.frames: {frames}"
         )
 
 
 def weights_of(folder: Path) -> list[Weights]:
-    """Transformer, autoencoder and text encoder of a pipeline. Raises: StudyError."""
-    kind = _component(folder, "transformer")["_class_name"]
-    told = _component(folder, "text_encoder").get("model_type")
-    if told not in TEXT_ENCODERS:
-        raise StudyError(
-            f"model.checkpoint: {folder / 'text_encoder'} is a {told}; {', '.join(TEXT_ENCODERS)} are read"
-        )
-    kinds = {"transformer": f"diffusers.{kind}", "vae": f"diffusers.{AUTOENCODERS[kind]}"}
-    kinds["text_encoder"] = f"transformers.{TEXT_ENCODERS[told]}"
-    unused = {"text_encoder": ("pooler.",)}  # the words' own features are read, not their sum
+    """Transformer, autoencoder and text encoders of a pipeline. Raises: StudyError."""
+    family = family_of(folder)
+    kinds = {"transformer": f"diffusers.{family.transformer}", "vae": f"diffusers.{family.autoencoder}"}
+    for part, readable in family.encoders.items():
+        told = str(_component(folder, part).get("model_type"))
+        if told not in readable:
+            raise StudyError(
+                f"model.checkpoint: {folder / part} is a {told}; a {family.pipeline} reads {', '.join(readable)}"
+            )
+        kinds[part] = f"transformers.{readable[told]}"
+    unused = dict.fromkeys(family.encoders, ("pooler.",))  # the words' own features are read, not their sum
     return [Weights(f"model.checkpoint/{p}", k, folder / p, unused.get(p, ())) for p, k in kinds.items()]
+
+
+def _training_scheduler(folder: Path) -> Any:
+    """The scheduler of the noise in training, by the config of the pipeline's own. Raises: StudyError."""
+    import diffusers
+
+    config = _component(folder, "scheduler")
+    kind = config.get("_class_name")
+    if kind not in SCHEDULERS or (kind.startswith("UniPC") and config.get("prediction_type") != "flow_prediction"):
+        raise StudyError(
+            f"model.checkpoint: {folder / 'scheduler'} is a {kind}, whose noise is not known; use one of "
+            f"{', '.join(SCHEDULERS)} (UniPC with flow_prediction)"
+        )
+    maker: Any = getattr(diffusers, SCHEDULERS[kind])
+    if kind.startswith("UniPC"):
+        return maker(config.get("num_train_timesteps", 1000), shift=config.get("flow_shift") or 1.0)
+    return maker.from_pretrained(folder / "scheduler")
 
 
 def make_text(target: Path, network: Network, seed: int) -> None:
@@ -194,7 +268,7 @@ def _from_preset(study: Study, prepared: Path, whole: Path | None, device: torch
 
     from engine.tasks.shared.tokens import load_encoder
 
-    window, network = PRESETS[study.model.preset]
+    window, (_, network) = window_of(study), PRESETS[study.model.preset]
     assert network is not None
     latte: Any = diffusers.LatteTransformer3DModel
     if whole is None:
@@ -205,82 +279,31 @@ def _from_preset(study: Study, prepared: Path, whole: Path | None, device: torch
     text = Weights("the preset's words", "transformers.CLIPTextModel", prepared / "text_encoder").load()
     text.eval().requires_grad_(False).to(device)
 
-    def words(captions: list[str]) -> torch.Tensor:
+    def words(captions: list[str]) -> Text:
         with torch.no_grad():
-            return bag_of_words(text, torch.from_numpy(encode(captions)).long().to(device))
+            return {"embeds": bag_of_words(text, torch.from_numpy(encode(captions)).long().to(device))}
 
     ddpm: Any = diffusers.DDPMScheduler
     scheduler = ddpm(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
-    return Parts(transformer, scheduler, words, None, window.frames)
+    return Parts(transformer, scheduler, Family({}, {}, {}), words, None, window.frames)
 
 
 def _from_checkpoint(study: Study, folder: Path, whole: Path | None, device: torch.device) -> Parts:
     """The components of a diffusers pipeline, each by a class that is known here; nothing of the folder is run."""
-    import diffusers
     import torch
-    import transformers
 
-    trained, vae, text_encoder = weights_of(folder)
-    kind = _component(folder, "transformer")["_class_name"]
+    trained, *others = weights_of(folder)
     transformer = (Weights(EARLIER, trained.kind, whole) if whole else trained).load()
     transformer.to(frozen_dtype(study) if study.lora.rank else torch.float32)
-    autoencoder = vae.load()
-    flow = _component(folder, "scheduler").get("_class_name") == FLOW
-    scheduler = getattr(diffusers, FLOW if flow else "DDPMScheduler").from_pretrained(folder / "scheduler")
-    text = text_encoder.load()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(
-        str(folder / "tokenizer"), local_files_only=True, trust_remote_code=False
-    )
-    for part in (text, autoencoder):
-        part.eval().requires_grad_(False).to(device, frozen_dtype(study))
-    maker = diffusers.LattePipeline if kind == LATTE else diffusers.EasyAnimatePipeline
-    pipeline: Any = maker(
-        tokenizer=tokenizer, text_encoder=text, vae=autoencoder, transformer=transformer, scheduler=scheduler
-    )
-    options = {"mask_feature": False} if kind == LATTE else {}
-
-    def words(captions: list[str]) -> torch.Tensor:
-        with torch.no_grad():
-            found = pipeline.encode_prompt(captions, do_classifier_free_guidance=False, device=device, **options)
-            embeddings: torch.Tensor = found[0].float()
-            return embeddings
-
-    return Parts(transformer, scheduler, words, autoencoder, PRESETS[study.model.preset][0].frames)
-
-
-def to_latents(parts: Parts, pixels: torch.Tensor) -> torch.Tensor:
-    """(clips, channels, frames, height, width) of (clips, 3, frames, side, side) from -1 to 1.
-
-    EasyAnimate's autoencoder takes 4n + 1 frames: the last one is held for it.
-    """
-    import torch
-
-    vae = parts.autoencoder
-    if vae is None:
-        return pixels
-    with torch.no_grad():
-        if "Magvit" in type(vae).__name__:
-            missing = -(pixels.shape[2] - 1) % vae.temporal_compression_ratio
-            whole = torch.cat([pixels, pixels[:, :, -1:].expand(-1, -1, missing, -1, -1)], 2)
-            latents: Any = vae.encode(whole.to(vae.dtype)).latent_dist.mode()
-        else:
-            latents = vae.encode(pixels.to(vae.dtype).transpose(1, 2).flatten(0, 1)).latent_dist.mode()
-            latents = latents.unflatten(0, (len(pixels), -1)).transpose(1, 2)
-    scaled: torch.Tensor = latents.float() * vae.config.scaling_factor
-    return scaled
+    family = family_of(folder)
+    frozen = Frozen(folder, family, others, device, frozen_dtype(study))
+    scheduler, fps = _training_scheduler(folder), study.video.fps or FPS
+    return Parts(transformer, scheduler, family, frozen.words, frozen, window_of(study).frames, fps)
 
 
 def to_video(parts: Parts, latents: torch.Tensor) -> torch.Tensor:
     """(clips, frames, side, side, 3) uint8 on the host."""
-    vae = parts.autoencoder
-    pixels: Any = latents
-    if vae is not None:
-        pixels = (latents / vae.config.scaling_factor).to(vae.dtype)
-        if "Magvit" in type(vae).__name__:
-            pixels = vae.decode(pixels).sample[:, :, : parts.frames]
-        else:
-            pixels = vae.decode(pixels.transpose(1, 2).flatten(0, 1)).sample.unflatten(0, (len(latents), -1))
-            pixels = pixels.transpose(1, 2)
+    pixels = latents if parts.frozen is None else parts.frozen.video(latents, parts.frames)
     shown: torch.Tensor = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1)
     return shown.cpu()
 

@@ -17,17 +17,28 @@ from engine.base.paths import resolve
 from engine.data.fingerprints import content_hash
 from engine.records.accounting import Accounting
 from engine.records.metric import Metric
+from engine.settings.section import shared
 from engine.settings.study import Study
 from engine.tasks.contract import Progress, Rows, Traits
 from engine.tasks.shared.caches import in_turn, make_caches, read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of, need_packages, read_config
-from engine.tasks.shared.media import files_of, key_of
+from engine.tasks.shared.media import files_of, key_of, set_bound
 from engine.tasks.shared.tokens import captions, train_tokenizer
 from engine.tasks.shared.trial import Training, TrainingTask, first_rows
-from engine.tasks.shared.videos import cache_clips
+from engine.tasks.shared.videos import Window, cache_clips
 from engine.tasks.shared.weights import Weights, accounted
 from engine.tasks.t2v.evaluation import evaluate, left_out, metrics_of, read_prompts
-from engine.tasks.t2v.model import PRESETS, build_model, check_checkpoint, make_text, save_model, weights_of
+from engine.tasks.t2v.frozen import Clips
+from engine.tasks.t2v.model import (
+    PRESETS,
+    build_model,
+    check_checkpoint,
+    family_of,
+    make_text,
+    save_model,
+    weights_of,
+    window_of,
+)
 from engine.tasks.t2v.scores import clip_weights, detector_weights
 from engine.tasks.t2v.training import train_rows
 from engine.tasks.t2v.vbench import DIMENSIONS
@@ -71,14 +82,14 @@ class T2vTask(TrainingTask):
         paths = {n: str(getattr(video, n)) for n in FOLDERS if getattr(video, n)}
         checkpoint = checkpoint_of(study, folder)
         return [
-            video.model_dump(exclude={*FOLDERS, "vbench_seconds"}),
+            shared(video, {*FOLDERS, "vbench_seconds"}),
             {n: content_hash(resolve(folder, p)) for n, p in paths.items()},
             content_hash(checkpoint) if checkpoint else None,
         ]
 
     def medium(self, study: Study, folder: Path) -> int:
         """See Task."""
-        window = PRESETS[study.model.preset][0]
+        window = window_of(study)
         return window.frames * window.side * window.side * 3
 
     def metrics(self, study: Study, _prepared: Path) -> list[Metric]:
@@ -88,7 +99,7 @@ class T2vTask(TrainingTask):
     def remarks(self, study: Study, prepared: Path) -> list[str]:
         """See Remarks."""
         held = read_meta(prepared)["held"]
-        window = PRESETS[study.model.preset][0]
+        window = window_of(study)
         short = f"{held} videos are shorter than the {window.span} frames of a clip and hold their last frame"
         return [*left_out(study), *([short] if held else [])]
 
@@ -96,14 +107,28 @@ class T2vTask(TrainingTask):
         """The tensors of the models that the study names."""
         return accounted(folder, needed_weights(study, folder))
 
+    def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
+        """See Task. A sample takes what encoding its row takes besides, where that is still to be done: a trial may be
+        the first to draw it.
+        """
+        parts = build_model(study, prepared, 0, None)
+        train, evaluation = (parts.encoded(Clips(prepared, name)) for name in ("train", "eval"))
+        evaluation.fill(np.flatnonzero(np.load(prepared / "eval-good.npy")))  # once, for all trials
+        first = train.seconds() / max(1.0, study.train.epochs)
+        del parts, train, evaluation
+        per_sample, fixed = super().calibrate(study, prepared)
+        return per_sample + first, fixed
+
     def prepare(
         self, study: Study, folder: Path, train: Rows, evaluation: Rows | None, workers: int, progress: Progress | None
     ) -> Path:
         """Decode a window of every video of both datasets and list their captions, once per study."""
         assert evaluation is not None
         _check_needs(study, folder)
-        window, network = PRESETS[study.model.preset]
+        window, network = window_of(study), PRESETS[study.model.preset][1]
         checkpoint = checkpoint_of(study, folder)
+        if checkpoint:  # what is encoded lies in packs too
+            set_bound(folder / ".djsb" / "cache", study.cache.max_gb)
         own = [study.seed, None if checkpoint else study.model.preset, CACHE]
         known = [train.data.fingerprint, evaluation.data.fingerprint, vars(window), study.evaluation.label]
         fields = [train.data.key, evaluation.data.key, *key_of(train, evaluation)]
@@ -123,9 +148,28 @@ class T2vTask(TrainingTask):
             if network is not None and checkpoint is None:
                 train_tokenizer(train, network.vocabulary, target / "tokenizer.json")
                 make_text(target / "text_encoder", network, study.seed)
-            return {"held": held["train"]}
+            return {"held": held["train"], "sets": _sets(train, evaluation, window, study.seed)}
 
         return make_caches(folder, f"t2v-{content_id([*own, *known, *fields, *masks])}", make)
+
+
+def _sets(train: Rows, evaluation: Rows, window: Window, seed: int) -> dict[str, list[str]]:
+    """What clips and captions of both sets hang on; rows whose media or texts no mapper changed share theirs."""
+
+    def own(rows: Rows, of: list[Any]) -> str:
+        bad = content_id(np.flatnonzero(~rows.good).tolist())
+        return content_id([rows.data.fingerprint, rows.data.key, bad, *of])
+
+    def both(rows: Rows) -> list[str]:
+        made = [own(rows, [vars(window), seed, rows.form == "jpeg"]), own(rows, [])]
+        like = read_meta(rows.like).get("sets", {}).get("train") if rows.like else None
+        if like and {"image", "video"} <= rows.same:
+            made[0] = like[0]
+        if like and "text" in rows.same:
+            made[1] = like[1]
+        return made
+
+    return {"train": both(train), "eval": both(evaluation)}
 
 
 def needed_weights(study: Study, folder: Path) -> list[Weights]:
@@ -147,14 +191,20 @@ def _check_needs(study: Study, folder: Path) -> None:
     video = study.video
     needed = {"diffusers": True, "av": True, "cv2": video.samples > 0, "peft": study.lora.rank > 0}
     need_packages(study, needed, "t2v")
-    window, network = PRESETS[study.model.preset]
+    window, network = window_of(study), PRESETS[study.model.preset][1]
     if checkpoint := checkpoint_of(study, folder):
         check_checkpoint(checkpoint, window)
+        if study.video.fps and not family_of(checkpoint).timed:
+            raise StudyError(f"video.fps: the model of {checkpoint} is not told the frames a second; leave it out")
     elif network is None:
         raise StudyError(
             f"model.preset {study.model.preset} has no weights of its own; set model.checkpoint to the folder of a "
             "diffusers pipeline"
         )
+    elif study.video.fps or study.video.latents == "sample":
+        raise StudyError("video.fps and video.latents are for a checkpoint; leave them out, or set model.checkpoint")
+    elif window.side % network.patch:
+        raise StudyError(f"video.side {window.side} is no multiple of {network.patch}, a patch of {study.model.preset}")
     elif study.lora.rank:
         raise StudyError("lora needs model.checkpoint: adapters of weights that know nothing learn nothing")
     for field, kinds in (("clip", ("clip",)), ("detector", ("videomae", "vivit", "timesformer"))):

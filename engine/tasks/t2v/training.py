@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
-from engine.tasks.shared.packed import ahead, open_media
+from engine.tasks.shared.packed import ahead
 from engine.tasks.shared.procedure import autocast
+from engine.tasks.shared.sharded import ranks
 from engine.tasks.shared.training import accumulate, batches, course, fit, micro_batch
-from engine.tasks.t2v.model import FLOW, Parts, to_latents, to_video
+from engine.tasks.t2v.families import COG, DDPM, FLOW, Text
+from engine.tasks.t2v.frozen import Clips, Encoded
+from engine.tasks.t2v.model import Parts, to_video
 
 if TYPE_CHECKING:
     import torch
@@ -29,30 +32,21 @@ OPTIMIZER: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-10}
 """Epsilon as in the paper's D.5."""
 
 
-class Clips:
-    """A prepared set of clips (rows, frames, side, side, 3) and captions."""
-
-    def __init__(self, prepared: Path, name: str) -> None:
-        self.frames = open_media(prepared, f"{name}-clips")
-        self.captions: list[str] = json.loads((prepared / f"{name}-captions.json").read_text(encoding="utf-8"))
-
-    def pixels(self, rows: NDArray[np.int64], device: torch.device) -> torch.Tensor:
-        """(rows, 3, frames, side, side) from -1 to 1."""
-        import torch
-
-        return torch.from_numpy(self.frames[rows]).to(device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-
-
 def noised(
-    scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, level: torch.Tensor
+    parts: Parts, clean: torch.Tensor, noise: torch.Tensor, level: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(noisy latents, timesteps, what the model should predict). level: (clips,) share of the noisiest step, 0 to 1."""
+    scheduler = parts.scheduler
     last = scheduler.config.num_train_timesteps - 1
     step = (level * last).round().long()
     if type(scheduler).__name__ == FLOW:
         at = (last - step).cpu()  # its steps fall
-        sigma = scheduler.sigmas[at].to(clean)[:, None, None, None, None]
-        return (1 - sigma) * clean + sigma * noise, scheduler.timesteps[at].to(clean), noise - clean
+        sigma, time = scheduler.sigmas[at].to(clean), scheduler.timesteps[at].to(clean)
+        if scheduler.config.use_dynamic_shifting:
+            sigma = scheduler.time_shift(parts.family.shift(scheduler.config, tuple(clean.shape[1:])), 1.0, sigma)
+            time = sigma * scheduler.config.num_train_timesteps
+        sigma = sigma[:, None, None, None, None]
+        return (1 - sigma) * clean + sigma * noise, time, noise - clean
     noisy = scheduler.add_noise(clean, noise, step)
     kind = scheduler.config.prediction_type
     if kind == "v_prediction":
@@ -60,19 +54,24 @@ def noised(
     return noisy, step, clean if kind == "sample" else noise
 
 
-def predict(parts: Parts, noisy: torch.Tensor, timesteps: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-    """What the transformer predicts of noisy latents; a learned variance, if it has one, is left out."""
-    out: torch.Tensor = parts.transformer(noisy, timestep=timesteps, encoder_hidden_states=words).sample
-    return out[:, : noisy.shape[1]]
+def predict(parts: Parts, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
+    """What the transformer predicts of noisy latents."""
+    return parts.family.predict(parts.transformer, noisy, timesteps, text, parts.fps)
 
 
-def train(parts: Parts, study: Study, clips: Clips, rows: NDArray[np.int64], job: Job, report: Report) -> bool:
-    """Train on the rows; see `training.fit`. Noise, its level and dropped captions hang on seed and step only."""
+def train(parts: Parts, study: Study, encoded: Encoded, rows: NDArray[np.int64], job: Job, report: Report) -> bool:
+    """Train on the rows; see `training.fit`. Noise, its level and dropped captions hang on seed and step only.
+
+    What is frozen first makes what the job will draw and nobody has made yet.
+    """
     import torch
     from torch.nn import functional
 
-    way, seed = course(study, len(rows), job), seed_of(study, job)
-    device = next(parts.transformer.parameters()).device
+    way, seed, device = course(study, len(rows), job), seed_of(study, job), parts.device
+    drawn = np.unique(np.concatenate(list(batches(rows, job.samples, way.batch, seed))))
+    # several ranks go on together: none leaves by itself
+    if not encoded.fill(drawn, lambda: ranks() == 1 and job.trial in report.dropped()):
+        return False
     each = batches(rows, job.samples, way.batch, seed)
     order = (np.concatenate([[step], chosen]) for step, chosen in enumerate(each, 1))
 
@@ -81,26 +80,32 @@ def train(parts: Parts, study: Study, clips: Clips, rows: NDArray[np.int64], job
         draws = torch.Generator().manual_seed(seed * 1_000_003 + step)
         levels, dropped = torch.rand(len(chosen), generator=draws), torch.rand(len(chosen), generator=draws)
 
+        noises: dict[str, torch.Tensor] = {}  # of the whole batch, however it is cut
+
+        def random(of: str, like: torch.Tensor, at: slice) -> torch.Tensor:
+            if of not in noises:
+                noises[of] = torch.randn((len(chosen), *like.shape[1:]), generator=draws)
+            return noises[of][at].to(device)
+
         def loss(at: slice) -> torch.Tensor:
             part, level, drop = chosen[at], levels[at].to(device), dropped[at] < study.video.drop_text
-            said = ["" if d else clips.captions[r] for r, d in zip(part.tolist(), drop.tolist(), strict=True)]
-            clean = to_latents(parts, clips.pixels(part, device))
-            noise = torch.randn(clean.shape, generator=draws).to(device)
-            noisy, timesteps, target = noised(parts.scheduler, clean, noise, level)
-            guess = predict(parts, noisy, timesteps, parts.words(said))
+            draw = partial(random, "posterior", at=at) if study.video.latents == "sample" else None
+            clean = encoded.latents(part, draw)
+            noisy, timesteps, target = noised(parts, clean, random("noise", clean, at), level)
+            guess = predict(parts, noisy, timesteps, encoded.words(part, drop.tolist()))
             return functional.mse_loss(guess.float(), target) * (len(part) / len(chosen))
 
         return accumulate(device, len(chosen), micro_batch(study, job, way.batch), loss)
 
     def inputs(order: Iterator[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
-        return ahead(clips.frames, order, lambda numbered: numbered[1:])
+        return order if encoded.frozen else ahead(encoded.clips.frames, order, lambda numbered: numbered[1:])
 
     return fit(parts.transformer, study, job, report, way, order=order, inputs=inputs, backward=backward, **OPTIMIZER)
 
 
 def train_rows(parts: Parts, study: Study, prepared: Path, rows: NDArray[np.int64], job: Job, report: Report) -> bool:
     """Train on the prepared clips of the rows."""
-    return train(parts, study, Clips(prepared, "train"), rows, job, report)
+    return train(parts, study, parts.encoded(Clips(prepared, "train")), rows, job, report)
 
 
 def seed_of(study: Study, job: Job) -> int:
@@ -108,7 +113,7 @@ def seed_of(study: Study, job: Job) -> int:
     return study.video.seeds[job.seed] if job.seed < len(study.video.seeds) else job.seed
 
 
-def held_out_loss(parts: Parts, clips: Clips, rows: NDArray[np.int64], step: int) -> float:
+def held_out_loss(parts: Parts, encoded: Encoded, rows: NDArray[np.int64], step: int) -> float:
     """Mean squared error of the prediction over rows and LEVELS, each with its own fixed noise. step: rows at once.
 
     Nothing in it is drawn anew, so two models differ by what they have learned only.
@@ -116,51 +121,66 @@ def held_out_loss(parts: Parts, clips: Clips, rows: NDArray[np.int64], step: int
     import torch
     from torch.nn import functional
 
-    device = next(parts.transformer.parameters()).device
+    device = parts.device
     parts.transformer.eval()
     total = 0.0
+    encoded.fill(rows)
     with torch.no_grad(), autocast(device):
         for at in range(0, len(rows), step):
             part = rows[at : at + step]
-            clean = to_latents(parts, clips.pixels(part, device))
-            words = parts.words([clips.captions[r] for r in part])
+            clean, words = encoded.latents(part, None), encoded.words(part)
             for number, level in enumerate(LEVELS):
                 noise = torch.stack([
                     torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(int(r) * 101 + number))
                     for r in part
                 ]).to(device)  # fmt: skip
                 levels = torch.full((len(part),), level, device=device)
-                noisy, timesteps, target = noised(parts.scheduler, clean, noise, levels)
+                noisy, timesteps, target = noised(parts, clean, noise, levels)
                 guess = predict(parts, noisy, timesteps, words)
                 total += float(functional.mse_loss(guess.float(), target, reduction="sum")) / clean[0].numel()
     return total / (len(rows) * len(LEVELS))
 
 
+def _sampler(parts: Parts, shape: tuple[int, ...], steps: int) -> Any:
+    """The scheduler of denoising steps: of the noise that was trained on, without draws of its own."""
+    import diffusers
+
+    config, kind = parts.scheduler.config, type(parts.scheduler).__name__
+    maker: Any = getattr(diffusers, kind if kind in (FLOW, COG) else "DDIMScheduler")
+    scheduler = maker.from_config(config, **({"timestep_spacing": "trailing"} if kind == DDPM else {}))
+    options: dict[str, Any] = {}
+    if kind == FLOW and config.use_dynamic_shifting:
+        options["mu"] = parts.family.shift(config, shape)
+    if kind == FLOW and parts.family.even:
+        options["sigmas"] = np.linspace(1, 1 / steps, steps)
+    scheduler.set_timesteps(None if "sigmas" in options else steps, device=parts.device, **options)
+    return scheduler
+
+
 def sample(
-    parts: Parts, captions: list[str], shape: tuple[int, ...], steps: int, guidance: float, batch: int, seed: int = 0
-) -> NDArray[np.uint8]:
+    parts: Parts, captions: list[str], shape: tuple[int, ...], steps: int, guidance: float, batch: int, seed: int = 0,
+    words: Callable[[list[str]], Text] | None = None,
+) -> NDArray[np.uint8]:  # fmt: skip
     """(captions, frames, side, side, 3) clips.
 
-    shape: of one clip's latents. batch: clips at once. seed: clip i begins with noise (seed, i).
+    shape: of one clip's latents. batch: clips at once. seed: clip i begins with noise (seed, i). words: in place of
+    those of the parts, where they are kept.
     """
-    import diffusers
     import torch
 
-    device = next(parts.transformer.parameters()).device
+    device, hear = parts.device, words or parts.words
     parts.transformer.eval()
     made = []
     with torch.no_grad(), autocast(device):
-        nothing = parts.words([""])
+        nothing = hear([""])
         for at in range(0, len(captions), batch):
-            words = parts.words(captions[at : at + batch])
-            both = torch.cat([words, nothing.expand(len(words), -1, -1)])
-            flow = type(parts.scheduler).__name__ == FLOW
-            maker: Any = getattr(diffusers, FLOW if flow else "DDIMScheduler")
-            scheduler = maker.from_config(parts.scheduler.config, **({} if flow else {"timestep_spacing": "trailing"}))
-            scheduler.set_timesteps(steps, device=device)
+            count = len(captions[at : at + batch])
+            heard = hear(captions[at : at + batch])
+            both = {name: torch.cat([t, *[nothing[name]] * count]) for name, t in heard.items()}
+            scheduler = _sampler(parts, shape, steps)
             latents = torch.stack([
                 torch.randn(shape, generator=torch.Generator().manual_seed(seed * 100_003 + i))
-                for i in range(at, at + len(words))
+                for i in range(at, at + count)
             ]).to(device)  # fmt: skip
             for t in scheduler.timesteps:
                 guess = predict(parts, torch.cat([latents, latents]), t.expand(2 * len(latents)), both).float()

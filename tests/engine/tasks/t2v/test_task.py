@@ -13,24 +13,11 @@ import av
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKL,
-    AutoencoderKLMagvit,
-    DDIMScheduler,
-    EasyAnimateTransformer3DModel,
-    FlowMatchEulerDiscreteScheduler,
-    LatteTransformer3DModel,
-)
 from safetensors.torch import load_file
 from transformers import (
-    BertConfig,
-    BertModel,
-    BertTokenizer,
     CLIPConfig,
     CLIPModel,
     PreTrainedTokenizerFast,
-    T5Config,
-    T5EncoderModel,
     VideoMAEConfig,
     VideoMAEModel,
 )
@@ -43,11 +30,14 @@ from engine.tasks.contract import Job, Report
 from engine.tasks.registry import fitting_study
 from engine.tasks.shared.videos import Window, read_clip, write_clip
 from engine.tasks.t2v.evaluation import evaluate
-from engine.tasks.t2v.model import Parts, build_model, to_latents, to_video
+from engine.tasks.t2v.families import Family
+from engine.tasks.t2v.frozen import Clips
+from engine.tasks.t2v.model import Parts, build_model, to_video
 from engine.tasks.t2v.task import T2vTask
-from engine.tasks.t2v.training import LEVELS, Clips, noised, sample, seed_of, train
+from engine.tasks.t2v.training import LEVELS, noised, sample, seed_of, train
 from tests.conftest import Row, Tiny, write_jsonl
 from tests.engine.tasks.killing import ends_alike
+from tests.engine.tasks.t2v.pipelines import easyanimate, latte
 
 torch.set_num_threads(1)
 ROWS, TESTED = 48, 12
@@ -119,53 +109,6 @@ def load_outside(base: Path, folder: Path, adapted: bool) -> list[str]:
     return done.stdout.split()
 
 
-def words_of(tmp_path: Path) -> Path:
-    """A WordPiece vocabulary of the demo's words."""
-    file = tmp_path / "vocab.txt"
-    letters = [*"abcdefghijklmnopqrstuvwxyz0123456789"]
-    said = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), "red", "circle"]
-    file.write_text("\n".join(said))
-    return file
-
-
-def latte(folder: Path, frames: int = 6) -> Path:
-    """A tiny Latte pipeline with random weights."""
-    LatteTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=1,
-        cross_attention_dim=16, sample_size=8, patch_size=2, norm_type="ada_norm_single",
-        norm_elementwise_affine=False, caption_channels=16, video_length=frames,
-    ).save_pretrained(folder / "transformer")  # fmt: skip
-    AutoencoderKL(
-        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4,
-        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, layers_per_block=1,
-    ).save_pretrained(folder / "vae")  # fmt: skip
-    T5EncoderModel(
-        T5Config(d_model=16, d_ff=16, d_kv=8, num_heads=2, num_layers=1, vocab_size=100)
-    ).save_pretrained(folder / "text_encoder")  # fmt: skip
-    BertTokenizer(str(words_of(folder))).save_pretrained(folder / "tokenizer")
-    DDIMScheduler(clip_sample=False).save_pretrained(folder / "scheduler")
-    return folder
-
-
-def easyanimate(folder: Path) -> Path:
-    """A tiny EasyAnimate pipeline with random weights."""
-    EasyAnimateTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, patch_size=2, sample_width=2,
-        sample_height=2, num_layers=1, mmdit_layers=1, time_embed_dim=8, text_embed_dim=16,
-    ).save_pretrained(folder / "transformer")  # fmt: skip
-    AutoencoderKLMagvit(
-        block_out_channels=(8, 8, 8, 8), latent_channels=4, layers_per_block=1, norm_num_groups=4,
-    ).save_pretrained(folder / "vae")  # fmt: skip
-    BertModel(
-        BertConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, vocab_size=100)
-    ).save_pretrained(folder / "text_encoder")
-    tokenizer = BertTokenizer(str(words_of(folder)))
-    tokenizer.chat_template = "{% for m in messages %}{{ m['content'][0]['text'] }}{% endfor %}"
-    tokenizer.save_pretrained(folder / "tokenizer")
-    FlowMatchEulerDiscreteScheduler().save_pretrained(folder / "scheduler")
-    return folder
-
-
 def test_a_trial_is_repeatable_and_its_checkpoint_loads_without_djsb(moving: Tiny, tmp_path: Path) -> None:
     study, first, losses = run(moving, {}, output=str(tmp_path / "out"))
     assert losses[-1] < losses[0]
@@ -228,8 +171,7 @@ def test_an_easyanimate_pipeline_is_trained_in_its_own_latents(moving: Tiny, tmp
     study, scores, losses = run(moving, change, samples=16)
     assert set(scores) == BASE and np.isfinite([*scores.values(), *losses]).all()
     parts = build_model(study.study, study.prepared, 0, None)
-    pixels = Clips(study.prepared, "eval").pixels(np.arange(2), torch.device("cpu"))
-    latents = to_latents(parts, pixels)
+    latents = parts.encoded(Clips(study.prepared, "eval")).latents(np.arange(2), None)
     assert latents.shape[1] == 4 and latents.shape[2] < 6 and latents.shape[3] < 16
     assert to_video(parts, latents).shape == (2, 6, 16, 16, 3)
 
@@ -245,7 +187,7 @@ def test_a_latte_on_pixels_learns_a_clip_and_its_caption(moving: Tiny) -> None:
         shown[0, ..., 0], shown[1, ..., 2] = 220, 220
         source.frames, source.captions = shown, ["a red circle", "a blue square"]
         job = Job("t", "", 640, 0, None, "")
-        assert train(parts, made, source, np.arange(2).repeat(4), job, Report(lambda _k, _c: None))
+        assert train(parts, made, parts.encoded(source), np.arange(2).repeat(4), job, Report(lambda _k, _c: None))
         clip = sample(parts, source.captions, (3, 6, 16, 16), 6, 2.0, 2).astype(float).mean((1, 2, 3))
     assert clip[0, 0] > clip[0, 2] + 60 and clip[1, 2] > clip[1, 0] + 60
 
@@ -258,7 +200,8 @@ def test_the_target_gives_back_the_clean_clip(scheduler: str, kind: str) -> None
     flow = scheduler.startswith("Flow")
     made: Any = getattr(diffusers, scheduler)(**({} if flow else {"prediction_type": kind, "clip_sample": False}))
     clean, noise = torch.rand(len(LEVELS), 3, 2, 4, 4) * 2 - 1, torch.randn(len(LEVELS), 3, 2, 4, 4)
-    noisy, steps, target = noised(made, clean, noise, torch.tensor(LEVELS))
+    parts = Parts(None, made, Family({}, {}, {}), lambda _: {}, None, 2)
+    noisy, steps, target = noised(parts, clean, noise, torch.tensor(LEVELS))
     if flow:
         sigma = (steps / 1000)[:, None, None, None, None]
         torch.testing.assert_close(noisy - sigma * target, clean, atol=1e-4, rtol=1e-4)
@@ -391,8 +334,8 @@ def test_a_video_that_is_gone_since_the_scan_is_left_out(moving: Tiny) -> None:
 @pytest.mark.parametrize(
     ("break_it", "told"),
     [
-        ("architecture", r"transformer is a CogVideoXTransformer3DModel; task t2v trains Latte.* and EasyAnimate"),
-        ("frames", r"makes 8 frames, the preset 6; set model\.preset"),
+        ("architecture", r"transformer is a MochiTransformer3DModel; task t2v trains Latte.*, EasyAnimate.*, Wan"),
+        ("frames", r"makes 8 frames, the study 6; set video\.frames: 8"),
         ("autoencoder", r"vae is a AutoencoderKLWan; LatteTransformer3DModel needs an AutoencoderKL"),
         ("nothing", r"config\.json cannot be read .*; give the folder of a diffusers pipeline"),
     ],
@@ -406,7 +349,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(
         latte(base, 8 if break_it == "frames" else 6)
     part = {"architecture": "transformer", "autoencoder": "vae"}.get(break_it)
     if part:
-        name = "CogVideoXTransformer3DModel" if part == "transformer" else "AutoencoderKLWan"
+        name = "MochiTransformer3DModel" if part == "transformer" else "AutoencoderKLWan"
         (base / part / "config.json").write_text(json.dumps({"_class_name": name}))
     moving.set({**T2V, "model": {"checkpoint": str(base)}})
     with (study := open_study(moving.study, 1)).store, pytest.raises(StudyError, match=told) as caught:
@@ -459,8 +402,8 @@ def test_what_is_missing_on_disk_is_said_before_anything_is_decoded(moving: Tiny
 def test_parts_hold_what_a_trial_works_with(moving: Tiny) -> None:
     with (study := open_study(moving.study, 1)).store:
         parts = build_model(study.study, study.prepared, 0, None)
-    assert isinstance(parts, Parts) and parts.autoencoder is None
-    features = parts.words(["a red circle", "a red circle " * 30, ""])
+    assert isinstance(parts, Parts) and parts.frozen is None
+    features = parts.words(["a red circle", "a red circle " * 30, ""])["embeds"]
     assert features.shape == (3, 17, 64) and torch.isfinite(features).all()
     assert not features[2].any() and features[0, 0].any()
 
