@@ -23,7 +23,6 @@ from transformers import (
 )
 
 from engine.base.errors import DataError, StudyError
-from engine.demo.video import write_test, write_train
 from engine.settings.study import Study
 from engine.study.opened import OpenStudy, open_study
 from engine.tasks.contract import Job, Report
@@ -37,17 +36,10 @@ from engine.tasks.t2v.task import T2vTask
 from engine.tasks.t2v.training import LEVELS, noised, sample, seed_of, train
 from tests.conftest import Row, Tiny, write_jsonl
 from tests.engine.tasks.killing import ends_alike
+from tests.engine.tasks.t2v.conftest import ROWS, T2V
 from tests.engine.tasks.t2v.pipelines import easyanimate, latte
 
 torch.set_num_threads(1)
-ROWS, TESTED = 48, 12
-T2V: Row = {
-    "task": "t2v",
-    "dataset": {"images": None, "videos": "videos"},
-    "evaluation": {"label": "label"},
-    "train": {"epochs": 1, "batch_size": 8, "learning_rate": 0.004, "keep_checkpoints": 1},
-    "video": {"samples": 4, "steps": 2, "checks": True},
-}
 BASE = {"loss", "temporal_flicker", "motion_smoothness", "dynamic_degree", "colour", "object", "motion"}
 LEFT_OUT = {"left out: subject_consistency", "left out: fvd"}
 # what a user does without djsb
@@ -66,25 +58,6 @@ out = model(torch.zeros(1, channels, 6, 16 if adapted == "0" else 8, 16 if adapt
             timestep=torch.tensor([5]), encoder_hidden_states=torch.zeros(1, 2, width)).sample
 print(type(model).__name__, tuple(out.shape)[2], bool(torch.isfinite(out).all()), "engine" in sys.modules)
 """
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small demo world."""
-    folder = tmp_path_factory.mktemp("clips")
-    write_train(folder, ROWS, 0)
-    write_test(folder, TESTED, 0)
-    return folder
-
-
-@pytest.fixture
-def moving(clips: Path, tmp_path: Path) -> Tiny:
-    """A study of it."""
-    shutil.copytree(clips, tmp_path / "data")
-    read = {n: [json.loads(x) for x in (clips / f"{n}.jsonl").read_text().splitlines()] for n in ("train", "test")}
-    tiny = Tiny(tmp_path, read["train"], read["test"])
-    tiny.set(T2V)
-    return tiny
 
 
 def run(tiny: Tiny, change: Row, **job: Any) -> tuple[OpenStudy, dict[str, float], list[float]]:
