@@ -27,7 +27,10 @@ ENDLESS = 1e9  # the top of a scale that has none, as JSON knows no infinity
 
 
 def metrics_of(study: Study) -> list[Metric]:
-    """What `evaluate` returns. Only the loss counts in the ranking unless the study names others."""
+    """What `evaluate` returns. Unless the study names others, the loss counts in the ranking, and what VBench says.
+
+    Of VBench's whole board that is its total, which weighs the dimensions; else each dimension that is measured.
+    """
     video = study.video
     found = [Metric("loss", False, 0, ENDLESS)]
     if video.samples:
@@ -39,9 +42,10 @@ def metrics_of(study: Study) -> list[Metric]:
         if video.detector:
             found.append(Metric("fvd", False, 0, ENDLESS, False))
     if video.vbench:
-        found += [Metric(f"vbench_{n}", True, 0, 1, False) for n in video.vbench_dimensions or board.DIMENSIONS]
-        if not video.vbench_dimensions:
-            found += [Metric(f"vbench_{n}", True, 0, 1, False) for n in ("quality", "semantic", "total")]
+        named = video.vbench_dimensions
+        found += [Metric(f"vbench_{n}", True, 0, 1, named is not None) for n in named or board.DIMENSIONS]
+        if named is None:
+            found += [Metric(f"vbench_{n}", True, 0, 1, n == "total") for n in ("quality", "semantic", "total")]
     return found
 
 

@@ -23,6 +23,7 @@ from engine.tasks.contract import Progress, Rows, Traits
 from engine.tasks.shared.caches import in_turn, make_caches, read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of, need_packages, read_config
 from engine.tasks.shared.media import files_of, key_of, set_bound
+from engine.tasks.shared.procedure import begin
 from engine.tasks.shared.tokens import captions, train_tokenizer
 from engine.tasks.shared.trial import Training, TrainingTask, first_rows
 from engine.tasks.shared.videos import Window, cache_clips
@@ -111,6 +112,7 @@ class T2vTask(TrainingTask):
         """See Task. A sample takes what encoding its row takes besides, where that is still to be done: a trial may be
         the first to draw it.
         """
+        begin(study)
         parts = build_model(study, prepared, 0, None)
         train, evaluation = (parts.encoded(Clips(prepared, name)) for name in ("train", "eval"))
         evaluation.fill(np.flatnonzero(np.load(prepared / "eval-good.npy")))  # once, for all trials

@@ -106,7 +106,7 @@ def test_what_is_to_be_encoded_is_timed_and_the_key_is_of_what_encodes(study: Op
 
 def test_rows_of_a_mapper_share_what_it_has_not_changed(study: OpenStudy) -> None:
     sets = read_meta(study.prepared)["sets"]
-    other = Rows(study.evaluation, study.root, study.evaluation_scan.good)  # other rows than those to train on
+    other = Rows(study.evaluation, Path(study.root), study.evaluation_scan.good)  # other rows than those to train on
     window = Window(6, 2, 16)
     for same, shared in ((frozenset[str](), 0), (frozenset({"image", "video"}), 1), (frozenset({"text"}), 1)):
         made = _sets(replace(other, like=study.prepared, same=same), other, window, 0)["train"]

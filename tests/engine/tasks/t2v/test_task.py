@@ -28,7 +28,7 @@ from engine.study.opened import OpenStudy, open_study
 from engine.tasks.contract import Job, Report
 from engine.tasks.registry import fitting_study
 from engine.tasks.shared.videos import Window, read_clip, write_clip
-from engine.tasks.t2v.evaluation import evaluate
+from engine.tasks.t2v.evaluation import evaluate, metrics_of
 from engine.tasks.t2v.families import Family
 from engine.tasks.t2v.frozen import Clips
 from engine.tasks.t2v.model import Parts, build_model, to_video
@@ -229,10 +229,12 @@ def test_vbench_is_run_on_clips_of_its_prompts(moving: Tiny, tmp_path: Path) -> 
         parts = build_model(study.study, study.prepared, 0, None)
         scores = evaluate(parts, study.study, study.prepared)
         assert set(scores) == {m.name for m in study.metrics} == {"loss", "vbench_color", "vbench_scene"}
+        assert {m.name for m in study.main_metrics} == set(scores)
         assert (scores["vbench_color"], scores["vbench_scene"]) == pytest.approx((0.5, 0.5))
         whole = study.study.model_copy(
             update={"video": study.study.video.model_copy(update={"vbench_dimensions": None})}
         )
+        assert [m.name for m in metrics_of(whole) if m.main] == ["loss", "vbench_total"]
         with pytest.raises(StudyError, match="measured no subject_consistency"):
             evaluate(parts, whole, study.prepared)
 
