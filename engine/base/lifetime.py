@@ -57,6 +57,13 @@ def end_with_owner(number: int = signal.SIGKILL) -> None:
         os._exit(1)
 
 
+def end_with(parent: int) -> None:
+    """Let the system kill this process, a fork, when its parent ends."""
+    ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended a moment before
+        os._exit(1)
+
+
 def sweep() -> int:
     """End the processes whose owner is dead, first by SIGTERM; how many there were."""
     left = swept = len(_signal(signal.SIGTERM))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 
 from engine.base.confine import remove
@@ -59,7 +60,8 @@ class Backlog:
         """Ask for less memory from now on and try again; False when nothing is left to shrink."""
         size = len(slot.trials)
         train = self.opened.study.train
-        micro = (self.micro or train.micro_batch or train.batch_size) // 2
+        own = math.ceil(train.batch_size / slot.width)  # what a device has of a batch
+        micro = min(own, self.micro or train.micro_batch or own) // 2
         if size > 1:
             self.pack = size // 2
             what = f"goes on with {self.pack} trials at once"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,23 +38,29 @@ def new_events() -> Events:
 
 
 class Slot(ABC):
-    """A device and the worker on it.
+    """A device, or several that train one trial together, and the worker on it.
 
-    device: its unique name. log: file of the worker's standard error. ready: the worker waits for jobs. heard: when its
-    last message came. lost: the device is gone for good. life: another one for each worker, so that the last words of
-    an earlier one are told from its own. trials: what runs on it now, by id; dropped: those of them that it was asked
-    to leave. began: when it was given its job; seconds: device-seconds of the job that are charged. beats: of all its
-    workers so far. notes: lines for the log that this worker has sent.
+    device: its unique name. devices: those that it has. log: file of the worker's standard error. ready: the worker
+    waits for jobs. heard: when its last message came. lost: the device is gone for good. life: another one for each
+    worker, so that the last words of an earlier one are told from its own. trials: what runs on it now, by id; dropped:
+    those of them that it was asked to leave. began: when it was given its job; seconds: of the job, that are charged
+    for each device. beats: of all its workers so far. notes: lines for the log that this worker has sent.
     Messages arrive on one queue, Gone when the worker is.
     """
 
-    def __init__(self, device: str, log: Path, events: Events) -> None:
+    def __init__(self, device: str, log: Path, events: Events, devices: Sequence[str] = ()) -> None:
         self.device, self.log, self.events = device, log, events
+        self.devices = tuple(devices) or (device,)
         self.ready, self.lost, self.heard, self.life = False, False, 0.0, 0
         self.trials: dict[str, QueuedTrial] = {}
         self.dropped: set[str] = set()
         self.began = self.seconds = 0.0
         self.beats = self.notes = 0
+
+    @property
+    def width(self) -> int:
+        """How many devices are charged for its time."""
+        return len(self.devices)
 
     @property
     @abstractmethod
@@ -146,11 +153,33 @@ class Listener:
                 return
 
 
-def worker_env(device: str) -> dict[str, str]:
-    """What a worker's environment adds: its device and its threads (one on a CPU core, four beside a GPU)."""
-    threads = "4" if device.startswith("gpu") else "1"
-    visible = device[3:] if device.startswith("gpu") else ""
+def grouped(names: Sequence[str], each: int) -> list[tuple[str, ...]]:
+    """The devices by slots of `each`; those at the end that fill none are left out."""
+    return [tuple(names[at : at + each]) for at in range(0, len(names) - each + 1, each)]
+
+
+def joint(names: Sequence[str]) -> str:
+    """What several devices are called together: `gpu0-3`, or `gpu0+2` where they do not follow each other."""
+    if len(names) == 1:
+        return names[0]
+    kind, numbers = names[0][:3], [name[3:] for name in names]
+    first = int(numbers[0]) if numbers[0].isdigit() else 0
+    follow = numbers == [str(first + at) for at in range(len(numbers))]
+    return f"{kind}{numbers[0]}-{numbers[-1]}" if follow else kind + "+".join(numbers)
+
+
+def left_over(names: Sequence[str], each: int) -> str | None:
+    """Which devices stay idle, as they are too few for one more slot of `each`; in one line, or None."""
+    idle = names[len(names) // each * each :]
+    return f"{', '.join(idle)} stay idle: devices_per_trial is {each}, of {len(names)} devices" if idle else None
+
+
+def worker_env(devices: Sequence[str]) -> dict[str, str]:
+    """What a worker's environment adds: its devices and its threads (one on a CPU core, four beside a GPU)."""
+    on_gpu = devices[0].startswith("gpu")
+    threads = "4" if on_gpu else "1"
     return {
-        "PYTHONUNBUFFERED": "1", "DJSB_THREADS": threads, "OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": visible,
-        "DJSB_DEVICE": device,
+        "PYTHONUNBUFFERED": "1", "DJSB_THREADS": threads, "OMP_NUM_THREADS": threads,
+        "CUDA_VISIBLE_DEVICES": ",".join(d[3:] for d in devices) if on_gpu else "",
+        "DJSB_DEVICE": joint(devices), "DJSB_DEVICES": " ".join(devices),
     }  # fmt: skip

@@ -140,7 +140,9 @@ class Hearing:
             for slot in running:
                 self._charge(slot, now)
         left = self.accounts.limit - self.accounts.spent()
-        self._due = now + min(CHARGE, max(0.0, left) / max(1, len(running)))  # soon, when the budget nears its end
+        self._due = now + min(
+            CHARGE, max(0.0, left) / max(1, sum(s.width for s in running))
+        )  # soon, when the budget nears its end
         for slot in running:
             self._end_if_hung(slot)
         return left >= 0
@@ -160,9 +162,10 @@ class Hearing:
         spent = max(0.0, at - slot.began - slot.seconds)
         slot.seconds += spent
         for key, trial in slot.trials.items():
-            slot.trials[key] = self.accounts.charge(trial, slot.device, trial.charged + spent / len(slot.trials))
+            own = slot.width * spent / len(slot.trials)
+            slot.trials[key] = self.accounts.charge(trial, slot.device, trial.charged + own)
 
     def _end_if_hung(self, slot: Slot) -> None:
-        estimate = sum(t.estimate or SILENCE for t in slot.trials.values())
+        estimate = sum(t.estimate or SILENCE for t in slot.trials.values()) / slot.width
         if slot.seconds > max(SILENCE, HUNG * estimate) and not isinstance(self.opened.task, Outside):
             self.backlog.lost(slot, f"the trial hangs: {slot.seconds:.0f} s, estimated {estimate:.0f} s")

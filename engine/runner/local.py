@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +17,8 @@ from engine.base.gpus import gpus
 from engine.base.lifetime import state
 from engine.base.paths import ENTRY
 from engine.runner.device import CHUNK, Events, Listener, Slot, worker_env
+from engine.runner.ranks import PINS
+from engine.tasks.contract import BARE
 
 
 def devices(workers: int | None) -> list[str]:
@@ -36,11 +38,14 @@ def launch(env: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 class LocalSlot(Slot):
-    """A device of this machine and the worker process on it."""
+    """A device of this machine, or several, and the worker process on it."""
 
-    def __init__(self, device: str, log: Path, events: Events, extra: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, device: str, log: Path, events: Events, extra: Mapping[str, str] | None = None,
+        devices: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         """extra: what the worker's environment holds besides."""
-        super().__init__(device, log, events)
+        super().__init__(device, log, events, devices)
         self.extra = extra or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] | None = None
@@ -54,11 +59,19 @@ class LocalSlot(Slot):
         """See Slot."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._stderr = self.log.open("ab")
-        self._process = launch({**passed(), **self.extra, **worker_env(self.device)}, self._stderr)
-        cores = sorted(os.sched_getaffinity(0))
-        if self.device.startswith("cpu") and int(self.device[3:]) < len(cores):
-            os.sched_setaffinity(self._process.pid, {cores[int(self.device[3:])]})
+        cores = self._cores()
+        pins = {PINS: " ".join(map(str, cores))} if self.width > 1 and cores else {}
+        self._process = launch({**passed(), **self.extra, **worker_env(self.devices), **pins}, self._stderr)
+        if cores and (BARE in self.extra or not pins):  # else each of its processes pins itself
+            os.sched_setaffinity(self._process.pid, cores)
         threading.Thread(target=self._listen, args=(self._process, self.reborn()), daemon=True).start()
+
+    def _cores(self) -> list[int]:
+        """The core of each of its devices; empty on GPUs, and where there are fewer cores than devices."""
+        cores = sorted(os.sched_getaffinity(0))
+        if not self.devices[0].startswith("cpu") or any(int(d[3:]) >= len(cores) for d in self.devices):
+            return []
+        return [cores[int(d[3:])] for d in self.devices]
 
     def _listen(self, process: subprocess.Popen[bytes], listener: Listener) -> None:
         assert process.stdout is not None

@@ -75,9 +75,14 @@ class Timing(_Message):
     alone: bool | None = None
     flops: Seconds | None = None
 
-    def added_to(self, before: Calibration | None, device: str) -> Calibration | None:
-        """A calibration with what was measured now in place of what had been; None when something lacks."""
+    def added_to(self, before: Calibration | None, device: str, width: int = 1) -> Calibration | None:
+        """A calibration with what was measured now in place of what had been; None when something lacks.
+
+        width: devices that a second counts for.
+        """
         new = self.model_dump(exclude_none=True)
+        new |= {name: width * new[name] for name in ("per_sample", "fixed") if name in new}
+        new |= {"packs": {size: width * each for size, each in new["packs"].items()}} if "packs" in new else {}
         fields = {**(asdict(before) if before else {}), **new, "device": device}
         if not fields.keys() >= {"per_sample", "fixed", "packs", "fastest_pack"}:
             return None

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ from engine.base.errors import StudyError, TrialError
 from engine.base.paths import ENTRY
 from engine.data import cluster
 from engine.data.cluster import ANSWER, Node, Nodes
-from engine.runner.device import Events, Listener, Slot, Slots, worker_env
+from engine.runner.device import Events, Listener, Slot, Slots, grouped, joint, left_over, worker_env
+from engine.tasks.contract import BARE
 
 POLL = 5.0  # seconds that a question for events waits on the node
 JOINING = 5.0  # seconds between two looks for nodes that have joined
@@ -106,12 +107,13 @@ class _Relay:
 
 
 class RaySlot(Slot):
-    """A device of a Ray cluster's node and the worker on it."""
+    """A device of a Ray cluster's node, or several, and the worker on it."""
 
-    def __init__(self, node: str, name: str, logs: Path, events: Events) -> None:
-        """node: Ray's id of the node. name: the device there, `gpu0` or `cpu1`."""
-        super().__init__(f"node-{node[:8]}/{name}", logs / f"worker-node-{node[:8]}-{name}.log", events)
-        self._node, self._name = node, name
+    def __init__(self, node: str, names: Sequence[str], logs: Path, events: Events, bare: bool = False) -> None:
+        """node: Ray's id of the node. names: of the devices there, `gpu0` or `cpu1`. bare: another program trains."""
+        name = joint(names)
+        super().__init__(f"node-{node[:8]}/{name}", logs / f"worker-node-{node[:8]}-{name}.log", events, names)
+        self._node, self._env = node, worker_env(names) | ({BARE: "1"} if bare else {})
         self._actor: Any = None
         self._listener: threading.Thread | None = None
         self._end: str | None = None
@@ -124,13 +126,14 @@ class RaySlot(Slot):
     def start(self) -> None:
         """See Slot."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        share = {"num_cpus": 0, "num_gpus": 1} if self._name.startswith("gpu") else {"num_cpus": 1}
+        on_gpu = self.devices[0].startswith("gpu")
+        share = {"num_cpus": 0, "num_gpus": self.width} if on_gpu else {"num_cpus": self.width}
         relay: Any = ray.remote(_Relay)
-        if self._name.startswith("cpu"):
+        if not on_gpu:
             cluster.claims.add(self)
         self._actor = relay.options(
             **share, max_restarts=0, max_concurrency=4, scheduling_strategy=cluster.on_node(self._node)
-        ).remote([sys.executable, str(ENTRY), "worker"], worker_env(self._name), str(self.log))  # fmt: skip
+        ).remote([sys.executable, str(ENTRY), "worker"], self._env, str(self.log))  # fmt: skip
         self._end = None
         self._listener = threading.Thread(target=self._listen, args=(self._actor, self.reborn()), daemon=True)
         self._listener.start()
@@ -201,13 +204,22 @@ class RaySlot(Slot):
 class RaySlots(Slots):
     """The devices of a cluster's nodes: GPUs, or CPUs where no node had a GPU at the start."""
 
-    def __init__(self, nodes: Nodes, workers: int | None, logs: Path, events: Events) -> None:
-        """Those of the nodes that are there. Raises: StudyError when there are none."""
+    def __init__(
+        self, nodes: Nodes, workers: int | None, logs: Path, events: Events, tell: Callable[[str], None], each: int,
+        bare: bool,
+    ) -> None:  # fmt: skip
+        """Those of the nodes that are there, `each` of one node to a slot. Raises: StudyError when there are none."""
         super().__init__()
         self._nodes, self._workers, self._logs, self._events = nodes, workers, logs, events
+        self._tell, self._each, self._bare, self._seen = tell, each, bare, set[str]()
         self._on_gpus, self._looked = any(n.gpus for n in cluster.alive()), time.monotonic()
         self._add(cluster.alive())
         if not self:
+            if each > 1 and (most := max(map(self._count, cluster.alive()), default=0)):
+                offered = min(most, workers or most)
+                raise StudyError(
+                    f"devices_per_trial is {each}, and no node of the Ray cluster offers more than {offered}; lower it"
+                )
             raise StudyError("the Ray cluster has neither GPUs nor CPUs; start its nodes with ray start --num-cpus=…")
 
     def joined(self) -> list[Slot]:
@@ -219,32 +231,40 @@ class RaySlots(Slots):
 
     def _add(self, nodes: list[Node]) -> list[Slot]:
         have = {slot.device for slot in self}
-        new: list[Slot] = [
-            slot
-            for node in nodes
-            for i in range(node.gpus if self._on_gpus else node.cpus)
-            for slot in [RaySlot(node.id, f"{'gpu' if self._on_gpus else 'cpu'}{i}", self._logs, self._events)]
-            if slot.device not in have
-        ]
+        new: list[Slot] = []
+        for node in nodes:
+            names = [f"{'gpu' if self._on_gpus else 'cpu'}{i}" for i in range(self._count(node))]
+            slots = [
+                RaySlot(node.id, some, self._logs, self._events, self._bare) for some in grouped(names, self._each)
+            ]
+            new += [slot for slot in slots if slot.device not in have]
+            if node.id not in self._seen and (idle := left_over(names, self._each)):
+                self._tell(f"node-{node.id[:8]}: {idle}")
+            self._seen.add(node.id)
         if self._workers is not None:
-            new = new[: max(0, self._workers - sum(not slot.lost for slot in self))]
+            new = new[: max(0, self._workers // self._each - sum(not slot.lost for slot in self))]
         self.extend(new)
         return new
+
+    def _count(self, node: Node) -> int:
+        return node.gpus if self._on_gpus else node.cpus
 
 
 @contextmanager
 def ray_slots(
-    address: str | None, workers: int | None, logs: Path, events: Events, tell: Callable[[str], None] = lambda _: None
-) -> Iterator[RaySlots]:
+    address: str | None, workers: int | None, logs: Path, events: Events, tell: Callable[[str], None] = lambda _: None,
+    each: int = 1, bare: bool = False,
+) -> Iterator[RaySlots]:  # fmt: skip
     """One slot per GPU of the cluster, or per CPU if it has none; the workers end with the block.
 
-    address: of a running cluster; None: RAY_ADDRESS, or a Ray of this machine's own. workers: most slots. tell: takes
-    what a person should know of nodes that join.
-    Raises: StudyError when there is no such cluster or it has no devices.
+    address: of a running cluster; None: RAY_ADDRESS, or a Ray of this machine's own. workers: most devices. tell: takes
+    what a person should know of nodes that join, and of devices that stay idle. each: devices of a slot, all of one
+    node. bare: the workers start another program, which trains.
+    Raises: StudyError when there is no such cluster, or no node of it has devices for a slot.
     """
     with cluster.connected(address, workers), cluster.checked_nodes(logs.parent, (), tell) as nodes:
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
-        slots = RaySlots(nodes, workers, logs, events)
+        slots = RaySlots(nodes, workers, logs, events, tell, each, bare)
         try:
             yield slots
         finally:

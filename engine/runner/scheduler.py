@@ -103,7 +103,8 @@ class Scheduler:
         if not timed and not counted:
             return
         done, seconds = self.alone("calibrate", "the calibration", timed=timed, packs=not flops, flops=counted)
-        calibration = done.calibration.added_to(before, self.slots[0].device) if done.calibration else None
+        first = self.slots[0]
+        calibration = done.calibration.added_to(before, first.device, first.width) if done.calibration else None
         if calibration is None:
             raise TrialError(f"the calibration failed: the worker measured nothing; see {self.slots[0].log}")
         with self.store.transaction():
@@ -151,7 +152,7 @@ class Scheduler:
                     slot.ready = True
                     self._give(slot, message)
                 elif isinstance(answer, Done):
-                    return answer, arrival.at - slot.began
+                    return answer, slot.width * (arrival.at - slot.began)
                 elif isinstance(answer, Note):
                     self.hearing.hear(arrival)
                 elif isinstance(answer, Failed):
@@ -374,7 +375,10 @@ class Scheduler:
 
 @contextmanager
 def scheduler(opened: OpenStudy, limit: float, workers: int | None) -> Iterator[Scheduler]:
-    """A scheduler whose workers end with the block. workers: most devices to use, or None for all."""
+    """A scheduler whose workers end with the block. workers: most devices to use, or None for all.
+
+    Raises: StudyError when they are too few for a trial.
+    """
     if limit <= 0:
         raise BudgetError("the budget must be above 0")
     events = new_events()
@@ -384,7 +388,8 @@ def scheduler(opened: OpenStudy, limit: float, workers: int | None) -> Iterator[
     def tell(text: str) -> None:
         opened.store.event("cluster", text, level="warning")
 
-    with open_slots(opened.study.executor, workers, opened.state / "logs", events, tell, extra) as slots:
+    study, logs = opened.study, opened.state / "logs"
+    with open_slots(study.executor, workers, logs, events, tell, extra, study.devices_per_trial) as slots:
         found = Scheduler(opened, limit, slots, events)
         found.workers.pulse.start()
         try:

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,7 +22,9 @@ import numpy as np
 from engine.base.arrays import save_array
 from engine.base.errors import DjsbError
 from engine.base.lifetime import end_with_owner
+from engine.runner.ranks import Ranks, one_line, split
 from engine.tasks.contract import ScoresRows
+from engine.tasks.shared import sharded
 
 BEAT = 1.0  # seconds between two heartbeats
 
@@ -56,6 +59,7 @@ class _Channel:
 def main() -> None:
     """Serve jobs until standard input closes."""
     end_with_owner()
+    ranks = split(_settle_threads, _work, _is_memory)  # before there are threads
     channel = _Channel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     logging.getLogger("djsb").addHandler(_Notes(channel))
     os.dup2(2, 1)  # prints of libraries go to the log
@@ -76,12 +80,14 @@ def main() -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     _settle_threads()
+    if ranks:
+        ranks.wait_until("ready")
     channel.send("ready")
     while True:
         with arrived:
             arrived.wait_for(lambda: bool(jobs))
             job = jobs.pop(0)
-        _serve(job, channel, dropped)
+        _serve(job, channel, dropped, ranks)
         dropped.clear()
 
 
@@ -102,9 +108,18 @@ def _settle_threads() -> None:
     torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports the compiler for it: 2 s
 
 
-def _serve(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> None:
-    """Run one job; its end is `done` or `failed`, never silence."""
-    stop = threading.Event()
+def _serve(job: dict[str, Any], channel: _Channel, dropped: set[str], ranks: Ranks | None) -> None:
+    """Run one job; its end is `done` or `failed`, once, never silence."""
+    stop, ending = threading.Event(), threading.Lock()
+
+    def end(event: str, **content: Any) -> None:
+        with ending:
+            if not stop.is_set():
+                stop.set()
+                channel.send(event, **content)
+
+    def failed(error: str, memory: bool) -> None:
+        end("failed", error=error, memory=memory)
 
     def beat() -> None:
         while not stop.wait(BEAT):
@@ -113,15 +128,28 @@ def _serve(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> None:
     threading.Thread(target=beat, daemon=True).start()
     try:
         kinds = {"calibrate": _calibrate, "ask": _ask, "score": _score}
-        result = kinds[job["do"]](job) if job["do"] in kinds else _trials(job, channel, dropped)
-        stop.set()
-        channel.send("done", **result)
+        shared = ranks and (job["do"] == "trials" or (job["do"] == "calibrate" and job.get("timed", True)))
+        with ranks.at_work(job, failed) if ranks and shared else nullcontext():
+            result = kinds[job["do"]](job) if job["do"] in kinds else _trials(job, channel, dropped)
+        end("done", **result)
     except Exception as error:  # the process border: the engine records it
-        stop.set()
         traceback.print_exc()
-        text = str(error) if isinstance(error, DjsbError) else f"{type(error).__name__}: {error}"
-        text = (text.splitlines() or [type(error).__name__])[0][:2000]
-        channel.send("failed", error=text, memory=_is_memory(error))
+        if ranks:
+            ranks.await_cause()
+        failed(one_line(error), _is_memory(error))
+
+
+def _work(job: dict[str, Any]) -> None:
+    """What a rank other than the first does of a job: it trains with it."""
+    from engine.settings.study import Study
+    from engine.tasks.contract import SILENT, Job
+    from engine.tasks.registry import get_task
+
+    study, prepared = Study.model_validate(job["study"]), Path(job["prepared"])
+    if job["do"] == "trials":
+        get_task(study).run(study, prepared, Job(**job["jobs"][0]), SILENT)
+    else:
+        get_task(study).calibrate(study, prepared)
 
 
 def _is_memory(error: BaseException) -> bool:
@@ -192,7 +220,8 @@ def _calibrate(job: dict[str, Any]) -> dict[str, Any]:
     if job.get("flops"):
         from engine.tasks.flops import count_flops
 
-        found["flops"] = count_flops(task, study, prepared)
+        with sharded.together(0, 1):  # on one device
+            found["flops"] = count_flops(task, study, prepared)
     return {"calibration": found}
 
 

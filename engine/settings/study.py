@@ -42,6 +42,7 @@ RARE = (
     "optimizer",
     "activation_checkpointing",
     "compile",
+    "devices_per_trial",
 )  # sections and fields that are written only where they say something
 
 
@@ -75,6 +76,9 @@ class Study(Section):
     cycles: CyclesSection = CyclesSection()
     cache: CacheSection = CacheSection()
     executor: ExecutorSection = ExecutorSection()
+    devices_per_trial: int = Field(
+        1, ge=1, description="devices that train one trial together, and are charged for it (docs/guides/devices.md)"
+    )
     budget: str = Field("8gpu-hours", description="device time that may be spent: 8gpu-days, 6gpu-hours, 30min")
     approve: Literal["auto", "hold"] = Field(
         "auto",

@@ -124,8 +124,8 @@ class Traits:
     neither opened nor scanned. fewest_rows: that a pool must have for one
     step; None: a batch. can_pause: a longer trial may go on from a shorter one's state (`Job.pause`, `Job.resume`).
     suits: `djsb init` chooses the task for data with exactly these of text, images and videos. scores: name of the
-    statistic that `ScoresRows.score` gives. demo: module whose `make_demo` writes a small world for it; the study is
-    recipes/demo-TASK.yaml.
+    statistic that `ScoresRows.score` gives. spreads: one trial may have several devices. demo: module whose `make_demo`
+    writes a small world for it; the study is recipes/demo-TASK.yaml.
     """
 
     version: int
@@ -137,6 +137,7 @@ class Traits:
     can_pause: bool = True
     suits: frozenset[str] = frozenset()
     scores: str | None = None
+    spreads: bool = False
     demo: str | None = None
 
 

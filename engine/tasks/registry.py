@@ -13,7 +13,7 @@ from engine import tasks
 from engine.base.errors import StudyError
 from engine.base.problems import explain
 from engine.settings.study import Study
-from engine.tasks.contract import ScoresRows, Task
+from engine.tasks.contract import Outside, ScoresRows, Task, packing
 
 # fields that some tasks use; one that the study's task does not use may not be set
 SOME = (
@@ -74,9 +74,25 @@ def misfit(study: Study, task: Task) -> str | None:
     for field in SOME:
         if field not in task.traits.uses and attrgetter(field)(study) != _default(study, field):
             return f"task {study.task} does not use {field}; remove it"
+    if study.devices_per_trial > 1 and (problem := _unspread(study, task)):
+        return f"devices_per_trial is {study.devices_per_trial}: {problem}"
     if study.pools.model_scores and not isinstance(task, ScoresRows):
         return f"pools.model_scores: task {study.task} scores no single rows; set it to false"
     return task.lacks(study)
+
+
+def _unspread(study: Study, task: Task) -> str | None:
+    """Why one trial cannot have several devices, or None."""
+    if not task.traits.spreads:
+        return f"task {study.task} trains on one device; set it to 1"
+    if packing(study, task):
+        return (
+            f"a device trains several trials of preset {study.model.preset} at once, which is faster; set it to 1, or "
+            "train.micro_batch below train.batch_size"
+        )
+    if not isinstance(task, Outside) and study.train.batch_size < study.devices_per_trial:
+        return f"each device needs a row of a step; raise train.batch_size ({study.train.batch_size}), or lower it"
+    return None
 
 
 def _default(study: Study, field: str) -> Any:

@@ -47,6 +47,7 @@ class CaptionTask(ImageToText):
     traits = Traits(
         version=1,
         presets=tuple(PRESETS),
+        spreads=True,
         needs=("dataset.text", "dataset.images", "evaluation.path"),
         uses=frozenset({"lora", "vlm", "model.checkpoint"}),
         reads_evaluation=frozenset({"images", "text"}),

@@ -189,6 +189,7 @@ class ClipTask(TrainingTask):
     traits = Traits(
         version=2,
         presets=tuple(PRESETS),
+        spreads=True,
         needs=("dataset.text", "dataset.images", "evaluation.path"),
         uses=frozenset({"evaluation.label", "evaluation.prompts", "model.checkpoint"}),
         reads_evaluation=frozenset({"images"}),

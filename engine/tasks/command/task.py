@@ -47,7 +47,7 @@ OURS = (*OFFLINE, "CUBLAS_WORKSPACE_CONFIG", "DJSB_THREADS", BARE)  # not for th
 class CommandTask(Task):
     """See the module."""
 
-    traits = Traits(version=1, uses=frozenset({"command", "model.checkpoint"}), can_pause=False)
+    traits = Traits(version=1, uses=frozenset({"command", "model.checkpoint"}), can_pause=False, spreads=True)
 
     def lacks(self, study: Study) -> str | None:
         """A program, what it measures, and places without which all trials would be the same."""

@@ -185,6 +185,7 @@ class LmTask(TrainingTask):
     traits = Traits(
         version=1,
         presets=tuple(PRESETS),
+        spreads=True,
         needs=("dataset.text",),
         uses=frozenset({"evaluation.benchmarks", "model.checkpoint"}),
         reads_evaluation=frozenset({"text"}),

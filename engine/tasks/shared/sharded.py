@@ -35,12 +35,14 @@ _place = _Place()
 
 @contextmanager
 def together(rank: int, count: int) -> Iterator[None]:
-    """Within the block this process is a rank of several; `torch.distributed` is ready."""
+    """Within the block this process is a rank of so many; `torch.distributed` is ready where it is one of several."""
+    before = _place.rank, _place.count
     _place.rank, _place.count = rank, count
     try:
         yield
     finally:
-        _place.rank, _place.count, _place.moved = 0, 1, None
+        _place.rank, _place.count = before
+        _place.moved = None
 
 
 def ranks() -> int:

@@ -54,6 +54,7 @@ class T2vTask(TrainingTask):
     traits = Traits(
         version=1,
         presets=tuple(PRESETS),
+        spreads=True,
         needs=("dataset.text", "dataset.videos", "evaluation.path"),
         uses=frozenset({"lora", "video", "evaluation.label", "model.checkpoint"}),
         reads_evaluation=frozenset({"text", "videos"}),

@@ -133,6 +133,7 @@ class VlmTask(ImageToText):
     traits = Traits(
         version=1,
         presets=tuple(PRESETS),
+        spreads=True,
         needs=("dataset.text", "dataset.images", "evaluation.benchmarks"),
         uses=frozenset({"lora", "vlm", "evaluation.benchmarks", "model.checkpoint"}),
         demo="engine.demo.questions",
