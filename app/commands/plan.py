@@ -32,9 +32,10 @@ def show_plan(found: Row) -> None:
     if found["seconds"] is None:
         say(f"\n{found.get('note', 'no task, so no device time: statistics and pools only')}")
         return
+    each = f", {found['devices_per_trial']} a trial" if found["devices_per_trial"] > 1 else ""
     say(
         f"\nin all at most {format_seconds(found['seconds'])} of device time, about "
-        f"{format_seconds(found['wall_seconds'])} on {found['devices']} device(s); budget {found['budget']}"
+        f"{format_seconds(found['wall_seconds'])} on {found['devices']} device(s){each}; budget {found['budget']}"
         + ("" if found["fits"] else ": it will end early, with whole rounds of seeds")
     )
     say(

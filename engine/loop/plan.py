@@ -55,13 +55,14 @@ def make_plan(opened: OpenStudy, workers: int | None) -> Row:
         ]  # fmt: skip
         if study.cycles.max > 1:
             stages.append(_further(study.cycles.max, stages))
-        devices = len(timer.slots)
+        devices = sum(slot.width for slot in timer.slots)
         t_full = seconds(int(opened.scan.good.sum()) * study.train.epochs)
     total = sum(float(s["seconds"]) for s in stages)
     m = sum(int(s["trials"]) for s in stages)
     r = total / m / t_full
     return {
         "stages": stages, "seconds": total, "wall_seconds": total / devices, "devices": devices,
+        "devices_per_trial": study.devices_per_trial,
         "budget": study.budget, "fits": total <= limit, "pool_size": size, "t_full": t_full, "m": m, "r": r,
         "with_sandbox": (1 + m * r) * t_full, "break_even": math.floor(1 + m * r) + 1, **ahead,
     }  # fmt: skip

@@ -60,9 +60,10 @@ class LocalSlot(Slot):
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._stderr = self.log.open("ab")
         cores = self._cores()
-        pins = {PINS: " ".join(map(str, cores))} if self.width > 1 and cores else {}
+        apart = self.width > 1 and BARE not in self.extra  # a process each, which pins itself
+        pins = {PINS: " ".join(map(str, cores))} if apart and cores else {}
         self._process = launch({**passed(), **self.extra, **worker_env(self.devices), **pins}, self._stderr)
-        if cores and (BARE in self.extra or not pins):  # else each of its processes pins itself
+        if cores and not apart:
             os.sched_setaffinity(self._process.pid, cores)
         threading.Thread(target=self._listen, args=(self._process, self.reborn()), daemon=True).start()
 

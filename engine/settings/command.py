@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from engine.settings.section import Section, amount_of_time
 
-PLACES = ("pool", "init", "seed", "out", "samples", "epochs", "eval", "trial")
+PLACES = ("pool", "init", "seed", "out", "samples", "epochs", "eval", "trial", "devices")
 
 
 class CommandMetric(Section):

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -175,14 +176,30 @@ def _arguments(study: Study, folder: Path, prepared: Path, job: Job, work: Path)
         "init": job.init or (str(resolve(folder, checkpoint)) if checkpoint else ""),
         "seed": job.seed, "out": work / "out", "samples": job.samples, "epochs": f"{job.samples / len(rows):g}",
         "eval": resolve(folder, study.evaluation.path) if study.evaluation.path else "", "trial": job.trial,
+        "devices": study.devices_per_trial,
     }  # fmt: skip
     return [part.format(**values) for part in study.command.run]
 
 
 def _environment(study: Study) -> dict[str, str]:
-    """Of the worker's environment (its device among it) what is on the list, and what command.env names besides."""
+    """Of the worker's environment (its devices among it) what is on the list, and what command.env names besides; for
+    several devices, where their processes meet.
+    """
     hidden = {*OURS} - set(study.command.env)
-    return {name: value for name, value in passed(more=study.command.env).items() if name not in hidden}
+    found = {name: value for name, value in passed(more=study.command.env).items() if name not in hidden}
+    return found | (_meeting(study.devices_per_trial) if study.devices_per_trial > 1 else {})
+
+
+def _meeting(devices: int) -> dict[str, str]:
+    """What a launcher of that many processes reads, torchrun its own PET_*; the port is free now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    count = str(devices)
+    return {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": count, "NPROC_PER_NODE": count,
+        "PET_NPROC_PER_NODE": count, "PET_MASTER_PORT": port,
+    }  # fmt: skip
 
 
 def _watch(
@@ -199,7 +216,7 @@ def _watch(
     while process.poll() is None:
         time.sleep(POLL)
         numbers.read()
-        late = time.monotonic() - began > limit
+        late = study.devices_per_trial * (time.monotonic() - began) > limit
         if late or job.trial in report.dropped():
             guard.end(process)
             if late:

@@ -533,3 +533,28 @@ def finished(study: Path) -> set[tuple[Any, ...]]:
             return set(db.execute("SELECT id, attempts, seconds FROM trials WHERE state = 'COMPLETE'").fetchall())
         except sqlite3.OperationalError:  # killed before the tables were made
             return set()
+
+
+MEETING = """
+import json, os, socket, sys
+told = {name: os.environ[name] for name in ("DJSB_DEVICE", "DJSB_DEVICES", "WORLD_SIZE", "PET_NPROC_PER_NODE")}
+assert list(told.values()) == ["cpu0-1", "cpu0 cpu1", "2", "2"] and sys.argv[1] == "2", told
+with socket.socket() as free:
+    free.bind((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])))
+print(json.dumps({"score": len(os.sched_getaffinity(0)) / 4}))
+"""
+
+
+def test_a_command_gets_its_devices_and_where_they_meet_and_is_charged_for_all(tiny: Tiny) -> None:
+    study = settings(tiny, MEETING, "{devices}", "{pool}", "{seed}", retries=0)
+    tiny.set({**study, "devices_per_trial": 2, "ops": {"text_length_filter": {}}, "search": {"strategy": "grid"}})
+    done = run_djsb("auto", tiny.study, "--workers", 2, "--until", "probe")
+    assert done.returncode == 0, done.stderr
+    with closing(sqlite3.connect(tiny.database)) as db:
+        rows = db.execute(
+            "SELECT t.device, t.seconds, (julianday(t.finished) - julianday(t.started)) * 86400, m.value FROM trials t "
+            "JOIN metrics m ON m.trial = t.id"
+        ).fetchall()
+    assert len(rows) == 4
+    assert {(device, score) for device, _, _, score in rows} == {("cpu0-1", 0.5)}  # it has both cores
+    assert all(seconds == pytest.approx(2 * wall, abs=0.1) for _, seconds, wall, _ in rows)
