@@ -156,7 +156,7 @@ def _follow(
     jobs, words = (os.fdopen(number, mode, encoding="utf-8") for number, mode in zip(pipes, "rw", strict=True))
 
     def say(**content: Any) -> None:
-        words.write(json.dumps(content) + "\n")
+        words.write(json.dumps(content, allow_nan=False) + "\n")
         words.flush()
 
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
