@@ -81,7 +81,7 @@ class Tools:
             return _answer({"error": f"no bucket {bucket[:30]!r} of {statistic[:40]!r}", "buckets": known})
         if not wanted:
             return _answer({"error": "this study shows no rows to a model (agent.rows is 0)"})
-        chosen = opened.realise(cut.pool)[:wanted]
+        chosen = np.sort(opened.realise(cut.pool)[:wanted])
         field, column = opened.data.fields.text, opened.columns[statistic]
         shown = [
             {"row": int(n), statistic: float(f"{column.value[n]:.5g}"), "text": _quoted(row.get(field or ""))}

@@ -7,17 +7,18 @@ from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 
+from app.text.contents import show_contents
 from app.text.lineage import show_lineage, show_scaling
 from app.text.mappers_and_prompts import show_mappers, show_prompts
-from app.text.printable import say_fields
-from engine.base.errors import StudyError
+from app.text.printable import say, say_fields
+from engine.base.errors import DjsbError, StudyError
 from engine.base.ids import by_beginning, some
 from engine.journal import checkpoints, costs, curves, decisions, metrics, pools, proposals, trials
 from engine.journal.pools import StoredPool
 from engine.journal.store import Row, Store
 from engine.records.proposal import StoredProposal
 from engine.records.trial import Trial
-from engine.study.view import view_study
+from engine.study.view import StudyView, view_study
 
 
 def show(folder: Path, start: str) -> Row:
@@ -46,7 +47,7 @@ def show(folder: Path, start: str) -> Row:
             raise StudyError("no recipe is confirmed yet; run djsb auto to its last stage")
         return {"what": "recipe", **best.to_json()}
     matches: dict[str, Callable[[], Row]] = {
-        **{p.id: partial(_pool, store, p) for p in pools.beginning(store, start)},
+        **{p.id: partial(_pool, opened, p) for p in pools.beginning(store, start)},
         **{t.id: partial(_trial, store, t) for t in trials.beginning(store, start)},
         **{p.id: partial(_proposal, store, p) for p in proposals.beginning(store, start)},
     }
@@ -54,13 +55,27 @@ def show(folder: Path, start: str) -> Row:
     return matches[by_beginning(matches, start, missing)]()
 
 
-def _pool(store: Store, pool: StoredPool) -> Row:
+def _pool(view: StudyView, pool: StoredPool) -> Row:
+    store = view.store
     cut, own = pools.cut(store, pool.id), trials.of_pool(store, pool.id)
+    found, problem = contents_of(view, pool)
     return {
         "what": "pool", **pool.to_json(),
         "trials": [some(t, "id", "seed", "samples", "stage", "state", "seconds") for t in own],
         "cut": cut and some(cut, "kept", "entropy", "verdict", "reason"),
+        "contents": found, "contents_problem": problem,
     }  # fmt: skip
+
+
+def contents_of(view: StudyView, pool: StoredPool) -> tuple[Row | None, str | None]:
+    """(what it keeps and drops, why that cannot be told): the data may be gone, the rest of the study is there."""
+    from engine.evidence.contents import contents
+    from engine.study.opened import with_data
+
+    try:
+        return contents(with_data(view), pool).to_json(), None
+    except DjsbError as error:
+        return None, str(error)
 
 
 def _trial(store: Store, trial: Trial) -> Row:
@@ -92,5 +107,10 @@ def show_one(found: Row) -> None:
         show_mappers(found["mappers"])
     elif found["what"] == "prompts":
         show_prompts(found["prompts"])
+    elif found["what"] == "pool":
+        say_fields({name: value for name, value in found.items() if name != "contents"})
+        if found["contents"]:
+            say("")
+            show_contents(found["contents"])
     else:
         say_fields(found)

@@ -10,7 +10,9 @@ from datetime import datetime
 from itertools import zip_longest
 from string import ascii_uppercase
 
+from engine.base.errors import DjsbError
 from engine.base.ids import some
+from engine.evidence.contents import contents
 from engine.evidence.effects import Effect, paired_changes
 from engine.evidence.mixtures import response, surface
 from engine.evidence.ranking import Ranked
@@ -19,11 +21,13 @@ from engine.journal import costs, curves, decisions, pools, proposals, results, 
 from engine.journal import metrics as measured
 from engine.journal.curves import PoolPoint
 from engine.journal.store import Row
+from engine.records.answer import Answer
 from engine.records.mixture import Surface
 from engine.records.pool import BUCKETS, Slice
 from engine.records.proposal import StoredProposal
 from engine.records.trial import FRESH
 from engine.settings.study import STAGES
+from engine.study.opened import with_data
 from engine.study.view import StudyView
 
 BESIDE = "best beside"  # the column of the best pool beside the buckets of a statistic
@@ -83,6 +87,21 @@ def alike(ranked: Sequence[Ranked]) -> list[tuple[tuple[int, float], list[Row]]]
     for r in ranked:
         tables.setdefault((r.pool.size, r.share), []).append(r.entry().to_json())
     return list(tables.items())
+
+
+SHOWN = 3  # pools whose contents the report has
+
+
+def kept_and_dropped(opened: StudyView, told: Answer, ranked: Sequence[Ranked]) -> tuple[list[Row], str]:
+    """(what the answer's pool and those that lead keep and drop, why that cannot be told)."""
+    leaders = [r.pool.id for r in ranked if r.effect.change is not None]
+    chosen = list(dict.fromkeys([*([told.recipe.pool] if told.recipe else []), *leaders]))[:SHOWN]
+    try:
+        data = with_data(opened)
+        stored = [p for p in (pools.get(opened.store, key) for key in chosen) if p is not None]
+        return [contents(data, pool, pictures=True).to_json() for pool in stored], ""
+    except DjsbError as error:
+        return [], str(error)
 
 
 def unprobed(opened: StudyView) -> list[str]:

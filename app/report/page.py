@@ -1,6 +1,6 @@
 """The report: one HTML file that needs nothing else, and its figures as PNG.
 
-Reads the study's database, and the images that it names as examples of rewritten rows.
+Reads the study's database, the images that it names as examples of rewritten rows, and rows of the data.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from app.report import charts_course, charts_evidence, charts_mixtures, charts_structure
 from app.report import data as report_data
 from app.report.figures import PALETTE, SYMBOLS, Picture, clean, interval, percent, picture
+from app.text.contents import changed
 from app.text.lineage import flops_text, line_text, moves_text
 from app.text.mappers_and_prompts import compared
 from engine.base.amounts import format_seconds
@@ -89,7 +90,7 @@ def render(content: Row, pictures: Mapping[str, Picture]) -> str:
         interval=interval, symbols=SYMBOLS, palette=PALETTE, svg=lambda drawn: Markup(drawn.svg), number=number,
         term_size=term_size, moves_text=moves_text,
         places=report_data.places, flops_text=flops_text, line_text=line_text,
-        thumbnail=thumbnail, compared=compared,
+        thumbnail=thumbnail, compared=compared, changed=changed,
     )  # fmt: skip
     return environment.get_template("page.html.j2").render(content, pictures=pictures)
 
@@ -156,6 +157,7 @@ def gather(opened: StudyView) -> Row:
         "mapped": [m.to_json() for m in judged(opened)],
         "prompts": _json(prompting.table(opened)),
         "answer": told,
+        "contents": report_data.kept_and_dropped(opened, told, ranked),
         "spent": report_data.spent(opened),
         "progress": report_data.progress(opened),
         "decisions": report_data.decided(opened),

@@ -97,7 +97,7 @@ def apply_recipe(
     rows = Dataset(data, DatasetSection.model_validate({"path": str(data), **names, "scores": scores})).joined
     stamps = [(str(file), stat.st_size, stat.st_mtime_ns) for file in rows.reader.files for stat in (file.stat(),)]
     identity = content_id([
-        stamps, rows.key, recipe.process, output.form, output.shard_rows, with_media, datajuicer.version()
+        stamps, rows.key, repr(recipe.process), output.form, output.shard_rows, with_media, datajuicer.version()
     ])  # fmt: skip
     have = known(recipe, rows) if known else Known()
     with working(output, rows, identity) as log:

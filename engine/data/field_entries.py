@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import keyword
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ CONDITION = "general_field_filter"
 ROUNDED = 7e-11  # more than ten decimals leave out of a number
 WHOLE = 1e6  # from which on a column holds numbers as they are
 EXACT = 2**53  # beyond which whole numbers are no longer each a number of their own
+INFINITE = "1e999"  # a number that no other reaches, as a condition may write it
 ROWS = "write the pool's rows instead: djsb export pool"
 
 
@@ -53,7 +53,7 @@ def condition_entry(s: Slice) -> Entry:
             f"{s}: Data-Juicer's filter of numbers drops rows whose value is 0, and its filter of conditions cannot "
             f"say this; rename the field to letters and _, or {ROWS}"
         )
-    least, most = f"{name} >= {-sys.float_info.max!r}", f"{name} <= {sys.float_info.max!r}"
+    least, most = f"{name} > -{INFINITE}", f"{name} < {INFINITE}"
     above = _side(name, ">", s.low, s.low_closed != s.outside, s.outside) if s.low is not None else least
     below = _side(name, "<", s.high, s.high_closed != s.outside, s.outside) if s.high is not None else most
     if not s.outside:

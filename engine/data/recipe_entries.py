@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from engine.base.errors import OpError
 from engine.data.catalogue import as_written, check_params, get_op, statistics_of
 from engine.data.field_entries import condition_entry, keeps_value, value_entry
+from engine.data.op_defaults import defaults
 from engine.data.ops.contract import NATURAL_MAX, Bounds, Number
 from engine.records.pool import BY_NUMBER, BY_VALUE, MODEL_SCORE, SCORES, Slice
 
@@ -20,6 +22,9 @@ FLAGS = ("min_closed_interval", "max_closed_interval", "reversed_range")
 
 # datasets 5 keeps Data-Juicer's statistics as JSON of ten decimals: a tie could fall on either side
 SLACK = 7e-11
+
+# beyond every value
+MOST: Mapping[Number, int | float] = {"float": math.inf, "int": sys.maxsize, "bytes": sys.maxsize, "ratio": 10**15}
 
 
 def slice_entries(s: Slice) -> list[Entry]:
@@ -63,6 +68,19 @@ def slice_entries(s: Slice) -> list[Entry]:
     at_most = {str(bounds.high): most, **_flags(True, high_closed)}
     at_least = {str(bounds.high): least, **_flags(True, low_closed, reverse=True)}
     return [(s.op, {**common, **at_most}), (s.op, {**common, **at_least})]
+
+
+def without_endless(entries: Sequence[Entry]) -> list[Entry]:
+    """Entries without the bounds that bound nothing and are Data-Juicer's own.
+
+    Where an OP has several entries, each keeps its own: Data-Juicer would take one from the entry above.
+    """
+    many = Counter(name for name, _ in entries)
+    return [
+        (name, {k: v for k, v in params.items() if not (v == sys.maxsize and defaults(name).get(k) == sys.maxsize)})
+        if many[name] == 1 else (name, params)
+        for name, params in entries
+    ]  # fmt: skip
 
 
 def _outside(s: Slice, statistics: Mapping[str, Bounds]) -> list[Entry]:
@@ -112,11 +130,14 @@ _Number = int | float | Fraction
 
 def _interval(s: Slice, number: Number) -> tuple[_Number, bool, _Number, bool]:
     """The slice's (low, closed, high, closed) in the OP's own kind of number, exactly."""
-    # finite, so that an infinite value is dropped as an unreadable one is
-    least: _Number = -sys.float_info.max if number == "float" else 0
-    most: _Number = sys.float_info.max if number == "float" else sys.maxsize
-    low, low_closed = (least, True) if s.low is None or s.low < least else (s.low, s.low_closed)
-    high, high_closed = (most, True) if s.high is None or s.high > most else (s.high, s.high_closed)
+    # an infinite value is dropped as an unreadable one is, so infinity is an open end
+    finite = number != "float"
+    least: _Number = 0 if finite else -math.inf
+    most: _Number = MOST[number]
+    low, low_closed = (least, finite) if s.low is None or s.low < least else (s.low, s.low_closed)
+    high, high_closed = (most, finite) if s.high is None or s.high > most else (s.high, s.high_closed)
+    if not finite:
+        low_closed, high_closed = low_closed and low != least, high_closed and high != most
     if number in ("int", "bytes") and least <= low <= high <= most:
         if low != math.floor(low):
             low, low_closed = math.ceil(low), True

@@ -34,7 +34,7 @@ from engine.data.dedup_entries import dedup_params
 from engine.data.field_entries import merged
 from engine.data.ops import hub
 from engine.data.ops.contract import IMAGE_TOKEN, VIDEO_TOKEN, Bounds, Number, Op
-from engine.data.recipe_entries import FLAGS, Entry, slice_entries
+from engine.data.recipe_entries import FLAGS, Entry, slice_entries, without_endless
 from engine.records.pool import MapperStep, Slice
 from engine.settings.data import DatasetSection
 
@@ -112,7 +112,7 @@ class Recipe:
         """True where Data-Juicer's own check of types would refuse a bound that its OP takes."""
         return any(
             (bounds.check == "none" and end in params)
-            or (bounds.check == "whole" and isinstance(params.get(end), float) and params[end] != int(params[end]))
+            or (bounds.check == "whole" and isinstance(params.get(end), float) and not params[end].is_integer())
             for op, (_, params) in zip(self.ops, self.filters, strict=True)
             for bounds in op.statistics.values()
             for end in (bounds.low, bounds.high)
@@ -173,7 +173,7 @@ def recipe_yaml(
     Raises: OpError for an OP or statistic that is not in the catalogue, or when two slices give the
     same OP different parameters.
     """
-    filters = merged([entry for s in slices for entry in slice_entries(s)])
+    filters = without_endless(merged([entry for s in slices for entry in slice_entries(s)]))
     _same_statistics(filters, name)
     process = (*filters, *(mapper_entry(m.op, dict(m.params), root or Path(), fields.text) for m in mappers))
     return Recipe(process, fields.text, fields.images, fields.videos, project_name=name).yaml(header)

@@ -193,7 +193,7 @@ def _run(entry: Entry, bounds: bool) -> OpRun:
     name, own = entry[0], own_params(entry)
     params = check_params(name, own) | ({k: v for k, v in entry[1].items() if k not in own} if bounds else {})
     items = tuple(sorted(params.items()))
-    return OpRun(name, items, content_id([name, items]))
+    return OpRun(name, items, content_id([name, repr(items) if bounds else items]))  # a bound may be infinite
 
 
 def _lost(row: dict[str, Any], q: Question) -> str | None:

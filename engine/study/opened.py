@@ -238,12 +238,12 @@ class OpenStudy(StudyView):
 
     def realise(self, pool: Pool, seed: int = 0) -> NDArray[np.int64]:
         """The row numbers of a pool."""
-        columns, spans = self._columns_of(pool), self.data.spans
+        columns, spans = self.columns_of(pool), self.data.spans
         return pool_cuts.realise(pool, columns, self.scan.keys, self.scan.good, seed, spans)
 
     def shares_of(self, pool: Pool) -> list[tuple[int, int]]:
         """(rows that it gives, rows that it has) of each layer of a mixture."""
-        shares = pool_cuts.shares_of(pool, self._columns_of(pool), self.scan.good, self.data.spans)
+        shares = pool_cuts.shares_of(pool, self.columns_of(pool), self.scan.good, self.data.spans)
         return [(want, len(rows)) for want, rows in shares]
 
     def left_out(self, part: Slice) -> NDArray[np.int64]:
@@ -251,7 +251,7 @@ class OpenStudy(StudyView):
         column = self.columns[part.statistic]
         return np.flatnonzero(self.scan.good & ~np.isnan(column.low) & ~pool_cuts.keeps(part, column))
 
-    def _columns_of(self, pool: Pool) -> Mapping[str, Column]:
+    def columns_of(self, pool: Pool) -> Mapping[str, Column]:
         """The statistics that a pool is cut by; a model's own as its slices name the checkpoint, of whatever cycle."""
         slices = [s for layer in pool.layers for s in layer.slices]
         if not slices:
@@ -269,7 +269,7 @@ class OpenStudy(StudyView):
         """Rows that any layer of a pool keeps."""
         mask = np.zeros(len(self.data), bool)
         for layer in pool.layers:
-            mask |= pool_cuts.eligible(layer, self._columns_of(pool), self.scan.good, self.data.spans)
+            mask |= pool_cuts.eligible(layer, self.columns_of(pool), self.scan.good, self.data.spans)
         return int(mask.sum())
 
     def following(self, init: str) -> OpenStudy:
@@ -427,7 +427,11 @@ def open_recorded(folder: Path) -> OpenStudy:
 
     Raises: NotStarted, StoreError when nothing was recorded yet.
     """
-    view = view_study(folder)
+    return with_data(view_study(folder))
+
+
+def with_data(view: StudyView) -> OpenStudy:
+    """The same study, with its data."""
     opened = OpenStudy(view.folder, view.study, view.store)
     opened.root, opened.metrics = view.root, view.metrics
     return opened.at(view.setup, view.init, view.cycle)

@@ -328,7 +328,7 @@ def statistic(view: OpenStudy, name: str) -> Row:
     for cut in view.cuts:
         if cut.slice.statistic == name and cut.reason is None:
             without = cut.bucket.startswith("without-")
-            rows = view.left_out(cut.slice)[:EXAMPLES] if without else view.realise(cut.pool)[:EXAMPLES]
+            rows = view.left_out(cut.slice)[:EXAMPLES] if without else np.sort(view.realise(cut.pool)[:EXAMPLES])
             examples["left out: " * without + cut.bucket] = [
                 {
                     "row": int(n),
@@ -343,6 +343,21 @@ def statistic(view: OpenStudy, name: str) -> Row:
     return {
         "name": name, "counts": counts.tolist(), "edges": edges.tolist(), "bounds": bounds, "examples": examples
     }  # fmt: skip
+
+
+def pool_contents(view: OpenStudy, pool: str) -> Row:
+    """What a pool keeps and drops, with small pictures; the data are read for it."""
+    from app.tui.reading.thumbnails import picture
+    from engine.data.tars import media_root
+    from engine.evidence.contents import contents
+    from engine.evidence.recipe_file import find_pool
+
+    found = contents(view, find_pool(view, pool)).to_json()
+    folders = (media_root(view.data.path, view.state), folder_of(view.data.path))
+    for shown in (*found["stays"], *found["goes"]):
+        (row,) = view.data.reader.read(shown["row"], shown["row"] + 1)
+        shown["picture"] = picture(row.get(view.data.fields.images or ""), *folders)
+    return found
 
 
 def recipe_yaml(view: OpenStudy, pool: str | None) -> str:
@@ -380,6 +395,7 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "trial": trial_details,
     "statistic": statistic,
     "recipe": recipe_yaml,
+    "contents": pool_contents,
     "log": worker_log,
     "choices": _drafting("choices"),
     "tried": _drafting("tried"),

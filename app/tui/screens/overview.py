@@ -16,6 +16,7 @@ from app.text.printable import printable
 from app.tui.preferences.themes import CURVES
 from app.tui.reading.snapshot import Snapshot
 from app.tui.screens.base import WIDE, Pane, Told
+from app.tui.widgets.kept import Kept
 from app.tui.widgets.marks import VERDICTS, cut, interval_bar, meter, percent, reach_of, sparkline, style_of
 from app.tui.widgets.table import KeyedTable
 from engine.base.amounts import format_seconds
@@ -39,7 +40,8 @@ The leaderboard ranks every pool against the control, the random pool that was t
 bar is the interval of its change on a common scale (│ is zero; ◄ ► mark intervals that go beyond
 the scale; ○ is a single seed, which has none). ▲ helps and ▼ hurts are said only when the interval,
 corrected for all pools and looks, excludes zero; · is unclear, × left out. Places count among pools
-of as many rows and steps. d shows what the race has dropped and what was left out, too.
+of as many rows and steps. d shows what the race has dropped and what was left out, too; c what the
+pool under the cursor keeps of the data and what it drops.
 
 Above stand the stages with their trials, the budget that is left over time (and when it will be
 spent at the present rate), and running trials with their progress and the course of their loss.
@@ -54,6 +56,7 @@ stops nothing.
         Binding("x", "app.stop_engine", "Stop", id="engine.stop"),
         Binding("b", "app.set_budget", "Budget", id="engine.budget"),
         Binding("d", "dropped", "Dropped", id="overview.dropped"),
+        Binding("c", "contents", "Contents", id="overview.contents"),
     ]
     every = False  # what was dropped or left out is shown, too
 
@@ -94,6 +97,13 @@ stops nothing.
         """Fold what was dropped or left out away, or show it."""
         self.every = not self.every
         self.refresh_data(force=True)
+
+    def action_contents(self) -> None:
+        """What the pool under the cursor keeps and drops."""
+        s, key = self.ui.snapshot, self.query_one("#board", KeyedTable).current
+        row = next((r for r in (s.board if s else None) or () if r["pool"] == key), None)
+        if row is not None:
+            self.app.push_screen(Kept(row["pool"], row["label"]))
 
     def _burn_down(self, s: Snapshot) -> None:
         """The chart, made when there is something to draw and room for it."""

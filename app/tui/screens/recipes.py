@@ -21,6 +21,7 @@ from app.text.printable import printable
 from app.tui.reading.snapshot import Snapshot
 from app.tui.screens.base import Pane
 from app.tui.widgets.dialogs import AskLine
+from app.tui.widgets.kept import Kept
 from app.tui.widgets.marks import VERDICTS, percent, style_of
 from engine.base.confine import inside
 from engine.base.environment import passed
@@ -45,7 +46,7 @@ draws: change in percent over trained samples.
 
 The YAML is the Data-Juicer recipe of the pool under the cursor: y copies it to the clipboard
 (OSC 52), w writes it to recipe-<id>.yaml in the study's folder, d runs it on a dataset (djsb apply,
-in a process of its own). v goes from the tree to the curves
+in a process of its own). c tells what the pool keeps and drops. v goes from the tree to the curves
 and to the YAML, where there is no room for all.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -53,6 +54,7 @@ and to the YAML, where there is no room for all.
         Binding("y", "copy", "Copy", id="recipes.copy"),
         Binding("w", "export", "Write", id="recipes.export"),
         Binding("d", "apply", "Apply", id="recipes.apply"),
+        Binding("c", "contents", "Contents", id="recipes.contents"),
     ]
 
     def __init__(self) -> None:
@@ -182,6 +184,11 @@ and to the YAML, where there is no room for all.
         if self.yaml:
             self.app.copy_to_clipboard(self.yaml)
             self.notify("copied")
+
+    def action_contents(self) -> None:
+        """What the pool under the cursor keeps and drops."""
+        if self.pool:
+            self.app.push_screen(Kept(self.pool, self.pool))
 
     def action_export(self) -> None:
         """Write the YAML beside study.yaml."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,10 +16,10 @@ Kind = type | Literal["field", "fields", "template", "words", "rows", "condition
 IMAGE_TOKEN, VIDEO_TOKEN = "<__dj__image>", "<__dj__video>"
 MODELS_HOME = "DATA_JUICER_EXTERNAL_MODELS_HOME"
 NATURAL_MAX = {
-    "float": sys.float_info.max,
+    "float": math.inf,
     "int": sys.maxsize,
     "bytes": "1000000TB",
-    "ratio": f"{sys.maxsize}/1",
+    "ratio": f"{10**15}/1",
 }
 
 

@@ -36,6 +36,7 @@ from engine.records.proposal import Arm, Proposal
 from engine.records.trial import FRESH
 from engine.settings.study import Study
 from engine.study.view import view_study
+from tests.conftest import Tiny
 
 OPS = {
     "text_length_filter": "text_len", "words_num_filter": "num_words", "alphanumeric_filter": "alnum_ratio",
@@ -272,7 +273,8 @@ def test_a_finished_study_has_every_section_and_figure(full: Path) -> None:
     assert set(SECTIONS) <= set(page.ids)
     assert page.tags.count("svg") == len(DRAWN)
     assert {f.stem for f in (full.parent / "figures").iterdir()} == DRAWN
-    assert 'class="none"' not in full.read_text(encoding="utf-8")
+    page_text = full.read_text(encoding="utf-8")  # there are no data behind the made study
+    assert page_text.count('class="none"') == page_text.count('class="none">The data cannot be read now') == 1
 
 
 def test_the_summary_says_what_helps_what_hurts_what_is_best_and_what_it_cost(full: Path) -> None:
@@ -386,6 +388,15 @@ def test_after_the_probe_alone_the_later_sections_say_so(tmp_path: Path) -> None
     assert "nothing is confirmed before it ends" in page.text
     drawn = {f.stem for f in (tmp_path / "report" / "figures").iterdir()}
     assert drawn == {"leaderboard", "buckets", "statistics", "metrics", "budget", "curves"}
+
+
+def test_rows_that_are_kept_and_dropped_stand_in_the_report_as_text_only(probed: Tiny) -> None:
+    file = write_report(probed.study, None)
+    text = file.read_text(encoding="utf-8")
+    inside = text[text.index('<section id="contents">') : text.index('<section id="budget">')]
+    assert "Some rows that are kept" in inside and "Some rows that are dropped" in inside
+    assert inside.count('src="data:image/png;base64,') > 6
+    assert "</untrusted-data>" not in inside and "&lt;/untrusted-data&gt;" in inside
 
 
 def test_one_seed_gives_changes_without_intervals(tmp_path: Path) -> None:

@@ -244,6 +244,21 @@ def answer(what: str, *asked: Any) -> Any:
     if what == "pool":
         entry = next(r for r in BOARD if r["pool"] == asked[0])
         return {"id": entry["pool"], "label": entry["label"], "content": _content(entry["label"])}
+    if what == "contents":
+        return {
+            "pool": asked[0],
+            "label": "x",
+            "rows": 9000,
+            "kept": 2310,
+            "looked": 9000,
+            "sources": [{"name": "web", "rows": 9000, "kept": 2310}],
+            "statistics": [{"name": "num_words", "kept": 3.1, "all": 9.4, "shift": -1.2}],
+            "words": [{"name": "hashtag", "kept": 0.31, "all": 0.1, "shift": 0.7}],
+            "templates": [{"name": "a photo of", "kept": 0.02, "all": 0.2, "shift": -0.45}],
+            "warnings": ["The word 'hashtag' is concentrated: 31.0 % of the kept rows, 10.0 % of all."],
+            "stays": [{"row": 7, "text": "#sky #hashtag", "picture": [[(200, 30, 30)] * 4] * 4}],
+            "goes": [{"row": 8, "text": "a photo of a tall tree", "picture": None}],
+        }
     if what == "log":
         return {"names": ["engine.log", "worker-cpu0.log"], "name": "engine.log", "text": "probe: 20/20\n"}
     return YAML

@@ -13,6 +13,7 @@ from textual.widgets import Input, Static, Tree
 
 from app.tui.app import KEYS, Answered, Came, DjsbApp
 from app.tui.widgets.dialogs import AskLine, Help
+from app.tui.widgets.kept import Kept
 from app.tui.widgets.table import KeyedTable
 from engine.journal.store import Store
 from engine.study.lock import engine_pid
@@ -57,6 +58,35 @@ async def test_frozen_tables_stand_still_while_the_header_lives() -> None:
         await pilot.pause()
         assert table.keys == before[::-1]
         assert "FROZEN" not in str(app.screen.query_one("#head", Static).render())
+
+
+async def test_dropped_pools_are_folded_until_they_are_asked_for() -> None:
+    app = SampleApp()
+    async with app.run_test(size=(160, 48)) as pilot:
+        await pilot.pause()
+        table = app.screen.query_one("#board", KeyedTable)
+        folded = {r["pool"] for r in BOARD if r["dropped"] or r["verdict"] == "degenerate"}
+        assert folded and not folded & set(table.keys)
+        await pilot.press("d")
+        await pilot.pause()
+        assert set(table.keys) == {r["pool"] for r in BOARD}
+
+
+@pytest.mark.parametrize("screen", ["1", "6"])
+async def test_a_pools_contents_are_shown_in_a_window(screen: str) -> None:
+    app = SampleApp()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press(screen)
+        await pilot.pause()
+        await pilot.press("c")
+        await pilot.pause()
+        assert isinstance(app.screen, Kept)
+        with app.console.capture() as drawn:
+            app.console.print(app.screen.query_one("#kept-text", Static).content)
+        told = drawn.get()
+        for part in ("keeps 2,310 of 9,000 rows (25.7 %)", "! The word 'hashtag'", "num_words", "row 8", "#sky"):
+            assert part in told
+        await pilot.press("escape")
 
 
 async def test_f1_explains_the_screen_and_its_keys() -> None:

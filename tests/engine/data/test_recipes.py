@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -113,6 +114,23 @@ def write_jsonl(file: Path, rows: Sequence[dict[str, Any]]) -> Path:
 
 
 # --- bounds ---
+
+
+def test_a_recipe_names_no_number_for_an_end_that_is_open() -> None:
+    fields = DatasetSection(path="rows.jsonl", text="text", images="images")
+    slices = [
+        Slice("text_length_filter", "text_len", low=5.0), Slice("special_characters_filter", "special_char_ratio", 0.2),
+        Slice("image_shape_filter", "image_width", high=300.0),
+        Slice("specified_numeric_field_filter", "score", high=-2.0, params=FIELD),
+        Slice("specified_numeric_field_filter", "score", low=0.0, params=FIELD),
+    ]  # fmt: skip
+    for s in slices:
+        text = recipe_yaml([s], fields, name="x")
+        assert not re.search(r"(?<![.\d])[0-9]{16}|e\+[0-9]{3}", text), text
+        assert read_recipe(text, "r", Path()).yaml() in text
+    both = recipe_yaml([slices[2], Slice("image_shape_filter", "image_height", low=30.0)], fields, name="x")
+    assert both.count("max_width") == both.count("max_height") == 2  # the second entry would inherit the first's
+
 
 FLOATS = st.sampled_from([-sys.float_info.max, -1.0, 0.0, 5e-324, 0.1 + 0.2, 0.3, 0.5, 1.0, 1e9, sys.float_info.max])
 VALUES = {
