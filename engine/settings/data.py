@@ -11,6 +11,7 @@ from engine.base.places import Place, parse_all
 from engine.settings.section import Section, later
 
 Split = Annotated[str, Field(pattern=r"^\w[\w.-]{0,63}$")]
+SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,63}$")]
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 PLAIN = re.compile(r"-?\w(?:[\w .,:;+%#@/()=-]{0,78}[\w+%#)])?")  # what tables, pages and paths can take as it is
 MOST_VALUES = 64
@@ -160,6 +161,11 @@ class EvaluationSection(Section):
     )
     benchmarks: dict[str, str] = later(
         {}, description="benchmark files by name, relative to the study; docs/guides/tasks.md says which a task reads"
+    )
+    sets: dict[SetName, str] = later(
+        {},
+        description="clip: folders of clip_benchmark's WebDataset by name, relative to the study; the ranking counts "
+        "their mean (docs/guides/tasks.md)",
     )
     label: str | None = Field(None, description="field of the class name, for zero-shot classification; or null")
     prompts: tuple[str, ...] = Field(

@@ -319,9 +319,10 @@ class OpenStudy(StudyView):
             shared(s.train, {"keep_checkpoints", "micro_batch", "activation_checkpointing"}),
         ]
         if s.task:
-            shape = shared(s.evaluation, {"path", "split", "metrics", "aggregate", "benchmarks"})
+            shape = shared(s.evaluation, {"path", "split", "metrics", "aggregate", "benchmarks", "sets"})
             parts += [self.evaluation_fingerprint, shape, self.task.traits.version]
-            files = {n: content_hash(resolve(self.folder, p)) for n, p in s.evaluation.benchmarks.items()}
+            named = {**s.evaluation.benchmarks, **{f"set {n}": p for n, p in s.evaluation.sets.items()}}
+            files = {n: content_hash(resolve(self.folder, p)) for n, p in named.items()}
             lora = s.lora.model_dump() if s.lora.rank else None
             media = {"lossy": lossy} if lossy else None
             parts += [x for x in (files, lora, self.task.shares(s, self.folder), media) if x]

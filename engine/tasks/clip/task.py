@@ -19,13 +19,13 @@ from engine.base.arrays import save_array
 from engine.base.durable import written_whole
 from engine.base.errors import DataError
 from engine.base.ids import content_id
-from engine.data.dataset import Dataset
-from engine.records.accounting import Accounting
+from engine.records.accounting import Accounting, accounting_from_json
 from engine.records.metric import Metric
 from engine.settings.study import Study
 from engine.tasks.clip.checkpoint import PROCESSOR, Processor, Source, source_of
 from engine.tasks.clip.model import PRESETS, build_model, image_features, normal_of, text_features, train
 from engine.tasks.clip.open_clip import BESIDE
+from engine.tasks.clip.sets import key_of_sets, metrics_of_sets, prepare_sets, set_features, set_scores, with_mean
 from engine.tasks.contract import Job, Progress, Report, Rows, Traits
 from engine.tasks.shared.batches import to_pixels
 from engine.tasks.shared.caches import in_turn, make_caches, read_meta
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 RECALLS = (1, 5, 10)
 PACKED = ("tiny", "small")  # presets
+STEP = 256  # rows that are evaluated at once
 PACK_ROWS = 64  # evaluated at once by every member; the same for all packs, as rounding hangs on it
 
 
@@ -54,10 +55,11 @@ def _processor(study: Study, source: Source | None) -> Processor:
     return Processor(side, edge=side)
 
 
-def _prepare_evaluation(
-    study: Study, evaluation: Dataset, good: NDArray[np.bool_], encode: Any, target: Path
-) -> dict[str, Any]:
+def _prepare_evaluation(study: Study, held: Rows | None, encode: Any, target: Path) -> dict[str, Any]:
     """Labels, class names and captions of the evaluation rows; what can be measured on them."""
+    if held is None:
+        return {"classes": [], "retrieval": False, "distinct_captions": 0}
+    evaluation, good = held.data, held.good
     rows = [r for start, stop in evaluation.chunks(4096) for r in evaluation.reader.read(start, stop)]
     text, label = evaluation.fields.text, study.evaluation.label
     captions = [str((r.get(text) if text else None) or "") if ok else "" for r, ok in zip(rows, good, strict=True)]
@@ -95,19 +97,36 @@ def evaluate(model: Any, study: Study, prepared: Path) -> dict[str, float]:
     import torch
 
     model.eval()
+    image, text = partial(image_features, model), partial(text_features, model)
     with torch.inference_mode():
-        features = _features(partial(image_features, model), partial(text_features, model), model.device, prepared)
-        return _scores(features, model.logit_scale, study, prepared)
+        features = _features(image, text, model.device, prepared)
+        scores, about = _scores(features, model.logit_scale, study, prepared), _sets(prepared)
+        for name in about:
+            found = set_features(image, text, model.device, prepared, name, normal_of(prepared), STEP)
+            scores |= set_scores(found, prepared, name)
+    return with_mean(scores, about)
 
 
 def evaluate_pack(pack: Pack, study: Study, prepared: Path) -> list[dict[str, float]]:
     """What `evaluate` returns, of every member."""
     pack.towers.eval()
-    features = _features(pack.image_features, pack.text_features, pack.device, prepared, PACK_ROWS)
-    return [
+    image, text = pack.image_features, pack.text_features
+    features, about = _features(image, text, pack.device, prepared, PACK_ROWS), _sets(prepared)
+    scores = [
         _scores({name: f[k] for name, f in features.items()}, scale, study, prepared)
         for k, scale in enumerate(pack.parameters["logit_scale"])
     ]
+    for name in about:
+        found = set_features(image, text, pack.device, prepared, name, normal_of(prepared), PACK_ROWS)
+        for k, own in enumerate(scores):
+            own |= set_scores({what: f[k] for what, f in found.items()}, prepared, name)
+    return [with_mean(own, about) for own in scores]
+
+
+def _sets(prepared: Path) -> dict[str, Any]:
+    """What meta.json has of `evaluation.sets`."""
+    about: dict[str, Any] = read_meta(prepared).get("sets", {})
+    return about
 
 
 def _features(
@@ -115,7 +134,7 @@ def _features(
     text: Callable[[torch.Tensor], torch.Tensor],
     device: torch.device,
     prepared: Path,
-    step: int = 256,
+    step: int = STEP,
 ) -> dict[str, torch.Tensor]:
     """(…, rows, projection) unit vectors of the good evaluation rows' `images` and `texts`, and of the `prompts`.
 
@@ -124,6 +143,8 @@ def _features(
     import torch
 
     meta = read_meta(prepared)
+    if not (meta["classes"] or meta["retrieval"]):
+        return {}
     good = np.flatnonzero(np.load(prepared / "eval-good.npy"))
     cache = open_media(prepared, "eval-images")
     parts, normal = range(0, len(good), step), normal_of(prepared)
@@ -140,9 +161,11 @@ def _scores(features: dict[str, torch.Tensor], scale: torch.Tensor, study: Study
     """The metrics of one model from its `_features` and its logit scale."""
     import torch
 
+    scores: dict[str, float] = {}
+    if not features:
+        return scores
     good = np.flatnonzero(np.load(prepared / "eval-good.npy"))
     images = features["images"]
-    scores: dict[str, float] = {}
     if "prompts" in features:
         labels = torch.from_numpy(np.load(prepared / "eval-labels.npy")[good]).to(images.device)
         prompts = features["prompts"]
@@ -190,8 +213,8 @@ class ClipTask(TrainingTask):
         version=2,
         presets=tuple(PRESETS),
         spreads=True,
-        needs=("dataset.text", "dataset.images", "evaluation.path"),
-        uses=frozenset({"evaluation.label", "evaluation.prompts", "model.checkpoint"}),
+        needs=("dataset.text", "dataset.images"),
+        uses=frozenset({"evaluation.label", "evaluation.prompts", "evaluation.sets", "model.checkpoint"}),
         reads_evaluation=frozenset({"images"}),
         fewest_rows=None,  # the pairs of a batch are contrasted with each other
         suits=frozenset({"text", "images"}),
@@ -199,6 +222,12 @@ class ClipTask(TrainingTask):
         demo="engine.demo.images",
     )
     training = Training(build_model, train, evaluate, save_model)
+
+    def lacks(self, study: Study) -> str | None:
+        """Something to be judged by."""
+        if study.evaluation.path is None and not study.evaluation.sets:
+            return "task clip needs evaluation.path, rows that are never trained on, or evaluation.sets"
+        return None
 
     def medium(self, study: Study, folder: Path) -> int:
         """See Task."""
@@ -220,19 +249,20 @@ class ClipTask(TrainingTask):
             found += [
                 Metric(f"{way}_r{k}", True, 0, 1, main) for way in ("image_to_text", "text_to_image") for k in RECALLS
             ]
-        return found
+        return [*found, *metrics_of_sets(_sets(prepared))]
 
-    def inputs(self, study: Study, folder: Path, _prepared: Path) -> list[Accounting]:
-        """The checkpoint's tensors and tokenizer."""
+    def inputs(self, study: Study, folder: Path, prepared: Path) -> list[Accounting]:
+        """The checkpoint's tensors and tokenizer, and the evaluation sets."""
         source = source_of(study, folder)
-        return [*accounted(folder, [source.weights(folder)]), *source.accounting()] if source else []
+        own = [*accounted(folder, [source.weights(folder)]), *source.accounting()] if source else []
+        places = [prepared.parent / told["folder"] for told in _sets(prepared).values()]
+        return [*own, *(accounting_from_json(read_meta(place)["accounting"]) for place in places)]
 
     def prepare(
         self, study: Study, folder: Path, train: Rows, evaluation: Rows | None, workers: int, progress: Progress | None
     ) -> Path:
         """Decode images and encode captions of both datasets, once per study."""
-        assert evaluation is not None
-        data, held = train.data, evaluation.data
+        data, held = train.data, evaluation.data if evaluation else None
         source, preset = source_of(study, folder), PRESETS[study.model.preset]
         processor, length = _processor(study, source), source.length if source else preset.length
         if source:
@@ -241,8 +271,9 @@ class ClipTask(TrainingTask):
         vocabulary = 0 if source else preset.vocabulary
         place = str(source.folder if source else "")
         key = content_id(
-            [data.fingerprint, held.fingerprint, processor.side, length, vocabulary, place, study.evaluation.label,
-             study.evaluation.prompts, data.key, held.key, *key_of(train, evaluation), *processor.differs]
+            [data.fingerprint, held.fingerprint if held else None, processor.side, length, vocabulary, place,
+             study.evaluation.label, study.evaluation.prompts, data.key, held.key if held else None,
+             *key_of(train, evaluation), *processor.differs, *key_of_sets(study, folder)]
         )  # fmt: skip
 
         def make(target: Path) -> dict[str, Any]:
@@ -254,7 +285,9 @@ class ClipTask(TrainingTask):
                 train_tokenizer(train, vocabulary, target / "tokenizer.json")
             encode = source.encoder() if source else load_encoder(target, length)
             cache_tokens(train, encode, length, target / "train-tokens.npy")
-            meta = _prepare_evaluation(study, held, evaluation.good, encode, target)
+            meta = _prepare_evaluation(study, evaluation, encode, target)
+            if study.evaluation.sets:
+                meta["sets"] = prepare_sets(study, folder, processor, encode, target, workers)
             normal = {"normal": [processor.mean, processor.std]} if processor.differs else {}
             return {**meta, **normal, "length": length, "side": processor.side}
 

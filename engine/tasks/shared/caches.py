@@ -38,12 +38,15 @@ def read_meta(prepared: Path) -> dict[str, Any]:
     return meta
 
 
-def in_turn(train: Rows, evaluation: Rows, progress: Progress | None) -> Iterator[tuple[str, Rows, Progress | None]]:
-    """(`train` or `eval`, its rows, their part of the progress) of both."""
-    counts = len(train.data), len(evaluation.data)
+def in_turn(
+    train: Rows, evaluation: Rows | None, progress: Progress | None
+) -> Iterator[tuple[str, Rows, Progress | None]]:
+    """(`train` or `eval`, its rows, their part of the progress) of both, or of the one that is there."""
+    counts = len(train.data), len(evaluation.data) if evaluation else 0
 
     def after(before: int) -> Progress | None:
         return None if progress is None else lambda done, _: progress(before + done, sum(counts))
 
     yield "train", train, after(0)
-    yield "eval", evaluation, after(counts[0])
+    if evaluation is not None:
+        yield "eval", evaluation, after(counts[0])
