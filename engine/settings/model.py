@@ -122,6 +122,17 @@ class TrainSection(Section):
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(0.1, ge=0, description="weight decay of AdamW")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps of linear warm-up; then cosine to zero")
+    warmup_steps: int | None = later(
+        None, ge=0, description="steps of the warm-up, in place of a share of all, as DataComp's 500"
+    )
+    decay: Literal["all", "matrices"] = later(
+        "all", description="what weight decay acts on; matrices: not on norms, biases and scales, as open_clip has it"
+    )
+    crop: tuple[Annotated[float, Field(ge=0.5, le=1)], Annotated[float, Field(ge=0.5, le=1)]] | None = later(
+        None,
+        description="clip: share of an image's area that is cut out of it at random for each step, at least and at "
+        "most, as DataComp's [0.9, 1]; null: images are always the same",
+    )
     clip_norm: float = Field(1.0, gt=0, description="norm to which gradients are clipped")
     keep_checkpoints: int = Field(3, ge=0, description="checkpoints that are kept, best first")
     precision: Literal["auto", "fp32", "tf32", "bf16"] = later(
@@ -140,3 +151,10 @@ class TrainSection(Section):
     compile: Literal["auto", "on", "off"] = later(
         "auto", description="the model's blocks by torch.compile, on a GPU only; auto: where a timing says that it pays"
     )
+
+    @field_validator("crop")
+    @classmethod
+    def _rises(cls, crop: tuple[float, float] | None) -> tuple[float, float] | None:
+        if crop is not None and crop[0] > crop[1]:
+            raise ValueError("the least share comes first, as [0.9, 1]")
+        return crop

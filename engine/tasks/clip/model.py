@@ -15,6 +15,7 @@ from engine.tasks.clip.checkpoint import KINDS, source_of
 from engine.tasks.contract import Job, Report
 from engine.tasks.shared.batches import CLIP_MEAN, CLIP_STD, Normal, feed
 from engine.tasks.shared.caches import read_meta
+from engine.tasks.shared.crops import Crop, crop_of, drawn
 from engine.tasks.shared.procedure import autocast, the_device
 from engine.tasks.shared.sharded import call, gathered, is_first, pieces, ranks
 from engine.tasks.shared.tokens import BOS, EOS, PAD
@@ -73,6 +74,11 @@ def normal_of(prepared: Path) -> Normal:
     return tuple(mean), tuple(std)
 
 
+def crop_in(study: Study, prepared: Path) -> Crop | None:
+    """The crops that a study trains on. prepared: its caches, which say the model's side."""
+    return crop_of(int(read_meta(prepared)["side"]), study.train.crop)
+
+
 def _unit(features: torch.Tensor) -> torch.Tensor:
     """Rows of length one, in float32: what autocast does to one model, it does not to stacked ones."""
     from torch.nn import functional
@@ -128,7 +134,7 @@ def train(model: Any, study: Study, prepared: Path, rows: NDArray[np.int64], job
     """Train on those rows; bf16 autocast on GPU. True, or False when the trial was dropped."""
     import torch
 
-    way = course(study, len(rows), job)
+    way, crop = course(study, len(rows), job), crop_in(study, prepared)
     micro = micro_batch(study, job, way.batch)
 
     def clamp() -> None:
@@ -138,8 +144,8 @@ def train(model: Any, study: Study, prepared: Path, rows: NDArray[np.int64], job
 
     return fit(
         model, study, job, report, way,
-        order=batches(rows, job.samples, way.batch, job.seed),
-        inputs=partial(feed, prepared, model.device, normal=normal_of(prepared)),
+        order=drawn(batches(rows, job.samples, way.batch, job.seed), job.seed, crop),
+        inputs=partial(feed, prepared, model.device, normal=normal_of(prepared), crop=crop),
         backward=lambda made: _backward(model, *made, micro), after=clamp,
     )  # fmt: skip
 

@@ -25,11 +25,20 @@ from torch import nn
 from torch.func import functional_call, vmap
 
 from engine.settings.study import Study
-from engine.tasks.clip.model import MAX_LOGIT_SCALE, build_model, contrastive_loss, image_features, text_features, train
+from engine.tasks.clip.model import (
+    MAX_LOGIT_SCALE,
+    build_model,
+    contrastive_loss,
+    crop_in,
+    image_features,
+    text_features,
+    train,
+)
 from engine.tasks.contract import WORTH, Job, Report
 from engine.tasks.shared.batches import feed
+from engine.tasks.shared.crops import drawn, stacked
 from engine.tasks.shared.packed import open_media
-from engine.tasks.shared.procedure import adamw, autocast, described
+from engine.tasks.shared.procedure import adamw, autocast, decayed, described
 from engine.tasks.shared.training import batches, course, micro_batch, rates
 from engine.tasks.shared.training_state import pause, resume
 
@@ -153,21 +162,23 @@ def train_pack(
     if len({job.trial for job in jobs}) != len(jobs):
         raise ValueError("a trial stands twice in the pack")
     report.total = way.steps
-    optimizer = torch.optim.AdamW(list(pack.parameters.values()), **adamw(study), fused=True)
+    optimizer = torch.optim.AdamW(decayed(study, pack.parameters.values(), 1), **adamw(study), fused=True)
     for job in jobs:
         report.describe(job.trial, described(pack.towers.model, study, pack.device) | {"optimizer": "adamw fused"})
     left = list(range(len(jobs)))
 
-    def chosen(after: int) -> Iterator[NDArray[np.int64]]:
-        """(members left, batch) row numbers of every step after that one."""
-        each = [batches(rows[i], jobs[i].samples, way.batch, jobs[i].seed) for i in left]
-        return islice(map(np.stack, zip(*each, strict=True)), after, None)
+    crop = crop_in(study, prepared)
+
+    def chosen(after: int) -> Iterator[Any]:
+        """(members left, batch) row numbers of every step after that one, and what their crops are drawn by."""
+        each = [drawn(batches(rows[i], jobs[i].samples, way.batch, jobs[i].seed), jobs[i].seed, crop) for i in left]
+        return islice(map(stacked, zip(*each, strict=True)), after, None)
 
     states = [job.resume for job in jobs if job.resume]
     if 0 < len(states) < len(jobs):
         raise ValueError("all trials of a pack go on from a state, or none")
     done = resume(states, pack.parameters, optimizer) if states else 0
-    source = feed(prepared, pack.device, chosen(done))
+    source = feed(prepared, pack.device, chosen(done), crop=crop)
     running: list[torch.Tensor] = []
     for step, rate, is_point in rates(study, way, optimizer, done):
         running.append(_step(pack, optimizer, *next(source), study.train.clip_norm))
@@ -183,7 +194,7 @@ def train_pack(
                 if not left:
                     break
                 pack.keep(places, optimizer)
-                source = feed(prepared, pack.device, chosen(step))
+                source = feed(prepared, pack.device, chosen(step), crop=crop)
     for place, i in enumerate(left):
         if file := jobs[i].pause:
             pause(file, way.steps, pack.parameters, optimizer, place)

@@ -23,13 +23,14 @@ from engine.records.accounting import Accounting, accounting_from_json
 from engine.records.metric import Metric
 from engine.settings.study import Study
 from engine.tasks.clip.checkpoint import PROCESSOR, Processor, Source, source_of
-from engine.tasks.clip.model import PRESETS, build_model, image_features, normal_of, text_features, train
+from engine.tasks.clip.model import PRESETS, build_model, crop_in, image_features, normal_of, text_features, train
 from engine.tasks.clip.open_clip import BESIDE
 from engine.tasks.clip.sets import key_of_sets, metrics_of_sets, prepare_sets, set_features, set_scores, with_mean
 from engine.tasks.contract import Job, Progress, Report, Rows, Traits
 from engine.tasks.shared.batches import to_pixels
 from engine.tasks.shared.caches import in_turn, make_caches, read_meta
-from engine.tasks.shared.images import cache_images
+from engine.tasks.shared.crops import crop_of
+from engine.tasks.shared.images import Squares, cache_images
 from engine.tasks.shared.media import files_of, key_of
 from engine.tasks.shared.packed import open_media
 from engine.tasks.shared.tokens import cache_tokens, load_encoder, save_tokenizer, train_tokenizer
@@ -53,6 +54,12 @@ def _processor(study: Study, source: Source | None) -> Processor:
         return source.processor
     side = PRESETS[study.model.preset].image
     return Processor(side, edge=side)
+
+
+def _trained(study: Study, processor: Processor) -> Squares:
+    """The images that are trained on, as a cache holds them."""
+    crop = crop_of(processor.side, study.train.crop)
+    return crop.medium if crop else processor.medium
 
 
 def _prepare_evaluation(study: Study, held: Rows | None, encode: Any, target: Path) -> dict[str, Any]:
@@ -214,7 +221,7 @@ class ClipTask(TrainingTask):
         presets=tuple(PRESETS),
         spreads=True,
         needs=("dataset.text", "dataset.images"),
-        uses=frozenset({"evaluation.label", "evaluation.prompts", "evaluation.sets", "model.checkpoint"}),
+        uses=frozenset({"evaluation.label", "evaluation.prompts", "evaluation.sets", "model.checkpoint", "train.crop"}),
         reads_evaluation=frozenset({"images"}),
         fewest_rows=None,  # the pairs of a batch are contrasted with each other
         suits=frozenset({"text", "images"}),
@@ -231,7 +238,7 @@ class ClipTask(TrainingTask):
 
     def medium(self, study: Study, folder: Path) -> int:
         """See Task."""
-        return math.prod(_processor(study, source_of(study, folder)).medium.shape)
+        return math.prod(_trained(study, _processor(study, source_of(study, folder))).shape)
 
     def shares(self, study: Study, folder: Path) -> list[Any]:
         """How images become pixels, where that isn't CLIP's way."""
@@ -273,14 +280,16 @@ class ClipTask(TrainingTask):
         key = content_id(
             [data.fingerprint, held.fingerprint if held else None, processor.side, length, vocabulary, place,
              study.evaluation.label, study.evaluation.prompts, data.key, held.key if held else None,
-             *key_of(train, evaluation), *processor.differs, *key_of_sets(study, folder)]
+             *key_of(train, evaluation), *processor.differs, *key_of_sets(study, folder),
+             *([study.train.crop] if study.train.crop else [])]
         )  # fmt: skip
 
         def make(target: Path) -> dict[str, Any]:
             always = ["tokenizer.json", *files_of("eval-images")]
             train.share(target, always, ["train-tokens.npy"], files_of("train-images"))
             for name, rows, part in in_turn(train, evaluation, progress):
-                cache_images(rows, processor.medium, target, f"{name}-images", workers, part)
+                medium = _trained(study, processor) if name == "train" else processor.medium
+                cache_images(rows, medium, target, f"{name}-images", workers, part)
             if source is None:
                 train_tokenizer(train, vocabulary, target / "tokenizer.json")
             encode = source.encoder() if source else load_encoder(target, length)
@@ -299,13 +308,17 @@ class ClipTask(TrainingTask):
 
         model = build_model(study, prepared, 0, checkpoint).eval()
         device, normal = next(model.parameters()).device, normal_of(prepared)
+        crop = crop_in(study, prepared)
         images, tokens = open_media(prepared, "train-images"), np.load(prepared / "train-tokens.npy", mmap_mode="r")
         found = []
         with torch.inference_mode():
             for start in range(0, len(images), 256):
                 at = slice(start, start + 256)
                 ids = torch.from_numpy(tokens[at].astype(np.int64)).to(device)
-                seen = image_features(model, to_pixels(np.array(images[at]), device, normal))
+                pictures: Any = np.array(images[at])
+                if crop:
+                    pictures = crop.cut(torch.from_numpy(pictures), None, device)
+                seen = image_features(model, to_pixels(pictures, device, normal))
                 found.append((seen * text_features(model, ids)).sum(-1).double().cpu().numpy())
         return np.concatenate(found)
 

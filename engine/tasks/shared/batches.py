@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.tasks.shared.crops import Crop, rows_of
 from engine.tasks.shared.packed import Media, ahead, open_media
 
 if TYPE_CHECKING:
@@ -43,38 +44,44 @@ def to_pixels(
 def feed(
     prepared: Path,
     device: torch.device,
-    batches: Iterator[NDArray[np.int64]],
+    batches: Iterator[Any],
     mode: Mode | None = None,
     normal: Normal = (CLIP_MEAN, CLIP_STD),
+    crop: Crop | None = None,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(pixels (…, 3, side, side), ids (…, length)) of every batch (…) of row numbers.
+    """(pixels (…, 3, side, side), ids (…, length)) of every batch (…) of row numbers; with a crop, of `crops.drawn`.
 
     mode: `host`: gathered when asked for; `ahead`: a thread gathers the next batch meanwhile; `resident`: all
     images and tokens lie on the device. None: `host` on a CPU; on a GPU `resident` if they fit, else `ahead`.
-    normal: see `to_pixels`.
+    normal: see `to_pixels`. crop: the images are whole pictures, of which windows are cut.
     """
     import torch
 
     images, tokens = _files(prepared)
     mode = mode or _mode(prepared, device, images, tokens.nbytes)
-    batches = ahead(images, batches)
+    batches = ahead(images, batches, rows_of)
+
+    def made(chosen: torch.Tensor, batch: Any) -> torch.Tensor:
+        return to_pixels(crop.cut(chosen, batch[1], device) if crop else chosen, device, normal)
+
     if mode == "resident":
         all_images, all_tokens = _on_device(prepared, device)
-        for rows in batches:
-            at = torch.from_numpy(rows).to(device, non_blocking=True)
-            yield to_pixels(all_images[at], device, normal), all_tokens[at].long()
+        for batch in batches:
+            at = torch.from_numpy(rows_of(batch)).to(device, non_blocking=True)
+            yield made(all_images[at], batch), all_tokens[at].long()
         return
     pin = device.type == "cuda"
 
-    def gather() -> tuple[torch.Tensor, torch.Tensor] | None:
-        rows = next(batches, None)
-        if rows is None:
+    def gather() -> tuple[torch.Tensor, torch.Tensor, Any] | None:
+        batch = next(batches, None)
+        if batch is None:
             return None
+        rows = rows_of(batch)
         chosen, ids = torch.from_numpy(images[rows]), torch.from_numpy(tokens[rows].astype(np.int64))
-        return (chosen.pin_memory(), ids.pin_memory()) if pin else (chosen, ids)
+        return (chosen.pin_memory(), ids.pin_memory(), batch) if pin else (chosen, ids, batch)
 
-    for chosen, ids in _made_ahead(gather) if mode == "ahead" else iter(gather, None):
-        yield to_pixels(chosen, device, normal), ids.to(device, non_blocking=True)
+    for chosen, ids, batch in _made_ahead(gather) if mode == "ahead" else iter(gather, None):
+        yield made(chosen, batch), ids.to(device, non_blocking=True)
 
 
 def _files(prepared: Path) -> tuple[Media, NDArray[np.int32]]:

@@ -62,8 +62,6 @@ class Squares:
 
     def pack(self, source: bytes | Path, _number: int, form: Form) -> tuple[bytes, NDArray[np.uint8]]:
         """(an image as it is kept, its pixels). Raises: OSError, ValueError."""
-        from PIL import Image
-
         content = source if isinstance(source, bytes) else source.read_bytes()
         raw = self.side * self.side * 3
         if form == "exact":
@@ -73,10 +71,23 @@ class Squares:
         pixels = self.near(image)
         if image.width * image.height * 3 <= raw and len(content) <= SMALL * raw:
             return NEAR + content, pixels
-        out = io.BytesIO(JPEG)
-        out.seek(1)
+        content = JPEG + self.to_jpeg(pixels)
+        return content, self.unpack(content)
+
+    def to_jpeg(self, pixels: NDArray[np.uint8]) -> bytes:
+        """The pixels with small errors."""
+        from PIL import Image
+
+        out = io.BytesIO()
         Image.fromarray(pixels).save(out, "JPEG", quality=QUALITY, subsampling=COLOURS)
-        return out.getvalue(), self.unpack(out.getvalue())
+        return out.getvalue()
+
+    def of_jpeg(self, content: bytes) -> NDArray[np.uint8]:
+        """The pixels of `to_jpeg`."""
+        from PIL import Image
+
+        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:  # djsb's own, whose sum is right
+            return np.asarray(image, np.uint8)
 
     def unpack(self, content: bytes) -> NDArray[np.uint8]:
         """The pixels of an image that was kept."""
@@ -87,10 +98,7 @@ class Squares:
             return self.fit(open_image(content))
         if kind == NEAR:
             return self.near(self._near(content))
-        from PIL import Image
-
-        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:  # djsb's own, whose sum is right
-            return np.asarray(image, np.uint8)
+        return self.of_jpeg(content)
 
     def _near(self, content: bytes) -> Image.Image:
         """An image, decoded no finer than the model sees it; one side may be `FINE` times the model's or more."""
@@ -112,13 +120,13 @@ class Fitted(Squares):
 
     def fit(self, image: Image.Image) -> NDArray[np.uint8]:
         """See Squares."""
-        return self._fitted(image, partial(_by_pillow, self.resample))
+        return self._fitted(image, partial(by_filter, resample=self.resample))
 
     def near(self, image: Image.Image) -> NDArray[np.uint8]:
         """See Squares."""
         if self.resample not in (BICUBIC, BILINEAR):
             return self.fit(image)
-        return self._fitted(image, partial(_resized, mode="bicubic" if self.resample == BICUBIC else "bilinear"))
+        return self._fitted(image, partial(by_vectors, mode="bicubic" if self.resample == BICUBIC else "bilinear"))
 
     def _fitted(self, image: Image.Image, resize: Resize) -> NDArray[np.uint8]:
         if self.way == "squash":
@@ -133,21 +141,22 @@ class Fitted(Squares):
         return made
 
 
-def _by_pillow(resample: int, image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
+def by_filter(image: Image.Image, width: int, height: int, resample: int = BICUBIC) -> NDArray[np.uint8]:
+    """An image resized by Pillow. resample: its number of the filter."""
     return np.asarray(image.resize((width, height), resample), np.uint8)
 
 
 def fit_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """(size, size, 3): the shorter side resized (bicubic), the centre cropped, as CLIP does."""
-    return _square(image, size, partial(_by_pillow, BICUBIC))
+    return _square(image, size, by_filter)
 
 
 def near_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """As `fit_square` to within 2 of 255, in a third of the time."""
-    return _square(image, size, _resized)
+    return _square(image, size, by_vectors)
 
 
-def _resized(image: Image.Image, width: int, height: int, mode: str = "bicubic") -> NDArray[np.uint8]:
+def by_vectors(image: Image.Image, width: int, height: int, mode: str = "bicubic") -> NDArray[np.uint8]:
     """An image resized as Pillow does, by vector instructions."""
     import torch  # here, as most that import this module resize nothing
 

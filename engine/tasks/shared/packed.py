@@ -31,6 +31,7 @@ from engine.data.dataset import Dataset, as_list
 from engine.data.packs import Packs, bound_of
 from engine.settings.data import DatasetSection
 from engine.tasks.contract import Form, Rows
+from engine.tasks.shared.crops import Wholes
 from engine.tasks.shared.images import Fitted, Squares
 from engine.tasks.shared.media import BOUND, BYTES, ROW, Medium, place_of
 from engine.tasks.shared.videos import Windows
@@ -39,7 +40,7 @@ PART = 16  # items that a process is asked for at once
 AHEAD = 1 << 30  # bytes, decoded, that are read ahead at most
 MOST = 16  # processes that read
 READERS = "DJSB_READERS"  # of the environment: how many, in place of what suits the machine
-MEDIA: dict[str, Callable[..., Medium]] = {"Squares": Squares, "Fitted": Fitted, "Windows": Windows}
+MEDIA: dict[str, Callable[..., Medium]] = {"Squares": Squares, "Fitted": Fitted, "Wholes": Wholes, "Windows": Windows}
 LOG = logging.getLogger("djsb")
 
 

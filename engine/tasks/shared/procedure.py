@@ -219,11 +219,11 @@ def strictly(backward: Callable[[T], torch.Tensor], batch: T, optimizer: torch.o
 
 
 def make_optimizer(
-    study: Study, parameters: Iterable[torch.Tensor], device: torch.device, **options: Any
+    study: Study, parameters: Iterable[torch.Tensor] | list[dict[str, Any]], device: torch.device, **options: Any
 ) -> torch.optim.Optimizer:
     """AdamW of the study: fused on a GPU; with its moments in 8 bits where the study says so.
 
-    options: in place of those of `adamw`.
+    parameters: or groups of `decayed`. options: in place of those of `adamw`.
     """
     import torch
 
@@ -235,6 +235,18 @@ def make_optimizer(
         return eight
     fused: dict[str, Any] = {"fused": True} if _is_fused(study.train, device) else {}
     return torch.optim.AdamW(parameters, **fused | values)
+
+
+def decayed(study: Study, parameters: Iterable[torch.Tensor], axes: int = 0) -> list[Any]:
+    """The parameters, or with `train.decay: matrices` two groups: norms, biases and scales have no weight decay.
+
+    axes: that stand before a parameter's own, as the members of a pack.
+    """
+    every = list(parameters)
+    if study.train.decay == "all":
+        return every
+    matrices, others = ([p for p in every if (p.dim() - axes >= 2) is is_one] for is_one in (True, False))
+    return [{"params": matrices}] * bool(matrices) + [{"params": others, "weight_decay": 0.0}] * bool(others)
 
 
 def adamw(study: Study) -> dict[str, Any]:

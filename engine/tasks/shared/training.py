@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
-from engine.tasks.shared.procedure import autocast, described, make_optimizer, settle, strictly
+from engine.tasks.shared.procedure import autocast, decayed, described, make_optimizer, settle, strictly
 from engine.tasks.shared.sharded import Trained, agreed, pieces, spread, summed
 from engine.tasks.shared.training_state import pause, resume
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 POINTS = 40  # about as many points in a curve
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -79,9 +80,9 @@ def batches(rows: NDArray[np.int64], samples: int, batch: int, seed: int) -> Ite
         queue = queue[batch:]
 
 
-def schedule(step: int, steps: int, warmup: float) -> float:
+def schedule(step: int, steps: int, warmup: float, warmup_steps: int | None = None) -> float:
     """Share of the peak learning rate at a step (1 … steps): linear warm-up, then cosine to zero."""
-    warm = max(1, round(steps * warmup))
+    warm = max(1, round(steps * warmup) if warmup_steps is None else warmup_steps)
     if step <= warm:
         return step / warm
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
@@ -93,7 +94,7 @@ def rates(
     """(step, its learning rate, which the optimizer has, whether the curve has a point there) of the steps to do."""
     every = max(1, course.steps // POINTS)
     for step in range(done + 1, course.steps + 1):
-        rate = study.train.learning_rate * schedule(step, course.whole, study.train.warmup)
+        rate = study.train.learning_rate * schedule(step, course.whole, study.train.warmup, study.train.warmup_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         yield step, rate, step % every == 0 or step == course.steps
@@ -106,17 +107,17 @@ def fit(
     report: Report,
     course: Course,
     *,
-    order: Iterator[NDArray[np.int64]],
-    inputs: Callable[[Iterator[NDArray[np.int64]]], Iterator[T]],
+    order: Iterator[S],
+    inputs: Callable[[Iterator[S]], Iterator[T]],
     backward: Callable[[T], torch.Tensor],
     after: Callable[[], None] = lambda: None,
     **optimizer_options: Any,
 ) -> bool:
     """Train the model's parameters that require gradients: AdamW, `schedule`, clipped gradients.
 
-    order: row numbers of every step from the first on. inputs: from those to what `backward` takes. backward: leaves
-    the gradients of a batch, and returns its loss on the device. after: called after each step. optimizer_options: in
-    place of those of `procedure.adamw`.
+    order: row numbers (and what belongs to them) of every step from the first on. inputs: from those to what `backward`
+    takes. backward: leaves the gradients of a batch, and returns its loss on the device. after: called after each step.
+    optimizer_options: in place of those of `procedure.adamw`.
     True, or False when the trial was dropped.
     """
     settle(model, study)
@@ -126,7 +127,7 @@ def fit(
 
 def _fit(
     model: Any, trained: Trained, study: Study, job: Job, report: Report, course: Course,
-    order: Iterator[NDArray[np.int64]], inputs: Callable[[Iterator[NDArray[np.int64]]], Iterator[T]],
+    order: Iterator[S], inputs: Callable[[Iterator[S]], Iterator[T]],
     backward: Callable[[T], torch.Tensor], after: Callable[[], None], optimizer_options: dict[str, Any],
 ) -> bool:  # fmt: skip
     """See `fit`. trained: what of the model is trained."""
@@ -135,7 +136,7 @@ def _fit(
     report.total = course.steps
     parameters = trained.parameters
     device = next(iter(parameters.values())).device
-    optimizer = make_optimizer(study, parameters.values(), device, **optimizer_options)
+    optimizer = make_optimizer(study, decayed(study, parameters.values()), device, **optimizer_options)
     model.train()
     report.describe(job.trial, described(model, study, device))
     running: list[torch.Tensor] = []

@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from engine.journal.store import Store
 from engine.settings.study import Study
-from engine.study.opened import open_study
+from engine.study.opened import OpenStudy, open_study
 from engine.tasks.clip.model import build_model, contrastive_loss, image_features, text_features
 from engine.tasks.clip.packed import Pack, clip_members
 from engine.tasks.clip.task import ClipTask, evaluate, evaluate_pack
@@ -291,3 +292,30 @@ def test_the_feeding_thread_ends_with_its_reader(prepared: tuple[Study, Path]) -
     del source
     assert feeders() == 0
     assert len(drawn) <= 3
+
+
+def test_members_with_crops_are_what_they_are_alone(
+    prepared: tuple[Study, Path], jobs: list[Job], tmp_path: Path
+) -> None:
+    """With all that DataComp sets: crops, decay of matrices only, a warm-up of steps."""
+    made = prepared[0].train.model_copy(
+        update={"crop": (0.9, 1.0), "decay": "matrices", "warmup_steps": 5, "weight_decay": 0.2}
+    )
+    study = prepared[0].model_copy(update={"train": made})
+    opened = OpenStudy(prepared[1].parents[2], study, Store(tmp_path / "study.db"), workers=1)
+    with opened.store:
+        where = (study, opened.prepared)
+        assert np.load(where[1] / "train-images.npy", mmap_mode="r").shape == (240, 37, 36, 3)
+        few = [replace(job, samples=8 * BATCH) for job in jobs[:2]]
+        scores, points = together(where, few)
+        for job in few:
+            metrics, losses = alone(where, replace(job, output=""))
+            assert scores[job.trial] == pytest.approx(metrics, rel=1e-3)
+            assert [v for _, v in points[job.trial]] == pytest.approx([v for _, v in losses], rel=1e-4)
+        half = replace(few[0], samples=4 * BATCH, horizon=few[0].samples, output="", pause=str(tmp_path / "state"))
+        alone_half, _ = alone(where, half)
+        assert alone_half
+        rest, _ = alone(where, replace(few[0], horizon=few[0].samples, resume=half.pause, output=""))
+        assert rest == alone(where, replace(few[0], output=""))[0]
+        assert rest != ClipTask().run(*prepared, replace(few[0], output=""), Report(lambda _k, _c: None))["trial-0"]
+        assert np.isfinite(ClipTask().score(study, where[1], few[0].output)).all()
