@@ -15,6 +15,7 @@ from engine.tasks.clip.checkpoint import KINDS, source_of
 from engine.tasks.contract import Job, Report
 from engine.tasks.shared.batches import CLIP_MEAN, CLIP_STD, Normal, feed
 from engine.tasks.shared.caches import read_meta
+from engine.tasks.shared.checkpoints import adapter_of, with_lora
 from engine.tasks.shared.crops import Crop, crop_of, drawn
 from engine.tasks.shared.procedure import autocast, the_device
 from engine.tasks.shared.sharded import call, gathered, is_first, pieces, ranks
@@ -26,6 +27,8 @@ from engine.tasks.shared.weights import EARLIER, Weights
 if TYPE_CHECKING:
     import torch
 
+# layers that LoRA adapts; not the attention by which a SigLIP pools, whose layers are read past their adapters
+LINEAR = r".*encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
 MAX_LOGIT_SCALE = math.log(100)  # as in CLIP, Section 2.5
 
 
@@ -57,13 +60,15 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
 
     torch.manual_seed(seed)
     folder = prepared.parents[2]
-    source = source_of(study, folder)
-    if init:
+    source, adapter = source_of(study, folder), adapter_of(init)
+    if init and not adapter:
         model = Weights(EARLIER, KINDS[source.family if source else "clip"], Path(init)).load()
     elif source:
         model = source.weights(folder).load()
     else:
         model = CLIPModel(CLIPConfig(**clip_config(PRESETS[study.model.preset])))
+    if adapter or study.lora.rank:
+        model = with_lora(model, study, adapter, study.lora.targets or LINEAR, "towers")
     device: Any = the_device()
     return model.to(device)
 

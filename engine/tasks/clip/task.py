@@ -29,6 +29,7 @@ from engine.tasks.clip.sets import key_of_sets, metrics_of_sets, prepare_sets, s
 from engine.tasks.contract import Job, Progress, Report, Rows, Traits
 from engine.tasks.shared.batches import to_pixels
 from engine.tasks.shared.caches import in_turn, make_caches, read_meta
+from engine.tasks.shared.checkpoints import need_packages
 from engine.tasks.shared.crops import crop_of
 from engine.tasks.shared.images import Squares, cache_images
 from engine.tasks.shared.media import files_of, key_of
@@ -221,7 +222,9 @@ class ClipTask(TrainingTask):
         presets=tuple(PRESETS),
         spreads=True,
         needs=("dataset.text", "dataset.images"),
-        uses=frozenset({"evaluation.label", "evaluation.prompts", "evaluation.sets", "model.checkpoint", "train.crop"}),
+        uses=frozenset(
+            {"evaluation.label", "evaluation.prompts", "evaluation.sets", "lora", "model.checkpoint", "train.crop"}
+        ),
         reads_evaluation=frozenset({"images"}),
         fewest_rows=None,  # the pairs of a batch are contrasted with each other
         suits=frozenset({"text", "images"}),
@@ -234,6 +237,8 @@ class ClipTask(TrainingTask):
         """Something to be judged by."""
         if study.evaluation.path is None and not study.evaluation.sets:
             return "task clip needs evaluation.path, rows that are never trained on, or evaluation.sets"
+        if study.lora.rank and study.model.checkpoint is None:
+            return "lora needs model.checkpoint: the weights of a preset are random, and adapters alone teach it little"
         return None
 
     def medium(self, study: Study, folder: Path) -> int:
@@ -270,6 +275,7 @@ class ClipTask(TrainingTask):
     ) -> Path:
         """Decode images and encode captions of both datasets, once per study."""
         data, held = train.data, evaluation.data if evaluation else None
+        need_packages(study, {"peft": bool(study.lora.rank)}, "vlm")
         source, preset = source_of(study, folder), PRESETS[study.model.preset]
         processor, length = _processor(study, source), source.length if source else preset.length
         if source:

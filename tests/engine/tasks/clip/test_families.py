@@ -105,6 +105,35 @@ def test_a_family_does_all_that_a_study_asks(world: Tiny, tmp_path: Path, small:
         assert again.prepared.is_dir()
 
 
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(families.clip, id="clip", marks=pytest.mark.long),
+        pytest.param(families.siglip, id="siglip"),
+        pytest.param(families.open_clip, id="open_clip", marks=pytest.mark.long),
+        pytest.param(families.open_siglip, id="open_siglip", marks=pytest.mark.long),
+    ],
+)
+def test_a_family_takes_adapters(world: Tiny, tmp_path: Path, small: None, family: Any) -> None:
+    from peft import PeftModel
+    from transformers import AutoModel
+
+    checkpoint = family(tmp_path / "weights")
+    study = opened(world, checkpoint, f"{family.__name__}-lora", lora={"rank": 2})
+    with study.store:
+        scores = trial(study, tmp_path, "adapters")
+        again = trial(study, tmp_path, "more", init=str(tmp_path / "adapters"), samples=32)
+        base = model_folder(checkpoint, study.folder)
+    assert all(np.isfinite(value) for value in (*scores.values(), *again.values()))
+    adapters = load_file(tmp_path / "adapters" / "adapter_model.safetensors")
+    assert all(value.abs().sum() > 0 for name, value in adapters.items() if "lora_B" in name)
+    assert {"text_model", "vision_model"} == {name.split(".")[2] for name in adapters}
+    outside = PeftModel.from_pretrained(AutoModel.from_pretrained(base), tmp_path / "adapters")
+    assert outside.base_model.model.logit_scale.numel() == 1
+    with pytest.raises(StudyError, match=r"lora needs model\.checkpoint"):
+        opened(world, checkpoint, "bare-lora", model={"preset": "tiny"}, lora={"rank": 2})
+
+
 def test_tensors_of_open_clip_do_what_they_do_there(tmp_path: Path) -> None:
     torch.manual_seed(3)
     native = families.Native()

@@ -1,4 +1,4 @@
-"""Random resized crops: windows as torchvision draws them, pixels as Pillow resamples them, the same for a trial always."""
+"""Random resized crops: torchvision's windows, pixels as Pillow resamples them, the same for a trial always."""
 
 from __future__ import annotations
 
