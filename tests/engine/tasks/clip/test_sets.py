@@ -30,9 +30,10 @@ NAMES = list(COLOURS)
 
 
 def picture(number: int) -> bytes:
-    """A PNG of the number's colour."""
-    out = io.BytesIO()
-    Image.new("RGB", (16, 16), COLOURS[NAMES[number % 3]]).save(out, "PNG")
+    """A PNG of the number's colour, with noise of its own, so that no two are alike."""
+    out, noise = io.BytesIO(), np.random.default_rng(number).normal(0, 20, (16, 16, 3))
+    pixels = np.clip(np.array(COLOURS[NAMES[number % 3]]) + noise, 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()
 
 
