@@ -43,6 +43,10 @@ RARE = (
     "activation_checkpointing",
     "compile",
     "devices_per_trial",
+    "sets",
+    "warmup_steps",
+    "decay",
+    "crop",
 )  # sections and fields that are written only where they say something
 
 

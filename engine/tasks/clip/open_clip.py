@@ -18,7 +18,7 @@ from typing import Any
 from engine.base.durable import is_whole, written_whole
 from engine.base.errors import StudyError
 from engine.base.ids import content_id
-from engine.tasks.shared.weights import some_names
+from engine.tasks.shared.weights import LFS, some_names
 
 CONFIG, WEIGHTS = "open_clip_config.json", ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # open_clip's settings that are read here, with what they are where the file is silent; any other must be at its default
@@ -317,6 +317,11 @@ def _read(file: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     try:
+        with file.open("rb") as opened:
+            if opened.read(len(LFS)) == LFS:
+                raise StudyError(
+                    f"model.checkpoint: {file} is a pointer of git-lfs, not weights; run `git lfs pull` there"
+                )
         if file.suffix == ".safetensors":
             return load_file(file)
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)

@@ -29,6 +29,7 @@ from engine.tasks.clip.model import (
 from engine.tasks.clip.task import ClipTask
 from engine.tasks.contract import Job, Report
 from engine.tasks.shared.images import Fitted
+from engine.tasks.shared.weights import Weights
 from tests.conftest import Tiny, make_tiny
 from tests.engine.tasks.clip import families
 
@@ -225,6 +226,35 @@ def test_a_tensor_that_open_clip_has_and_nobody_knows_is_named(tmp_path: Path) -
     save_file(tensors | {"visual.ls_1.gamma": torch.ones(2)}, folder / open_clip.WEIGHTS[0])
     with pytest.raises(StudyError, match=r"visual\.ls_1\.gamma are none of a CLIP"):
         open_clip.converted(tmp_path, folder)
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of git-lfs"),
+        (None, "cannot be read"),
+    ],
+    ids=["pointer", "cut off"],
+)
+def test_files_of_open_clip_that_are_not_whole_are_refused(
+    tmp_path: Path, pickled: bool, content: bytes | None, says: str
+) -> None:
+    folder = families.open_clip(tmp_path / "weights", pickled)
+    file = folder / open_clip.WEIGHTS[pickled]
+    file.write_bytes(file.read_bytes()[:-200] if content is None else content)
+    with pytest.raises(StudyError, match=says) as error:
+        open_clip.converted(tmp_path, folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_layer_that_is_missing_of_open_clip_is_named(tmp_path: Path) -> None:
+    folder = families.open_clip(tmp_path / "weights")
+    tensors = load_file(folder / open_clip.WEIGHTS[0])
+    short = {name: value for name, value in tensors.items() if "visual.transformer.resblocks.1." not in name}
+    save_file(short, folder / open_clip.WEIGHTS[0])
+    with pytest.raises(StudyError, match=r"62 of 78 tensors of a CLIPModel.*vision_model\.encoder\.layers\.1"):
+        Weights("model.checkpoint", "transformers.CLIPModel", open_clip.converted(tmp_path, folder)).load()
 
 
 def test_a_pickle_of_open_clip_runs_nothing(tmp_path: Path) -> None:
