@@ -6,9 +6,14 @@ import os
 import shutil
 import subprocess
 
+from engine.base.errors import MachineError
+
 
 def gpus() -> list[str]:
-    """Indices of the GPUs that may be used, by nvidia-smi; CUDA_VISIBLE_DEVICES narrows them."""
+    """Indices of the GPUs that may be used, by nvidia-smi; CUDA_VISIBLE_DEVICES narrows them, by index, UUID or MIG id.
+
+    Raises: MachineError where it names a GPU that is not there.
+    """
     if shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(
@@ -19,4 +24,14 @@ def gpus() -> list[str]:
     )
     found = [line.strip() for line in listed.stdout.splitlines() if line.strip().isdigit()]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return found if visible is None else [v.strip() for v in visible.split(",") if v.strip()]
+    if visible is None:
+        return found
+    named = [v.strip() for v in visible.split(",") if v.strip()]
+    if named[:1] in ([], ["-1"], ["NoDevFiles"]):
+        return []
+    if unknown := [v for v in named if v not in found and not v.startswith(("GPU-", "MIG-"))]:
+        raise MachineError(
+            f"CUDA_VISIBLE_DEVICES names {', '.join(unknown)}, and nvidia-smi lists {', '.join(found) or 'no GPU'}; "
+            "name those, or set it to nothing to train on the CPU"
+        )
+    return named

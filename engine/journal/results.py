@@ -64,7 +64,8 @@ class Calibration:
 
     per_sample, fixed: device-seconds of a trained sample, and of a trial beside those. packs: trials at once →
     device-seconds of a sample. device: `expected` for the user's word. alone: packs were not timed.
-    flops: of a trained sample, forward and backward.
+    flops: of a trained sample, forward and backward. micro: rows at once that fit the device; None: the study's.
+    checkpointing: activations are made again.
     """
 
     per_sample: float
@@ -74,6 +75,8 @@ class Calibration:
     device: str
     alone: bool = False
     flops: float | None = None
+    micro: int | None = None
+    checkpointing: bool = False
 
 
 @dataclass(frozen=True)

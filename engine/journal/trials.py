@@ -108,6 +108,12 @@ def counts(store: Store, setup: str) -> dict[str, dict[TrialState, int]]:
     return stages
 
 
+def counted(store: Store, setup: str, state: TrialState) -> int:
+    """How many trials of a setup are in a state."""
+    row = store.one("SELECT count(*) AS n FROM trials WHERE setup = ? AND state = ?", (setup, state))
+    return int(row["n"]) if row else 0
+
+
 def in_state(store: Store, state: TrialState) -> list[str]:
     """Ids of all trials of the study in a state."""
     return [row["id"] for row in store.query("SELECT id FROM trials WHERE state = ?", (state,))]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from engine.journal import costs, cycles, results, trials
 from engine.journal.results import Calibration
 from engine.journal.trials import QueuedTrial
+from engine.settings.study import Study
 from engine.study.opened import OpenStudy
 
 
@@ -55,6 +56,15 @@ class Accounts:
     def calibration(self) -> Calibration | None:
         """The calibration: seconds of a few timed steps, once per study."""
         return results.CALIBRATION.get(self.store, self.opened.setup)
+
+    @property
+    def study(self) -> Study:
+        """The study as its trials are trained on these devices."""
+        study, calibration = self.opened.study, self.calibration
+        if calibration is None or not calibration.checkpointing:
+            return study
+        train = study.train.model_copy(update={"activation_checkpointing": "on"})
+        return study.model_copy(update={"train": train})
 
     def estimate(self, samples: int) -> float | None:
         """Device-seconds of training on a number of samples and of the evaluation.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
+from dataclasses import replace
 
 from engine.base.confine import remove
 from engine.base.errors import TrialError
+from engine.journal import results, trials
 from engine.journal.trials import QueuedTrial
 from engine.runner.device import Slot
 from engine.runner.training_states import TrainingStates
@@ -20,14 +22,13 @@ RETRIES = 1
 class Backlog:
     """The queue of the scheduler.
 
-    waiting: trials to start, in order. micro: rows at once, or None for the study's. pack: most trials that one worker
-    trains at once, or None; both once memory has run out. failures: of this run, by trial: a later one tries again.
+    waiting: trials to start, in order. pack: most trials that one worker trains at once, once memory has run out, or
+    None. failures: of this run, by trial: a later one tries again.
     starts: workers that ended before they served, by device, since one that served.
     """
 
     def __init__(self) -> None:
         self.waiting: deque[QueuedTrial] = deque()
-        self.micro: int | None = None
         self.pack: int | None = None
         self.failures: Counter[str] = Counter()
         self.starts: Counter[str] = Counter()
@@ -35,6 +36,12 @@ class Backlog:
     def enter(self, opened: OpenStudy, book: TrialBook, states: TrainingStates) -> None:
         """Go on with a cycle of the study."""
         self.opened, self.store, self.book, self.states = opened, opened.store, book, states
+
+    @property
+    def micro(self) -> int | None:
+        """Rows at once as they fit the devices, the same for all trials of the cycle; None: the study's."""
+        calibration = results.CALIBRATION.get(self.store, self.opened.setup)
+        return calibration.micro if calibration else None
 
     @property
     def retries(self) -> int:
@@ -51,10 +58,20 @@ class Backlog:
         return trials
 
     def failed(self, slot: Slot, error: str, memory: bool) -> None:
-        """Out of memory: a smaller pack, then a smaller micro-batch; anything else: one retry."""
-        if not (memory and self._shrink(slot)):
-            slot.kill()  # what broke one trial may have broken the process
-            self._retry(slot, error)
+        """Out of memory: a smaller pack, then fewer rows at once, as long as none is done; anything else: one retry."""
+        if memory and self._shrink(slot):
+            return
+        slot.kill()  # what broke one trial may have broken the process
+        self._retry(slot, self._fixed(error) if memory else error)
+
+    def _fixed(self, error: str) -> str:
+        """The error of a trial for which memory runs out, where the others are done."""
+        train = self.opened.study.train
+        rows = self.micro or train.micro_batch or train.batch_size
+        return (
+            f"{error}: out of memory with {rows} rows at once, with which other trials are done, so it is not trained "
+            f"with fewer; free memory on the device, or set train.micro_batch to {max(1, rows // 2)}"
+        )
 
     def _shrink(self, slot: Slot) -> bool:
         """Ask for less memory from now on and try again; False when nothing is left to shrink."""
@@ -65,8 +82,8 @@ class Backlog:
         if size > 1:
             self.pack = size // 2
             what = f"goes on with {self.pack} trials at once"
-        elif micro >= 1:
-            self.micro = micro
+        elif micro >= 1 and self._may_change():
+            self._use(micro)
             what = f"goes on with micro-batches of {micro}"
         else:
             return False
@@ -75,6 +92,15 @@ class Backlog:
         for trial in self.free(slot):
             self._again(trial)
         return True
+
+    def _may_change(self) -> bool:
+        """True while no trial of the cycle is done: all of a comparison are trained alike."""
+        return trials.counted(self.store, self.opened.setup, "COMPLETE") == 0
+
+    def _use(self, micro: int) -> None:
+        """Train with so many rows at once from now on, in later runs too."""
+        if calibration := results.CALIBRATION.get(self.store, self.opened.setup):
+            results.CALIBRATION.put(self.store, self.opened.setup, replace(calibration, micro=micro))
 
     def lost(self, slot: Slot, why: str) -> None:
         """The worker is gone, or is ended because nothing is to be expected of it."""

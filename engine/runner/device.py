@@ -41,10 +41,11 @@ class Slot(ABC):
     """A device, or several that train one trial together, and the worker on it.
 
     device: its unique name. devices: those that it has. log: file of the worker's standard error. ready: the worker
-    waits for jobs. heard: when its last message came. lost: the device is gone for good. life: another one for each
-    worker, so that the last words of an earlier one are told from its own. trials: what runs on it now, by id; dropped:
-    those of them that it was asked to leave. began: when it was given its job; seconds: of the job, that are charged
-    for each device. beats: of all its workers so far. notes: lines for the log that this worker has sent.
+    waits for jobs. heard: when its last message came. lost: the device is gone for good; why: what it lacks. life:
+    another one for each worker, so that the last words of an earlier one are told from its own. trials: what runs on it
+    now, by id; dropped: those of them that it was asked to leave. began: when it was given its job; seconds: of the
+    job, that are charged for each device. beats: of all its workers so far. notes: lines for the log that this worker
+    has sent.
     Messages arrive on one queue, Gone when the worker is.
     """
 
@@ -56,6 +57,7 @@ class Slot(ABC):
         self.dropped: set[str] = set()
         self.began = self.seconds = 0.0
         self.beats = self.notes = 0
+        self.why = ""
 
     @property
     def width(self) -> int:

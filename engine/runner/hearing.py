@@ -15,7 +15,7 @@ from engine.journal import curves, trials
 from engine.runner.accounts import Accounts
 from engine.runner.backlog import Backlog
 from engine.runner.device import Arrival, Slot
-from engine.runner.messages import Bad, Described, Done, Failed, Gone, Note, Point, Ready
+from engine.runner.messages import Bad, Described, Done, Failed, Gone, Note, Point, Ready, Unfit
 from engine.runner.training_states import TrainingStates
 from engine.runner.trial_book import TrialBook
 from engine.runner.watch import SILENCE
@@ -49,6 +49,9 @@ class Hearing:
             return 0  # the last words of a worker that was ended
         if isinstance(message, Ready):
             slot.ready = True
+        elif isinstance(message, Unfit):
+            slot.lost, slot.why = True, message.why
+            self.backlog.lost(slot, message.why)
         elif isinstance(message, Gone):
             self._gone(slot, arrival.at)
         elif isinstance(message, Bad):

@@ -41,6 +41,13 @@ class Beat(_Message):
     event: Literal["beat"] = "beat"
 
 
+class Unfit(_Message):
+    """Its device cannot train; it has ended."""
+
+    event: Literal["unfit"] = "unfit"
+    why: Annotated[str, Field(max_length=ERROR)]
+
+
 class Note(_Message):
     """A line for the log."""
 
@@ -73,6 +80,8 @@ class Timing(_Message):
     packs: dict[Size, Seconds] | None = None
     fastest_pack: Annotated[int, Field(ge=1)] | None = None
     alone: bool | None = None
+    micro: Annotated[int, Field(ge=1)] | None = None
+    checkpointing: bool | None = None
     flops: Seconds | None = None
 
     def added_to(self, before: Calibration | None, device: str, width: int = 1) -> Calibration | None:
@@ -119,7 +128,7 @@ class Gone(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-_Parsed = Ready | Beat | Note | Point | Described | Done | Failed
+_Parsed = Ready | Beat | Unfit | Note | Point | Described | Done | Failed
 Message = _Parsed | Bad | Gone
 _FORM: TypeAdapter[_Parsed] = TypeAdapter(Annotated[_Parsed, Field(discriminator="event")])
 

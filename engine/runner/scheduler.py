@@ -30,7 +30,7 @@ from engine.runner.devices import open_slots
 from engine.runner.hearing import Hearing
 from engine.runner.inbox import Inbox
 from engine.runner.mapped_rows import MappedRows
-from engine.runner.messages import Bad, Done, Failed, Note, Ready
+from engine.runner.messages import Bad, Done, Failed, Note, Ready, Unfit
 from engine.runner.training_states import TrainingStates
 from engine.runner.trial_book import TrialBook
 from engine.runner.watch import Watch
@@ -157,6 +157,9 @@ class Scheduler:
                     self.hearing.hear(arrival)
                 elif isinstance(answer, Failed):
                     raise TrialError(answer.error)
+                elif isinstance(answer, Unfit):
+                    slot.lost, slot.why = True, answer.why
+                    raise TrialError(answer.why)
                 else:
                     raise TrialError(answer.why if isinstance(answer, Bad) else slot.died() or "the worker is gone")
             if why := self.workers.silence(slot):
@@ -259,7 +262,9 @@ class Scheduler:
     def _fill(self) -> None:
         """Start waiting trials on idle devices, while the budget allows."""
         if all(s.lost for s in self.slots):
-            raise TrialError("every device is lost; bring one back, then the same command goes on")
+            why = "; ".join(dict.fromkeys(s.why for s in self.slots if s.why))
+            told = f" ({why})" if why else ""
+            raise TrialError(f"every device is lost{told}; bring one back, then the same command goes on")
         for slot in self.slots:
             if not self.waiting:
                 return
@@ -343,7 +348,7 @@ class Scheduler:
 
     def _message(self, do: str, prepared: Path | None = None, **content: Any) -> dict[str, Any]:
         """A job for a worker. prepared: caches other than those of the study's own rows."""
-        study = self.opened.study.model_dump(mode="json")
+        study = self.accounts.study.model_dump(mode="json")
         return {"do": do, "study": study, "prepared": str(prepared or self.opened.prepared), **content}
 
     # -- hearing -------------------------------------------------------------------------------

@@ -13,19 +13,22 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import numpy as np
 
 from engine.base.arrays import save_array
-from engine.base.errors import DjsbError
+from engine.base.errors import DjsbError, MachineError
 from engine.base.lifetime import end_with_owner
+from engine.runner.preflight import check_device
 from engine.runner.ranks import Ranks, one_line, split
 from engine.tasks.contract import ScoresRows
 from engine.tasks.shared import sharded
 
+T = TypeVar("T")
 BEAT = 1.0  # seconds between two heartbeats
 
 
@@ -79,7 +82,11 @@ def main() -> None:
         os._exit(0)  # the engine is gone: nobody will read a result
 
     threading.Thread(target=listen, daemon=True).start()
-    _settle_threads()
+    try:
+        _settle_threads()
+    except MachineError as error:
+        channel.send("unfit", why=str(error)[:2000])
+        return
     if ranks:
         ranks.wait_until("ready")
     channel.send("ready")
@@ -92,11 +99,12 @@ def main() -> None:
 
 
 def _settle_threads() -> None:
-    """As many threads as the engine grants; deterministic kernels."""
+    """As many threads as the engine grants; deterministic kernels. Raises: MachineError where the GPU cannot train."""
     from engine.data.datajuicer import OFFLINE
 
     os.environ.update(OFFLINE)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # less is lost between blocks
     if "DJSB_BARE" in os.environ:  # another program trains
         return
     import torch
@@ -106,6 +114,9 @@ def _settle_threads() -> None:
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(int(os.environ.get("DJSB_THREADS", "1")))
     torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports the compiler for it: 2 s
+    # it would fill every new tensor, twenty times as many kernels a step, for nothing
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    check_device()
 
 
 def _serve(job: dict[str, Any], channel: _Channel, dropped: set[str], ranks: Ranks | None) -> None:
@@ -164,6 +175,7 @@ def _trials(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> dict[s
     from engine.settings.study import Study
     from engine.tasks.contract import Job, Report, packing
     from engine.tasks.registry import get_task
+    from engine.tasks.shared.procedure import begin
 
     study, prepared = Study.model_validate(job["study"]), Path(job["prepared"])
     report = Report(
@@ -174,11 +186,34 @@ def _trials(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> dict[s
     task = get_task(study)
     # one trial alone is a pack too, so that no result hangs on which trials happened to run together
     packs = packing(study, task) if all(j.micro_batch is None for j in jobs) else None
+    if packs:
+        begin(study)
+
+    def train() -> dict[str, dict[str, float]]:
+        return packs.pack(study, prepared, jobs, report) if packs else task.run(study, prepared, jobs[0], report)
+
     try:
-        found = packs.pack(study, prepared, jobs, report) if packs else task.run(study, prepared, jobs[0], report)
+        found = _with_room(train)
     finally:
         report.end()
     return {"results": {t: {name: float(value) for name, value in m.items()} for t, m in found.items()}}
+
+
+def _with_room(train: Callable[[], T]) -> T:
+    """What it gives; once more where memory runs out and data that lie on the device can leave it."""
+    from engine.tasks.shared.batches import evict
+
+    try:
+        return train()
+    except Exception as error:
+        if not _is_memory(error) or sharded.ranks() > 1:  # the other ranks do not wait
+            raise
+        failed: Exception | None = error.with_traceback(None)  # it would hold the model
+    if not evict():
+        assert failed is not None
+        raise failed
+    failed = None
+    return train()
 
 
 def _ask(job: dict[str, Any]) -> dict[str, Any]:
@@ -186,8 +221,10 @@ def _ask(job: dict[str, Any]) -> dict[str, Any]:
     from engine.settings.study import Study
     from engine.tasks.contract import Asking
     from engine.tasks.registry import get_task
+    from engine.tasks.shared.procedure import begin
 
     study = Study.model_validate(job["study"])
+    begin(study)
     task = get_task(study)
     assert isinstance(task, Asking)
     found = task.ask(study, Path(job["prepared"]), Path(job["checkpoint"]), job["prompt"])
@@ -206,16 +243,21 @@ def _calibrate(job: dict[str, Any]) -> dict[str, Any]:
     from engine.settings.study import Study
     from engine.tasks.contract import best_pack, packing
     from engine.tasks.registry import get_task
+    from engine.tasks.shared.procedure import begin
 
     study, prepared = Study.model_validate(job["study"]), Path(job["prepared"])
     task = get_task(study)
     found: dict[str, Any] = {}
+    begin(study)
     if job.get("timed", True):
+        own, study = study.train, task.fitted(study, prepared)
+        found = {"micro": study.train.micro_batch} if study.train.micro_batch != own.micro_batch else {}
+        found["checkpointing"] = study.train.activation_checkpointing == "on"
         per_sample, fixed = task.calibrate(study, prepared)
         packable = packing(study, task) if job.get("packs", True) else None
         packs = packable.calibrate_pack(study, prepared) if packable else {1: per_sample}
         fastest = best_pack(packs)
-        found = {"per_sample": packs[fastest], "fixed": fixed, "packs": packs, "fastest_pack": fastest}
+        found |= {"per_sample": packs[fastest], "fixed": fixed, "packs": packs, "fastest_pack": fastest}
         found["alone"] = not job.get("packs", True)
     if job.get("flops"):
         from engine.tasks.flops import count_flops
@@ -229,8 +271,10 @@ def score(message: dict[str, Any]) -> None:
     """What a worker does: score all rows by a checkpoint, and write (rows,) float64."""
     from engine.settings.study import Study
     from engine.tasks.registry import get_task
+    from engine.tasks.shared.procedure import begin
 
     study = Study.model_validate(message["study"])
+    begin(study)
     task = get_task(study)
     assert isinstance(task, ScoresRows)
     values = task.score(study, Path(message["prepared"]), message["checkpoint"])

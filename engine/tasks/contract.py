@@ -193,6 +193,13 @@ class Task(Protocol):
         """
         ...
 
+    def fitted(self, study: Study, prepared: Path) -> Study:
+        """The study with the fields of `train` that it leaves open as this device's memory needs them.
+
+        Raises: MachineError where nothing fits.
+        """
+        return study
+
     def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
         """(seconds per trained sample, seconds of the fixed part) measured on this device."""
         ...

@@ -26,6 +26,7 @@ Normal = tuple[tuple[float, ...], tuple[float, ...]]
 SHARE = 0.5  # of the GPU's free memory that images and tokens may take
 Mode = Literal["host", "ahead", "resident"]
 T = TypeVar("T")
+_room = {"resident": True}  # until memory has run out
 _resident: dict[tuple[Path, str], tuple[torch.Tensor, torch.Tensor]] = {}  # of the last study only
 
 
@@ -98,8 +99,22 @@ def _mode(prepared: Path, device: torch.device, images: Media, more: int) -> Mod
     if not isinstance(images, np.ndarray):
         return "ahead"
     size = images.nbytes + more
+    if not _room["resident"]:
+        return "ahead"
     known = (prepared, str(device)) in _resident
     return "resident" if known or size < SHARE * torch.cuda.mem_get_info(device)[0] else "ahead"
+
+
+def evict() -> bool:
+    """Take images and tokens off the device, for good; False when none are there. Batches stay the same."""
+    import torch
+
+    had = bool(_resident)
+    _resident.clear()
+    _room["resident"] = False
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return had
 
 
 def _on_device(prepared: Path, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

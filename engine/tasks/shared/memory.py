@@ -19,13 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from engine.base.amounts import format_bytes
+from engine.tasks.shared.fitting import USED, candidates, changed
 from engine.tasks.shared.procedure import Procedure, apply_checkpointing, repeated_blocks
 
 if TYPE_CHECKING:
     from engine.settings.study import Study
 
-USED = 0.9  # of a GPU's memory that a training may take: the rest is the driver's, and lost between blocks
-ENOUGH = 8  # rows at once that keep a GPU busy: auto makes activations again before it goes below
 ADAPTERS = 16  # rank that is tried where adapters would make a training fit
 MOMENTS = {"adamw": 8.0, "adamw8bit": 2 + 2 * 4 / 256}  # bytes a trained weight; in 8 bits with a scale for every 256
 
@@ -227,19 +226,14 @@ def fitted(shell: Shell, study: Study, procedure: Procedure, memory: int, device
 
     Only what the study leaves open is chosen: `train.activation_checkpointing: auto`, and the rows at once.
     """
-    asked = way_of(study, procedure, shell.rows, devices)
-    is_open = study.train.activation_checkpointing == "auto"
-    for checkpointing in (False, True) if is_open else (procedure.checkpointing,):
-        changed = replace(asked, procedure=replace(procedure, checkpointing=checkpointing))
-        one, two = (forecast(shell, replace(changed, micro=rows)) for rows in (1, 2))
+    for candidate in candidates(study, max(1, -(-shell.rows // devices))):
+        checkpointing = candidate.train.activation_checkpointing == "on"
+        micro = candidate.train.micro_batch or 1
+        way = Way(micro, replace(procedure, checkpointing=checkpointing), devices)
+        one, two = (forecast(shell, replace(way, micro=rows)) for rows in (1, 2))  # traced once
         each = two.activations - one.activations
-        rows = asked.micro
-        while rows >= 1:
-            if is_open and not checkpointing and rows < min(ENOUGH, asked.micro):
-                break
-            if replace(one, activations=one.activations + (rows - 1) * each).fits(memory):
-                return replace(changed, micro=rows)
-            rows //= 2
+        if replace(one, activations=one.activations + (micro - 1) * each).fits(memory):
+            return way
     return None
 
 
@@ -256,13 +250,11 @@ def remedies(shells: Callable[[Study], Shell], study: Study, procedure: Procedur
         f"lora.rank: {ADAPTERS}": (study.model_copy(update={"lora": lora}), procedure, 1),
         **{f"{n} devices a trial": (study, procedure, n) for n in (2, 4, 8)},
     }
-    for words, (changed, how, devices) in ways.items():
+    for words, (other, how, devices) in ways.items():
         if "lora" in words and study.lora.rank:
             continue
-        open_study = changed.model_copy(
-            update={"train": changed.train.model_copy(update={"activation_checkpointing": "auto"})}
-        )
-        if way := fitted(shells(changed), open_study, how, memory, devices):
+        free = changed(other, activation_checkpointing="auto")
+        if way := fitted(shells(other), free, how, memory, devices):
             with_it = " with train.activation_checkpointing: on" if way.procedure.checkpointing else ""
             found.append(f"{words}{with_it}, {way.micro} rows at once")
             if "devices" in words:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base.errors import StudyError
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
 from engine.tasks.shared.procedure import autocast, decayed, described, make_optimizer, settle, strictly
-from engine.tasks.shared.sharded import Trained, agreed, pieces, spread, summed
+from engine.tasks.shared.sharded import Trained, agreed, pieces, ranks, spread, summed
 from engine.tasks.shared.training_state import pause, resume
 
 if TYPE_CHECKING:
@@ -118,8 +119,10 @@ def fit(
     order: row numbers (and what belongs to them) of every step from the first on. inputs: from those to what `backward`
     takes. backward: leaves the gradients of a batch, and returns its loss on the device. after: called after each step.
     optimizer_options: in place of those of `procedure.adamw`.
-    True, or False when the trial was dropped.
+    True, or False when the trial was dropped. Raises: StudyError.
     """
+    if study.train.optimizer == "adamw8bit" and ranks() > 1:
+        raise StudyError("train.optimizer adamw8bit goes on one device; set devices_per_trial to 1, or take adamw")
     settle(model, study)
     with spread(model) as trained:
         return _fit(model, trained, study, job, report, course, order, inputs, backward, after, optimizer_options)

@@ -1,7 +1,7 @@
 """The state of a training that is not at its end: weights and AdamW's moments, as safetensors, bit for bit.
 
-Names are `weight.NAME`, `mean.NAME` and `square.NAME` (AdamW's first and second moments); the file's metadata
-holds the steps that are done.
+Names are `weight.NAME`, `mean.NAME` and `square.NAME` (AdamW's first and second moments; in 8 bits other names, EIGHT);
+the file's metadata holds the steps that are done.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import torch
 
 MOMENTS = {"mean": "exp_avg", "square": "exp_avg_sq"}
+# the same in 8 bits, as bitsandbytes keeps them: with the values that the bits stand for, and a scale for each part
+EIGHT = {"mean8": "state1", "square8": "state2"}
+EIGHT |= {f"{kind}{n}": f"{key}{n}" for kind, key in (("map", "qmap"), ("scale", "absmax")) for n in (1, 2)}
 
 
 def pause(
@@ -45,8 +48,10 @@ def pause(
 
     for name, p in parameters.items():
         keep("weight", name, p)
-        for kind, key in MOMENTS.items() if p in optimizer.state else ():  # one that no loss has reached has none
-            keep(kind, name, optimizer.state[p][key])
+        own = optimizer.state.get(p, {})  # one that no loss has reached has none
+        for kind, key in (MOMENTS | EIGHT).items():
+            if key in own:
+                keep(kind, name, own[key])
     if not is_first():
         return
     try:
@@ -90,6 +95,9 @@ def resume(
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(read("weight", name, p))
+            if eight := {kind: key for kind, key in EIGHT.items() if f"{kind}.{name}" in there[0]}:
+                tensors = {key: opened[0].get_tensor(f"{kind}.{name}") for kind, key in eight.items()}  # type: ignore[no-untyped-call]
+                optimizer.state[p] = {key: tensor.to(p.device) for key, tensor in tensors.items()} | {"step": step}
             if any(f"mean.{name}" not in names for names in there):
                 continue
             optimizer.state[p] = {key: read(kind, name, p) for kind, key in MOMENTS.items()}

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from engine.settings.study import Study
 from engine.tasks.contract import SILENT, Job, Report, Task
+from engine.tasks.shared.fitting import USED, advice_of, changed, fit_memory
 from engine.tasks.shared.packed import open_media
-from engine.tasks.shared.procedure import begin
+from engine.tasks.shared.procedure import begin, the_device
 from engine.tasks.shared.sharded import is_first
 
 
@@ -68,6 +69,29 @@ class TrainingTask(Task, Protocol):
         if job.output:
             part.save(model, study, prepared, Path(job.output))
         return {job.trial: scores}
+
+    def fitted(self, study: Study, prepared: Path) -> Study:
+        """On a GPU: found by two steps of ever fewer rows at once."""
+        import torch
+
+        device, part = the_device(), self.training
+        if device.type != "cuda":
+            return study
+        begin(study)
+        model = part.build(study, prepared, 0, None)
+        memory = torch.cuda.mem_get_info(device)[1]
+
+        def attempt(candidate: Study) -> bool:
+            begin(candidate)
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+            few = changed(candidate, batch_size=min(study.train.batch_size, 2 * (candidate.train.micro_batch or 1)))
+            rows, step = part.sample(few, prepared)
+            job = Job("fitting", "", math.ceil(2 * step), 0, None, "")
+            part.train(model, few, prepared, rows, job, SILENT)
+            return torch.cuda.max_memory_allocated(device) <= USED * memory
+
+        return fit_memory(study, study.train.batch_size, attempt, lambda: advice_of(None, study, memory))
 
     def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
         """Time a few steps after a warm-up; then all that comes after the training."""

@@ -31,6 +31,11 @@ class Played(Slot):
         self.listener = self.reborn()
         self.tell(event="ready")
 
+    def start_unfit(self, why: str) -> None:
+        """Start as a worker whose device cannot train."""
+        self.listener = self.reborn()
+        self.tell(event="unfit", why=why)
+
     def tell(self, after: float = 0.0, **event: Any) -> None:
         """Say something, as if the job had run so many seconds longer."""
         self.say(json.dumps(event).encode() + b"\n", after)
@@ -67,7 +72,12 @@ def lost(slot: Played, _message: dict[str, Any]) -> None:
 
 def run(opened: OpenStudy, *reacts: React, limit: float = 1e6) -> tuple[Scheduler, list[Played], str]:
     events = new_events()
-    slots = [Played(f"cpu{i}", events, react) for i, react in enumerate(reacts)]
+    return run_on(opened, [Played(f"cpu{i}", events, react) for i, react in enumerate(reacts)], events, limit)
+
+
+def run_on(
+    opened: OpenStudy, slots: list[Played], events: Events, limit: float = 1e6
+) -> tuple[Scheduler, list[Played], str]:
     at_work = Scheduler(opened, limit, Slots(slots), events)
     ids = [r["id"] for r in opened.store.query("SELECT id FROM proposals")]
     with opened.store.transaction():

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from engine.base.errors import TrialError
+from engine.runner.device import new_events
 from engine.study.opened import OpenStudy
-from tests.engine.runner.played import Played, finish, lost, run, sizes, states
+from tests.engine.runner.played import Played, finish, lost, run, run_on, sizes, states
 
 
 def test_packs_are_as_large_as_the_calibration_says_and_of_equal_size(queued: OpenStudy) -> None:
@@ -37,6 +38,46 @@ def test_out_of_memory_shrinks_the_pack_and_then_the_micro_batch(queued: OpenStu
     assert [jobs[0]["micro_batch"] for jobs in one.jobs[2:5]] == [None, 8, 4]
     assert all(jobs[0]["micro_batch"] == 4 for jobs in one.jobs[5:])  # remembered
     assert len(queued.store.query("SELECT id FROM events WHERE kind = 'memory'")) == 4
+
+
+def test_out_of_memory_never_trains_some_trials_of_a_comparison_in_another_way(queued: OpenStudy) -> None:
+    tight = queued.store.query("SELECT id FROM trials ORDER BY samples DESC, seed, id")[-1]["id"]
+
+    def tight_for_one(slot: Played, message: dict[str, Any]) -> None:
+        if tight in [j["trial"] for j in message["jobs"]]:
+            slot.tell(after=0.1, event="failed", error="RuntimeError: out of memory", memory=True)
+        else:
+            finish(slot, message)
+
+    _, (one,), how = run(queued, tight_for_one)
+    assert (how, states(queued)) == ("done", {"COMPLETE": 6, "FAIL": 1})
+    assert {job["micro_batch"] for jobs in one.jobs for job in jobs} == {None}
+    (failed,) = queued.store.query("SELECT id, error FROM trials WHERE state = 'FAIL'")
+    assert (
+        failed["id"] == tight and "16 rows at once" in failed["error"] and "train.micro_batch to 8" in failed["error"]
+    )
+
+
+def test_a_device_that_cannot_train_is_left_out_with_its_reason(queued: OpenStudy) -> None:
+    def unfit(slot: Played, _message: dict[str, Any]) -> None:
+        raise AssertionError("it gets no job")
+
+    events = new_events()
+    slots = [Played("gpu0", events, unfit), Played("gpu1", events, finish)]
+    slots[0].start = lambda: Played.start_unfit(slots[0], "gpu0: torch sees no GPU")  # type: ignore[method-assign]
+    _, _, how = run_on(queued, slots, events)
+    assert (how, states(queued)) == ("done", {"COMPLETE": 7})
+    (told,) = queued.store.query("SELECT text FROM events WHERE kind = 'lost'")
+    assert told["text"].startswith("gpu0: torch sees no GPU")
+
+
+def test_where_no_device_can_train_the_run_ends_with_the_reason(queued: OpenStudy) -> None:
+    events = new_events()
+    slots = [Played("gpu0", events, finish)]
+    slots[0].start = lambda: Played.start_unfit(slots[0], "gpu0: torch sees no GPU")  # type: ignore[method-assign]
+    with pytest.raises(TrialError, match=r"every device is lost.*torch sees no GPU"):
+        run_on(queued, slots, events)
+    assert states(queued) == {"WAITING": 7}
 
 
 def test_a_lost_device_gives_its_trials_to_the_others_and_no_trial_is_to_blame(queued: OpenStudy) -> None:
