@@ -29,6 +29,8 @@ def show_plan(found: Row) -> None:
     _show_forecast(found["forecast"])
     if found["pool_bound"]:
         _show_bound(found["pool_bound"])
+    if found["forecast"].get("training"):
+        _show_training(found["forecast"]["training"])
     if found["seconds"] is None:
         say(f"\n{found.get('note', 'no task, so no device time: statistics and pools only')}")
         return
@@ -52,6 +54,18 @@ def _show_bound(bound: Row) -> None:
         f"rows, but for a chance of {bound['chance']:.0%}; a change over {bound['seeds']} seeds is too high by half of "
         f"the range of changes with a chance of {bound['misled']:.0%} at most (Hoeffding; Section C.1)"
     )
+
+
+def _show_training(memory: Row) -> None:
+    """What a training takes of a device, and whether that fits."""
+    parts = ", ".join(
+        f"{name} {format_bytes(memory[name])}"
+        for name in ("weights", "gradients", "moments", "activations", "gathered") if memory.get(name)
+    )  # fmt: skip
+    of = f" of {format_bytes(memory['device'])} on the smallest GPU here" if memory["device"] else ""
+    rows = f", {memory['micro_batch']} rows at once" if memory["micro_batch"] else ""
+    again = ", activations made again" if memory["activation_checkpointing"] else ""
+    say(f"memory: a training takes about {format_bytes(memory['total'])}{of} ({parts}{rows}{again})")
 
 
 def _show_forecast(ahead: Row) -> None:

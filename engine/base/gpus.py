@@ -35,3 +35,12 @@ def gpus() -> list[str]:
             "name those, or set it to nothing to train on the CPU"
         )
     return named
+
+
+def gpu_memory() -> list[int]:
+    """Bytes of each GPU of this machine, by nvidia-smi."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return [int(line) << 20 for line in told.split() if line.isdigit()]

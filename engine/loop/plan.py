@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.base.amounts import parse_budget
+from engine.base.gpus import gpu_memory
 from engine.journal.store import Row
+from engine.runner.accounts import Accounts
 from engine.runner.scheduler import scheduler
 from engine.search.race import CONTROL_SEEDS, bound
 from engine.study.forecast import are_complete, forecast, refuse_if_full
@@ -56,6 +58,7 @@ def make_plan(opened: OpenStudy, workers: int | None) -> Row:
         if study.cycles.max > 1:
             stages.append(_further(study.cycles.max, stages))
         devices = sum(slot.width for slot in timer.slots)
+        ahead["forecast"]["training"] = _memory(timer.accounts)
         t_full = seconds(int(opened.scan.good.sum()) * study.train.epochs)
     total = sum(float(s["seconds"]) for s in stages)
     m = sum(int(s["trials"]) for s in stages)
@@ -75,6 +78,18 @@ def _further(cycles: int, stages: Sequence[Row]) -> Row:
         "stage": "cycles", "trials": (cycles - 1) * sum(s["trials"] for s in stages),
         "what": f"cycle 2{last}: all stages again, from the best checkpoint, while a recipe is confirmed",
         "seconds": (cycles - 1) * sum(s["seconds"] for s in stages),
+    }  # fmt: skip
+
+
+def _memory(accounts: Accounts) -> Row | None:
+    """Bytes that a training is forecast to take on each device, and those of the smallest GPU here; None: unknown."""
+    calibration = accounts.calibration
+    if calibration is None or calibration.memory is None:
+        return None
+    sizes = calibration.memory
+    return {
+        **sizes, "total": sum(sizes.values()), "device": min(gpu_memory(), default=None),
+        "micro_batch": calibration.micro, "activation_checkpointing": calibration.checkpointing,
     }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ FACTS = 32  # of how a trial is trained
 Id = Annotated[str, Field(min_length=1, max_length=NAME)]
 Values = Annotated[dict[Id, float], Field(max_length=NAMES)]
 Scores = Annotated[dict[Id, float], Field(max_length=METRICS)]
+Bytes = Annotated[int, Field(ge=0, le=2**60)]
 Fact = bool | int | Annotated[str, Field(max_length=NAME)] | None
 Size = Annotated[str, Field(pattern=r"^[1-9]\d{0,5}$")]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -82,6 +83,7 @@ class Timing(_Message):
     alone: bool | None = None
     micro: Annotated[int, Field(ge=1)] | None = None
     checkpointing: bool | None = None
+    memory: Annotated[dict[Id, Bytes], Field(max_length=FACTS)] | None = None
     flops: Seconds | None = None
 
     def added_to(self, before: Calibration | None, device: str, width: int = 1) -> Calibration | None:

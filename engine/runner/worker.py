@@ -258,6 +258,8 @@ def _calibrate(job: dict[str, Any]) -> dict[str, Any]:
         packs = packable.calibrate_pack(study, prepared) if packable else {1: per_sample}
         fastest = best_pack(packs)
         found |= {"per_sample": packs[fastest], "fixed": fixed, "packs": packs, "fastest_pack": fastest}
+        if (memory := task.memory(study, prepared)) is not None:
+            found["memory"] = memory
         found["alone"] = not job.get("packs", True)
     if job.get("flops"):
         from engine.tasks.flops import count_flops

@@ -193,6 +193,10 @@ class Task(Protocol):
         """
         ...
 
+    def memory(self, study: Study, prepared: Path) -> dict[str, int] | None:
+        """Forecast bytes on each device by what takes them; None where the task cannot tell."""
+        return None
+
     def fitted(self, study: Study, prepared: Path) -> Study:
         """The study with the fields of `train` that it leaves open as this device's memory needs them.
 

@@ -22,6 +22,8 @@ from engine.tasks.shared.weights import EARLIER, Weights
 if TYPE_CHECKING:
     import torch
 
+    from engine.tasks.shared.memory import Shell
+
 Tokens = NDArray[np.int32]
 EVALUATED = 2**14  # tokens that are scored at once
 
@@ -82,6 +84,24 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
         tokens = {name: meta[name] for name in ("vocabulary", "bos", "eos", "pad")}
         model = LlamaForCausalLM(LlamaConfig(**llama_config(PRESETS[study.model.preset], **tokens)))
     return model.to(the_device())
+
+
+def shell(study: Study, prepared: Path) -> Shell:
+    """The model without weights, and the loss of sequences."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    from engine.tasks.shared.memory import language
+
+    meta, checkpoint = read_meta(prepared), checkpoint_of(study, prepared.parents[2])
+    with torch.device("meta"):
+        if checkpoint:
+            config = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+            model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        else:
+            tokens = {name: meta[name] for name in ("vocabulary", "bos", "eos", "pad")}
+            model = LlamaForCausalLM(LlamaConfig(**llama_config(PRESETS[study.model.preset], **tokens)))
+    return language(model, meta["length"], study.train.batch_size)
 
 
 def pack_rows(prepared: Path, rows: NDArray[np.int64], length: int, seed: int) -> Tokens:

@@ -29,7 +29,7 @@ from engine.records.metric import Metric
 from engine.settings.study import Study
 from engine.tasks.contract import Progress, Rows, Traits
 from engine.tasks.lm.choices import Question, encode_questions, measure, read_questions
-from engine.tasks.lm.model import PRESETS, build_model, log_likelihoods, sequences, train, weights_of
+from engine.tasks.lm.model import PRESETS, build_model, log_likelihoods, sequences, shell, train, weights_of
 from engine.tasks.shared.caches import make_caches, read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of, load_tokenizer, read_config, save
 from engine.tasks.shared.tokens import SPECIAL_TOKENS, captions, train_tokenizer
@@ -193,7 +193,7 @@ class LmTask(TrainingTask):
         scores="model_loss",
         demo="engine.demo.text",
     )
-    training = Training(build_model, train, evaluate, save_model, sample=sample)
+    training = Training(build_model, train, evaluate, save_model, sample=sample, shell=shell)
 
     def lacks(self, study: Study) -> str | None:
         """Something to be judged by."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.base.errors import MachineError
 from engine.base.machine import lacks_memory
 from engine.settings.study import Study
 from engine.tasks.shared.batches import evict
-
-if TYPE_CHECKING:
-    from engine.tasks.shared.memory import Shell
 
 USED = 0.9  # of a GPU's memory that a training may take: the rest is the driver's, and lost between blocks
 ENOUGH = 8  # rows at once that keep a GPU busy: auto makes activations again before it goes below
@@ -46,7 +43,12 @@ def fit_memory(study: Study, rows: int, attempt: Callable[[Study], bool], advice
     for candidate in candidates(study, rows):
         if attempted(candidate, attempt):
             return candidate
-    raise MachineError(f"a training of the study does not fit the GPU, with 1 row at once either; {advice()}")
+    raise MachineError(misfit(advice()))
+
+
+def misfit(advice: str) -> str:
+    """That nothing fits, and what would."""
+    return f"a training of the study does not fit the GPU, with 1 row at once either; {advice}"
 
 
 def attempted(candidate: Study, attempt: Callable[[Study], bool]) -> bool:
@@ -60,12 +62,3 @@ def attempted(candidate: Study, attempt: Callable[[Study], bool]) -> bool:
         if not evict():
             return False
     return False
-
-
-def advice_of(shells: Callable[[Study], Shell] | None, study: Study, memory: int) -> str:
-    """What would make a training fit that does not. shells: the model without weights, of a study."""
-    from engine.tasks.shared.memory import remedies
-    from engine.tasks.shared.procedure import procedure_of, the_device
-
-    told = remedies(shells, study, procedure_of(study, the_device()), memory) if shells else []
-    return "by its forecast these would: " + "; ".join(told) if told else "use a GPU with more memory"

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_iter
 
 from engine.base.amounts import format_bytes
 from engine.tasks.shared.fitting import USED, candidates, changed
-from engine.tasks.shared.procedure import Procedure, apply_checkpointing, repeated_blocks
+from engine.tasks.shared.procedure import Procedure, apply_checkpointing, procedure_of, repeated_blocks, the_device
 
 if TYPE_CHECKING:
     from engine.settings.study import Study
@@ -260,3 +260,9 @@ def remedies(shells: Callable[[Study], Shell], study: Study, procedure: Procedur
             if "devices" in words:
                 break
     return found
+
+
+def advice_of(shells: Callable[[Study], Shell] | None, study: Study, memory: int) -> str:
+    """What would make a training fit that does not. shells: the model without weights, of a study."""
+    told = remedies(shells, study, procedure_of(study, the_device()), memory) if shells else []
+    return "by its forecast these would: " + "; ".join(told) if told else "use a GPU with more memory"

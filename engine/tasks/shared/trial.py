@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base.errors import MachineError
 from engine.settings.study import Study
 from engine.tasks.contract import SILENT, Job, Report, Task
-from engine.tasks.shared.fitting import USED, advice_of, changed, fit_memory
+from engine.tasks.shared.fitting import USED, changed, fit_memory, misfit
 from engine.tasks.shared.packed import open_media
 from engine.tasks.shared.procedure import begin, the_device
-from engine.tasks.shared.sharded import is_first
+from engine.tasks.shared.sharded import is_first, ranks
+
+if TYPE_CHECKING:
+    from engine.tasks.shared.memory import Shell
 
 
 def first_rows(name: str, study: Study, prepared: Path) -> tuple[NDArray[np.int64], float]:
@@ -29,6 +33,8 @@ def first_rows(name: str, study: Study, prepared: Path) -> tuple[NDArray[np.int6
 
 IMAGES = partial(first_rows, "train-images")
 
+DOUBT = 1.15  # times a device's memory, beyond which a forecast is believed without a try
+
 
 @dataclass(frozen=True)
 class Training:
@@ -37,7 +43,8 @@ class Training:
     build: the model on this worker's device, new by a seed, or from the folder of a checkpoint. train: on those rows;
     False when the trial was dropped. evaluate: all metrics. save: the checkpoint into a folder, complete or absent.
     finish: what else is trained before the evaluation, the same for every pool; False as of train. sample: rows to time
-    a training on, and how many samples a step takes. timed: steps of a warm-up, and steps that are timed.
+    a training on, and how many samples a step takes. timed: steps of a warm-up, and steps that are timed. shell: the
+    model without weights, for the forecast of its memory.
     """
 
     build: Callable[[Study, Path, int, str | None], Any]
@@ -47,6 +54,12 @@ class Training:
     finish: Callable[[Any, Study, Path, Job, Report], bool] = lambda *_: True
     sample: Callable[[Study, Path], tuple[NDArray[np.int64], float]] = IMAGES
     timed: tuple[int, int] = (2, 8)
+    shell: Callable[[Study, Path], Shell] | None = None
+
+
+def _brief(study: Study) -> Study:
+    """The study with one step of what is trained besides."""
+    return study.model_copy(update={"vlm": study.vlm.model_copy(update={"instruction_epochs": 1e-9})})
 
 
 class TrainingTask(Task, Protocol):
@@ -71,15 +84,16 @@ class TrainingTask(Task, Protocol):
         return {job.trial: scores}
 
     def fitted(self, study: Study, prepared: Path) -> Study:
-        """On a GPU: found by two steps of ever fewer rows at once."""
+        """On a GPU: found by two steps of ever fewer rows at once. Several devices keep what the study says."""
         import torch
 
         device, part = the_device(), self.training
-        if device.type != "cuda":
+        if device.type != "cuda" or ranks() > 1:
             return study
+        memory = torch.cuda.mem_get_info(device)[1]
+        self.refuse_beyond(study, prepared, memory)
         begin(study)
         model = part.build(study, prepared, 0, None)
-        memory = torch.cuda.mem_get_info(device)[1]
 
         def attempt(candidate: Study) -> bool:
             begin(candidate)
@@ -89,9 +103,38 @@ class TrainingTask(Task, Protocol):
             rows, step = part.sample(few, prepared)
             job = Job("fitting", "", math.ceil(2 * step), 0, None, "")
             part.train(model, few, prepared, rows, job, SILENT)
+            part.finish(model, _brief(few), prepared, job, SILENT)
             return torch.cuda.max_memory_allocated(device) <= USED * memory
 
-        return fit_memory(study, study.train.batch_size, attempt, lambda: advice_of(None, study, memory))
+        return fit_memory(study, study.train.batch_size, attempt, lambda: self._advice(study, prepared, memory))
+
+    def refuse_beyond(self, study: Study, prepared: Path, memory: int) -> None:
+        """Raises: MachineError where a training is far beyond so many bytes by its forecast. No weights are loaded."""
+        from engine.tasks.shared.memory import fitted
+        from engine.tasks.shared.procedure import procedure_of
+
+        if self.training.shell is None:
+            return
+        shell = self.training.shell(study, prepared)
+        if fitted(shell, study, procedure_of(study, the_device()), int(DOUBT * memory)) is None:
+            raise MachineError(misfit(self._advice(study, prepared, memory)))
+
+    def _advice(self, study: Study, prepared: Path, memory: int) -> str:
+        """What would make a training fit that does not."""
+        from engine.tasks.shared.memory import advice_of
+
+        shell = self.training.shell
+        return advice_of(shell and (lambda other: shell(other, prepared)), study, memory)
+
+    def memory(self, study: Study, prepared: Path) -> dict[str, int] | None:
+        """See Task."""
+        from engine.tasks.shared.memory import forecast, way_of
+        from engine.tasks.shared.procedure import procedure_of
+
+        if self.training.shell is None:
+            return None
+        shell = self.training.shell(study, prepared)
+        return asdict(forecast(shell, way_of(study, procedure_of(study, the_device()), shell.rows, ranks())))
 
     def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
         """Time a few steps after a warm-up; then all that comes after the training."""

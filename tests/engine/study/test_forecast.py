@@ -91,7 +91,7 @@ def test_check_of_a_sample_refuses_what_cannot_be_measured(large: Tiny) -> None:
     assert "evaluation.label" in problem
 
 
-def test_plan_computes_no_statistics(large: Tiny) -> None:
+def test_plan_computes_no_statistics(large: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
     found = plan(large.study, 1, silent)
     ahead = found["forecast"]
     assert ahead["rows"] == ROWS
@@ -102,7 +102,13 @@ def test_plan_computes_no_statistics(large: Tiny) -> None:
     assert {"text_length_filter", "reading rows and headers"} <= timed
     assert all(cost["rows"] == ROWS and cost["seconds"] > 0 for cost in ahead["statistics"] if "filter" in cost["op"])
     assert ahead["memory_bytes"] < ahead["memory_available"]
+    training = {"weights": 4_000, "gradients": 4_000, "moments": 8_000, "activations": 2_000_000, "total": 2_016_000}
+    more = {"device": 24 << 30, "micro_batch": 8, "activation_checkpointing": True}
+    found["forecast"]["training"] = {**training, **more}
     show_plan(json.loads(json.dumps(found)))
+    told = capsys.readouterr().out
+    assert "a training takes about 2.02 MB of 25.8 GB on the smallest GPU here (weights 4 kB" in told
+    assert "8 rows at once, activations made again" in told
 
 
 def test_time_of_statistics_is_that_of_the_rows_that_are_left(large: Tiny) -> None:

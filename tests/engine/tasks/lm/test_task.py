@@ -21,14 +21,14 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from engine.base.errors import DataError, StudyError
+from engine.base.errors import DataError, MachineError, StudyError
 from engine.demo.text import clean_text, facts, make_demo, questions
 from engine.study.file import parse_study
 from engine.study.opened import OpenStudy, open_study
 from engine.tasks.contract import Job, Report
 from engine.tasks.lm.choices import encode_questions, measure, read_questions
 from engine.tasks.lm.model import log_likelihoods, pack_rows, sequences
-from engine.tasks.lm.task import LmTask
+from engine.tasks.lm.task import TASK, LmTask
 from tests.conftest import Row, Tiny, merged, write_jsonl
 from tests.engine.tasks.killing import ends_alike
 
@@ -53,6 +53,18 @@ def words(tmp_path: Path) -> Tiny:
     write_jsonl(tmp_path / "data" / "facts.jsonl", questions(towns, 0))
     made.set(SETTINGS)
     return made
+
+
+def test_its_memory_is_forecast_and_a_gpu_that_is_too_small_is_refused_before_weights_are_loaded(words: Tiny) -> None:
+    made = opened(words)
+    with made.store:
+        memory = TASK.memory(made.study, made.prepared)
+        assert memory is not None
+        assert memory["weights"] == memory["gradients"] == memory["moments"] // 2 and memory["activations"] > 100_000
+        weights = memory["weights"] + memory["gradients"] + memory["moments"]
+        TASK.refuse_beyond(made.study, made.prepared, 2 * weights)
+        with pytest.raises(MachineError, match="does not fit the GPU"):
+            TASK.refuse_beyond(made.study, made.prepared, weights // 2)
 
 
 def opened(tiny: Tiny) -> OpenStudy:
