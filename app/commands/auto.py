@@ -100,7 +100,6 @@ def show_ending(found: Row) -> None:
     recipe = f"{found['folder']}/recipe.yaml"
     if found["recipe"]:
         say(f"recipe: written to {recipe}; use it with: djsb apply {recipe} --data F --out G")
-    say("")
     show_rank(found["leaderboard"])
     if len(found["lineage"]) > 1:
         show_lineage(found["lineage"])

@@ -201,7 +201,7 @@ def _recipe(opened: StudyView, told: Answer) -> tuple[str | None, str]:
 def draw(content: Row) -> list[Picture]:
     """The figures that there is data for."""
     confidence = content["study"].search.confidence
-    ranked = [r for r in content["tested"] if r["change"] is not None]
+    ranked = [r for r in content["tested"] if r["change"] is not None and not r["dropped"]]
     buckets, lattice, spent, curves = (content[k] for k in ("buckets", "lattice", "spent", "curves"))
     mixtures = content["mixtures"]
     scale = {k: rows for k, rows in content["scale"].items() if any(r["change"] is not None for r in rows)}

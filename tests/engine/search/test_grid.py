@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from engine.evidence.answer import answer
+from engine.loop.outcome import analyse
 from engine.proposals import queue as proposal_queue
 from engine.records.metric import Metric
 from engine.records.pool import Layer
@@ -109,6 +111,48 @@ def test_confirmation_uses_fresh_seeds_of_the_best_and_the_control(opened: OpenS
     assert [p.seeds for p in proposals] == [(1000 + i,) for i in range(opened.study.confirm.seeds)]
     assert proposals[0].pools[0].kind == "control"
     assert proposals[0].pools[1].label == "text_len low"
+
+
+def arms_of_all_rows(opened: OpenStudy) -> list[tuple[int, int]]:
+    """(rows, samples) of the arms of all rows, at every seed of the confirmation."""
+    return [(p.to_pool().size, p.samples) for x in paper.confirm(opened) for p in x.pools if p.kind == "all"]
+
+
+def test_the_confirmation_trains_on_all_rows_at_the_candidates_samples(opened: OpenStudy) -> None:
+    give(opened, "probe", short_is_good)
+    seeds = opened.study.confirm.seeds
+    samples = {p.samples for p in paper.confirm(opened)[0].pools if p.kind == "control"}
+    assert arms_of_all_rows(opened) == [(int(opened.scan.good.sum()), n) for n in sorted(samples)] * seeds
+    (first, *_) = paper.confirm(opened)
+    every = next(p.to_pool() for p in first.pools if p.kind == "all")
+    assert not every.is_control and len(opened.realise(every)) == opened.scan.good.sum()
+
+
+def test_a_confirmation_that_began_without_all_rows_goes_on_without(opened: OpenStudy) -> None:
+    give(opened, "probe", short_is_good)
+    plain, confirm = opened.study, opened.study.confirm
+    opened.study = plain.model_copy(update={"confirm": confirm.model_copy(update={"all_data": False})})
+    assert not arms_of_all_rows(opened)
+    proposal_queue.ensure_trials(opened, paper.confirm(opened)[0])
+    before = opened.store.query("SELECT id FROM trials ORDER BY id")
+    opened.study = plain
+    assert not arms_of_all_rows(opened)
+    for proposal in paper.confirm(opened)[:1]:
+        proposal_queue.ensure_trials(opened, proposal)
+    assert opened.store.query("SELECT id FROM trials ORDER BY id") == before
+
+
+def test_a_recipe_that_is_worse_than_all_rows_is_called_that(opened: OpenStudy) -> None:
+    give(opened, "probe", short_is_good)
+    give(
+        opened,
+        "confirm",
+        lambda label, seed: 0.9 + seed % 3 / 1e3 if label == "all rows" else short_is_good(label, seed),
+    )
+    analyse(opened, "confirm")
+    told = answer(opened)
+    assert told.kind == "recipe" and told.against_all and told.against_all.verdict == "hurts"
+    assert "It does not beat all your data: at as many trained samples all rows do better." in told.lines
 
 
 def test_proposals_survive_json(opened: OpenStudy) -> None:
