@@ -29,6 +29,7 @@ SPARE = 1 << 30  # bytes of a disk that stay free
 LITTLE = 16 << 20  # bytes that are written on any disk: when they fail, that is told as well
 TEXT = 16_384  # bytes that a task's caches may take of a row beside its media, before a sample says it
 PREFIX = {"train": "train", "evaluation": "eval"}  # of files in a task's caches
+TAILS = 2  # pools beside the buckets of a statistic
 COLUMN = 12  # bytes of memory that the engine takes a row and statistic, while it cuts pools
 
 
@@ -44,7 +45,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Disk:
-    """things: all that a study keeps but for checkpoints. free: bytes on its disk. folder: the study's."""
+    """things: all that a study keeps. free: bytes on its disk. folder: the study's."""
 
     things: tuple[Thing, ...]
     free: int
@@ -129,6 +130,7 @@ def refuse_if_full(opened: OpenStudy) -> None:
     size = opened.task.medium(opened.study, opened.folder) if opened.study.task else 0
     runs, _ = opened.op_plan
     most = rows * (size + TEXT) + sum(stat_files.disk(run, rows) for run in runs)
+    most += sum(thing.size for thing in _of_models(opened))
     if most + SPARE > free / 2:
         disk = disk_of(opened, look_at(opened, decode=False) if opened.study.task else None)
         if disk.problem:
@@ -137,7 +139,7 @@ def refuse_if_full(opened: OpenStudy) -> None:
 
 def disk_of(opened: OpenStudy, seen: Seen | None) -> Disk:
     """See `forecast`."""
-    things = [*_of_data(opened), *(_of_task(opened, seen) if seen else ())]
+    things = [*_of_data(opened), *(_of_task(opened, seen) if seen else ()), *_of_models(opened)]
     return Disk(tuple(things), shutil.disk_usage(opened.state).free, opened.folder)
 
 
@@ -178,6 +180,23 @@ def _of_task(opened: OpenStudy, seen: Seen) -> Iterator[Thing]:
         bound = bound_of(cache, opened.study.cache.max_gb)
         size, there = min(packed, bound), _size(cache / "packs")
         yield Thing("media in packs", size, min(size, there), "set cache.max_gb to less")
+
+
+def _of_models(opened: OpenStudy) -> Iterator[Thing]:
+    """Checkpoints at most, one being written beside those that are kept, and states of trainings that may go on."""
+    study = opened.study
+    each = opened.task.kept(study, opened.folder) if study.task else None
+    if each is None:
+        return
+    if keep := study.train.keep_checkpoints:
+        size, there = (keep + 1) * study.cycles.max * each.checkpoint, _size(opened.state / "checkpoints")
+        yield Thing("checkpoints", size, min(size, there), "set train.keep_checkpoints to less")
+    if study.search.strategy == "race" and opened.can_pause:
+        buckets = study.pools.buckets + (TAILS if study.pools.rare else 0)
+        trials = (1 + buckets * sum(len(run.statistics) for run in opened.op_plan[0])) * study.search.seeds
+        size = min(int(study.search.pause_gb * 1e9), trials * each.state)
+        there = _size(opened.state / "paused")
+        yield Thing("states of trainings that may go on", size, min(size, there), "set search.pause_gb to less")
 
 
 def _size(path: Path) -> int:

@@ -115,6 +115,14 @@ def best_pack(seconds: Mapping[int, float]) -> int:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Bytes of a checkpoint, and of the state of a training that may go on, at most."""
+
+    checkpoint: int
+    state: int
+
+
+@dataclass(frozen=True)
 class Traits:
     """What is the same for every study of a task.
 
@@ -164,6 +172,10 @@ class Task(Protocol):
     def medium(self, study: Study, folder: Path) -> int:
         """Bytes of one decoded image or clip of a row; 0 for a task that decodes none. folder: the study's."""
         return 0
+
+    def kept(self, study: Study, folder: Path) -> Kept | None:
+        """Bytes that a trial leaves on disk; None where that is not known. folder: the study's."""
+        return None
 
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """What `run` returns, with directions and scales."""

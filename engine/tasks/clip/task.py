@@ -26,12 +26,13 @@ from engine.tasks.clip.checkpoint import PROCESSOR, Processor, Source, source_of
 from engine.tasks.clip.model import PRESETS, build_model, crop_in, image_features, normal_of, text_features, train
 from engine.tasks.clip.open_clip import BESIDE
 from engine.tasks.clip.sets import key_of_sets, metrics_of_sets, prepare_sets, set_features, set_scores, with_mean
-from engine.tasks.contract import Job, Progress, Report, Rows, Traits
+from engine.tasks.contract import Job, Kept, Progress, Report, Rows, Traits
 from engine.tasks.shared.batches import to_pixels
 from engine.tasks.shared.caches import in_turn, make_caches, read_meta
 from engine.tasks.shared.checkpoints import need_packages
 from engine.tasks.shared.crops import crop_of
 from engine.tasks.shared.images import Squares, cache_images
+from engine.tasks.shared.kept import of_preset, of_shapes, shapes_in
 from engine.tasks.shared.media import files_of, key_of
 from engine.tasks.shared.packed import open_media
 from engine.tasks.shared.tokens import cache_tokens, load_encoder, save_tokenizer, train_tokenizer
@@ -214,6 +215,9 @@ def save_model(model: Any, study: Study, prepared: Path, folder: Path) -> None:
                 shutil.copyfile(source.folder / name, scratch / name)
 
 
+LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")  # that get low-rank weights, by the ends of names
+
+
 class ClipTask(TrainingTask):
     """See the module."""
 
@@ -240,6 +244,13 @@ class ClipTask(TrainingTask):
         if study.lora.rank and study.model.checkpoint is None:
             return "lora needs model.checkpoint: the weights of a preset are random, and adapters alone teach it little"
         return None
+
+    def kept(self, study: Study, folder: Path) -> Kept | None:
+        """See Task."""
+        source = source_of(study, folder)
+        if source is None:
+            return of_preset("clip", study)
+        return of_shapes(shapes_in(source.folder), study, targets=study.lora.targets or LAYERS)
 
     def medium(self, study: Study, folder: Path) -> int:
         """See Task."""

@@ -27,11 +27,12 @@ from engine.data.sift import Sifted
 from engine.records.accounting import Accounting
 from engine.records.metric import Metric
 from engine.settings.study import Study
-from engine.tasks.contract import Progress, Rows, Traits
+from engine.tasks.contract import Kept, Progress, Rows, Traits
 from engine.tasks.lm.choices import Question, encode_questions, measure, read_questions
 from engine.tasks.lm.model import PRESETS, build_model, log_likelihoods, sequences, shell, train, weights_of
 from engine.tasks.shared.caches import make_caches, read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of, load_tokenizer, read_config, save
+from engine.tasks.shared.kept import of_preset, of_shapes, shapes_in
 from engine.tasks.shared.tokens import SPECIAL_TOKENS, captions, train_tokenizer
 from engine.tasks.shared.trial import Training, TrainingTask
 from engine.tasks.shared.weights import accounted
@@ -217,6 +218,11 @@ class LmTask(TrainingTask):
                 Metric(f"{name}_likelihood", True, 0, 1),
             ]
         return found
+
+    def kept(self, study: Study, folder: Path) -> Kept | None:
+        """See Task."""
+        source = checkpoint_of(study, folder)
+        return of_shapes(shapes_in(source), study) if source else of_preset("lm", study)
 
     def inputs(self, study: Study, folder: Path, _prepared: Path) -> list[Accounting]:
         """The questions of each file, and the checkpoint's tensors."""

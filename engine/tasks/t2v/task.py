@@ -19,9 +19,10 @@ from engine.records.accounting import Accounting
 from engine.records.metric import Metric
 from engine.settings.section import shared
 from engine.settings.study import Study
-from engine.tasks.contract import Progress, Rows, Traits
+from engine.tasks.contract import Kept, Progress, Rows, Traits
 from engine.tasks.shared.caches import in_turn, make_caches, read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of, need_packages, read_config
+from engine.tasks.shared.kept import of_preset, of_shapes, shapes_in
 from engine.tasks.shared.media import files_of, key_of, set_bound
 from engine.tasks.shared.procedure import begin
 from engine.tasks.shared.tokens import captions, train_tokenizer
@@ -31,6 +32,7 @@ from engine.tasks.shared.weights import Weights, accounted
 from engine.tasks.t2v.evaluation import evaluate, left_out, metrics_of, read_prompts
 from engine.tasks.t2v.frozen import Clips
 from engine.tasks.t2v.model import (
+    LORA_TARGETS,
     PRESETS,
     build_model,
     check_checkpoint,
@@ -88,6 +90,12 @@ class T2vTask(TrainingTask):
             {n: content_hash(resolve(folder, p)) for n, p in paths.items()},
             content_hash(checkpoint) if checkpoint else None,
         ]
+
+    def kept(self, study: Study, folder: Path) -> Kept | None:
+        """See Task."""
+        if (source := checkpoint_of(study, folder)) is None:
+            return of_preset("t2v", study)
+        return of_shapes(shapes_in(source / "transformer"), study, targets=study.lora.targets or LORA_TARGETS)
 
     def medium(self, study: Study, folder: Path) -> int:
         """See Task."""

@@ -16,17 +16,29 @@ from numpy.typing import NDArray
 from engine.records.accounting import Accounting, accounting_from_json
 from engine.records.metric import Metric
 from engine.settings.study import Study
-from engine.tasks.contract import Job, Progress, Report, Rows, Traits
+from engine.tasks.contract import Job, Kept, Progress, Report, Rows, Traits
 from engine.tasks.shared.caches import read_meta
-from engine.tasks.shared.checkpoints import is_adapted, read_config, save
+from engine.tasks.shared.checkpoints import checkpoint_of, is_adapted, read_config, save
 from engine.tasks.shared.images import Squares
+from engine.tasks.shared.kept import of_preset, of_shapes, shapes_in
 from engine.tasks.shared.trial import IMAGES, Training, TrainingTask
 from engine.tasks.shared.weights import accounted
 from engine.tasks.vlm.benchmarks import READERS
 from engine.tasks.vlm.chat import chat_of
 from engine.tasks.vlm.data import prepare, shared_content, side_of
 from engine.tasks.vlm.evaluation import AnyJudge, Judge, benchmark_scores
-from engine.tasks.vlm.model import KINDS, PRESETS, TOKENIZER_FILES, build_model, is_native, needed_weights, source_of
+from engine.tasks.vlm.families import FAMILIES, family_of
+from engine.tasks.vlm.model import (
+    KINDS,
+    LORA_TARGETS,
+    PRESETS,
+    TOKENIZER_FILES,
+    build_model,
+    is_native,
+    makes_projector,
+    needed_weights,
+    source_of,
+)
 from engine.tasks.vlm.native import AT_ONCE, NativeJudge
 from engine.tasks.vlm.scores import COGNITION, PERCEPTION
 from engine.tasks.vlm.talks import Talks
@@ -106,6 +118,17 @@ class ImageToText(TrainingTask, Protocol):
                 "model.checkpoint is a whole model, vlm.vision and vlm.language are parts of one; give one or the other"
             )
         return None
+
+    def kept(self, study: Study, folder: Path) -> Kept | None:
+        """See Task."""
+        if not (parts := needed_weights(study, folder)):
+            return of_preset("vlm", study)
+        own = checkpoint_of(study, folder)
+        family = family_of(read_config(own, "model.checkpoint", KINDS)) if own else FAMILIES["llava"]
+        words = (*family.projector, *(family.language if study.vlm.instructions else ()))
+        trained = words if makes_projector(study) else ("",)
+        shapes = shapes_in(*(part.folder for part in parts))
+        return of_shapes(shapes, study, trained, study.lora.targets or LORA_TARGETS)
 
     def medium(self, study: Study, folder: Path) -> int:
         """See Task."""

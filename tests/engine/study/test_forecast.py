@@ -154,3 +154,14 @@ def test_duplicates_of_a_large_study_are_searched_when_pools_are_cut(large: Tiny
     assert not found["problems"]
     assert any(line.startswith("dedup: duplicates are not searched yet") for line in found["findings"])
     assert "left out (dedup)" in run_djsb("check", large.study, "--deep").stdout
+
+
+def test_checkpoints_and_states_of_trainings_are_counted(tiny: Tiny) -> None:
+    tiny.set({"train": {"keep_checkpoints": 3}, "search": {"strategy": "race", "pause_gb": 0.01}, "ops": OPS})
+    opened = open_tiny(tiny)
+    with opened.store:
+        each = opened.task.kept(opened.study, opened.folder)
+        assert each is not None
+        told = {thing.what: thing for thing in forecast._of_models(opened)}
+        assert told["checkpoints"].size == 4 * each.checkpoint
+        assert told["states of trainings that may go on"].size == 10_000_000
