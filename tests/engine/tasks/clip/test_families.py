@@ -135,6 +135,18 @@ def test_a_family_takes_adapters(world: Tiny, tmp_path: Path, small: None, famil
         opened(world, checkpoint, "bare-lora", model={"preset": "tiny"}, lora={"rank": 2})
 
 
+@pytest.mark.long
+def test_a_siglip_trains_on_two_devices_as_on_one(tmp_path: Path) -> None:
+    from tests.engine.tasks.shared import test_sharded as sharded
+
+    tiny = make_tiny(tmp_path, 60, 6)
+    study = {"train": sharded.TRAIN, "model": {"checkpoint": str(families.siglip(tmp_path / "weights"))}}
+    study |= {"task": "clip"}
+    (alone, before), (both, after) = (sharded.trained(tiny, study, count, samples=5) for count in (1, 2))
+    np.testing.assert_allclose(both, alone, atol=1e-4)
+    assert after == pytest.approx(before, abs=1e-3)
+
+
 def test_tensors_of_open_clip_do_what_they_do_there(tmp_path: Path) -> None:
     torch.manual_seed(3)
     native = families.Native()

@@ -27,7 +27,7 @@ TRAIN: Row = {"epochs": 4, "batch_size": BATCH, "micro_batch": 2, "learning_rate
 STUDIES: dict[str, Row] = {
     "lm": {"task": "lm", "dataset": {"images": None}, "evaluation": {"label": None}, "train": TRAIN},
     "clip": {"task": "clip", "train": TRAIN},
-    "clip whole": {"task": "clip", "train": {**TRAIN, "micro_batch": BATCH}},
+    "clip whole": {"task": "clip", "train": {**TRAIN, "micro_batch": BATCH, "crop": [0.9, 1], "decay": "matrices"}},
     "caption": {"task": "caption", "evaluation": {"label": None}, "train": TRAIN, "vlm": {"answer_tokens": 1}},
 }
 
