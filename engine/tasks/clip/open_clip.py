@@ -87,6 +87,9 @@ def describe(folder: Path) -> Described:
         content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         model, sight = content["model_cfg"], content.get("preprocess_cfg") or {}
         vision, text = dict(model["vision_cfg"]), dict(model["text_cfg"])
+        size = vision.get("image_size")
+        if isinstance(size, list) and len(set(size)) == 1:
+            vision["image_size"] = size[0]
         timm = vision.get("timm_model_name")
         config = _siglip(model, vision, text, str(timm)) if timm else _clip(model, vision, text)
         processor = {

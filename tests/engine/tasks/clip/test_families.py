@@ -232,6 +232,13 @@ def test_models_of_open_clip_that_are_not_read_are_named(tmp_path: Path, change:
     assert says in str(error.value)
 
 
+def test_a_side_of_open_clip_may_stand_twice(tmp_path: Path) -> None:
+    content = json.loads(json.dumps(families.NATIVE))
+    content["model_cfg"]["vision_cfg"]["image_size"] = [32, 32]
+    (tmp_path / open_clip.CONFIG).write_text(json.dumps(content))
+    assert open_clip.describe(tmp_path).config["vision_config"]["image_size"] == 32
+
+
 def test_a_tensor_that_open_clip_has_and_nobody_knows_is_named(tmp_path: Path) -> None:
     folder = families.open_clip(tmp_path / "weights")
     tensors = load_file(folder / open_clip.WEIGHTS[0])
