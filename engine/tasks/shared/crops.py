@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 RATIO = (3 / 4, 4 / 3)  # width by height of a window
 TRIES = 10  # windows that are drawn, of which the first that lies in the picture is taken
 ASPECT = 4  # bytes
+PART = 256  # pictures that are resampled at once
 Drawn = tuple[NDArray[np.int64], NDArray[np.float64]]  # (…) rows of a batch, (…, 2 · TRIES + 2) uniform numbers
 
 
@@ -116,10 +117,19 @@ class Crop:
             windows = np.concatenate([(1 - size) / 2, size], -1)
         else:
             windows = self.windows(aspects, uniform)
-        place = torch.from_numpy(windows).to(device, torch.float32)
-        whole = pictures[..., :-1, :, :].to(device, non_blocking=True).float().movedim(-1, -3)
-        across, down = (self._weights(place[..., at], place[..., at + 2], whole.shape[-1]) for at in (0, 1))
-        made = down[..., None, :, :] @ whole @ across[..., None, :, :].mT
+        places = torch.from_numpy(windows).to(device, torch.float32).flatten(0, -2)
+        wholes = pictures[..., :-1, :, :].flatten(0, -4)
+        made = [
+            self._resampled(*part) for part in zip(torch.split(wholes, PART), torch.split(places, PART), strict=True)
+        ]
+        found = torch.cat(made)
+        return found.reshape(*pictures.shape[:-3], *found.shape[1:])
+
+    def _resampled(self, pictures: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """(n, side, side, 3) of pictures (n, …, …, 3) and windows (n, 4)."""
+        whole = pictures.to(places.device, non_blocking=True).float().movedim(-1, -3)
+        across, down = (self._weights(places[:, at], places[:, at + 2], whole.shape[-1]) for at in (0, 1))
+        made = down[:, None] @ whole @ across[:, None].mT
         return made.clamp_(0, 255).movedim(-3, -1)
 
     def _weights(self, start: torch.Tensor, size: torch.Tensor, pixels: int) -> torch.Tensor:
