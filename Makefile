@@ -67,6 +67,9 @@ bench-chaos: $(READY)
 bench-memory: $(READY)
 	$(BIN)/python benchmarks/memory.py --write
 
+bench-gpu: $(READY)
+	$(BIN)/python benchmarks/gpu.py --write --out gpu-benchmark.json
+
 bench-forecast: $(READY)
 	$(BIN)/python benchmarks/forecast.py --write
 
