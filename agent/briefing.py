@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from engine.base.amounts import format_seconds
 from engine.base.ids import json_text
+from engine.data.columns import ColumnRun
 from engine.data.cuts import keeps, overlap
 from engine.evidence.answer import answer
 from engine.evidence.ranking import Ranked, rank
@@ -91,10 +93,12 @@ def _leaderboard(ranked: Sequence[Ranked]) -> str:
 def _statistics(opened: OpenStudy) -> str:
     lines = ["## Statistics (smallest, bounds between the buckets, largest; also: pools beside the buckets)"]
     good = opened.scan.good
+    words = {run.field: run.options for run in opened.op_plan[0] if isinstance(run, ColumnRun) and run.kind == "values"}
     for source in opened.statistic_columns:
         values = source.column.value[good]
         values = values[~np.isnan(values)]
         if len(values):
+            codes = words.get(source.statistic)
             own = [c for c in opened.cuts if c.slice.statistic == source.statistic]
             ends = {c.slice.high for c in own if c.bucket in BUCKETS[opened.study.pools.buckets]} - {None}
             cuts = ", ".join(f"{e:.6g}" for e in sorted(e for e in ends if e is not None))
@@ -102,8 +106,18 @@ def _statistics(opened: OpenStudy) -> str:
             lines.append(
                 f"{source.statistic} ({source.op}): {values.min():.6g} | {cuts or '–'} | {values.max():.6g}"
                 + (f"; also {', '.join(beside)}" if beside else "")
+                + (
+                    f"; its numbers stand for words: {_codes(words[source.statistic])}"
+                    if source.statistic in words
+                    else ""
+                )
             )
     return "\n".join(lines)
+
+
+def _codes(words: Sequence[Any]) -> str:
+    """`0 en, 1 de, 2 all others`."""
+    return ", ".join(f"{number} {word}" for number, word in enumerate([*words, "all others"]))
 
 
 def _clusters(opened: OpenStudy) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from agent import briefing
 from app.commands.check import check
 from app.commands.init import write_study
 from engine.base.errors import OpError
@@ -43,8 +44,10 @@ def test_words_have_a_pool_each_and_numbers_buckets(tiny: Tiny) -> None:
         labels = {cut.label for cut in opened.cuts if cut.reason is None}
         cuts = {cut.label: cut for cut in opened.cuts}
         rows_of = opened.realise(cuts["language only-en"].pool)
+        told = briefing._statistics(opened)
     assert {"similarity low", "big high", "language only-en", "tags=cat only-no"} <= labels
     assert {i % 6 for i in rows_of.tolist()} <= {1, 4, 5}
+    assert "its numbers stand for words: 0 en, 1 de, 2 all others" in told
     assert not [label for label in labels if label.startswith("language l")]
 
 
