@@ -106,11 +106,7 @@ def _statistics(opened: OpenStudy) -> str:
             lines.append(
                 f"{source.statistic} ({source.op}): {values.min():.6g} | {cuts or '–'} | {values.max():.6g}"
                 + (f"; also {', '.join(beside)}" if beside else "")
-                + (
-                    f"; its numbers stand for words: {_codes(words[source.statistic])}"
-                    if source.statistic in words
-                    else ""
-                )
+                + (f"; its numbers stand for words: {_codes(codes)}" if codes else "")
             )
     return "\n".join(lines)
 
