@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
@@ -244,20 +245,30 @@ def entry_of(value: Any) -> bytes:
         return ROW
 
 
+def from_study(path: str, study: Path) -> str:
+    """The path as it is written of what lies in the study or beside it; others as they are."""
+    below = Path(path).is_absolute() and Path(path).is_relative_to(study.parent)
+    return os.path.relpath(path, study) if below else path
+
+
 def write_sources(
     target: Path, name: str, sources: Iterable[bytes], medium: Any, form: Form, key: str,
     whence: dict[str, Any] | Callable[[], dict[str, Any] | None] | None = None,
 ) -> None:  # fmt: skip
     """Write a cache whose media are in packs. key: of the packs' folder. whence: the rows that have the sources, or
-    what says so once all were written.
+    what says so once all were written. Paths near the study are written from its folder, so that both may be moved.
     """
-    ends, total = array("q"), 0
+    ends, total, study = array("q"), 0, target.parents[2]
     with written_whole(target / _files(name)[1]) as scratch, scratch.open("wb") as file:
         for source in sources:
+            if whence is None and source.startswith(VALUE):
+                source = VALUE + json.dumps(from_study(json.loads(source[1:]), study), allow_nan=False).encode()
             file.write(source)
             total += len(source)
             ends.append(total)
     save_array(target / _files(name)[2], np.asarray(ends, np.int64))
     rows = whence() if callable(whence) else whence
+    if rows is not None:
+        rows |= {name: from_study(rows[name], study) for name in ("path", "root", "index") if rows[name]}
     content = {"medium": type(medium).__name__, "fields": asdict(medium), "form": form, "packs": key, "rows": rows}
     write_text(target / _files(name)[0], json.dumps(content, allow_nan=False))

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from engine.base import machine
 from engine.base.errors import DataError
 from engine.base.parallel import crew
-from engine.base.remote import as_path
+from engine.base.remote import RemotePath, as_path
 from engine.data.dataset import Dataset, as_list
 from engine.data.packs import Packs, bound_of
 from engine.settings.data import DatasetSection
@@ -94,9 +94,14 @@ class Store:
         """The rows that have the sources, where they have them."""
         if (whence := self.about["rows"]) is None:
             return None
-        index = Path(whence["index"]) if whence["index"] else None
-        data = Dataset(as_path(whence["path"]), DatasetSection(**whence["fields"]), index)
-        return Rows(data, as_path(whence["root"]), np.ones(0, bool))
+        index = self._place(whence["index"]) if whence["index"] else None
+        data = Dataset(self._place(whence["path"]), DatasetSection(**whence["fields"]), index)
+        return Rows(data, self._place(whence["root"]), np.ones(0, bool))
+
+    def _place(self, text: str) -> Path:
+        """A path as it was written: those that are not absolute start from the study's folder."""
+        path = as_path(text)
+        return path if isinstance(path, RemotePath) else self.file.parents[3] / path
 
     def source(self, number: int) -> Path | bytes:
         """Where an item lies, or its bytes. Raises: OSError, ValueError."""
@@ -135,7 +140,7 @@ class Store:
         if kind == BYTES:
             return entry
         if self.rows is None:
-            return Path(json.loads(entry))
+            return self._place(json.loads(entry))
         value = json.loads(entry) if entry else [number, self.about["rows"]["field"]]
         return place_of(self.rows, value if kind != ROW else self._field(*value))
 
