@@ -85,11 +85,13 @@ def ending(folder: Path, ended: Any) -> Row:
     from engine.evidence.answer import answer
     from engine.evidence.lineage import lineage
     from engine.evidence.ranking import leaderboard
+    from engine.study.setting import shown
 
     opened = view_study(folder)
     return {
         "ended": ended.how, "stage": ended.stage, "note": ended.note, "awaiting": ended.awaiting,
-        "leaderboard": [e.to_json() for e in leaderboard(opened)], "lineage": [c.to_json() for c in lineage(opened)],
+        "leaderboard": [e.to_json() for e in leaderboard(shown(opened)[0])],
+        "lineage": [c.to_json() for c in lineage(opened)],
         **answer(opened).to_json(), "folder": str(folder.resolve()),
     }  # fmt: skip
 

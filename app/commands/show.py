@@ -29,6 +29,7 @@ def show(folder: Path, start: str) -> Row:
     from engine.evidence.transfer import ScalingLaw
     from engine.proposals.kinds import prompt as prompting
     from engine.proposals.kinds.transfer import scaling
+    from engine.study.setting import shown
 
     opened = view_study(folder)
     store = opened.store
@@ -42,7 +43,7 @@ def show(folder: Path, start: str) -> Row:
     if start == "lineage":
         return {"what": "lineage", "lineage": [c.to_json() for c in lineage(opened)]}
     if start == "recipe":
-        best = standing_recipe(opened)
+        best = standing_recipe(shown(opened)[0])
         if best is None:
             raise StudyError("no recipe is confirmed yet; run djsb auto to its last stage")
         return {"what": "recipe", **best.to_json()}

@@ -11,6 +11,7 @@ from engine.evidence.recipe import standing_recipe
 from engine.journal import pools
 from engine.journal.pools import StoredPool
 from engine.records.pool import SCORES
+from engine.study.setting import shown
 from engine.study.view import StudyView, view_study
 
 OURS = "# djsb study "  # how every recipe that is written here begins
@@ -26,7 +27,7 @@ def recipe(folder: Path, start: str | None) -> str:
     """A pool's recipe as YAML, by the beginning of its id; of the confirmed recipe when none is named."""
     from engine.data.recipes import recipe_yaml
 
-    view = view_study(folder)
+    view, of_setting = shown(view_study(folder))
     best = standing_recipe(view)
     if start is None and best is None:
         raise StudyError("no recipe is confirmed yet; run djsb auto to its last stage, or name a pool with --pool")
@@ -39,6 +40,7 @@ def recipe(folder: Path, start: str | None) -> str:
     header = [f"djsb study {view.study.name}, pool {pool.id}: {found.label}"]
     if best is not None and pool.id == best.pool:
         header += [
+            *([of_setting] if of_setting else []),
             *([f"of cycle {best.cycle}, whose trials started from a checkpoint"] if best.cycle > 1 else []),
             f"change against the control: {best.change:+.1f} % [{best.ci_low:+.1f}, {best.ci_high:+.1f}] "
             f"on {best.seeds} fresh seeds",
@@ -69,7 +71,7 @@ def write_recipe(folder: Path) -> Path | None:
     ours = not file.exists() or file.read_text(encoding="utf-8", errors="replace").startswith(OURS)
     if not ours:
         raise StudyError(f"{file} was not written by djsb; move it away, or export elsewhere with djsb export recipe")
-    view = view_study(folder)
+    view, _ = shown(view_study(folder))
     if standing_recipe(view) is None:
         file.unlink(missing_ok=True)  # a recipe that no longer holds must not lie about
         return None

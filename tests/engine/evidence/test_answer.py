@@ -10,6 +10,7 @@ import pytest
 from engine.base.paths import STATE_FOLDER, STUDY_FILE
 from engine.evidence.answer import answer
 from engine.evidence.ranking import rank
+from engine.evidence.recipe_file import write_recipe
 from engine.journal import pools, results
 from engine.journal.store import Store, now
 from engine.records.answer import WITHHELD
@@ -204,3 +205,18 @@ def test_results_of_an_earlier_setting_are_marked_until_there_are_new_ones(made:
     view, said = shown(made.view)
     assert view.setup == "b" * 12 and not said
     assert [s.view.setup for s in earlier(made.view)] == [before]
+
+
+def test_a_recipe_of_an_earlier_setting_stays_and_says_so_until_there_are_new_results(made: Made) -> None:
+    made.probe(0.6, 0.45)
+    made.confirm("approved")
+    made.fresh(0.6, 0.55)
+    made.conclude(True)
+    file = write_recipe(made.folder)
+    assert file and "earlier setting" not in file.read_text()
+    made.begin("b" * 12, train={"epochs": 3.0})
+    assert write_recipe(made.folder) == file
+    assert "of an earlier setting (train.epochs 4.0 → 3.0)" in file.read_text()
+    assert answer(made.view).recipe
+    made.probe(0.45, 0.4)
+    assert write_recipe(made.folder) is None and not file.exists() and answer(made.view).recipe is None
