@@ -134,8 +134,8 @@ def test_a_small_jpeg_is_kept_as_it_is(size: tuple[int, int], kept: bool) -> Non
 def test_a_large_jpeg_is_decoded_no_finer_than_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     content, medium, sizes = io.BytesIO(), Squares(SIDE), []
     picture(1, 800, 640).save(content, "JPEG", quality=95)
-    resized = images._resized
-    monkeypatch.setattr(images, "_resized", lambda image, *to: (sizes.append(image.size), resized(image, *to))[1])
+    resized = images.by_vectors
+    monkeypatch.setattr(images, "by_vectors", lambda image, *to: (sizes.append(image.size), resized(image, *to))[1])
     _, pixels = medium.pack(content.getvalue(), 0, "jpeg")
     assert sizes == [(200, 160)]
     assert np.abs(medium.decode(content.getvalue(), 0)[0].astype(int) - pixels).mean() < 3
