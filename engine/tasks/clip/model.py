@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +15,9 @@ from engine.tasks.contract import Job, Report
 from engine.tasks.shared.batches import CLIP_MEAN, CLIP_STD, Normal, feed
 from engine.tasks.shared.caches import read_meta
 from engine.tasks.shared.checkpoints import adapter_of, with_lora
-from engine.tasks.shared.crops import Crop, crop_of, drawn
+from engine.tasks.shared.crops import Crop, crop_of, drawn, rows_of
 from engine.tasks.shared.procedure import autocast, the_device
-from engine.tasks.shared.sharded import call, gathered, is_first, pieces, ranks
+from engine.tasks.shared.sharded import call, gathered, is_first, pieces, ranks, share
 from engine.tasks.shared.tokens import BOS, EOS, PAD
 from engine.tasks.shared.towers import Preset
 from engine.tasks.shared.training import batches, course, fit, micro_batch
@@ -150,38 +149,48 @@ def train(model: Any, study: Study, prepared: Path, rows: NDArray[np.int64], job
     return fit(
         model, study, job, report, way,
         order=drawn(batches(rows, job.samples, way.batch, job.seed), job.seed, crop),
-        inputs=partial(feed, prepared, model.device, normal=normal_of(prepared), crop=crop),
-        backward=lambda made: _backward(model, *made, micro), after=clamp,
+        inputs=lambda order: feed(prepared, model.device, map(_own, order), normal=normal_of(prepared), crop=crop),
+        backward=lambda made: _backward(model, *made, micro, way.batch), after=clamp,
     )  # fmt: skip
 
 
-def _backward(model: Any, pixels: torch.Tensor, ids: torch.Tensor, micro: int) -> torch.Tensor:
-    """Gradients of one batch's loss, which is returned on the device.
+def _own(batch: Any) -> Any:
+    """This rank's share of a batch of `crops.drawn`."""
+    at = share(len(rows_of(batch)))
+    return tuple(part[at] for part in batch) if isinstance(batch, tuple) else batch[at]
 
-    micro: rows that go through the towers at once. Below the batch size the features are made
-    twice: first without gradients, for the loss over the whole batch, then piece by piece with the
-    loss's gradient at them (gradient caching, Gao et al. 2021). The result is the same. Several
-    ranks do so too, each with its share of the rows, and give each other their features.
+
+def _backward(model: Any, pixels: torch.Tensor, ids: torch.Tensor, micro: int, batch: int) -> torch.Tensor:
+    """Gradients of the loss of a batch of so many rows, which is returned on the device.
+
+    pixels, ids: of all its rows, or of several ranks each one's share. micro: rows that go through
+    the towers at once. Below the batch size the features are made twice: first without gradients,
+    for the loss over the whole batch, then piece by piece with the loss's gradient at them
+    (gradient caching, Gao et al. 2021). The result is the same. Several ranks do so too, and give
+    each other their features.
     """
     import torch
 
-    if micro >= len(pixels) and ranks() == 1:
+    if micro >= batch and ranks() == 1:
         with autocast(pixels.device):
             loss = loss_of(model, image_features(model, pixels), text_features(model, ids))
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
-    parts = list(pieces(len(pixels), micro))
+    parts, first = list(pieces(batch, micro)), share(batch).start
+
+    def features_of(at: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        own = slice(at.start - first, at.stop - first)
+        return _features(model, pixels[own], ids[own])
+
     with torch.set_grad_enabled(len(parts) == 1):
-        made = [_features(model, pixels[at], ids[at]) for at in parts]
-    images, texts = (
-        gathered(torch.cat(some), len(pixels)).detach().requires_grad_() for some in zip(*made, strict=True)
-    )
+        made = [features_of(at) for at in parts]
+    images, texts = (gathered(torch.cat(some), batch).detach().requires_grad_() for some in zip(*made, strict=True))
     with autocast(pixels.device):
         loss = loss_of(model, images, texts, is_first())
     loss.backward()  # type: ignore[no-untyped-call]
     assert images.grad is not None and texts.grad is not None
     for at in parts:
-        features = made[0] if len(parts) == 1 else _features(model, pixels[at], ids[at])
+        features = made[0] if len(parts) == 1 else features_of(at)
         torch.autograd.backward(features, (images.grad[at], texts.grad[at]))
     return loss.detach() / ranks()
 

@@ -6,6 +6,7 @@ moment, and trains its share of each batch. Batches, losses and results are thos
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,6 +20,9 @@ from engine.tasks.shared.procedure import repeated_blocks, the_device
 
 if TYPE_CHECKING:
     import torch
+
+
+TOWER = re.compile("vision|visual")  # in the names of modules that see
 
 
 @dataclass
@@ -175,6 +179,8 @@ class _Sharded(Trained):
             sharded: Any = fully_shard(module, mesh=mesh, ignored_params=single)
             sharded.set_gradient_divide_factor(1.0)  # each rank's loss is its part of a sum
             sharded.set_force_sum_reduction_for_comms(True)
+        if _has_tower(model):
+            sharded.set_reduce_scatter_unused_params(True, recurse=False)
         self._shards = {n: p for n, p in model.named_parameters() if p not in single}
         for name in self._shards:
             self._own[name].data = self._own[name].data.new_empty(0)
@@ -250,12 +256,24 @@ def _kept(module: Any) -> dict[str, Any]:
 
 
 def _blocks(model: Any) -> list[Any]:
-    """The modules that are sharded one by one: the layers that it repeats, unless they share a weight."""
+    """The modules that are sharded one by one: the layers that it repeats, unless they share a weight.
+
+    The layers of a tower beside a language model go with the rest: a rank whose rows have no images does not pass them,
+    and all ranks must fetch the same.
+    """
     owners = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+    aside = {id(m) for name, m in model.named_modules() if _has_tower(model) and TOWER.search(name)}
     return [
         block for block in repeated_blocks(model)
-        if any(True for _ in block.parameters()) and all(owners[id(p)] == 1 for p in block.parameters())
+        if id(block) not in aside and any(True for _ in block.parameters())
+        and all(owners[id(p)] == 1 for p in block.parameters())
     ]  # fmt: skip
+
+
+def _has_tower(model: Any) -> bool:
+    """True for a language model that may see images."""
+    names = [name for name, _ in model.named_modules()]
+    return any(name.endswith("lm_head") for name in names) and any(TOWER.search(name) for name in names)
 
 
 @contextmanager

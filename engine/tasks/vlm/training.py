@@ -15,6 +15,7 @@ from engine.tasks.contract import Job, Report
 from engine.tasks.shared.batches import Normal, to_pixels
 from engine.tasks.shared.caches import read_meta
 from engine.tasks.shared.packed import Media, ahead, open_media
+from engine.tasks.shared.sharded import share
 from engine.tasks.shared.training import accumulate, batches, course, fit, micro_batch
 from engine.tasks.vlm.model import NO_LABEL, answer_losses, is_native, set_trained, source_of
 from engine.tasks.vlm.native import Told
@@ -57,19 +58,19 @@ class Examples:
         return cls(images, places, tokens, starts, head, meta["pad"], (tuple(meta["mean"]), tuple(meta["std"])))
 
     def batch(self, rows: NDArray[np.int64], device: torch.device) -> Batch:
-        """(ids, mask, labels, pixels) of the rows on the device."""
+        """(ids, mask, labels, pixels) of the rows on the device; of several ranks each has the pixels of its share."""
         import torch
 
         made = collate(self.tokens[rows].astype(np.int64), self.starts[rows], self.head, self.pad)
         ids, mask, labels = (torch.from_numpy(part).to(device) for part in made)
-        return ids, mask, labels, to_pixels(self.images[self.places[rows]], device, self.normal)
+        return ids, mask, labels, to_pixels(self.images[self.places[rows[share(len(rows))]]], device, self.normal)
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def inputs(self, order: Iterator[NDArray[np.int64]], device: torch.device, micro: int) -> Iterator[Batch]:
         """The batches of row numbers; `micro` says nothing here."""
-        coming = ahead(self.images, order, lambda chosen: self.places[chosen])
+        coming = ahead(self.images, order, lambda chosen: self.places[chosen[share(len(chosen))]])
         return (self.batch(chosen, device) for chosen in coming)
 
     def backward(self, model: Any, micro: int) -> Callable[[Batch], torch.Tensor]:
@@ -88,10 +89,11 @@ def backward(model: Any, micro: int) -> Callable[[Batch], torch.Tensor]:
 
     def run(batch: Batch) -> torch.Tensor:
         ids, mask, labels, pixels = batch
-        words = max(1, int((labels != NO_LABEL).sum()))
+        words, first = max(1, int((labels != NO_LABEL).sum())), share(len(ids)).start
 
         def loss(at: slice) -> torch.Tensor:
-            return answer_losses(model, ids[at], mask[at], labels[at], pixels[at]).sum() / words
+            seen = pixels[at.start - first : at.stop - first]
+            return answer_losses(model, ids[at], mask[at], labels[at], seen).sum() / words
 
         return accumulate(ids.device, len(ids), micro, loss)
 

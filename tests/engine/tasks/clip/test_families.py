@@ -203,7 +203,7 @@ def test_gradients_of_a_sigmoid_loss_are_those_of_the_whole_batch(tmp_path: Path
     for micro in (6, 4):
         model = SiglipModel.from_pretrained(folder)
         assert float(loss_of(model, image_features(model, pixels), text_features(model, ids)).detach()) > 0
-        loss = _backward(model, pixels, ids, micro)
+        loss = _backward(model, pixels, ids, micro, len(pixels))
         found.append((loss, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
     assert set(found[0][1]) >= {"logit_bias", "logit_scale"}

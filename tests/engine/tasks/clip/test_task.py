@@ -72,7 +72,7 @@ def test_gradient_caching_gives_the_gradients_of_the_whole_batch(tiny: Tiny) -> 
     gradients = []
     for micro in (12, 5):
         model = build_model(opened.study, prepared, 0, None)
-        loss = _backward(model, pixels, ids, micro)
+        loss = _backward(model, pixels, ids, micro, len(pixels))
         gradients.append((loss, [p.grad.clone() for p in model.parameters() if p.grad is not None]))
     assert gradients[0][0] == pytest.approx(gradients[1][0], rel=1e-5)
     for whole, pieces in zip(gradients[0][1], gradients[1][1], strict=True):

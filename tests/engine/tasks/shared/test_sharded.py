@@ -122,3 +122,47 @@ def test_ranks_have_equally_many_pieces_and_every_row_once(rows: int, count: int
     assert len({len(pieces) for pieces in found}) == 1
     assert [row for pieces in found for at in pieces for row in range(rows)[at]] == list(range(rows))
     assert all(0 < at.stop - at.start <= micro + 1 for pieces in found for at in pieces)
+
+
+class Seeing(torch.nn.Module):
+    """Layers that see and layers that read, as a model of images and text has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.vision_tower = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(2))
+        self.language_model = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(2))
+        self.embed, self.lm_head = torch.nn.Linear(4, 4), torch.nn.Linear(4, 1)
+
+    def forward(self, text: torch.Tensor, image: torch.Tensor | None) -> torch.Tensor:
+        text = self.embed(text)
+        if image is not None:
+            for layer in self.vision_tower:
+                image = layer(image).tanh()
+            text = text + image
+        for layer in self.language_model:
+            text = layer(text).tanh()
+        found: torch.Tensor = self.lm_head(text).sum()
+        return found
+
+
+def test_a_rank_whose_rows_have_no_image_keeps_step_with_the_others(tmp_path: Path) -> None:
+    text, image = torch.ones(4, 4), torch.arange(8.0).reshape(2, 4) / 8
+
+    def run(_rank: int) -> dict[str, torch.Tensor]:
+        model = Seeing()
+        with sharded.spread(model) as trained:
+            for at in sharded.pieces(4, 2):
+                model(text[at], image if at.start < 2 else None).backward()
+            trained.clip(1e9)
+            gradients = {name: trained.whole(name, p.grad) for name, p in trained.parameters.items() if name}
+        assert not any(isinstance(p, torch.distributed.tensor.DTensor) for p in model.parameters())
+        return gradients
+
+    found = []
+    for count in (1, 2):
+        (folder := tmp_path / str(count)).mkdir()
+        found.append(on_ranks(count, run, folder)[0])
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient)
