@@ -71,7 +71,7 @@ class TransferKind(Kind[Transfer]):
         if experiment.dataset is not None:
             inside(opened.folder, experiment.dataset)
         if experiment.checkpoint is not None:
-            _place_of(opened, experiment.checkpoint)
+            place_of(opened, experiment.checkpoint)
 
     def draft(self, opened: OpenStudy, experiment: Transfer) -> Drafted:
         """A recipe and the control on fresh seeds, on another model, dataset or amount of training."""
@@ -97,7 +97,7 @@ class TransferKind(Kind[Transfer]):
         return elsewhere(opened, experiment.preset, experiment.dataset, experiment.checkpoint)
 
 
-def _place_of(opened: OpenStudy, checkpoint: str) -> None:
+def place_of(opened: OpenStudy, checkpoint: str) -> None:
     """Raises: Refused, unless it is a folder in the study's, or in the one where the study's own checkpoint lies."""
     place = resolve(opened.folder, checkpoint)
     own = opened.study.model.checkpoint

@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 
 from engine.evidence.transfer import fit
-from tests.conftest import Row, Tiny, run_djsb, write_jsonl
+from engine.proposals.kinds.contract import Refused
+from engine.proposals.kinds.transfer import place_of
+from engine.study.opened import open_study
+from engine.study.variants import elsewhere
+from tests.conftest import Row, Tiny, make_tiny, run_djsb, write_jsonl
 
 
 @pytest.fixture
@@ -141,3 +145,27 @@ def test_two_points_have_no_interval_and_one_has_no_line() -> None:
     two = fit([1e9, 1e10], [1.0, 2.0])
     assert two is not None and two.slope_low is None and two.at(1e11).ci_low is None
     assert fit([1e9, 1e9], [1.0, 2.0]) is None
+
+
+def test_another_checkpoint_takes_the_place_of_every_model_and_may_lie_beside_the_study_s_own(tmp_path: Path) -> None:
+    tiny = make_tiny(tmp_path, 12, 6)
+    for place in (tiny.study / "weights", tmp_path / "models" / "small", tmp_path / "models" / "large"):
+        place.mkdir(parents=True)
+        (place / "config.json").write_text('{"model_type": "clip"}')
+    opened = open_study(tiny.study, 1)
+    with opened.store:
+        place_of(opened, "weights")
+        for path, says in (
+            ("../models/large", "beside its model.checkpoint"), ("/", "beside its"), ("weights/x", "no folder")
+        ):  # fmt: skip
+            with pytest.raises(Refused, match=says):
+                place_of(opened, path)
+        other = elsewhere(opened, None, None, "weights")
+        assert (other.study.model.checkpoint, other.study.model.preset) == ("weights", "tiny")
+        assert other._checkpoint_content() and not opened._checkpoint_content()
+    tiny.set({"model": {"checkpoint": "../models/small"}})
+    opened = open_study(tiny.study, 1)
+    with opened.store:
+        place_of(opened, "../models/large")
+        with pytest.raises(Refused, match="beside its"):
+            place_of(opened, "../data")
