@@ -39,6 +39,9 @@ class VlmSection(Section):
     language: str | None = Field(
         None, description="local folder of a causal language model, joined to vision by a new projector"
     )
+    vision_high: str | None = later(
+        None, description="local folder of a ConvNeXt; with vision and language it makes a Mini-Gemini"
+    )
     trains: Literal["projector", "all"] = Field(
         "projector",
         description="vlm: what the pool trains without lora; the preset tiny knows nothing yet and needs all",

@@ -47,6 +47,21 @@ def read_config(folder: Path, field: str, kinds: Sequence[str] = ()) -> dict[str
     return config
 
 
+def whole_config(folder: Path, field: str) -> Any:
+    """The configuration of a checkpoint as `transformers` reads it, what its file leaves out filled in.
+
+    Raises: StudyError.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises what it happens to meet: OSError, ValueError, TypeError, …
+        raise StudyError(
+            f"{field}: {folder}/config.json cannot be read ({_first_line(error)}); copy it again"
+        ) from error
+
+
 def load_tokenizer(source: Path, **options: Any) -> Any:
     """The tokenizer of a checkpoint's folder. options: of `from_pretrained`.
 

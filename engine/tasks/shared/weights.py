@@ -51,7 +51,8 @@ class Weights:
                 "(pickled ones are never opened)"
             )
         self._refuse_files()
-        with _quiet(self.kind.partition(".")[0]):
+        library = self.kind.partition(".")[0]
+        with _quiet(library if library == "diffusers" else "transformers"):  # models of our own are of its classes
             model, report = self._read(options)
         expected = _names(model)
         shapes = {name for name, *_ in report["mismatched_keys"]} & expected
@@ -60,7 +61,7 @@ class Weights:
         more = set(report["unexpected_keys"])
         if report.get("error_msgs") or shapes or missing - new:
             raise StudyError(self._refusal(len(expected), missing - new, shapes, more))
-        note = self.kind.partition(".")[2] + (f"; not of it, and not used: {some_names(more)}" if more else "")
+        note = self.kind.rpartition(".")[2] + (f"; not of it, and not used: {some_names(more)}" if more else "")
         left = (("missing and not needed", len(new)),) if new else ()
         return model, Accounting(
             f"weights of {self.field}", len(expected), len(expected) - len(new), left, note, "tensors"
@@ -89,7 +90,7 @@ class Weights:
                 )
 
     def _read(self, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        library, _, name = self.kind.partition(".")
+        library, _, name = self.kind.rpartition(".")
         maker: Any = getattr(import_module(library), name)
         if name.startswith("Auto"):
             options = {"trust_remote_code": False, **options}
@@ -111,7 +112,7 @@ class Weights:
         return loaded
 
     def _refusal(self, expected: int, missing: set[str], shapes: set[str], more: set[str]) -> str:
-        name = self.kind.partition(".")[2]
+        name = self.kind.rpartition(".")[2]
         parts = [("missing", missing), ("of another shape", shapes), ("not of it", more)]
         told = "; ".join(f"{word}: {some_names(names)}" for word, names in parts if names)
         architectures = _architectures(self.folder)

@@ -98,6 +98,41 @@ def read_textvqa(file: Path, name: str, max_bad: float) -> Sifted[Question]:
     return sift(name, "questions", items, read, max_bad)
 
 
+def annotations_of(questions: Path) -> Path:
+    """The annotations of VQAv2 that belong to a file of its questions."""
+    return questions.with_name(questions.name.replace("OpenEnded_", "").replace("_questions", "_annotations"))
+
+
+def read_vqav2(file: Path, name: str, max_bad: float) -> Sifted[Question]:
+    """VQAv2's v2_OpenEnded_mscoco_SPLIT_questions.json; its annotations stand beside it, by their released name.
+
+    Images are COCO_SPLIT_000000000001.jpg beside the file, or in SPLIT/ or images/ there.
+    """
+    beside = annotations_of(file)
+    if beside == file or not beside.is_file():
+        raise DataError(f"{file}: VQAv2's annotations {beside.name} are not beside it; give the questions' file")
+    told = {row["question_id"]: row for _, row in entries(beside, "annotations") if "question_id" in row}
+    found = re.search(r"mscoco_(\w+?)_questions", file.name)
+    split = found[1] if found else "val2014"
+    folders = [file.parent / folder for folder in (split, "images", "")]
+
+    def read(place: str, entry: Row) -> Question:
+        if BROKEN in entry:
+            raise Unusable("not a JSON object", str(entry[BROKEN]))
+        number, image = entry.get("question_id"), entry.get("image_id")
+        if number not in told:
+            raise Unusable("without an annotation", f"question_id {number} has no annotation in {beside.name}")
+        if not isinstance(image, int):
+            raise Unusable("no image_id", f"the image_id is {type(image).__name__}, not a number")
+        answers = answers_of(told[number].get("answers"))
+        if len(answers) < 2:
+            raise Unusable("fewer than two answers", f"it has {len(answers)} answers; VQAv2 has ten, two are needed")
+        file_of = image_of(folders, f"COCO_{split}_{image:012d}", SUFFIXES)
+        return Question(place, file_of, text_of(entry.get("question"), "question") + SHORT, answers)
+
+    return sift(name, "questions", entries(file, "questions"), read, max_bad)
+
+
 def read_mmbench(file: Path, name: str, max_bad: float) -> Sifted[Question]:
     """MMBench's TSV: index, image (base64, or the index of the row that has it), question, hint, A … D, answer, …
 
@@ -170,22 +205,44 @@ def _filled(field: str | None) -> bool:
 
 
 def read_mme(folder: Path, name: str, max_bad: float) -> Sifted[Question]:
-    """MME: SUBTASK.txt with `image TAB question TAB answer` lines, two an image.
+    """MME: SUBTASK.txt with `image TAB question TAB answer` lines, two an image; or folders SUBTASK as released.
 
-    Images are in SUBTASK/images/, SUBTASK/ or images/ beside the text files. A bad line takes its pair with it.
+    There each image has a text beside it, or in questions_answers_YN/, of two lines `question TAB answer`. Images are
+    in SUBTASK/images/, SUBTASK/ or images/ beside the text files. A bad line takes its pair with it.
     """
     files = sorted(file for file in folder.glob("*.txt") if file.stem in (*PERCEPTION, *COGNITION))
-    if not files:
-        raise DataError(f"{folder} has no text file of an MME subtask (existence.txt, count.txt, …); give MME's folder")
+    own = {file.stem for file in files}
+    folders = sorted(f for f in folder.iterdir() if f.name in (*PERCEPTION, *COGNITION) and f.name not in own)
+    folders = [sub for sub in folders if any(_texts(sub))]
+    if not files and not folders:
+        raise DataError(f"{folder} has no subtask of MME (existence.txt, or a folder existence/, …); give MME's folder")
 
     def read(_: str, lines: list[tuple[str, Path, list[str]]]) -> list[Question]:
         if len(lines) != 2:
             raise Unusable("no pair", f"the image {lines[0][2][0]} has {len(lines)} questions; MME asks two an image")
         return [_yes_or_no(folder, *line) for line in lines]
 
-    found = sift(name, "lines", _pairs(files), read, max_bad, len)
+    found = sift(name, "lines", [*_pairs(files), *_released(folders)], read, max_bad, len)
     questions = [question for pair in found for question in pair]
-    return Sifted(questions, found.accounting.noted(f"{len(files)} subtasks"), found.bad)
+    return Sifted(questions, found.accounting.noted(f"{len(files) + len(folders)} subtasks"), found.bad)
+
+
+def _texts(subtask: Path) -> list[Path]:
+    """The texts of a subtask's folder, one for each image."""
+    return sorted([*subtask.glob("*.txt"), *(subtask / "questions_answers_YN").glob("*.txt")])
+
+
+def _released(folders: list[Path]) -> Iterator[tuple[str, list[tuple[str, Path, list[str]]]]]:
+    """The same as `_pairs` of subtasks' folders; the image has its text's name."""
+    for subtask in folders:
+        for file in _texts(subtask):
+            lines = [
+                (f"{file}, line {number}", subtask, [file.stem, *(part.strip() for part in line.rstrip().split("\t"))])
+                for number, line in enumerate(read_text(file).split("\n"), 1)
+                if line.strip()
+            ]
+            if lines:
+                yield lines[0][0], lines
 
 
 def _pairs(files: list[Path]) -> Iterator[tuple[str, list[tuple[str, Path, list[str]]]]]:
@@ -207,11 +264,13 @@ def _yes_or_no(folder: Path, place: str, file: Path, parts: list[str]) -> Questi
     image, question, answer = parts
     folders = [folder / file.stem / "images", folder / file.stem, folder / "images"]
     item = f"{file.stem}/{image}"
-    return Question(place, image_of(folders, image), question, (answer.lower(),), ("yes", "no"), file.stem, item)
+    return Question(
+        place, image_of(folders, image, ("", *SUFFIXES)), question, (answer.lower(),), ("yes", "no"), file.stem, item
+    )
 
 
 READERS: dict[str, Callable[[Path, str, float], Sifted[Question]]] = {
-    "textvqa": read_textvqa, "mmbench": read_mmbench, "mmbench_cn": read_mmbench, "mme": read_mme,
+    "textvqa": read_textvqa, "vqav2": read_vqav2, "mmbench": read_mmbench, "mmbench_cn": read_mmbench, "mme": read_mme,
 }  # fmt: skip
 
 

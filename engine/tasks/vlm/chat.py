@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import import_module
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.base.errors import StudyError
-from engine.tasks.shared.checkpoints import read_config
+from engine.tasks.shared.checkpoints import read_config, whole_config
 from engine.tasks.vlm.families import FAMILIES, Family, family_of
 from engine.tasks.vlm.model import NO_LABEL
 from engine.tasks.vlm.text import LLAVA_TEMPLATE
@@ -73,7 +73,7 @@ class Chat:
     @classmethod
     def of(cls, source: Path, field: str = "model.checkpoint") -> Chat:
         """That of a checkpoint's folder. Raises: StudyError in one line."""
-        config = read_config(source, field, tuple(FAMILIES))
+        config = read_config(source, field, tuple(kind for kind, one in FAMILIES.items() if one.processor))
         family = family_of(config)
         chat = cls(source, config, family, _load(source, family, field))
         chat._check(field)
@@ -278,8 +278,36 @@ class Chat:
             raise StudyError(
                 f"{told}: its processor marks images by the token {own}, the model by {image}; copy them again"
             )
+        for what, own, model in self._sizes(field):
+            if None not in (own, model) and own != model:
+                raise StudyError(
+                    f"{told}: its processor has {what} {own}, its model {model}; copy the model's processor files there"
+                )
         if self.family.chats:
             self._rendered(Talk(((f"{MARK}a", "b"), ("c", "d"))))
+
+    def _sizes(self, field: str) -> Iterator[tuple[str, Any, Any]]:
+        """(what, as the processor has it, as the model has it) of all that must agree; None where one has none."""
+        config = whole_config(self.source, field)
+        seen, pixels = config.vision_config, self.processor.image_processor
+        patch, side = (_one(getattr(seen, name, None)) for name in ("patch_size", "image_size"))
+        own = getattr(self.processor, "patch_size", None) or getattr(pixels, "patch_size", None)
+        yield "patches of", own, patch
+        for name, other in (("merge_size", "spatial_merge_size"), ("temporal_patch_size", "temporal_patch_size")):
+            yield name, getattr(pixels, name, None), getattr(seen, other, None)
+        name = "vision_feature_select_strategy"
+        yield name, getattr(self.processor, name, None), getattr(config, name, None)
+        if side is None or patch is None:
+            return
+        yield "images of", _side(pixels), side
+        shrink = getattr(config, "downsample_ratio", None) or 1 / (getattr(config, "scale_factor", None) or 1)
+        cells = int(side // patch * shrink) ** 2
+        names = ("image_seq_length", "image_seq_len", "num_image_tokens")
+        each = next((n for n in (getattr(self.processor, name, None) for name in names) if n is not None), None)
+        if self.config["model_type"] == "llava":
+            cells += getattr(config, "vision_feature_select_strategy", "default") == "full"
+            (each,) = self.image_tokens([(side, side)])
+        yield "tokens for a square image:", each, cells
 
 
 def _ended(text: str, start: int, end: int, marks: list[str]) -> tuple[int, bool]:
@@ -308,6 +336,20 @@ def _longer(made: dict[str, Any], begun: Sequence[int]) -> dict[str, Any]:
             tail = new.get(name, torch.zeros(1)).to(value.dtype).expand(len(begun))
             made[name] = torch.cat([value, tail.expand(len(ids), -1)], 1)
     return made
+
+
+def _one(value: Any) -> Any:
+    """The first of a pair that is one number."""
+    return value[0] if isinstance(value, list | tuple) else value
+
+
+def _side(pixels: Any) -> int | None:
+    """Pixels of the side of what an image processor gives a tower of one size."""
+    for name in ("max_image_size", "crop_size" if getattr(pixels, "do_center_crop", False) else "size", "size"):
+        size = dict(getattr(pixels, name, None) or {})
+        if found := size.get("height") or (name == "max_image_size" and size.get("longest_edge")):
+            return int(found)
+    return None
 
 
 @lru_cache(maxsize=2)

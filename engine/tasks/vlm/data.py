@@ -42,9 +42,10 @@ from engine.tasks.shared.media import (
 from engine.tasks.shared.packed import open_media
 from engine.tasks.shared.tokens import cache_tokens, captions
 from engine.tasks.shared.weights import accounted
-from engine.tasks.vlm.benchmarks import Question, read_benchmark
+from engine.tasks.vlm.benchmarks import Question, annotations_of, read_benchmark
 from engine.tasks.vlm.chat import Chat, chat_of
 from engine.tasks.vlm.evaluation import Asked
+from engine.tasks.vlm.families import high_side
 from engine.tasks.vlm.inner import Inner
 from engine.tasks.vlm.instructions import Instructions, fingerprint, read_instructions
 from engine.tasks.vlm.model import (
@@ -70,12 +71,14 @@ NATIVE_VERSION = 1  # of what a checkpoint's own processor is given
 def shared_content(study: Study, folder: Path) -> list[Any]:
     """What results hang on beside data, model and training: the section, and what its paths hold."""
     vlm = study.vlm
-    paths = {name: getattr(vlm, name) for name in ("instructions", "vision", "language")}
+    paths = {name: getattr(vlm, name) for name in ("instructions", "vision", "language", "vision_high")}
     hashes = {
         n: fingerprint(folder, p) if n == "instructions" else content_hash(resolve(folder, p))
         for n, p in paths.items()
         if p
     }
+    if questions := study.evaluation.benchmarks.get("vqav2"):
+        hashes["vqav2"] = content_hash(annotations_of(resolve(folder, questions)))
     found = [vlm.model_dump(exclude=set(paths)), hashes]
     return [*found, ["processor", NATIVE_VERSION]] if is_native(study, folder) else found
 
@@ -96,6 +99,8 @@ def check_model(study: Study, folder: Path) -> None:
         Chat.of(checkpoint)
     elif checkpoint:
         read_config(checkpoint, "model.checkpoint", SQUARE)
+    if study.vlm.vision_high is not None:
+        read_config(resolve(folder, study.vlm.vision_high), "vlm.vision_high", ("convnext",))
     accounted(folder, needed_weights(study, folder))
 
 
@@ -106,7 +111,9 @@ def side_of(study: Study, folder: Path) -> int:
     if study.vlm.vision is None:
         return PRESETS[study.model.preset].image
     config = read_config(resolve(folder, study.vlm.vision), "vlm.vision", ("clip", "clip_vision_model"))
-    return int(config.get("vision_config", config).get("image_size", 224))
+    seen = config.get("vision_config", config)
+    side, patch = int(seen.get("image_size", 224)), int(seen.get("patch_size", 32))
+    return side if study.vlm.vision_high is None else high_side(side, patch)
 
 
 def prepare(

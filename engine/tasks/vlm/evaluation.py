@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 ROWS = 64  # asked at once
+OPEN = ("textvqa", "vqav2")  # whose answers are free text
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,8 @@ def _in_parts(questions: list[Asked]) -> Iterator[list[Asked]]:
 def benchmark_scores(judge: AnyJudge, prepared: Path, name: str, tokens: int) -> dict[str, float]:
     """The metrics of one benchmark; `..._likelihood` is the mean probability of what is right."""
     questions, images = read_questions(prepared, name)
-    if name == "textvqa":
-        return _open_scores(judge, questions, images, tokens)
+    if name in OPEN:
+        return _open_scores(judge, questions, images, tokens, name)
     right: list[tuple[Asked, bool, float]] = []
     for part in _in_parts(questions):
         chances = judge.choose([q.text for q in part], images[[q.image for q in part]], part[0].options)
@@ -176,15 +177,15 @@ def _place(question: Asked) -> int:
     return question.options.index(question.answers[0])
 
 
-def _open_scores(judge: AnyJudge, questions: list[Asked], images: Any, tokens: int) -> dict[str, float]:
-    """TextVQA's soft accuracy of generated answers, and the likelihood of what most people answered."""
+def _open_scores(judge: AnyJudge, questions: list[Asked], images: Any, tokens: int, name: str) -> dict[str, float]:
+    """The soft accuracy of generated answers to a benchmark, and the likelihood of what most people answered."""
     soft, chances = [], []
     for part in _in_parts(questions):
         seen, texts = images[[q.image for q in part]], [q.text for q in part]
         said = judge.generate(texts, seen, tokens)
         soft += [soft_accuracy(text, q.answers) for text, q in zip(said, part, strict=True)]
         chances += judge.likelihood(texts, [q.likely for q in part], seen).tolist()
-    return {"textvqa": sum(soft) / len(soft), "textvqa_likelihood": sum(chances) / len(chances)}
+    return {name: sum(soft) / len(soft), f"{name}_likelihood": sum(chances) / len(chances)}
 
 
 def _mme_scores(right: list[tuple[Asked, bool, float]]) -> dict[str, float]:

@@ -11,9 +11,10 @@ PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 @dataclass(frozen=True)
 class Family:
-    """model, processor: classes of `transformers`. projector, language: words in the names of those parts' weights.
+    """model, processor: classes of `transformers`; no processor for a model of our own.
 
-    chats: the model takes conversations by a chat template; else one question and its answer.
+    projector, language: words in the names of those parts' weights. chats: the model takes conversations by a chat
+    template; else one question and its answer.
     """
 
     model: str
@@ -34,7 +35,17 @@ FAMILIES = {
     "qwen3_vl": Family("Qwen3VLForConditionalGeneration", "Qwen3VLProcessor", _MERGERS),
     "smolvlm": Family("SmolVLMForConditionalGeneration", "SmolVLMProcessor", ("connector",), ("text_model", "lm_head")),
     "paligemma": Family("PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", chats=False),
+    "mini_gemini": Family("MiniGeminiForConditionalGeneration", "", ("multi_modal_projector", "mining")),
 }  # fmt: skip
+
+
+STRIDE = 32  # pixels of a cell of the last stage of a ConvNeXt
+OWN = f"{__package__}.mini_gemini"  # where the models are that transformers lacks
+
+
+def class_of(family: Family) -> str:
+    """The model's class, with its module."""
+    return f"{'transformers' if family.processor else OWN}.{family.model}"
 
 
 def family_of(config: dict[str, Any]) -> Family:
@@ -45,3 +56,8 @@ def family_of(config: dict[str, Any]) -> Family:
 def has_processor(folder: Path) -> bool:
     """True where a checkpoint brings the program that makes its model's pixels and tokens."""
     return any((folder / name).is_file() for name in PROCESSOR_FILES)
+
+
+def high_side(low: int, patch: int) -> int:
+    """Pixels of a Mini-Gemini's large picture's side: a cell of the ConvNeXt's last stage for each patch of CLIP."""
+    return low // patch * STRIDE

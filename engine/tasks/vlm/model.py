@@ -21,13 +21,13 @@ from engine.tasks.shared.procedure import load_dtype, the_device
 from engine.tasks.shared.tokens import BOS, EOS, PAD
 from engine.tasks.shared.towers import Preset
 from engine.tasks.shared.weights import EARLIER, Weights
-from engine.tasks.vlm.families import FAMILIES, family_of, has_processor
+from engine.tasks.vlm.families import FAMILIES, class_of, family_of, has_processor, high_side
 
 if TYPE_CHECKING:
     import torch
 
 KINDS = tuple(FAMILIES)
-SQUARE = ("llava", "internvl")  # those that do without their processor, by one square image a row
+SQUARE = ("llava", "internvl", "mini_gemini")  # those that do without their processor, by one square image a row
 IMAGE_ID, IMAGE_TOKEN = 4, "<image>"
 NO_LABEL = -100
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -81,7 +81,7 @@ def make_base(study: Study, folder: Path, target: Path, seed: int) -> None:
 
 def parts_of(study: Study, folder: Path) -> list[Weights]:
     """The vision tower and the language model that a new projector joins, where the study names them."""
-    kinds = {"vision": "CLIPVisionModel", "language": "AutoModelForCausalLM"}
+    kinds = {"vision": "CLIPVisionModel", "language": "AutoModelForCausalLM", "vision_high": "ConvNextModel"}
     named = [(part, getattr(study.vlm, part), kind) for part, kind in kinds.items()]
     return [Weights(f"vlm.{part}", f"transformers.{kind}", resolve(folder, p)) for part, p, kind in named if p]
 
@@ -90,7 +90,7 @@ def weights_of(study: Study, source: Path, field: str = "model.checkpoint") -> W
     """The weights of an image–text model. Raises: StudyError when the folder is of another architecture."""
     family = family_of(read_config(source, field, KINDS))
     new = field != EARLIER and makes_projector(study)
-    return Weights(field, f"transformers.{family.model}", source, family.projector if new else ())
+    return Weights(field, class_of(family), source, family.projector if new else ())
 
 
 def makes_projector(study: Study) -> bool:
@@ -114,7 +114,7 @@ def _joined(study: Study, folder: Path, words: Path) -> Any:
 
     assert study.vlm.language
     language = resolve(folder, study.vlm.language)
-    tower, text = (weights.load() for weights in parts_of(study, folder))
+    tower, text, *high = (weights.load() for weights in parts_of(study, folder))
     seen: dict[str, Any] = tower.config.to_dict()
     tokenizer = AutoTokenizer.from_pretrained(str(language), local_files_only=True, trust_remote_code=False)
     tokenizer.add_tokens([IMAGE_TOKEN], special_tokens=True)  # none is added where it is known
@@ -122,11 +122,20 @@ def _joined(study: Study, folder: Path, words: Path) -> Any:
     image: Any = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     if image >= text.config.vocab_size:
         text.resize_token_embeddings(image + 1)
-    config = LlavaConfig(
-        vision_config=seen, text_config=text.config.to_dict(), image_token_index=image,
-        image_seq_length=(seen["image_size"] // seen["patch_size"]) ** 2,
-    )  # fmt: skip
-    model = Llava(config)
+    told: dict[str, Any] = {
+        "vision_config": seen, "text_config": text.config.to_dict(), "image_token_index": image,
+        "image_seq_length": (seen["image_size"] // seen["patch_size"]) ** 2,
+    }  # fmt: skip
+    model: Any
+    if high:
+        from engine.tasks.vlm import mini_gemini as own  # here, as it imports torch
+
+        side = high_side(seen["image_size"], seen["patch_size"])
+        config = own.MiniGeminiConfig(**told, high_config=high[0].config.to_dict(), high_image_size=side)
+        model = own.MiniGeminiForConditionalGeneration(config)
+        model.model.high_tower.load_state_dict(high[0].state_dict())
+    else:
+        model = Llava(LlavaConfig(**told))
     model.model.vision_tower.load_state_dict(tower.state_dict())
     model.model.language_model.load_state_dict(text.get_decoder().state_dict())
     model.lm_head.load_state_dict(text.get_output_embeddings().state_dict())
@@ -200,6 +209,8 @@ def image_shape(config: dict[str, Any]) -> tuple[int, int]:
     cells = side // patch
     if config["model_type"] == "internvl":
         return side, int(cells * config.get("downsample_ratio", 0.5)) ** 2
+    if config["model_type"] == "mini_gemini":
+        return int(config["high_image_size"]), cells * cells
     return side, cells * cells + (config.get("vision_feature_select_strategy", "default") == "full")
 
 

@@ -113,6 +113,8 @@ class ImageToText(TrainingTask, Protocol):
         vlm = study.vlm
         if (vlm.vision is None) != (vlm.language is None):
             return "vlm.vision and vlm.language go together: the towers that a new projector joins"
+        if vlm.vision_high is not None and vlm.vision is None:
+            return "vlm.vision_high goes with vlm.vision and vlm.language: the parts of a Mini-Gemini"
         if vlm.vision is not None and study.model.checkpoint is not None:
             return (
                 "model.checkpoint is a whole model, vlm.vision and vlm.language are parts of one; give one or the other"

@@ -143,3 +143,45 @@ def test_instructions_whose_images_lie_in_a_zip_say_what_to_do(tmp_path: Path) -
         archive.writestr("00453/1.jpg", b"x")
     with pytest.raises(DataError, match=r"images\.zip beside it is not opened: unpack it there"):
         read_instructions(file)
+
+
+def vqav2(folder: Path, *numbers: int) -> Path:
+    """VQAv2 as released, of the validation images: two files, answers as objects."""
+    questions = [{"image_id": 42, "question": "what colour?", "question_id": number} for number in numbers]
+    said = [{"answer": "red", "answer_confidence": "yes", "answer_id": n} for n in range(1, 11)]
+    told = [{"question_id": numbers[0], "image_id": 42, "answers": said, "multiple_choice_answer": "red"}]
+    (folder / "v2_mscoco_val2014_annotations.json").write_text(json.dumps({"info": {}, "annotations": told}))
+    file = folder / "v2_OpenEnded_mscoco_val2014_questions.json"
+    file.write_text(json.dumps({"info": {}, "task_type": "Open-Ended", "questions": questions}))
+    return file
+
+
+def test_vqav2_as_released(tmp_path: Path) -> None:
+    image = tmp_path / "val2014" / "COCO_val2014_000000000042.jpg"
+    picture(image)
+    (question,) = read_benchmark("vqav2", vqav2(tmp_path, 42000))
+    assert (question.image, question.answers) == (image, ("red",) * 10)
+    found = read_benchmark("vqav2", vqav2(tmp_path, 42000, 42001), 0.5)
+    assert found.accounting.line == "benchmark vqav2: 1 of 2 questions; left out: 1 without an annotation"
+    file = vqav2(tmp_path, 1)
+    (tmp_path / "v2_mscoco_val2014_annotations.json").unlink()
+    with pytest.raises(DataError, match=r"v2_mscoco_val2014_annotations\.json are not beside it"):
+        read_benchmark("vqav2", file)
+
+
+def test_mme_as_released(tmp_path: Path) -> None:
+    """Texts beside the images in some subtasks, in a folder of their own in others."""
+    picture(tmp_path / "existence" / "0001.jpg")
+    (tmp_path / "existence" / "0001.txt").write_text("Is there a dog?\tYes\nIs there a cat?\tNo\n")
+    for name in ("a", "b"):
+        picture(tmp_path / "posters" / "images" / f"{name}.png")
+        text = tmp_path / "posters" / "questions_answers_YN" / f"{name}.txt"
+        text.parent.mkdir(exist_ok=True)
+        text.write_text("Is it a film?\tYes\n" + ("Is it new?\tNo\n" if name == "a" else ""))
+    found = read_benchmark("mme", tmp_path, 0.5)
+    assert found.accounting.line == "benchmark mme: 4 of 5 lines; left out: 1 no pair; 2 subtasks"
+    assert [(q.group, q.item, q.answers) for q in found] == [
+        ("existence", "existence/0001", ("yes",)), ("existence", "existence/0001", ("no",)),
+        ("posters", "posters/a", ("yes",)), ("posters", "posters/a", ("no",)),
+    ]  # fmt: skip
+    assert found[2].image == tmp_path / "posters" / "images" / "a.png"

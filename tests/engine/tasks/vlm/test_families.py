@@ -19,11 +19,11 @@ from engine.tasks.vlm.model import NO_LABEL
 from engine.tasks.vlm.native import part_losses
 from tests.conftest import Row, Tiny, merged
 from tests.engine.tasks.vlm.test_task import CAPTION, VLM, run, shown  # noqa: F401 - a fixture
-from tests.engine.tasks.vlm.tiny_models import make_family
+from tests.engine.tasks.vlm.tiny_models import PARTS, make_family
 
 torch.set_num_threads(1)
 ORDINARY = ("qwen2_5_vl",)  # the others in `make test-long`
-NAMES = [name if name in ORDINARY else pytest.param(name, marks=pytest.mark.long) for name in FAMILIES]
+NAMES = [name if name in ORDINARY else pytest.param(name, marks=pytest.mark.long) for name in PARTS]
 LOAD = """
 import sys
 import transformers
@@ -55,7 +55,7 @@ def learned(chat: Chat, ids: torch.Tensor) -> str:
     return str(chat.tokenizer.decode(ids[ids != NO_LABEL])).replace(" ", "")
 
 
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", list(PARTS))
 def test_only_answers_and_their_ends_are_learned(made: Any, family: str) -> None:
     """Of several images and turns, by generation spans or turn by turn, padded or not."""
     chat = Chat.of(made(family))
