@@ -35,6 +35,7 @@ from engine.tasks.shared.images import Squares, cache_images
 from engine.tasks.shared.kept import of_preset, of_shapes, shapes_in
 from engine.tasks.shared.media import files_of, key_of
 from engine.tasks.shared.packed import open_media
+from engine.tasks.shared.procedure import as_trained, autocast
 from engine.tasks.shared.tokens import cache_tokens, load_encoder, save_tokenizer, train_tokenizer
 from engine.tasks.shared.trial import Training, TrainingTask
 from engine.tasks.shared.weights import accounted
@@ -106,7 +107,7 @@ def evaluate(model: Any, study: Study, prepared: Path) -> dict[str, float]:
     import torch
 
     model.eval()
-    image, text = partial(image_features, model), partial(text_features, model)
+    image, text = as_trained(partial(image_features, model)), as_trained(partial(text_features, model))
     with torch.inference_mode():
         features = _features(image, text, model.device, prepared)
         scores, about = _scores(features, model.logit_scale, study, prepared), _sets(prepared)
@@ -119,7 +120,7 @@ def evaluate(model: Any, study: Study, prepared: Path) -> dict[str, float]:
 def evaluate_pack(pack: Pack, study: Study, prepared: Path) -> list[dict[str, float]]:
     """What `evaluate` returns, of every member."""
     pack.towers.eval()
-    image, text = pack.image_features, pack.text_features
+    image, text = as_trained(pack.image_features), as_trained(pack.text_features)
     features, about = _features(image, text, pack.device, prepared, PACK_ROWS), _sets(prepared)
     scores = [
         _scores({name: f[k] for name, f in features.items()}, scale, study, prepared)
@@ -335,8 +336,10 @@ class ClipTask(TrainingTask):
                 pictures: Any = np.array(images[at])
                 if crop:
                     pictures = crop.cut(torch.from_numpy(pictures), None, device)
-                seen = image_features(model, to_pixels(pictures, device, normal))
-                found.append((seen * text_features(model, ids)).sum(-1).double().cpu().numpy())
+                with autocast(device):
+                    seen = image_features(model, to_pixels(pictures, device, normal))
+                    said = text_features(model, ids)
+                found.append((seen * said).sum(-1).double().cpu().numpy())
         return np.concatenate(found)
 
     def can_pack(self, study: Study) -> str | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
+from engine.tasks.shared.batches import prefetched, to_device
 from engine.tasks.shared.caches import read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of
 from engine.tasks.shared.procedure import autocast, load_dtype, the_device
@@ -125,7 +126,6 @@ def sequences(meta: dict[str, Any], samples: int) -> int:
 
 def train(model: Any, study: Study, prepared: Path, rows: NDArray[np.int64], job: Job, report: Report) -> bool:
     """Train on those rows, packed. True, or False when the trial was dropped."""
-    import torch
 
     meta = read_meta(prepared)
     table = pack_rows(prepared, rows, meta["length"], job.seed)
@@ -134,8 +134,7 @@ def train(model: Any, study: Study, prepared: Path, rows: NDArray[np.int64], job
     device = next(model.parameters()).device
 
     def inputs(order: Iterator[NDArray[np.int64]]) -> Iterator[torch.Tensor]:
-        for chosen in order:
-            yield torch.from_numpy(table[chosen].astype(np.int64)).to(device)
+        return prefetched((to_device(table[chosen].astype(np.int64), device) for chosen in order), device)
 
     return fit(
         model, study, job, report, Course.of(job, batch, count),

@@ -129,6 +129,19 @@ def _on_device(prepared: Path, device: torch.device) -> tuple[torch.Tensor, torc
     return _resident[key]
 
 
+def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """The array on the device; nothing waits for the copy."""
+    import torch
+
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def prefetched(batches: Iterator[T], device: torch.device) -> Iterator[T]:
+    """The batches; beside a GPU a thread makes each while the device works on the one before."""
+    return _made_ahead(lambda: next(batches, None)) if device.type == "cuda" else batches
+
+
 def _made_ahead(make: Callable[[], T | None]) -> Iterator[T]:
     """What `make` returns until it returns None, made one ahead in a thread that ends with the iterator."""
     with ThreadPoolExecutor(1, "feed") as pool:

@@ -119,6 +119,16 @@ def autocast(device: torch.device, keep: bool = True) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=keep)
 
 
+def as_trained(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function of a tensor in the precision of the training."""
+
+    def run(given: torch.Tensor) -> torch.Tensor:
+        with autocast(given.device):
+            return function(given)
+
+    return run
+
+
 def load_dtype(study: Study) -> Any:
     """The `dtype` of `from_pretrained`: fp32, or with bf16 that of the file, and bf16 where adapters are trained.
 

@@ -18,7 +18,7 @@ from engine.base.errors import DataError, StudyError
 from engine.base.parallel import crew
 from engine.tasks.shared.packed import readers
 from engine.tasks.shared.procedure import autocast
-from engine.tasks.shared.sharded import pieces, summed
+from engine.tasks.shared.sharded import pieces, ranks, summed
 from engine.tasks.vlm.chat import MARK, Chat, Talk, chat_of
 from engine.tasks.vlm.model import NO_LABEL
 from engine.tasks.vlm.talks import Talks
@@ -59,7 +59,8 @@ class Told:
 
         def run(parts: list[Part]) -> torch.Tensor:
             device = next(model.parameters()).device
-            words = max(1.0, summed(float(sum(int((part["labels"] != NO_LABEL).sum()) for part in parts))))
+            own = torch.stack([(part["labels"] != NO_LABEL).sum() for part in parts]).sum()
+            words = own.clamp(min=1) if ranks() == 1 else max(1.0, summed(float(own)))  # alone nothing waits for it
             total = torch.zeros((), dtype=torch.float64, device=device)
             for part in parts:
                 with autocast(device, keep=False):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
-from engine.tasks.shared.batches import Normal, to_pixels
+from engine.tasks.shared.batches import Normal, prefetched, to_device, to_pixels
 from engine.tasks.shared.caches import read_meta
 from engine.tasks.shared.packed import Media, ahead, open_media
 from engine.tasks.shared.sharded import share
@@ -59,10 +59,9 @@ class Examples:
 
     def batch(self, rows: NDArray[np.int64], device: torch.device) -> Batch:
         """(ids, mask, labels, pixels) of the rows on the device; of several ranks each has the pixels of its share."""
-        import torch
 
         made = collate(self.tokens[rows].astype(np.int64), self.starts[rows], self.head, self.pad)
-        ids, mask, labels = (torch.from_numpy(part).to(device) for part in made)
+        ids, mask, labels = (to_device(part, device) for part in made)
         return ids, mask, labels, to_pixels(self.images[self.places[rows[share(len(rows))]]], device, self.normal)
 
     def __len__(self) -> int:
@@ -71,7 +70,7 @@ class Examples:
     def inputs(self, order: Iterator[NDArray[np.int64]], device: torch.device, micro: int) -> Iterator[Batch]:
         """The batches of row numbers; `micro` says nothing here."""
         coming = ahead(self.images, order, lambda chosen: self.places[chosen[share(len(chosen))]])
-        return (self.batch(chosen, device) for chosen in coming)
+        return prefetched((self.batch(chosen, device) for chosen in coming), device)
 
     def backward(self, model: Any, micro: int) -> Callable[[Batch], torch.Tensor]:
         """See `backward`."""
@@ -89,7 +88,8 @@ def backward(model: Any, micro: int) -> Callable[[Batch], torch.Tensor]:
 
     def run(batch: Batch) -> torch.Tensor:
         ids, mask, labels, pixels = batch
-        words, first = max(1, int((labels != NO_LABEL).sum())), share(len(ids)).start
+        words = (labels != NO_LABEL).sum().clamp(min=1)  # on the device: nothing waits for it
+        first = share(len(ids)).start
 
         def loss(at: slice) -> torch.Tensor:
             seen = pixels[at.start - first : at.stop - first]
