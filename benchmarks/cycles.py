@@ -135,7 +135,7 @@ def compared(folder: Path, lineage: list[Row]) -> Iterator[tuple[str, Row]]:
             (found,) = effects(
                 {"last": runs[-1], name: other}, {"last": name}, opened.main_metrics,
                 aggregate=opened.study.evaluation.aggregate, confidence=opened.study.search.confidence,
-                arms=len(others), anytime=False,
+                arms=len(others),
             )  # fmt: skip
             yield name, {**vars(found), "scores": means(other)}
 

@@ -243,7 +243,7 @@ def honesty(oracle: Oracle, replays: int) -> list[str]:
 
         race(oracle, values, rng, 0, look)
         wrong += said[0]
-        plain = [e for e in verdicts(last[0], 1, anytime=False, confidence=0.9) if e.ci_low is not None]
+        plain = [e for e in verdicts(last[0], 1, confidence=0.9) if e.ci_low is not None]
         covered += sum(e.ci_low <= 0 <= e.ci_high for e in plain)  # type: ignore[operator]
         intervals += len(plain)
     error = np.sqrt(wrong / replays * (1 - wrong / replays) / replays)
@@ -306,7 +306,7 @@ def _called(known: dict[float, Runs], better: NDArray[np.int64]) -> float:
 def _confirmed(values: Values, candidates: list[int], seeds: int) -> float:
     """Share of the candidates of which "helps" is said when they are confirmed as the engine does it."""
     table = scores(values, [0, *candidates], range(seeds), 1.0)
-    told = effects(table, {str(p): "0" for p in candidates}, METRICS, anytime=False)
+    told = effects(table, {str(p): "0" for p in candidates}, METRICS)
     return sum(e.verdict == "helps" for e in told) / len(candidates)
 
 

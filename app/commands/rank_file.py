@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TextIO
 
 from engine.base.errors import DataError
-from engine.evidence.effects import Aggregate, chances, effects, numberless
+from engine.evidence.chances import chances, shrunken
+from engine.evidence.claims import Looks
+from engine.evidence.effects import Aggregate, effects, numberless
 from engine.journal.store import Row
 from engine.records.metric import Metric, direction
 
@@ -55,12 +57,14 @@ def rank(
         metrics,
         aggregate=aggregate,
         confidence=confidence,
+        looks=Looks((max(2, *(len(table[key]) for key in longest.values())),)),
     )
-    best = chances(found)
+    best, shrunk = chances(found), shrunken(found)
     return [
         {
             "pool": by_name[e.pool][0], "change": e.change, "std": e.std, "ci_low": e.ci_low, "ci_high": e.ci_high,
             "seeds": e.seeds, "metrics": dict(e.metrics), "verdict": e.verdict, "p_best": best.get(e.pool),
+            "p": e.p, "q": e.q, "shrunk": shrunk.get(e.pool), "values": dict(e.values),
             "skipped": [*e.skipped, *_left_out(table, by_name[e.pool], names)],
         }
         for e in found

@@ -2,7 +2,7 @@
 
 The control has the pool's size and samples. At equal seeds the change is the paired mean. Further seeds of the
 control count by the measured correlation over seeds. All pools share the control, so its noise counts once for each.
-Intervals are corrected for the number of pools and for repeated looks (anytime-valid).
+Claims and intervals are corrected for the number of pools and for the looks (claims.py).
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.evidence.variance import Floats, SeedFit, moderate, seed_residuals
+from engine.evidence.claims import Looks, adjusted, any_time, any_time_reach, discoveries, normal_scores, reach
+from engine.evidence.variance import Floats, SeedFit, moderate, seed_residuals, with_lone_seeds
 from engine.records.metric import Metric
+from engine.records.trial import FRESH
 
-DRAWN = 500  # Monte Carlo samples at once: memory stays small with many pools
+SHARPEST = 5  # seeds at which intervals for any time are narrowest
 Verdict = Literal["helps", "hurts", "unclear", "degenerate"]
 Aggregate = Literal["mean-of-changes", "change-of-means"]
 
@@ -36,7 +39,10 @@ class Effect:
     change: mean over seeds, percent. std: of one seed's change, percent; None below two seeds.
     ci_low, ci_high: simultaneous confidence interval, percent. metrics: metric → relative change, percent.
     skipped: what was left out and why. standard_error: of the change, percent; None below two seeds.
-    own_error: the same without the control's noise, percent; None where unknown.
+    own_error, own_df: the same without the control's noise, percent, None where unknown; its degrees of freedom.
+    p: chance of so large a change of any pool where none is, in this direction. q: false discovery rate among
+    pools as clear as this one. Both None below two seeds. values: metric → means as measured of
+    the pool and of the control.
     """
 
     pool: str
@@ -50,6 +56,10 @@ class Effect:
     skipped: tuple[str, ...] = ()
     standard_error: float | None = None
     own_error: float | None = None
+    own_df: float = math.inf
+    p: float | None = None
+    q: float | None = None
+    values: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,8 @@ class _Comparison:
     and help to measure the noise. seeds: the columns. metrics: their names, the last axis.
     scores: rows × seeds × metrics, percent of the control's mean, higher is better; 0 where not known.
     known: rows × seeds, where all metrics are numbers, for pools only where they are for the control, too.
-    weights: of each metric in the aggregate. skipped: what was left out and why.
+    weights: of each metric in the aggregate. gains: by what raw values were multiplied. skipped: what was left out and
+    why, and what to be careful with.
     """
 
     pools: list[str]
@@ -69,6 +80,7 @@ class _Comparison:
     scores: Floats
     known: NDArray[np.bool_]
     weights: Floats
+    gains: Floats
     skipped: tuple[str, ...]
 
 
@@ -111,12 +123,27 @@ def _compare(pools: Scores, control: Runs, metrics: Sequence[Metric], aggregate:
             scores=np.where(at[:, :, None], table[picked][:, :, sound] * gain, 0),
             known=at,
             weights=weights,
+            gains=gain,
             skipped=tuple(
                 f"{m.name}: " + ("the control's mean is 0" if u else "a value is missing or not a number")
                 for m, u, s in zip(metrics, used, sound, strict=True)
                 if not s
-            ),
+            )
+            + _near_zero([m.name for m, s in zip(metrics, sound, strict=True) if s], own[:, sound]),
         )
+
+
+def _near_zero(metrics: Sequence[str], control: Floats) -> tuple[str, ...]:
+    """Of which metrics percent mean little, in words. control: seeds × metrics."""
+    n = len(control)
+    if n < 2:
+        return ()
+    near = np.abs(control.mean(0)) < 2 * control.std(0, ddof=1) / math.sqrt(n)
+    return tuple(
+        f"{m}: the control's mean is within two standard errors of 0; see the values, not the percent"
+        for m, is_near in zip(metrics, near, strict=True)
+        if is_near
+    )
 
 
 def _table(runs: Sequence[Runs], seeds: Sequence[int], metrics: Sequence[Metric]) -> tuple[Floats, NDArray[np.bool_]]:
@@ -159,15 +186,55 @@ def paired_changes(
     )
 
 
-def _judge(
-    c: _Comparison, fit: SeedFit, variances: Floats, dfs: Floats, alpha: float, anytime: bool
-) -> Iterator[Effect]:
-    """The effects of a comparison's pools.
+@dataclass(frozen=True)
+class _Measured:
+    """A comparison's pools, each with its numbers in percent.
 
-    variances, dfs: moderated, of the pools and, last, of the control; percent² of one seed. alpha: error of a pool.
+    metrics: pools × metrics. std: of one seed's change. error, df: of the change. own: error without the control's
+    noise. load: share of the control's noise in the error, as a correlation's root. values, control: means as measured,
+    pools × metrics and metrics.
     """
-    from scipy import special
 
+    seeds: NDArray[np.int64]
+    change: Floats
+    metrics: Floats
+    std: Floats
+    error: Floats
+    df: Floats
+    own: Floats
+    own_df: Floats
+    load: Floats
+    values: Floats
+    control: Floats
+
+
+def _measure(comparisons: Sequence[_Comparison]) -> list[_Measured]:
+    """All pools of all comparisons, with variances that are moderated together.
+
+    The control's own variance counts where it is the larger one: its noise is in every change, and pools that are
+    quieter must not hide it.
+    """
+    fits, variances, dfs = [], [], []
+    for c in comparisons:
+        fit = seed_residuals(c.scores @ c.weights, c.known)
+        variance, df = with_lone_seeds(fit, c.scores @ c.weights, c.known)
+        fits.append(fit)
+        variances.append([*fit.variances[: len(c.pools)], variance])
+        dfs.append([*fit.dfs[: len(c.pools)], df])
+    own, own_df = np.concatenate(variances), np.concatenate(dfs)
+    drawn, drawn_df = moderate(own, own_df)
+    ends = np.cumsum([len(c.pools) + 1 for c in comparisons])
+    noisier = np.zeros(len(own), bool)
+    noisier[ends - 1] = (own_df[ends - 1] > 0) & (own[ends - 1] > drawn[ends - 1])
+    drawn, drawn_df = np.where(noisier, own, drawn), np.where(noisier, own_df, drawn_df)
+    return [
+        _measure_one(c, fit, drawn[end - len(c.pools) - 1 : end], drawn_df[end - len(c.pools) - 1 : end])
+        for c, fit, end in zip(comparisons, fits, ends, strict=True)
+    ]
+
+
+def _measure_one(c: _Comparison, fit: SeedFit, variances: Floats, dfs: Floats) -> _Measured:
+    """variances, dfs: of the pools and, last, of the control; percent² of one seed."""
     scores, control, beta = c.scores[: len(c.pools)], c.scores[-1], fit.correlation
     at = c.known[: len(c.pools)].astype(np.float64)
     seeds, n_c = at.sum(1).astype(int), max(1, int(c.known[-1].sum()))
@@ -191,25 +258,33 @@ def _judge(
         part = (noise / error**2) ** 2
         df = 1 / (part[0] / dfs[:-1] + part[1] / dfs[-1] + part[2] / max(1, fit.common_df))
         df = np.minimum(df, np.maximum(dfs[:-1], dfs[-1]))
-        tail = alpha / (n * (n + 1)) if anytime else np.full(len(n), alpha)
-        half = np.where(error > 0, -special.stdtrit(df, tail / 2) * error, error)
-    for pool, n_p, mean, by_metric, one, err, own_err, width in zip(
-        c.pools, seeds.tolist(), change.tolist(), metrics.tolist(), std.tolist(), error.tolist(),
-        np.sqrt(own).tolist(), half.tolist(), strict=True,
-    ):  # fmt: skip
-        if not n_p:
-            yield Effect(pool, None, None, None, None, 0, "unclear", {}, c.skipped)
-            continue
-        low = high = None
-        verdict: Verdict = "unclear"
-        if n_p > 1 and math.isfinite(width):
-            low, high = mean - width, mean + width
-            verdict = "helps" if low > 0 else "hurts" if high < 0 else "unclear"
-        yield Effect(
-            pool, mean, one if n_p > 1 else None, low, high, n_p, verdict,
-            dict(zip(c.metrics, by_metric, strict=True)), c.skipped,
-            None if low is None else err, None if math.isnan(own_err) else own_err,
-        )  # fmt: skip
+        load = np.sqrt(np.clip(np.nan_to_num(shared / error**2), 0, 0.999))
+    return _Measured(
+        seeds,
+        change,
+        metrics,
+        std,
+        error,
+        df,
+        np.sqrt(own),
+        dfs[:-1],
+        load,
+        (share[:, None] @ scores)[:, 0] / c.gains,
+        everywhere / c.gains,
+    )
+
+
+def _at_looks(c: _Comparison, looks: Looks, settled: float) -> tuple[_Comparison, list[int | None]]:
+    """What may be read of a comparison: the seeds of each pool's last look; and those looks."""
+    known, found = c.known.copy(), list[int | None]()
+    begins = FRESH if c.seeds and min(c.seeds) >= FRESH else 0
+    places = np.array(c.seeds) - begins
+    for row in range(len(known) - 1):
+        look = looks.last(places[c.known[row]].tolist(), settled - begins)
+        known[row] &= places < (look or 0)
+        if row < len(c.pools):
+            found.append(look)
+    return replace(c, known=known), found
 
 
 def effects(
@@ -220,15 +295,16 @@ def effects(
     aggregate: Aggregate = "mean-of-changes",
     confidence: float = 0.95,
     arms: int | None = None,
-    anytime: bool = True,
+    looks: Looks | Literal["once", "any"] = "once",
+    settled: Mapping[str, float] = MappingProxyType({}),
+    claim: Literal["both", "helps"] = "both",
 ) -> list[Effect]:
     """Every pool against its control, best first.
 
-    controls: pool → its control's id. arms: pools that are tested together (all of them when None); the error
-    is split over them (Bonferroni), so that intervals hold for all together. anytime: they hold for whoever looks
-    after every result and stops when they like. n = 2, 3, … seeds of a pool spend 1 / (n (n + 1)) of its error, which
-    makes half of it; the other half is for looks between, as the noise and the control become better known.
-    Without it they hold for one look, when all results are there.
+    controls: pool → its control's id. arms: pools that are tested together (all of them when None). looks: when claims
+    are made; `once`: all results are there; `any`: intervals and claims hold for whoever reads after every result.
+    settled: control → seeds from here on wait or run for some of its pools, so claims do not rest on them.
+    claim: `helps` gives it the whole error, on one side; `both` halves it between `helps` and `hurts`.
     """
     comparisons = [
         comparison
@@ -242,44 +318,123 @@ def effects(
     ]
     if not comparisons:
         return []
-    fits = [seed_residuals(c.scores @ c.weights, c.known) for c in comparisons]
-    judged = [[*range(len(c.pools)), -1] for c in comparisons]
-    variances, dfs = moderate(
-        np.concatenate([f.variances[rows] for f, rows in zip(fits, judged, strict=True)]),
-        np.concatenate([f.dfs[rows] for f, rows in zip(fits, judged, strict=True)]),
-    )
-    alpha = (1 - confidence) / max(1, arms if arms is not None else len(controls))
-    found: list[Effect] = []
-    end = 0
-    for c, fit, rows in zip(comparisons, fits, judged, strict=True):
-        start, end = end, end + len(rows)
-        found += _judge(c, fit, variances[start:end], dfs[start:end], alpha, anytime)
+    measured = _measure(comparisons)
+    claims = _Claims(1 - confidence, arms, looks, claim)
+    families = [controls[c.pools[0]] for c in comparisons]
+    if isinstance(looks, Looks):
+        pairs = [_at_looks(c, looks, settled.get(f, math.inf)) for c, f in zip(comparisons, families, strict=True)]
+        same = all((c.known == read.known).all() for c, (read, _) in zip(comparisons, pairs, strict=True))
+        read, reached = measured if same else _measure([r for r, _ in pairs]), [x for _, found in pairs for x in found]
+    else:
+        read, reached = measured, [None for c in comparisons for _ in c.pools]
+    halves, verdicts, p, q = claims.judge(measured, read, families, reached)
+    found, at = list[Effect](), 0
     none = dict[int, dict[str, float | None]]()
-    lost = {e.pool: _lost(scores.get(e.pool, none), scores.get(controls[e.pool], none)) for e in found}
-    found = [replace(e, skipped=(*e.skipped, *lost[e.pool])) if lost[e.pool] else e for e in found]
+    for c, m in zip(comparisons, measured, strict=True):
+        for i, pool in enumerate(c.pools):
+            skipped = (*c.skipped, *_lost(scores.get(pool, none), scores.get(controls[pool], none)))
+            found.append(_effect(c, m, i, halves[at], verdicts[at], p[at], q[at], skipped))
+            at += 1
     return sorted(found, key=lambda e: (-math.inf if e.change is None else e.change, e.pool), reverse=True)
 
 
-def chances(effects: Sequence[Effect], k: int = 1, draws: int = 20_000, doubt: float = 0.0) -> dict[str, float]:
-    """Pool → probability that its true change is among the k best, 0 … 1; of pools whose own error is known.
+def _effect(
+    c: _Comparison, m: _Measured, i: int, half: float, verdict: Verdict, p: float | None, q: float | None,
+    skipped: tuple[str, ...],
+) -> Effect:  # fmt: skip
+    n, change = int(m.seeds[i]), float(m.change[i])
+    if not n:
+        return Effect(c.pools[i], None, None, None, None, 0, "unclear", {}, skipped)
+    sound = n > 1 and math.isfinite(half)
+    own, own_df = float(m.own[i]), float(m.own_df[i])
+    return Effect(
+        c.pools[i], change, float(m.std[i]) if n > 1 else None, change - half if sound else None,
+        change + half if sound else None, n, verdict, dict(zip(c.metrics, m.metrics[i].tolist(), strict=True)), skipped,
+        float(m.error[i]) if sound else None, None if math.isnan(own) else own, own_df, p, q,
+        {name: (v, w) for name, v, w in zip(c.metrics, m.values[i].tolist(), m.control.tolist(), strict=True)},
+    )  # fmt: skip
 
-    Empirical Bayes: true changes are normal around a common mean, and their variance is that of the measured changes
-    less their errors. The control's noise is common to all and cancels.
-    draws: Monte Carlo samples, of a fixed seed. doubt: further variance in units of the pools' own spread, since the
-    end of a training may differ from its measured beginning.
-    """
-    known = sorted((e for e in effects if e.change is not None and e.own_error is not None), key=lambda e: e.pool)
-    change = np.array([e.change for e in known], np.float64)
-    error = np.array([e.own_error for e in known], np.float64) ** 2
-    spread = float(change.var(ddof=1) - error.mean()) if len(known) > 1 else 0.0
-    if spread <= 0:
-        return {e.pool: min(1.0, k / len(known)) for e in known}
-    mean = np.average(change, weights=1 / (spread + error))
-    trust = spread / (spread + error)
-    expected, noise = mean + trust * (change - mean), np.sqrt(trust * error + doubt * spread)
-    k, rng, counts = min(k, len(known)), np.random.default_rng(0), np.zeros(len(known))
-    for start in range(0, draws, DRAWN):
-        drawn = expected + noise * rng.standard_normal((min(DRAWN, draws - start), len(known)))
-        best = drawn.argmax(1) if k == 1 else np.argpartition(drawn, -k, axis=1)[:, -k:]
-        counts += np.bincount(best.ravel(), minlength=len(known))
-    return {e.pool: float(n / draws) for e, n in zip(known, counts, strict=True)}
+
+@dataclass(frozen=True)
+class _Claims:
+    """Verdicts and simultaneous intervals of all pools together; the arguments are those of `effects`."""
+
+    error: float
+    arms: int | None
+    looks: Looks | Literal["once", "any"]
+    claim: Literal["both", "helps"]
+
+    def judge(
+        self, now: Sequence[_Measured], read: Sequence[_Measured], controls: Sequence[str],
+        reached: Sequence[int | None],
+    ) -> tuple[Floats, list[Verdict], list[float | None], list[float | None]]:  # fmt: skip
+        """(half intervals, verdicts, corrected p of the pool's direction, q) in the order of the pools.
+
+        now: all results, for the intervals; read: those of the last look, for the claims.
+        """
+        names = {name: i for i, name in enumerate(dict.fromkeys(controls))}
+        families = np.concatenate([
+            np.full(len(m.change), names[c]) for m, c in zip(now, controls, strict=True)
+        ]).astype(np.int64)  # fmt: skip
+        spent = np.array([self._share(look) for look in reached])
+        seeds = np.concatenate([m.seeds for m in read])
+        t = np.concatenate([_ratio(m.change, m.error) for m in read])
+        z = np.where(seeds > 1, normal_scores(t, np.concatenate([m.df for m in read])), -np.inf)
+        tested = (seeds > 1) & np.isfinite(z)
+        copies = 1.0 if self.arms is None else self.arms / len(seeds)
+        loads = np.concatenate([m.load for m in read])
+        up = self._p(np.where(tested, z, -np.inf), seeds, loads, families, copies)
+        down = self._p(np.where(tested, -z, -np.inf), seeds, loads, families, copies)
+        bar = self.error * spent
+        half = bar if self.looks == "any" else bar / 2  # a mixture minds both sides at once
+        helps, hurts = up <= (bar if self.claim == "helps" else half), down <= half
+        verdicts: list[Verdict] = [
+            "helps" if h else "hurts" if d else "unclear"
+            for h, d in zip(helps & tested, hurts & tested, strict=True)
+        ]  # fmt: skip
+        p = [float(min(u, d)) if k else None for u, d, k in zip(up, down, tested, strict=True)]
+        return self._halves(now, families, copies, bar), verdicts, p, discoveries(_two_sided(z, tested))
+
+    def _share(self, look: int | None) -> float:
+        if not isinstance(self.looks, Looks):
+            return 1.0
+        return self.looks.share(look or self.looks.planned[0], self.error)
+
+    def _p(
+        self, z: Floats, seeds: NDArray[np.int64], loads: Floats, families: NDArray[np.int64], copies: float
+    ) -> Floats:
+        from scipy import special
+
+        if self.looks == "any":
+            return any_time(z, seeds, SHARPEST, copies * len(z))
+        if copies * len(z) == 1:
+            return np.asarray(special.ndtr(-z))
+        return adjusted(z, loads, families, copies)
+
+    def _halves(self, now: Sequence[_Measured], families: NDArray[np.int64], copies: float, bar: Floats) -> Floats:
+        """Half of each pool's simultaneous two-sided interval."""
+        from scipy import special
+
+        loads, error = np.concatenate([m.load for m in now]), np.concatenate([m.error for m in now])
+        df, seeds = np.concatenate([m.df for m in now]), np.concatenate([m.seeds for m in now])
+        if self.looks == "any":
+            far = any_time_reach(self.error, np.maximum(seeds, 1), SHARPEST, copies * len(seeds))
+        elif copies * len(seeds) == 1:
+            far = -special.ndtri(bar / 2)
+        else:
+            at = {b: reach(b, loads, families, copies) for b in set(bar.tolist())}
+            far = np.array([at[b] for b in bar.tolist()])
+        with np.errstate(invalid="ignore"):
+            return np.where(error > 0, -special.stdtrit(df, special.ndtr(-far)) * error, error)
+
+
+def _ratio(change: Floats, error: Floats) -> Floats:
+    """t; endless where there is a change and no noise."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((error == 0) & (change == 0), 0.0, change / error)
+
+
+def _two_sided(z: Floats, tested: NDArray[np.bool_]) -> list[float | None]:
+    from scipy import special
+
+    return [float(2 * special.ndtr(-abs(x))) if k else None for x, k in zip(z, tested, strict=True)]

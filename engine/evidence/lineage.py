@@ -87,7 +87,7 @@ def against_first(view: StudyView, chain: Sequence[str], recipe: Recipe | None) 
     table = {"this": _confirming(view, view.setup, recipe), "first": _confirming(view, chain[0], first)}
     (effect,) = effects(
         table, {"this": "first"}, view.main_metrics, aggregate=view.study.evaluation.aggregate,
-        confidence=view.study.search.confidence, arms=len(chain) - 1, anytime=False,
+        confidence=view.study.search.confidence, arms=len(chain) - 1,
     )  # fmt: skip
     return Change(effect.change, effect.ci_low, effect.ci_high, effect.seeds, effect.verdict)
 

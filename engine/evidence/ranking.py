@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
-from engine.evidence.effects import Effect, chances, effects
-from engine.journal import drops, metrics, pools, trials
+from engine.evidence.chances import chances, shrunken
+from engine.evidence.claims import Looks, halvings
+from engine.evidence.effects import Effect, effects
+from engine.journal import drops, metrics, pools, results, trials
 from engine.journal.pools import StoredPool
 from engine.records.leaderboard import Entry
 from engine.records.pool import Pool
@@ -22,7 +25,8 @@ class Ranked:
     """A pool, how it came about, and its effect.
 
     samples: rows that each of its trials trained on. share: part of a whole training that this is. best: probability
-    that it is the best of those that trained as long. dropped: why the race has dropped it, or None.
+    that it is the best of those of its size that trained as long, which no other of the size did longer. shrunk: the
+    change that is expected of it on fresh seeds, percent. dropped: why the race has dropped it, or None.
     """
 
     pool: Pool
@@ -35,6 +39,7 @@ class Ranked:
     share: float
     effect: Effect
     best: float | None = None
+    shrunk: float | None = None
     dropped: str | None = None
 
     def entry(self) -> Entry:
@@ -44,7 +49,7 @@ class Ranked:
             pool=self.pool.id, op=self.op, statistic=self.statistic, bucket=self.bucket, label=self.label,
             kind=self.kind, size=self.pool.size, share=self.share, change=e.change, std=e.std, ci_low=e.ci_low,
             ci_high=e.ci_high, seeds=e.seeds, metrics=dict(e.metrics), verdict=e.verdict, p_best=self.best,
-            dropped=self.dropped, skipped=list(e.skipped),
+            dropped=self.dropped, skipped=list(e.skipped), p=e.p, q=e.q, shrunk=self.shrunk, values=dict(e.values),
         )  # fmt: skip
 
 
@@ -76,6 +81,7 @@ def rank(
             return plain if plain in trained else controls[key[1:]]
         return controls[key[1:]]
 
+    first = trials.unsettled(store, setup, fresh)
     names = {key: ":".join(map(str, key)) for key in trained}
     chosen = [k for k, p in trained.items() if p.kind in kinds and k[1:] in controls and k in table]
     # a length that some pools still miss is used only where there is no other: the order of trials must not matter
@@ -90,22 +96,46 @@ def rank(
         view.main_metrics,
         aggregate=study.evaluation.aggregate,
         confidence=study.search.confidence,
-        anytime=not fresh,  # the confirming seeds are read once, when all are there
+        looks=_looks(view, fresh),
+        settled={names[key]: first[key[1:]] for key in trained if key[1:] in first},
+        claim="helps" if fresh else "both",
     )
     by_name = {names[key]: p for key, p in trained.items()}
     share = {e.pool: by_name[e.pool].samples / by_name[e.pool].horizon for e in changes}
-    furthest = max(share.values(), default=1.0)
-    best = chances([e for e in changes if share[e.pool] == furthest])
+    best, shrunk = dict[str, float](), dict[str, float]()
+    for size in {p.pool.size for p in by_name.values()}:
+        alike = [e for e in changes if by_name[e.pool].pool.size == size]
+        furthest = max((share[e.pool] for e in alike), default=1.0)
+        best |= chances([e for e in alike if share[e.pool] == furthest])
+        for length in () if fresh else {share[e.pool] for e in alike}:
+            shrunk |= shrunken([e for e in alike if share[e.pool] == length])
     dropped = {} if fresh else {d.pool: d.reason for d in drops.standing(store, setup, stages)}
     ranked = [
         replace(
             _ranked(pool, e), samples=pool.samples, share=share[e.pool], best=best.get(e.pool),
-            dropped=dropped.get(pool.id),
+            shrunk=shrunk.get(e.pool), dropped=dropped.get(pool.id),
         )
         for e in changes
         for pool in [by_name[e.pool]]
     ]  # fmt: skip
     return sorted(ranked, key=lambda r: (-r.share, r.dropped is not None))
+
+
+def _looks(view: StudyView, fresh: bool) -> Looks | Literal["any"]:
+    """When the study says what its results mean. fresh: on the confirming seeds.
+
+    Those are read once at the planned number; who then asks for more spends what is left of the error.
+    """
+    search = view.study.search
+    if fresh:
+        had, now = results.LOOKS.get(view.store, view.setup) or [], view.study.confirm.seeds
+        looks = [*had, now] if not had or now > had[-1] else had
+        return Looks((looks[0],), tuple(looks[1:]))
+    if search.looks == "any":
+        return "any"
+    if search.strategy == "race":
+        return Looks(tuple(sorted({n for _, n in view.rungs if n > 1})) or (2,))
+    return halvings(search.seeds if search.strategy == "grid" else 1)
 
 
 def _ranked(pool: StoredPool, effect: Effect) -> Ranked:

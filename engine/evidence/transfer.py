@@ -74,7 +74,7 @@ def _change(view: StudyView, runs: ProposalRuns, points: int) -> Change:
         return Change(None, None, None, 0, "unclear")
     (e,) = effects(
         {"recipe": runs.others, "control": runs.control}, {"recipe": "control"}, view.main_metrics,
-        aggregate=view.study.evaluation.aggregate, confidence=view.study.search.confidence, arms=points, anytime=False,
+        aggregate=view.study.evaluation.aggregate, confidence=view.study.search.confidence, arms=points,
     )  # fmt: skip
     return Change(e.change, e.ci_low, e.ci_high, e.seeds, e.verdict)
 

@@ -76,6 +76,19 @@ def seed_residuals(scores: Floats, known: NDArray[np.bool_]) -> SeedFit:
     return SeedFit(np.divide(squares, dfs, out=np.zeros_like(dfs), where=dfs > 0), dfs, common, rank, variance)
 
 
+def with_lone_seeds(fit: SeedFit, scores: Floats, known: NDArray[np.bool_]) -> tuple[float, float]:
+    """(variance, degrees of freedom) of the last pool's rest, from seeds that no other has, too.
+
+    The two-way fit gives such a seed's noise to the seed. The plain variance over all seeds keeps it; what seeds do to
+    all pools alike is taken off, and weakens it. Whichever of the two has more degrees of freedom counts.
+    """
+    own, alone = scores[-1, known[-1]], known[-1] & ~known[:-1].any(0)
+    df = (len(own) - 1) * (1 - fit.correlation) ** 2 if alone.any() else 0.0
+    if df <= fit.dfs[-1]:
+        return float(fit.variances[-1]), float(fit.dfs[-1])
+    return max(0.0, float(own.var(ddof=1)) - fit.common), df
+
+
 def fit_prior(variances: Sequence[float] | Floats, dfs: Sequence[float] | Floats) -> Prior | None:
     """Empirical-Bayes prior of variances with `dfs` degrees of freedom each (Smyth 2004, Section 6.2).
 

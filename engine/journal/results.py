@@ -195,6 +195,7 @@ MIXTURES = Result[Surface]("mixtures", Surface)  # what the regression on mixtur
 SCALE = Result[list[ScaleArm]]("scale", list[ScaleArm])
 RECIPE = Result[Recipe]("recipe", Recipe)
 UNCONFIRMED = Result[str]("unconfirmed", str)  # why nothing can be concluded yet
+LOOKS = Result[list[int]]("looks", list[int])  # fresh seeds at each reading of the confirmation
 CYCLE = Result[CycleEnd]("cycle", CycleEnd)
 MODEL_SCORES = Result[ModelScores]("model_scores", ModelScores)
 PROMPTS = Result[PromptScores]("prompts", PromptScores)

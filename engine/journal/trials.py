@@ -187,6 +187,16 @@ def unfinished_lengths(store: Store, setup: str) -> set[tuple[int, int]]:
     return {(r["samples"], r["horizon"]) for r in rows}
 
 
+def unsettled(store: Store, setup: str, fresh: bool) -> dict[tuple[int, int], int]:
+    """(samples, horizon) → the first seed of which trials wait or run. fresh: of the confirming seeds."""
+    rows = store.query(
+        "SELECT samples, horizon, min(seed) AS seed FROM trials WHERE setup = ? AND state IN ('WAITING', 'RUNNING') "
+        f"AND seed {'>=' if fresh else '<'} ? GROUP BY samples, horizon",
+        (setup, FRESH),
+    )
+    return {(r["samples"], r["horizon"]): r["seed"] for r in rows}
+
+
 def whole(store: Store, setup: str, pool: str, samples: int, seed: int) -> str | None:
     """The id of a pool's whole training on so many samples at a seed."""
     row = store.one(

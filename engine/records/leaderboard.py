@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from engine.base.ids import checked_id
@@ -30,6 +30,9 @@ class Entry:
     pool: its id. size: rows. share: part of a whole training that its trials are. change, std, ci_low, ci_high:
     percent of the control. metrics: metric → change in percent. p_best: probability of being the best.
     dropped: why the race has dropped it. skipped: metrics that were left out, and why.
+    p: chance of so large a change of any pool where none differs, in this direction; of the last look. q: false
+    discovery rate among all pools as clear as this one. shrunk: the change that is expected on fresh seeds, percent.
+    values: metric → (the pool's mean, the control's), as measured.
     """
 
     pool: str
@@ -50,6 +53,10 @@ class Entry:
     p_best: float | None
     dropped: str | None
     skipped: list[str]
+    p: float | None = field(default=None, kw_only=True)
+    q: float | None = field(default=None, kw_only=True)
+    shrunk: float | None = field(default=None, kw_only=True)
+    values: dict[str, tuple[float, float]] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         checked_id(self.pool, "a pool")

@@ -121,7 +121,7 @@ def _results(opened: OpenStudy, reference: Arm, arms: Sequence[Arm]) -> tuple[li
         e.pool: e
         for e in effects(
             runs, dict.fromkeys(names, reference.key[0]), opened.main_metrics,
-            aggregate=opened.study.evaluation.aggregate, arms=1, anytime=False,
+            aggregate=opened.study.evaluation.aggregate, arms=1,
         )
     }  # fmt: skip
     known = [place for place, name in enumerate(names) if found[name].change is not None]

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from engine.evidence.effects import Aggregate, Effect, Runs, Scores, chances, effects, paired_changes
+from engine.evidence.chances import chances
+from engine.evidence.effects import Aggregate, Effect, Runs, Scores, effects, paired_changes
 from engine.journal import decisions, drops, metrics
 from engine.journal.metrics import Table
 from engine.proposals.arms import control, ended, request
@@ -86,7 +87,7 @@ def standing(
     table: Scores, arms: Sequence[str], reference: str, metrics: Sequence[Metric], aggregate: Aggregate
 ) -> list[Effect]:
     """Arms against the reference, best first; intervals are those of one look at one arm."""
-    return effects(table, dict.fromkeys(arms, reference), metrics, aggregate=aggregate, arms=1, anytime=False)
+    return effects(table, dict.fromkeys(arms, reference), metrics, aggregate=aggregate, arms=1)
 
 
 def _spread(runs: Runs, metrics: Sequence[Metric], aggregate: Aggregate) -> float | None:

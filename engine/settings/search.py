@@ -20,6 +20,11 @@ class SearchSection(Section):
     )
     seeds: int = Field(3, ge=1, description="grid: seeds of every pool and of the control in probe and combine")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="coverage of the intervals, over all pools together")
+    looks: Literal["rungs", "any"] = Field(
+        "rungs",
+        description="when verdicts are made: rungs: when all pools have the seeds of a rung or round; "
+        "any: after every result, which takes more seeds to say anything",
+    )
     top: int = Field(5, ge=1, description="race: pools that it must tell from all others")
     rungs: tuple[tuple[Annotated[float, Field(gt=0, le=1)], Annotated[int, Field(ge=1)]], ...] = Field(
         ((0.25, 1), (0.5, 1), (0.5, 2)),

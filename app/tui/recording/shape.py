@@ -119,6 +119,10 @@ class Place(TypedDict):
     p_best: Float | None
     dropped: Str | None
     skipped: list[Str]
+    p: NotRequired[Float | None]
+    q: NotRequired[Float | None]
+    shrunk: NotRequired[Float | None]
+    values: NotRequired[dict[Str, tuple[Float, Float]]]
 
 
 class Scaled(Place):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from engine.evidence.effects import Effect, chances, effects, paired_changes
+from engine.evidence.chances import chances
+from engine.evidence.effects import Effect, effects, paired_changes
 from engine.records.metric import Metric
 
 ACCURACY = Metric("accuracy", True, 0, 1)
@@ -109,7 +110,7 @@ def test_intervals_cover_the_truth() -> None:
     covered, studies = 0, 400
     for _ in range(studies):
         table = simulate(rng, 12, 4, 0.1)
-        found = effects(table, {p: "c" for p in table if p != "c"}, [ACCURACY], confidence=0.9, arms=1, anytime=False)
+        found = effects(table, {p: "c" for p in table if p != "c"}, [ACCURACY], confidence=0.9, arms=1)
         first = next(e for e in found if e.pool == "p0")
         assert first.ci_low is not None and first.ci_high is not None
         covered += first.ci_low <= 10.0 <= first.ci_high
@@ -120,7 +121,7 @@ def test_one_pool_is_the_paired_t_test() -> None:
     rng = np.random.default_rng(5)
     control = (0.5 + rng.normal(0, 0.02, 5)).tolist()
     pool = (np.array(control) + rng.normal(0, 0.01, 5)).tolist()
-    (found,) = effects({"p": runs(pool), "c": runs(control)}, {"p": "c"}, [ACCURACY], anytime=False)
+    (found,) = effects({"p": runs(pool), "c": runs(control)}, {"p": "c"}, [ACCURACY])
     expected = stats.ttest_rel(pool, control).confidence_interval(0.95)
     base = float(np.mean(control))
     assert found.ci_low is not None and found.ci_high is not None
@@ -136,7 +137,7 @@ def test_few_pools_are_not_called_different_too_often(pools: int, seeds: int) ->
     studies, wrong = 600, 0
     for _ in range(studies):
         table = simulate(rng, pools, seeds, 0.0)
-        found = effects(table, {p: "c" for p in table if p != "c"}, [ACCURACY], anytime=False)
+        found = effects(table, {p: "c" for p in table if p != "c"}, [ACCURACY])
         wrong += any(e.verdict != "unclear" for e in found)
     assert wrong <= 600 * 0.05 + 2 * math.sqrt(600 * 0.05 * 0.95), f"{wrong} of {studies} studies"
 
@@ -157,7 +158,7 @@ def says_something(study: int) -> bool:
     for seed in range(1, 8):
         for pool in table:
             seen[pool][seed] = table[pool][seed]
-            if any(e.verdict != "unclear" for e in effects(seen, controls, [ACCURACY])):
+            if any(e.verdict != "unclear" for e in effects(seen, controls, [ACCURACY], looks="any")):
                 return True
     return False
 
@@ -165,8 +166,8 @@ def says_something(study: int) -> bool:
 def test_an_interval_for_any_time_is_wider_the_more_looks_it_allows() -> None:
     table = simulate(np.random.default_rng(8), 3, 5, 0.0)
     widths = []
-    for anytime in (False, True):
-        first = effects(table, dict.fromkeys(("p0", "p1", "p2"), "c"), [ACCURACY], anytime=anytime)[0]
+    for looks in ("once", "any"):
+        first = effects(table, dict.fromkeys(("p0", "p1", "p2"), "c"), [ACCURACY], looks=looks)[0]
         assert first.ci_low is not None and first.ci_high is not None and first.change is not None
         assert first.change == pytest.approx((first.ci_low + first.ci_high) / 2)
         widths.append(first.ci_high - first.ci_low)
@@ -191,7 +192,7 @@ def errors(common: float) -> tuple[float, float, float]:
     ours, paired, covered = [], [], []
     for _ in range(150):
         table, controls = unbalanced(rng, common)
-        for e in effects(table, controls, [ACCURACY], confidence=0.9, arms=1, anytime=False):
+        for e in effects(table, controls, [ACCURACY], confidence=0.9, arms=1):
             assert e.change is not None and e.ci_low is not None and e.ci_high is not None
             ours.append(e.change)
             changes, _, _ = paired_changes(table[e.pool], table["c"], [ACCURACY], "mean-of-changes")
