@@ -333,7 +333,7 @@ def effects(
     for c, m in zip(comparisons, measured, strict=True):
         for i, pool in enumerate(c.pools):
             skipped = (*c.skipped, *_lost(scores.get(pool, none), scores.get(controls[pool], none)))
-            found.append(_effect(c, m, i, halves[at], verdicts[at], p[at], q[at], skipped))
+            found.append(_effect(c, m, i, float(halves[at]), verdicts[at], p[at], q[at], skipped))
             at += 1
     return sorted(found, key=lambda e: (-math.inf if e.change is None else e.change, e.pool), reverse=True)
 

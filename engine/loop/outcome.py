@@ -50,6 +50,9 @@ def _conclude(opened: OpenStudy) -> None:
     best = None if missing else best_recipe(opened)
     results.RECIPE.put(store, setup, best)
     results.UNCONFIRMED.put(store, setup, missing)
+    looks = results.LOOKS.get(store, setup) or []
+    if missing is None and opened.study.confirm.seeds > max(looks, default=0):
+        results.LOOKS.put(store, setup, [*looks, opened.study.confirm.seeds])
     if best is not None:
         store.event("recipe", f"{best.label}: {best.change:+.1f} % on fresh seeds", best.pool)
     else:

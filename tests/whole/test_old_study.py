@@ -34,9 +34,14 @@ def answer(*arguments: object) -> Any:
     return json.loads(done.stdout)
 
 
+def rounded(found: Any) -> Any:
+    """JSON without the last digits of its numbers, which hang on the processor."""
+    return json.loads(json.dumps(found), parse_float=lambda number: float(f"{float(number):.9g}"))
+
+
 def test_an_old_study_has_the_same_rankings_ids_and_proposals(old: Path) -> None:
-    assert answer("rank", old) == json.loads((OLD / "rank.json").read_text())
-    assert answer("rank", old, "--cycle", 1) == json.loads((OLD / "rank-cycle1.json").read_text())
+    assert rounded(answer("rank", old)) == rounded(json.loads((OLD / "rank.json").read_text()))
+    assert rounded(answer("rank", old, "--cycle", 1)) == rounded(json.loads((OLD / "rank-cycle1.json").read_text()))
     points = {p["proposal"]: p for p in json.loads((OLD / "scaling.json").read_text())["points"]}
     for point in answer("show", "scaling", old)["points"]:  # the last digit of an interval hangs on the processor
         assert point == pytest.approx(points.pop(point["proposal"]), rel=1e-12)
