@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from app.commands.export import results
 from app.commands.rank_file import rank
 from engine.base.errors import DataError, DjsbError
+from engine.evidence.claims import Looks
 from engine.evidence.effects import effects
 from engine.evidence.ranking import leaderboard
 from engine.records.metric import Metric
@@ -27,7 +28,7 @@ from tests.app.report.test_page import Fake
 from tests.conftest import DJSB, fuzz, run_djsb, the_error
 
 HEAD = "pool,seed,metric,value\n"
-KEYS = ("change", "std", "ci_low", "ci_high", "seeds", "metrics", "verdict", "p_best")
+KEYS = ("change", "std", "ci_low", "ci_high", "seeds", "metrics", "verdict", "p_best", "p", "q", "shrunk", "values")
 Line = tuple[str, int, str, object]
 
 
@@ -75,7 +76,7 @@ def test_results_in_any_order_are_ranked_as_a_studys(tmp_path: Path) -> None:
     for pool, seed, metric, value in lines:
         table.setdefault(pool, {}).setdefault(seed, {})[metric] = float(str(value))
     metrics = [Metric("accuracy", True, 0, 1), Metric("loss", False, 0, 9)]
-    expected = effects(table, dict.fromkeys(("good", "same", "bad"), "control"), metrics)
+    expected = effects(table, dict.fromkeys(("good", "same", "bad"), "control"), metrics, looks=Looks((4,)))
     assert [e["change"] for e in found] == pytest.approx([e.change for e in expected])
     assert [e["ci_low"] for e in found] == pytest.approx([e.ci_low for e in expected])
 
