@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from benchmarks.oracle.table import METRICS, SHARES, Oracle, load, null_world
 from benchmarks.write import write_section
 from engine.evidence.effects import Effect, effects
-from engine.search.race import CONTROL_SEEDS, Rung, judge, standing
+from engine.search.race import CONTROL_SEEDS, Rung, control_seeds, judge, standing
 from engine.settings.search import SearchSection
 
 GRID_SEEDS, TOP = 3, 5
@@ -88,7 +88,7 @@ def race(
     known: dict[float, Runs] = {}
     ranked: list[str] = []
     for rung in [Rung(*r) for r in rungs]:
-        own, first = range(rung.seeds), range(max(rung.seeds, CONTROL_SEEDS))
+        own, first = range(rung.seeds), range(min(values.shape[1], control_seeds(rung.seeds, len(alive))))
         for seed in first:
             for pool in [0, *(alive if seed in own else ())]:
                 prices.pay(pool, seed, rung.share)

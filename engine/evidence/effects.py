@@ -438,3 +438,16 @@ def _two_sided(z: Floats, tested: NDArray[np.bool_]) -> list[float | None]:
     from scipy import special
 
     return [float(2 * special.ndtr(-abs(x))) if k else None for x, k in zip(z, tested, strict=True)]
+
+
+def control_noise(pools: Scores, control: Runs, metrics: Sequence[Metric], aggregate: Aggregate) -> tuple[float, float]:
+    """(standard deviation of the control over that of its pools, degrees of freedom of it); (1, 0) where unknown."""
+    found = (1.0, 0.0)
+    for c in _compare(pools, control, metrics, aggregate):
+        fit = seed_residuals(c.scores @ c.weights, c.known)
+        variance, df = with_lone_seeds(fit, c.scores @ c.weights, c.known)
+        own, dfs = fit.variances[:-1], fit.dfs[:-1]
+        common = float(own @ dfs / dfs.sum()) if dfs.sum() > 0 else 0.0
+        if common > 0 and variance > 0 and df >= 2 and dfs.sum() >= 6 and df > found[1]:
+            found = (math.sqrt(variance / common), df)
+    return found

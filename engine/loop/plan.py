@@ -11,6 +11,7 @@ from engine.base.gpus import gpu_memory
 from engine.journal.store import Row
 from engine.runner.accounts import Accounts
 from engine.runner.scheduler import scheduler
+from engine.search.control import NOISIEST, control_seeds
 from engine.search.race import CONTROL_SEEDS, bound
 from engine.study.forecast import are_complete, forecast, refuse_if_full
 from engine.study.hoeffding import PoolBound
@@ -113,6 +114,11 @@ def _pools(opened: OpenStudy) -> tuple[int, int]:
     return each * sum(len(run.statistics) for run in runs), len({run.name for run in runs})
 
 
+def _confirming(candidates: int, seeds: int, all_data: bool) -> int:
+    """Trials of the confirmation at most, where each candidate has a size and so a control of its own."""
+    return candidates * ((1 + all_data) * seeds + control_seeds(seeds, 1, NOISIEST))
+
+
 def _units(opened: OpenStudy) -> list[_Unit]:
     study, search = opened.study, opened.study.search
     if search.strategy == "mixtures":
@@ -131,7 +137,7 @@ def _units(opened: OpenStudy) -> list[_Unit]:
         if search.strategy == "race":
             trials, length = bound(opened.rungs, arms, best, search.keep)
             return _Unit(name, trials, length, f"{what} in {len(opened.rungs)} rungs")
-        trials = (arms + 1) * search.seeds
+        trials = arms * search.seeds + control_seeds(search.seeds, arms)
         return _Unit(name, trials, trials, f"{what} × {search.seeds} seeds")
 
     return [
@@ -144,7 +150,7 @@ def _units(opened: OpenStudy) -> list[_Unit]:
         ),
         *(
             _Unit("confirm", n, float(n), _fresh(opened))
-            for n in [(2 + study.confirm.all_data) * study.confirm.candidates * study.confirm.seeds]
+            for n in [_confirming(study.confirm.candidates, study.confirm.seeds, study.confirm.all_data)]
         ),
     ]
 

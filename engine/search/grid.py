@@ -16,6 +16,7 @@ from engine.proposals.best import chosen_slices, current, lattice, recipes
 from engine.proposals.kinds.repeat import repeat
 from engine.records.proposal import Arm, Origin, Proposal
 from engine.records.trial import FRESH
+from engine.search.control import control_seeds, measured_noise, more_of_it
 from engine.study.opened import OpenStudy
 
 
@@ -37,14 +38,16 @@ def probe(opened: OpenStudy) -> list[Proposal]:
     cuts = [c for c in opened.cuts if c.reason is None]
     pools = [request(opened, control(opened, opened.pool_size), "control", "control")]
     pools += [request(opened, c.pool, c.label, "single") for c in cuts]
-    return [
+    seeds = opened.study.search.seeds
+    rounds = [
         Proposal(
             origin="paper", kind="probe", stage="probe", pools=tuple(pools), seeds=(seed,),
-            reason=f"{len(cuts)} single-OP pools and the control, seed {seed + 1} of {opened.study.search.seeds}",
+            reason=f"{len(cuts)} single-OP pools and the control, seed {seed + 1} of {seeds}",
             fallback="fewer seeds, wider intervals",
         )
-        for seed in range(opened.study.search.seeds)
+        for seed in range(seeds)
     ]  # fmt: skip
+    return [*rounds, *more_of_it(pools[:1], range(seeds, control_seeds(seeds, len(cuts))), "probe", "probe")]
 
 
 def _candidates(opened: OpenStudy) -> tuple[list[tuple[Ranked, ...]], str]:
@@ -73,15 +76,17 @@ def combine(opened: OpenStudy) -> list[Proposal]:
     if dropped:
         reason += f"; left out, under {floor} rows: {', '.join(dropped)}"
     evidence = tuple(dict.fromkeys(r.pool.id for chosen, _ in kept for r in chosen))
-    return [
+    seeds = opened.study.search.seeds
+    rounds = [
         Proposal(
             origin="paper", kind="combine", stage="combine", pools=tuple(pools), seeds=(seed,), cites=evidence,
-            reason=f"seed {seed + 1} of {opened.study.search.seeds}: {reason}",
+            reason=f"seed {seed + 1} of {seeds}: {reason}",
             expected=max((r.effect.change or 0) for chosen, _ in kept for r in chosen),
             fallback="the best single OP is the recipe",
         )
-        for seed in range(opened.study.search.seeds)
+        for seed in range(seeds)
     ]  # fmt: skip
+    return [*rounds, *more_of_it(pools[:1], range(seeds, control_seeds(seeds, len(kept))), "combine", "combine")]
 
 
 def mapped(opened: OpenStudy) -> list[Ranked]:
@@ -109,14 +114,14 @@ def confirm(opened: OpenStudy) -> list[Proposal]:
     if not chosen:
         return []
     sizes = sorted({r.pool.size for r in chosen})
-    pools = [request(opened, control(opened, size), "control", "control") for size in sizes]
+    controls = [request(opened, control(opened, size), "control", "control") for size in sizes]
     named = {r.pool: r.label for r in chosen}
     for plain in [replace(p, mappers=()) for p in named if p.mappers]:  # the same rows as they are
         if not plain.is_control:
             named.setdefault(plain, named[next(p for p in named if replace(p, mappers=()) == plain)].split(" → ")[0])
-    pools += [request(opened, pool, label, kind_of(pool)) for pool, label in named.items()]
+    pools = [*controls, *(request(opened, pool, label, kind_of(pool)) for pool, label in named.items())]
     pools += _every_row(opened, pools)
-    return [
+    rounds = [
         Proposal(
             origin="paper", kind="seeds", stage="confirm", pools=tuple(pools), seeds=(FRESH + seed,),
             cites=tuple(r.pool.id for r in chosen), expected=chosen[0].effect.change,
@@ -126,6 +131,8 @@ def confirm(opened: OpenStudy) -> list[Proposal]:
         )
         for seed in range(section.seeds)
     ]  # fmt: skip
+    most = control_seeds(section.seeds, len(named) // len(controls), measured_noise(opened))
+    return [*rounds, *more_of_it(controls, range(FRESH + section.seeds, FRESH + most), "confirm", "seeds")]
 
 
 def _every_row(opened: OpenStudy, pools: Sequence[Arm]) -> list[Arm]:

@@ -27,6 +27,14 @@ from engine.study.view import StudyView
 CONTROL_SEEDS = 4  # at least: all comparisons share the control, and its spread is used for arms with one seed
 
 
+def control_seeds(seeds: int, arms: int) -> int:
+    """Seeds of the control where arms have so many: √arms times theirs once verdicts can be made, at two or more.
+
+    So the error of a comparison is smallest for what all trials cost.
+    """
+    return max(seeds, CONTROL_SEEDS, round(seeds * math.sqrt(arms)) if seeds > 1 else 0)
+
+
 @dataclass(frozen=True)
 class Rung:
     """share: part of a training's steps. seeds: seeds of every arm, those of lower rungs of the share counted."""
@@ -136,7 +144,7 @@ def _next_rung(opened: OpenStudy, stage: str, size: int, arms: list[Arm]) -> lis
         if not alive:
             break
         runners = [a.part(rung.share) for a in [reference, *alive.values()]]
-        seeds = range(max(rung.seeds, CONTROL_SEEDS))
+        seeds = range(control_seeds(rung.seeds, len(alive)))
         missing = [
             (seed, r)
             for seed in seeds
@@ -162,16 +170,14 @@ def _next_rung(opened: OpenStudy, stage: str, size: int, arms: list[Arm]) -> lis
 def bound(rungs: Sequence[tuple[float, int]], arms: int, top: int, keep: float) -> tuple[int, float]:
     """(trials, their length in whole trials) that a race takes at most, when nothing but `keep` ends arms."""
     trials, length, alive = 0, 0.0, arms
-    before: tuple[float, int] = (0.0, 0)
+    before, led = (0.0, 0), 0
     for share, seeds in rungs:
-        for count, had, want in (
-            (alive, before[1], seeds),
-            (1, max(before[1], CONTROL_SEEDS) if before[1] else 0, max(seeds, CONTROL_SEEDS)),
-        ):
-            new, longer = want - had, had if share > before[0] else 0
+        lead = control_seeds(seeds, alive)
+        for count, had, want in ((alive, before[1], seeds), (1, led, lead)):
+            new, longer = want - min(had, want), had if share > before[0] else 0
             trials += count * (new + longer)
             length += count * (new * share + longer * (share - before[0]))
-        before, alive = (share, seeds), min(alive, max(top, math.ceil(keep * alive)))
+        before, led, alive = (share, seeds), max(led, lead), min(alive, max(top, math.ceil(keep * alive)))
     return trials, length
 
 
