@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,9 +12,11 @@ from engine.evidence.chances import chances, shrunken
 from engine.evidence.claims import Looks, halvings
 from engine.evidence.effects import Effect, effects
 from engine.journal import drops, metrics, pools, results, trials
+from engine.journal.metrics import Table
 from engine.journal.pools import StoredPool
 from engine.records.leaderboard import Entry
 from engine.records.pool import Pool
+from engine.records.trial import FRESH
 from engine.study.view import StudyView
 
 RECIPES = ("single", "combination", "mixture")  # kinds of pools on the leaderboard
@@ -26,7 +28,8 @@ class Ranked:
 
     samples: rows that each of its trials trained on. share: part of a whole training that this is. best: probability
     that it is the best of those of its size that trained as long, which no other of the size did longer. shrunk: the
-    change that is expected of it on fresh seeds, percent. dropped: why the race has dropped it, or None.
+    change that is expected of it on fresh seeds, percent. dropped: why the race has dropped it, or None. lost: in
+    words, seeds whose trials failed.
     """
 
     pool: Pool
@@ -41,6 +44,7 @@ class Ranked:
     best: float | None = None
     shrunk: float | None = None
     dropped: str | None = None
+    lost: tuple[str, ...] = ()
 
     def entry(self) -> Entry:
         """Its line of the leaderboard."""
@@ -49,7 +53,8 @@ class Ranked:
             pool=self.pool.id, op=self.op, statistic=self.statistic, bucket=self.bucket, label=self.label,
             kind=self.kind, size=self.pool.size, share=self.share, change=e.change, std=e.std, ci_low=e.ci_low,
             ci_high=e.ci_high, seeds=e.seeds, metrics=dict(e.metrics), verdict=e.verdict, p_best=self.best,
-            dropped=self.dropped, skipped=list(e.skipped), p=e.p, q=e.q, shrunk=self.shrunk, values=dict(e.values),
+            dropped=self.dropped, skipped=[*e.skipped, *self.lost], p=e.p, q=e.q, shrunk=self.shrunk,
+            values=dict(e.values),
         )  # fmt: skip
 
 
@@ -109,11 +114,12 @@ def rank(
         best |= chances([e for e in alike if share[e.pool] == furthest])
         for length in () if fresh else {share[e.pool] for e in alike}:
             shrunk |= shrunken([e for e in alike if share[e.pool] == length])
+    lost = _lost(view, table, names, fresh)
     dropped = {} if fresh else {d.pool: d.reason for d in drops.standing(store, setup, stages)}
     ranked = [
         replace(
             _ranked(pool, e), samples=pool.samples, share=share[e.pool], best=best.get(e.pool),
-            shrunk=shrunk.get(e.pool), dropped=dropped.get(pool.id),
+            shrunk=shrunk.get(e.pool), dropped=dropped.get(pool.id), lost=lost.get(e.pool, ()),
         )
         for e in changes
         for pool in [by_name[e.pool]]
@@ -136,6 +142,36 @@ def _looks(view: StudyView, fresh: bool) -> Looks | Literal["any"]:
     if search.strategy == "race":
         return Looks(tuple(sorted({n for _, n in view.rungs if n > 1})) or (2,))
     return halvings(search.seeds if search.strategy == "grid" else 1)
+
+
+def _lost(
+    view: StudyView, table: Table, names: Mapping[tuple[str, int, int], str], fresh: bool
+) -> dict[str, tuple[str, ...]]:  # fmt: skip
+    """Pool → the seeds whose trials failed, in words, and whether the other pools did worse there than elsewhere."""
+    found: dict[tuple[str, int, int], list[int]] = {}
+    for t in trials.failed(view.store, view.setup):
+        if (t.seed >= FRESH) == fresh:
+            found.setdefault((t.pool, t.samples, t.horizon), []).append(t.seed)
+    return {names[key]: _in_words(view, table, key, sorted(seeds)) for key, seeds in found.items() if key in names}
+
+
+def _in_words(view: StudyView, table: Table, key: tuple[str, int, int], seeds: list[int]) -> tuple[str, ...]:
+    told = f"lost: the trial at seed {', '.join(map(str, seeds))} failed"
+    there, elsewhere = list[float](), list[float]()
+    for other, runs in table.items():
+        if other[1:] != key[1:] or other == key:
+            continue
+        for m in view.main_metrics:
+            values = {s: v for s, at in runs.items() if (v := at.get(m.name)) is not None}
+            if len(values) < 2:
+                continue
+            mean = float(np.mean(list(values.values())))
+            for seed, value in values.items():
+                gain = (value - mean) / (abs(mean) or 1.0) * (1 if m.higher_is_better else -1)
+                (there if seed in seeds else elsewhere).append(gain)
+    if there and elsewhere and (gap := 100 * (float(np.mean(there)) - float(np.mean(elsewhere)))) < 0:
+        told += f"; other pools were {-gap:.1f} % worse there than at their other seeds, so the change may flatter it"
+    return (told,)
 
 
 def _ranked(pool: StoredPool, effect: Effect) -> Ranked:

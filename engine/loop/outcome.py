@@ -8,8 +8,9 @@ from engine.evidence.mixtures import response, surface
 from engine.evidence.ranking import metric_series
 from engine.evidence.recipe import best_recipe, confirmed, repetitions
 from engine.evidence.sentences import sentences
-from engine.journal import pools, results
+from engine.journal import pools, results, trials
 from engine.journal.results import Duplicates
+from engine.records.trial import FRESH, Trial
 from engine.search.contract import Adviser
 from engine.search.grid import candidates
 from engine.study.opened import OpenStudy
@@ -61,13 +62,27 @@ def _conclude(opened: OpenStudy) -> None:
 
 
 def _unconfirmed(opened: OpenStudy) -> str | None:
-    """Why nothing can be concluded yet: the fresh seeds are read once, when all of them are there."""
+    """Why nothing can be concluded yet: the fresh seeds are read once, when all of them are there.
+
+    A trial that failed loses its seed only, as long as two are left.
+    """
     seeds = opened.study.confirm.seeds
-    done = {r.pool.id: r.effect.seeds for r in confirmed(opened)}
-    short = [r.label for r in candidates(opened) if done.get(r.pool.id, 0) < seeds]
+    fresh = confirmed(opened)
+    lost = {r.pool.id: {t.seed for t in _failed(opened) if t.kind == "control" or t.pool == r.pool.id} for r in fresh}
+    done = {r.pool.id: r.effect.seeds for r in fresh}
+    short = [
+        r.label for r in candidates(opened)
+        if done.get(r.pool.id, 0) < max(2, seeds - len(lost.get(r.pool.id, ())))
+    ]  # fmt: skip
     if not short:
         return None
     return f"not confirmed yet: {', '.join(short)} lacks some of {seeds} fresh seeds"
+
+
+def _failed(opened: OpenStudy) -> list[Trial]:
+    """Trials of fresh seeds that failed, those that the control alone has left out."""
+    last = FRESH + opened.study.confirm.seeds
+    return [t for t in trials.failed(opened.store, opened.setup) if FRESH <= t.seed < last]
 
 
 def _duplicates(opened: OpenStudy) -> Duplicates:
