@@ -15,7 +15,7 @@ from engine.tasks.caption.scores import CIDER_MOST, caption_names, caption_score
 from engine.tasks.contract import Traits
 from engine.tasks.shared.trial import Training
 from engine.tasks.vlm.evaluation import ROWS, read_questions
-from engine.tasks.vlm.model import PRESETS, build_model
+from engine.tasks.vlm.model import PRESETS, build_model, shell
 from engine.tasks.vlm.task import ImageToText, judge_of, sample, save_model, train
 
 
@@ -53,7 +53,7 @@ class CaptionTask(ImageToText):
         reads_evaluation=frozenset({"images", "text"}),
         demo="engine.demo.questions",
     )
-    training = Training(build_model, train, evaluate, save_model, sample=sample)
+    training = Training(build_model, train, evaluate, save_model, sample=sample, shell=shell)
 
     def lacks(self, study: Study) -> str | None:
         """Java, where it is asked for."""

@@ -26,6 +26,8 @@ from engine.tasks.shared.weights import EARLIER, Weights
 if TYPE_CHECKING:
     import torch
 
+    from engine.tasks.shared.memory import Shell
+
 # layers that LoRA adapts; not the attention by which a SigLIP pools, whose layers are read past their adapters
 LINEAR = r".*encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
 MAX_LOGIT_SCALE = math.log(100)  # as in CLIP, Section 2.5
@@ -70,6 +72,30 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
         model = with_lora(model, study, adapter, study.lora.targets or LINEAR, "towers")
     device: Any = the_device()
     return model.to(device)
+
+
+def shell(study: Study, prepared: Path) -> Shell | None:
+    """The model without weights, and the loss of pairs; None for a checkpoint of open_clip, or with adapters."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    from engine.tasks.shared.memory import Shell, without_weights
+
+    source, meta = source_of(study, prepared.parents[2]), read_meta(prepared)
+    if study.lora.rank or (source and source.family not in ("clip", "siglip")):
+        return None
+    if source:
+        model: Any = without_weights(source.weights(prepared.parents[2]))
+    else:
+        with torch.device("meta"):
+            model = CLIPModel(CLIPConfig(**clip_config(PRESETS[study.model.preset])))
+
+    def loss(like: Any, rows: int) -> torch.Tensor:
+        pixels = torch.empty(rows, 3, meta["side"], meta["side"])
+        ids = torch.zeros(rows, meta["length"], dtype=torch.long)
+        return loss_of(like, image_features(like, pixels), text_features(like, ids))
+
+    return Shell(model, loss, study.train.batch_size)
 
 
 def normal_of(prepared: Path) -> Normal:

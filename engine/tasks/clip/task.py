@@ -23,7 +23,16 @@ from engine.records.accounting import Accounting, accounting_from_json
 from engine.records.metric import Metric
 from engine.settings.study import Study
 from engine.tasks.clip.checkpoint import PROCESSOR, Processor, Source, source_of
-from engine.tasks.clip.model import PRESETS, build_model, crop_in, image_features, normal_of, text_features, train
+from engine.tasks.clip.model import (
+    PRESETS,
+    build_model,
+    crop_in,
+    image_features,
+    normal_of,
+    shell,
+    text_features,
+    train,
+)
 from engine.tasks.clip.open_clip import BESIDE
 from engine.tasks.clip.sets import key_of_sets, metrics_of_sets, prepare_sets, set_features, set_scores, with_mean
 from engine.tasks.contract import Job, Kept, Progress, Report, Rows, Traits
@@ -236,7 +245,7 @@ class ClipTask(TrainingTask):
         scores="model_similarity",
         demo="engine.demo.images",
     )
-    training = Training(build_model, train, evaluate, save_model)
+    training = Training(build_model, train, evaluate, save_model, shell=shell)
 
     def lacks(self, study: Study) -> str | None:
         """Something to be judged by."""

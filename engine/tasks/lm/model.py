@@ -90,17 +90,16 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
 def shell(study: Study, prepared: Path) -> Shell:
     """The model without weights, and the loss of sequences."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    from engine.tasks.shared.memory import language
+    from engine.tasks.shared.memory import language, without_weights
 
     meta, checkpoint = read_meta(prepared), checkpoint_of(study, prepared.parents[2])
-    with torch.device("meta"):
-        if checkpoint:
-            config = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
-            model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-        else:
-            tokens = {name: meta[name] for name in ("vocabulary", "bos", "eos", "pad")}
+    if checkpoint:
+        model: Any = without_weights(weights_of(checkpoint))
+    else:
+        tokens = {name: meta[name] for name in ("vocabulary", "bos", "eos", "pad")}
+        with torch.device("meta"):
             model = LlamaForCausalLM(LlamaConfig(**llama_config(PRESETS[study.model.preset], **tokens)))
     return language(model, meta["length"], study.train.batch_size)
 

@@ -24,6 +24,7 @@ from engine.tasks.shared.procedure import Procedure, apply_checkpointing, proced
 
 if TYPE_CHECKING:
     from engine.settings.study import Study
+    from engine.tasks.shared.weights import Weights
 
 ADAPTERS = 16  # rank that is tried where adapters would make a training fit
 MOMENTS = {"adamw": 8.0, "adamw8bit": 2 + 2 * 4 / 256}  # bytes a trained weight; in 8 bits with a scale for every 256
@@ -40,6 +41,16 @@ class Shell:
     loss: Callable[[Any, int], torch.Tensor]
     rows: int
     adapters: bool = False
+
+
+def without_weights(weights: Weights) -> Any:
+    """The model of a checkpoint of transformers on the device meta, by its configuration."""
+    import transformers
+
+    maker = getattr(transformers, weights.kind.partition(".")[2])
+    config = transformers.AutoConfig.from_pretrained(weights.folder, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        return maker.from_config(config) if weights.kind.startswith("transformers.Auto") else maker(config)
 
 
 def image_text(model: Any, side: int, text: int, rows: int, adapters: bool = False) -> Shell:
@@ -237,7 +248,7 @@ def fitted(shell: Shell, study: Study, procedure: Procedure, memory: int, device
     return None
 
 
-def remedies(shells: Callable[[Study], Shell], study: Study, procedure: Procedure, memory: int) -> list[str]:
+def remedies(shells: Callable[[Study], Shell | None], study: Study, procedure: Procedure, memory: int) -> list[str]:
     """What would make a training fit that does not, the least change first. shells: the shell of a changed study.
 
     Raises nothing: where nothing of it helps, the list is empty.
@@ -254,7 +265,8 @@ def remedies(shells: Callable[[Study], Shell], study: Study, procedure: Procedur
         if "lora" in words and study.lora.rank:
             continue
         free = changed(other, activation_checkpointing="auto")
-        if way := fitted(shells(other), free, how, memory, devices):
+        shell = shells(other)
+        if shell and (way := fitted(shell, free, how, memory, devices)):
             with_it = " with train.activation_checkpointing: on" if way.procedure.checkpointing else ""
             found.append(f"{words}{with_it}, {way.micro} rows at once")
             if "devices" in words:
@@ -262,7 +274,7 @@ def remedies(shells: Callable[[Study], Shell], study: Study, procedure: Procedur
     return found
 
 
-def advice_of(shells: Callable[[Study], Shell] | None, study: Study, memory: int) -> str:
+def advice_of(shells: Callable[[Study], Shell | None], study: Study, memory: int) -> str:
     """What would make a training fit that does not. shells: the model without weights, of a study."""
-    told = remedies(shells, study, procedure_of(study, the_device()), memory) if shells else []
+    told = remedies(shells, study, procedure_of(study, the_device()), memory)
     return "by its forecast these would: " + "; ".join(told) if told else "use a GPU with more memory"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -33,6 +34,7 @@ def first_rows(name: str, study: Study, prepared: Path) -> tuple[NDArray[np.int6
 
 IMAGES = partial(first_rows, "train-images")
 
+LOG = logging.getLogger("djsb")
 DOUBT = 1.15  # times a device's memory, beyond which a forecast is believed without a try
 
 
@@ -54,7 +56,7 @@ class Training:
     finish: Callable[[Any, Study, Path, Job, Report], bool] = lambda *_: True
     sample: Callable[[Study, Path], tuple[NDArray[np.int64], float]] = IMAGES
     timed: tuple[int, int] = (2, 8)
-    shell: Callable[[Study, Path], Shell] | None = None
+    shell: Callable[[Study, Path], Shell | None] = lambda *_: None
 
 
 def _brief(study: Study) -> Study:
@@ -113,28 +115,27 @@ class TrainingTask(Task, Protocol):
         from engine.tasks.shared.memory import fitted
         from engine.tasks.shared.procedure import procedure_of
 
-        if self.training.shell is None:
-            return
-        shell = self.training.shell(study, prepared)
-        if fitted(shell, study, procedure_of(study, the_device()), int(DOUBT * memory)) is None:
+        shell, way = self.training.shell(study, prepared), procedure_of(study, the_device())
+        if shell is not None and fitted(shell, study, way, int(DOUBT * memory)) is None:
             raise MachineError(misfit(self._advice(study, prepared, memory)))
 
     def _advice(self, study: Study, prepared: Path, memory: int) -> str:
         """What would make a training fit that does not."""
         from engine.tasks.shared.memory import advice_of
 
-        shell = self.training.shell
-        return advice_of(shell and (lambda other: shell(other, prepared)), study, memory)
+        return advice_of(lambda other: self.training.shell(other, prepared), study, memory)
 
     def memory(self, study: Study, prepared: Path) -> dict[str, int] | None:
         """See Task."""
         from engine.tasks.shared.memory import forecast, way_of
         from engine.tasks.shared.procedure import procedure_of
 
-        if self.training.shell is None:
+        try:
+            shell, way = self.training.shell(study, prepared), procedure_of(study, the_device())
+            return asdict(forecast(shell, way_of(study, way, shell.rows, ranks()))) if shell else None
+        except (RuntimeError, NotImplementedError) as error:  # of an operation that has no form without content
+            LOG.warning("its memory cannot be forecast: %s", (str(error).splitlines() or [type(error).__name__])[0])
             return None
-        shell = self.training.shell(study, prepared)
-        return asdict(forecast(shell, way_of(study, procedure_of(study, the_device()), shell.rows, ranks())))
 
     def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
         """Time a few steps after a warm-up; then all that comes after the training."""

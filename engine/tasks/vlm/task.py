@@ -37,6 +37,7 @@ from engine.tasks.vlm.model import (
     is_native,
     makes_projector,
     needed_weights,
+    shell,
     source_of,
 )
 from engine.tasks.vlm.native import AT_ONCE, NativeJudge
@@ -163,7 +164,7 @@ class VlmTask(ImageToText):
         uses=frozenset({"lora", "vlm", "evaluation.benchmarks", "model.checkpoint"}),
         demo="engine.demo.questions",
     )
-    training = Training(build_model, train, evaluate, save_model, finish, sample)
+    training = Training(build_model, train, evaluate, save_model, finish, sample, shell=shell)
 
     def lacks(self, study: Study) -> str | None:
         """Benchmarks that are known, and no evaluation beside them."""
