@@ -53,6 +53,7 @@ def test_a_token_finds_what_lies_in_its_patch_alone() -> None:
     torch.testing.assert_close(before[0, 0], asked.softmax(-1) @ mining.value(cells[0, 0]))
 
 
+@pytest.mark.long
 def test_projector_and_mining_are_trained_and_read_again(
     shown: Tiny, parts: dict[str, str], tmp_path: Path,  # noqa: F811
 ) -> None:  # fmt: skip
