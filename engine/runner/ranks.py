@@ -75,7 +75,7 @@ class Ranks:
         self._told.wait(CAUSE)
 
     @contextmanager
-    def at_work(self, job: dict[str, Any], failed: Failed) -> Iterator[None]:
+    def on_one_job(self, job: dict[str, Any], failed: Failed) -> Iterator[None]:
         """Within the block all ranks do the job together. failed: takes the error of another one."""
         self._failed, count = failed, len(self._devices)
         self._said = ["" for _ in self._devices]

@@ -140,7 +140,7 @@ def _serve(job: dict[str, Any], channel: _Channel, dropped: set[str], ranks: Ran
     try:
         kinds = {"calibrate": _calibrate, "ask": _ask, "score": _score}
         shared = ranks and (job["do"] == "trials" or (job["do"] == "calibrate" and job.get("timed", True)))
-        with ranks.at_work(job, failed) if ranks and shared else nullcontext():
+        with ranks.on_one_job(job, failed) if ranks and shared else nullcontext():
             result = kinds[job["do"]](job) if job["do"] in kinds else _trials(job, channel, dropped)
         end("done", **result)
     except Exception as error:  # the process border: the engine records it
