@@ -281,6 +281,11 @@ class LTX(Family):
         every, side = self.sizes
         return every, int(self.net.get("patch_size_t") or 1), side * int(self.net.get("patch_size") or 1)
 
+    @property
+    def channels(self) -> int:
+        """See Family; of a token of the transformer."""
+        return super().channels * int(self.net.get("patch_size") or 1) ** 2 * int(self.net.get("patch_size_t") or 1)
+
     def decode(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
         """See Family."""
         timed = vae.config.timestep_conditioning

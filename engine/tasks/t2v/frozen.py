@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ class Frozen:
         return self.family.reader(self.folder, encoders, self.device)
 
     def _loaded(self, weights: Weights) -> Any:
-        return weights.load().eval().requires_grad_(False).to(self.device, self.dtype)
+        return cast(weights.load().eval().requires_grad_(False), self.dtype).to(self.device)
 
     @cached_property
     def _scaling(self) -> list[torch.Tensor]:
@@ -116,6 +116,13 @@ class Frozen:
         return sorted(self.folder.glob("tokenizer*"))
 
 
+def cast(model: Any, dtype: torch.dtype) -> Any:
+    """The model with its weights in a type; buffers, such as those of positions, stay as they are."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
+
+
 def _state(folder: Path) -> list[Any]:
     """Of a folder of weights: small files as they are, large ones by name, size and time."""
     found: list[Any] = []
@@ -124,6 +131,12 @@ def _state(folder: Path) -> list[Any]:
         small = file.suffix == ".json" and status.st_size < 1 << 16
         found.append([file.name, file.read_text(encoding="utf-8") if small else [status.st_size, status.st_mtime_ns]])
     return found
+
+
+@lru_cache(maxsize=16)
+def _packs(root: Path, name: str, max_gb: float | None) -> Packs:
+    """Opened once in a process: an open one holds the pack that it appends to."""
+    return Packs(root / name, bound_of(root, max_gb))
 
 
 class Clips:
@@ -157,14 +170,14 @@ class Encoded:
 
     def _opened(self, frozen: Frozen) -> tuple[Packs, Packs]:
         root = self.clips.prepared.parent / "packs"
-        bound = bound_of(root, json.loads((root / BOUND).read_text(encoding="utf-8"))["max_gb"])
+        most = json.loads((root / BOUND).read_text(encoding="utf-8"))["max_gb"]
         sets = read_meta(self.clips.prepared).get("sets", {})
         # caches of an earlier form do not say what they hold in common with others
         clips, texts = sets.get(self.clips.name) or [f"{self.clips.prepared.name}-{self.clips.name}"] * 2
         latents, words = frozen.keys
-        return tuple(  # type: ignore[return-value]
-            Packs(root / f"{kind}-{content_id([key, rows])}", bound)
-            for kind, key, rows in (("latents", latents, clips), ("texts", words, texts))
+        return (
+            _packs(root, f"latents-{content_id([latents, clips])}", most),
+            _packs(root, f"texts-{content_id([words, texts])}", most),
         )
 
     def __len__(self) -> int:

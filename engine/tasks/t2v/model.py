@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from engine.base.durable import is_whole, written_whole
 from engine.base.errors import StudyError
 from engine.settings.study import Study
-from engine.tasks.shared.checkpoints import adapter_of, checkpoint_of, is_adapted, with_lora
+from engine.tasks.shared.checkpoints import adapter_of, checkpoint_of, is_adapted, load_tokenizer, with_lora
 from engine.tasks.shared.procedure import frozen_dtype, the_device
 from engine.tasks.shared.tokens import BOS, EOS, PAD
 from engine.tasks.shared.videos import Window
 from engine.tasks.shared.weights import EARLIER, Weights
 from engine.tasks.t2v.families import FAMILIES, SCHEDULERS, Family, Text
-from engine.tasks.t2v.frozen import Clips, Encoded, Frozen
+from engine.tasks.t2v.frozen import Clips, Encoded, Frozen, cast
 
 if TYPE_CHECKING:
     import torch
@@ -147,7 +147,7 @@ def family_of(folder: Path) -> Family:
 def check_checkpoint(folder: Path, window: Window) -> None:
     """That a pipeline is of a family that is trained and takes clips of the window. Raises: StudyError."""
     family = family_of(folder)
-    weights_of(folder), _training_scheduler(folder)
+    weights_of(folder), _training_scheduler(folder), _check_tokenizers(folder, family)
     try:
         side, channels = family.ratios[2], family.channels
     except (KeyError, TypeError, ValueError) as error:
@@ -190,6 +190,19 @@ def weights_of(folder: Path) -> list[Weights]:
         kinds[part] = f"transformers.{readable[told]}"
     unused = dict.fromkeys(family.encoders, ("pooler.",))  # the words' own features are read, not their sum
     return [Weights(f"model.checkpoint/{p}", k, folder / p, unused.get(p, ())) for p, k in kinds.items()]
+
+
+def _check_tokenizers(folder: Path, family: Family) -> None:
+    """That each text encoder knows all tokens of its tokenizer. Raises: StudyError."""
+    for part in family.encoders:
+        config = _component(folder, part)
+        known = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+        tokens = len(load_tokenizer(folder / part.replace("text_encoder", "tokenizer")))
+        if known and tokens > known:
+            raise StudyError(
+                f"model.checkpoint: the tokenizer of {folder} has {tokens} tokens and its {part} {known}; they do not "
+                "belong together"
+            )
 
 
 def _training_scheduler(folder: Path) -> Any:
@@ -294,7 +307,7 @@ def _from_checkpoint(study: Study, folder: Path, whole: Path | None, device: tor
 
     trained, *others = weights_of(folder)
     transformer = (Weights(EARLIER, trained.kind, whole) if whole else trained).load()
-    transformer.to(frozen_dtype(study) if study.lora.rank else torch.float32)
+    cast(transformer, frozen_dtype(study) if study.lora.rank else torch.float32)
     family = family_of(folder)
     frozen = Frozen(folder, family, others, device, frozen_dtype(study))
     scheduler, fps = _training_scheduler(folder), study.video.fps or FPS

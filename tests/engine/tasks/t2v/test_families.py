@@ -128,6 +128,7 @@ def _spoil(base: Path, part: str, **change: Any) -> None:
         ("transformer", {"patch_size": [1, 4, 4]}, "16 px do not divide into the 32 px .* a multiple of 32"),
         ("scheduler", {"_class_name": "EDMEulerScheduler"}, "is a EDMEulerScheduler, whose noise is not known"),
         ("scheduler", {"prediction_type": "epsilon"}, r"whose noise is not known; .*\(UniPC with flow_prediction\)"),
+        ("text_encoder", {"vocab_size": 50}, "has 79 tokens and its text_encoder 50; they do not belong together"),
         ("text_encoder", {"model_type": "t5"}, "text_encoder is a t5; a WanPipeline reads umt5"),
     ],
 )
