@@ -147,7 +147,8 @@ def family_of(folder: Path) -> Family:
 def check_checkpoint(folder: Path, window: Window) -> None:
     """That a pipeline is of a family that is trained and takes clips of the window. Raises: StudyError."""
     family = family_of(folder)
-    weights_of(folder), _training_scheduler(folder), _check_tokenizers(folder, family)
+    weights_of(folder), _training_scheduler(folder)
+    _check_tokenizers(folder, family)
     try:
         side, channels = family.ratios[2], family.channels
     except (KeyError, TypeError, ValueError) as error:
