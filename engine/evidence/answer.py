@@ -224,7 +224,9 @@ class _Course:
         if undecided := [p for p in self.proposals if p.status in proposals.OPEN]:
             reasons.append(f"{len(undecided)} proposals await a decision: djsb review.")
         if self._budget_ended(stage):
-            reasons.append(f"The budget of {format_seconds(self.view.limit)} ended in stage {stage}.")
+            refused = [p.gate for p in self.proposals if p.stage == stage and self._is_refused(p)]
+            what = refused[0].removeprefix("budget: ") if refused else "trials wait"
+            reasons.append(f"The budget of {format_seconds(self.view.limit)} ended in stage {stage}: {what}.")
         return reasons or ["No engine runs."]
 
     def _go_on(self) -> str:
@@ -240,7 +242,7 @@ class _Course:
     def _budget_ended(self, *stages: str) -> bool:
         """True where the budget ended one of these stages, and none of its trials has finished since."""
         for stage in stages:
-            if any(p.status == "refused" and p.stage == stage and p.gate.startswith("budget") for p in self.proposals):
+            if any(p.stage == stage and self._is_refused(p) for p in self.proposals):
                 return True
             event = events.last_of(self.view.store, "budget", stage)
             last = max((t.finished or "" for t in self.trials if t.stage == stage), default="")
@@ -248,6 +250,10 @@ class _Course:
             if event is not None and waits and event.at >= last:
                 return True
         return False
+
+    def _is_refused(self, proposal: StoredProposal) -> bool:
+        """True for one that the budget had no room for."""
+        return proposal.status == "refused" and proposal.gate.startswith("budget")
 
     def _seconds(self, samples: float) -> float:
         """Device-seconds of so many trained samples, by what has run."""

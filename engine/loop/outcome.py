@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine.data.cuts import keeps
 from engine.evidence.analysis import correlate, distinctive, pool_entropies, split
+from engine.evidence.answer import answer
 from engine.evidence.mixtures import response, surface
 from engine.evidence.ranking import metric_series
 from engine.evidence.recipe import best_recipe, confirmed, repetitions
@@ -57,8 +58,7 @@ def _conclude(opened: OpenStudy) -> None:
     if best is not None:
         store.event("recipe", f"{best.label}: {best.change:+.1f} % on fresh seeds", best.pool)
     else:
-        none = "no recipe beat the control on fresh seeds; none is called best"
-        store.event("recipe", missing or none, level="warning")
+        store.event("recipe", missing or answer(opened).text, level="warning")
 
 
 def _unconfirmed(opened: OpenStudy) -> str | None:

@@ -146,6 +146,11 @@ def test_a_budget_too_small_for_one_trial_says_so_and_keeps_the_reason(tiny: Tin
     assert done.returncode == 4, done.stderr
     assert any("budget" in r["text"] for r in rows(tiny, "SELECT text FROM events"))
     assert rows(tiny, "SELECT id FROM trials WHERE state = 'COMPLETE'") == []
+    whole = run_djsb("auto", tiny.study, "--budget", "0.1s")
+    told = whole.stdout + "".join(r["text"] for r in rows(tiny, "SELECT text FROM events"))
+    assert whole.returncode == 4 and "no trial has finished, so nothing can be said" in whole.stdout
+    assert "ended in stage probe: it would take" in whole.stdout
+    assert "beat the control" not in told and "called best" not in told
 
 
 def attach_crash(scheduler: Scheduler, times: int, killed: list[set[str]]) -> None:
