@@ -7,21 +7,26 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import psutil
 import pytest
 
 from engine.base.errors import StudyError
+from engine.data.cluster import Node
 from engine.journal import events
 from engine.proposals import queue
+from engine.runner import ray_cluster
 from engine.runner.device import Slots, grouped, joint, left_over, new_events
 from engine.runner.local import LocalSlot
 from engine.runner.messages import Timing
+from engine.runner.ray_cluster import RaySlots
 from engine.runner.scheduler import Scheduler, scheduler
 from engine.search.grid import Paper
 from engine.study.opened import OpenStudy, open_study
 from tests.conftest import Row, Tiny, make_tiny, merged, run_djsb, the_error
 from tests.engine.runner.played import Played, finish
+from tests.engine.tasks.killing import ends_alike
 
 LM: Row = {
     "task": "lm", "dataset": {"images": None}, "evaluation": {"label": None}, "devices_per_trial": 2,
@@ -178,3 +183,25 @@ def test_fewer_devices_than_a_trial_needs_are_refused(tiny: Tiny) -> None:
         scheduler(opened, 1.0, 1),
     ):
         pass
+
+
+@pytest.mark.long
+def test_a_race_on_two_devices_that_is_killed_goes_on_and_ends_alike(tmp_path: Path) -> None:
+    ends_alike(make_tiny(tmp_path, 120, 12), LM, workers=2)
+
+
+def test_a_slot_of_a_cluster_has_devices_of_one_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [Node("a" * 40, "one", 8, 4), Node("b" * 40, "two", 8, 3), Node("c" * 40, "three", 8, 0)]
+    monkeypatch.setattr(ray_cluster.cluster, "alive", lambda: nodes)
+    told: list[str] = []
+
+    def slots(each: int, workers: int | None = None) -> list[str]:
+        found = RaySlots(cast(Any, None), workers, tmp_path, new_events(), told.append, each, False)
+        assert all(slot.width == each for slot in found)
+        return [slot.device for slot in found]
+
+    assert slots(2) == ["node-aaaaaaaa/gpu0-1", "node-aaaaaaaa/gpu2-3", "node-bbbbbbbb/gpu0-1"]
+    assert told == ["node-bbbbbbbb: gpu2 stay idle: devices_per_trial is 2, of 3 devices"]
+    assert slots(2, workers=3) == ["node-aaaaaaaa/gpu0-1"]
+    with pytest.raises(StudyError, match="devices_per_trial is 5, and no node of the Ray cluster offers more than 4;"):
+        slots(5)

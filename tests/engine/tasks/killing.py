@@ -20,21 +20,20 @@ SHORT: dict[str, Any] = {
     "train": {"epochs": 1},
     "search": {"strategy": "race", "top": 1, "rungs": [[0.5, 1], [1, 1]]},
 }
-PROBE = ("--workers", "1", "--until", "probe")
 
 
-def ends_alike(tiny: Tiny, task: dict[str, Any]) -> None:
+def ends_alike(tiny: Tiny, task: dict[str, Any], workers: int = 1) -> None:
     """Both have the same leaderboard after a race. task: the study's fields; it is made short."""
-    short = merged(task, SHORT)
+    short, probe = merged(task, SHORT), ("--workers", str(workers), "--until", "probe")
     whole, killed = tiny.set(short), tiny.set(short, tiny.root / "killed")
-    assert run_djsb("auto", whole, *PROBE, timeout=500).returncode == 0
+    assert run_djsb("auto", whole, *probe, timeout=500).returncode == 0
     engine = subprocess.Popen(
-        [str(DJSB), "auto", str(killed), *PROBE], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [str(DJSB), "auto", str(killed), *probe], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     _wait_for_a_result(killed)
     engine.send_signal(signal.SIGKILL)
     engine.wait()
-    assert run_djsb("auto", killed, *PROBE, timeout=500).returncode == 0
+    assert run_djsb("auto", killed, *probe, timeout=500).returncode == 0
     boards = [run_djsb("rank", folder, "--json").stdout for folder in (whole, killed)]
     assert boards[0] == boards[1]
     assert json.loads(boards[0])
