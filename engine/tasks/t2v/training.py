@@ -14,7 +14,7 @@ from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
 from engine.tasks.shared.packed import ahead
 from engine.tasks.shared.procedure import autocast
-from engine.tasks.shared.sharded import ranks
+from engine.tasks.shared.sharded import ranks, share
 from engine.tasks.shared.training import accumulate, batches, course, fit, micro_batch
 from engine.tasks.t2v.families import COG, DDPM, FLOW, Text
 from engine.tasks.t2v.frozen import Clips, Encoded
@@ -97,8 +97,11 @@ def train(parts: Parts, study: Study, encoded: Encoded, rows: NDArray[np.int64],
 
         return accumulate(device, len(chosen), micro_batch(study, job, way.batch), loss)
 
+    def own(numbered: NDArray[np.int64]) -> NDArray[np.int64]:
+        return numbered[1:][share(len(numbered) - 1)]
+
     def inputs(order: Iterator[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
-        return order if encoded.frozen else ahead(encoded.clips.frames, order, lambda numbered: numbered[1:])
+        return order if encoded.frozen else ahead(encoded.clips.frames, order, own)
 
     return fit(parts.transformer, study, job, report, way, order=order, inputs=inputs, backward=backward, **OPTIMIZER)
 
