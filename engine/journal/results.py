@@ -65,8 +65,8 @@ class Calibration:
     per_sample, fixed: device-seconds of a trained sample, and of a trial beside those. packs: trials at once →
     device-seconds of a sample. device: `expected` for the user's word. alone: packs were not timed.
     flops: of a trained sample, forward and backward. micro: rows at once that fit the device; None: the study's.
-    checkpointing: activations are made again. memory: bytes of each device that a training is forecast to take, by what
-    takes them; None where the task cannot tell.
+    checkpointing: activations are made again. compiled: the model's blocks are. memory: bytes of each device that a
+    training is forecast to take, by what takes them; None where the task cannot tell.
     """
 
     per_sample: float
@@ -78,6 +78,7 @@ class Calibration:
     flops: float | None = None
     micro: int | None = None
     checkpointing: bool = False
+    compiled: bool = False
     memory: dict[str, int] | None = None
 
 

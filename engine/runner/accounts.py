@@ -61,10 +61,11 @@ class Accounts:
     def study(self) -> Study:
         """The study as its trials are trained on these devices."""
         study, calibration = self.opened.study, self.calibration
-        if calibration is None or not calibration.checkpointing:
+        if calibration is None:
             return study
-        train = study.train.model_copy(update={"activation_checkpointing": "on"})
-        return study.model_copy(update={"train": train})
+        found = {"activation_checkpointing": calibration.checkpointing, "compile": calibration.compiled}
+        update = {name: "on" for name, is_on in found.items() if is_on}
+        return study.model_copy(update={"train": study.train.model_copy(update=update)})
 
     def estimate(self, samples: int) -> float | None:
         """Device-seconds of training on a number of samples and of the evaluation.

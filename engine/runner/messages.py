@@ -83,6 +83,7 @@ class Timing(_Message):
     alone: bool | None = None
     micro: Annotated[int, Field(ge=1)] | None = None
     checkpointing: bool | None = None
+    compiled: bool | None = None
     memory: Annotated[dict[Id, Bytes], Field(max_length=FACTS)] | None = None
     flops: Seconds | None = None
 

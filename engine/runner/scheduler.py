@@ -102,7 +102,9 @@ class Scheduler:
         counted = flops and (before is None or before.flops is None)
         if not timed and not counted:
             return
-        done, seconds = self.alone("calibrate", "the calibration", timed=timed, packs=not flops, flops=counted)
+        samples = round(self.opened.pool_size * self.opened.study.train.epochs)
+        asked = {"timed": timed, "packs": not flops, "flops": counted, "samples": samples}
+        done, seconds = self.alone("calibrate", "the calibration", **asked)
         first = self.slots[0]
         calibration = done.calibration.added_to(before, first.device, first.width) if done.calibration else None
         if calibration is None:

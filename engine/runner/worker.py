@@ -251,10 +251,17 @@ def _calibrate(job: dict[str, Any]) -> dict[str, Any]:
     begin(study)
     if job.get("timed", True):
         own, study = study.train, task.fitted(study, prepared)
-        found = {"micro": study.train.micro_batch} if study.train.micro_batch != own.micro_batch else {}
+        micro = study.train.micro_batch or own.batch_size
+        if micro < min(own.batch_size, own.micro_batch or own.batch_size):
+            found["micro"] = micro
         found["checkpointing"] = study.train.activation_checkpointing == "on"
         per_sample, fixed = task.calibrate(study, prepared)
         packable = packing(study, task) if job.get("packs", True) else None
+        if packable is None and (samples := job.get("samples")):
+            study = task.quicker(study, prepared, per_sample, samples)
+            if study.train.compile == "on" and own.compile != "on":
+                found["compiled"] = True
+                per_sample, fixed = task.calibrate(study, prepared)
         packs = packable.calibrate_pack(study, prepared) if packable else {1: per_sample}
         fastest = best_pack(packs)
         found |= {"per_sample": packs[fastest], "fixed": fixed, "packs": packs, "fastest_pack": fastest}

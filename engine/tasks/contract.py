@@ -216,6 +216,13 @@ class Task(Protocol):
         """
         return study
 
+    def quicker(self, study: Study, prepared: Path, alone: float, samples: int) -> Study:
+        """The study with the fields of `train` that it leaves open as trials of so many samples are shortest.
+
+        alone: seconds of a sample without them.
+        """
+        return study
+
     def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
         """(seconds per trained sample, seconds of the fixed part) measured on this device."""
         ...

@@ -8,6 +8,7 @@ from typing import Any
 from engine.base.errors import MachineError
 from engine.base.machine import lacks_memory
 from engine.settings.study import Study
+from engine.tasks.contract import WORTH
 from engine.tasks.shared.batches import evict
 
 USED = 0.9  # of a GPU's memory that a training may take: the rest is the driver's, and lost between blocks
@@ -49,6 +50,14 @@ def fit_memory(study: Study, rows: int, attempt: Callable[[Study], bool], advice
 def misfit(advice: str) -> str:
     """That nothing fits, and what would."""
     return f"a training of the study does not fit the GPU, with 1 row at once either; {advice}"
+
+
+def pays(alone: float, compiled: float, cost: float, samples: int) -> bool:
+    """Whether a trial of so many samples gets shorter with compiled blocks, by WORTH at least.
+
+    alone, compiled: seconds of a sample. cost: seconds of the compilation, in every trial.
+    """
+    return compiled * samples + cost < (1 - WORTH) * alone * samples
 
 
 def attempted(candidate: Study, attempt: Callable[[Study], bool]) -> bool:

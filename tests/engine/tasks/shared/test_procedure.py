@@ -12,7 +12,7 @@ from engine.base.errors import MachineError, StudyError
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
 from engine.tasks.shared import batches
-from engine.tasks.shared.fitting import candidates, fit_memory
+from engine.tasks.shared.fitting import candidates, fit_memory, pays
 from engine.tasks.shared.procedure import begin, make_optimizer, procedure_of, repeated_blocks, the_device
 from engine.tasks.shared.training import Course, accumulate, fit
 
@@ -175,3 +175,9 @@ def test_what_never_fits_is_refused_with_advice_and_other_errors_are_no_lack_of_
 
     with pytest.raises(RuntimeError, match="shapes differ"):
         fit_memory(study(), 8, wrong, lambda: "")
+
+
+def test_blocks_are_compiled_where_a_trial_gets_shorter_with_the_compilation_counted() -> None:
+    assert pays(alone=1.0, compiled=0.5, cost=30, samples=100)
+    assert not pays(alone=1.0, compiled=0.5, cost=30, samples=50)
+    assert not pays(alone=1.0, compiled=0.97, cost=0, samples=1000)
