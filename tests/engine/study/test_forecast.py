@@ -102,6 +102,8 @@ def test_plan_computes_no_statistics(large: Tiny, capsys: pytest.CaptureFixture[
     assert {"text_length_filter", "reading rows and headers"} <= timed
     assert all(cost["rows"] == ROWS and cost["seconds"] > 0 for cost in ahead["statistics"] if "filter" in cost["op"])
     assert ahead["memory_bytes"] < ahead["memory_available"]
+    asked = found["forecast"]["training"]  # by the worker's own calibration
+    assert asked["total"] > asked["weights"] > 0 and asked["micro_batch"] is None
     training = {"weights": 4_000, "gradients": 4_000, "moments": 8_000, "activations": 2_000_000, "total": 2_016_000}
     more = {"device": 24 << 30, "micro_batch": 8, "activation_checkpointing": True}
     found["forecast"]["training"] = {**training, **more}
