@@ -194,9 +194,11 @@ def _of_models(opened: OpenStudy) -> Iterator[Thing]:
     if study.search.strategy == "race" and opened.can_pause:
         buckets = study.pools.buckets + (TAILS if study.pools.rare else 0)
         trials = (1 + buckets * sum(len(run.statistics) for run in opened.op_plan[0])) * study.search.seeds
-        size = min(int(study.search.pause_gb * 1e9), trials * each.state)
+        size, whole = min(int(study.search.pause_gb * 1e9), trials * each.state), trials * each.state
         there = _size(opened.state / "paused")
-        yield Thing("states of trainings that may go on", size, min(size, there), "set search.pause_gb to less")
+        some = f" ({size // max(1, each.state)} of {trials}: more start anew; all take {format_bytes(whole)})"
+        what = f"states of trainings that may go on{some if size < whole else ''}"
+        yield Thing(what, size, min(size, there), "set search.pause_gb to less")
 
 
 def _size(path: Path) -> int:
