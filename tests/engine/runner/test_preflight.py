@@ -12,6 +12,7 @@ from engine.runner.local import LocalSlot
 from engine.runner.messages import Unfit
 
 
+@pytest.mark.long
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
 def test_a_worker_of_a_gpu_that_is_not_there_refuses_before_its_first_job(tmp_path: Path) -> None:
     events = new_events()
