@@ -115,7 +115,7 @@ def main() -> None:
     )
     about = (
         f"A CogVideoX with random weights (width {args.width}, {args.layers} layers), {args.frames} frames of "
-        f"{args.side} px, steps of {args.batch} clips.\n\n"
+        f"{args.side} px, steps of {args.batch} clips. Seconds of one core.\n\n"
     )
     print(body := about + "\n".join(lines))
     if args.write:
