@@ -1,6 +1,6 @@
 """Claims on worlds whose truth is known: `make bench-evidence`.
 
-    python benchmarks/evidence.py [--studies 1000] [--write]
+    python benchmarks/evidence.py [--studies 2000] [--write]
 
 Pools that differ in nothing (A/A), with noise of many kinds: how often is something said, and how often do intervals of
 90 % hold the truth? Pools with an effect: how often is it said?
@@ -8,6 +8,7 @@ Pools that differ in nothing (A/A), with noise of many kinds: how often is somet
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -20,10 +21,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.write import write_section
+from engine.evidence.claims import Looks
 from engine.evidence.effects import Effect, effects
 from engine.records.metric import Metric
+from engine.search.control import control_seeds
 
 METRIC = Metric("score", True, -np.inf, np.inf)
+POOLS, LOOKS, CANDIDATES, FRESH_SEEDS, FRESH_CONTROL = 24, (2, 3, 5), 2, 5, 7
+COMMON = 0.5  # what a seed does to all pools alike, in standard deviations of the rest
 NOISE = 10.0  # percent of the control, of one seed
 Values = NDArray[np.float64]
 World = Callable[[np.random.Generator, tuple[int, int, int]], Values]
@@ -97,8 +103,75 @@ def judged(values: Values, seeds: int, control: int, **options: Any) -> list[Eff
     return effects(runs, {p: "control" for p in runs if p != "control"}, [METRIC], **options)
 
 
+def nothing(name: str, studies: int) -> str:
+    """A world in which no pool differs, as a line: false verdicts of a search and of a confirmation, and coverage."""
+    world, search, confirmation, covered = WORLDS[name], [], [], list[bool]()
+    many = drawn(world, np.random.default_rng(1), studies, POOLS, control_seeds(max(LOOKS), POOLS), COMMON)
+    few = drawn(world, np.random.default_rng(2), studies, CANDIDATES, FRESH_CONTROL, COMMON)
+    for study, confirming in zip(many, few, strict=True):
+        search.append(_says(study, LOOKS, "both"))
+        found = judged(confirming, FRESH_SEEDS, FRESH_CONTROL, looks=Looks((FRESH_SEEDS,)), claim="helps")
+        confirmation.append(any(e.verdict == "helps" for e in found))
+        for n in LOOKS:
+            plain = judged(study, n, control_seeds(n, POOLS), arms=1, confidence=0.9)
+            covered += [e.ci_low <= 0 <= e.ci_high for e in plain if e.ci_low is not None and e.ci_high is not None]
+    return f"| {name} | {_percent(search)} | {_percent(confirmation)} | {100 * np.mean(covered):.1f} % |"
+
+
+def _says(study: Values, looks: Sequence[int], claim: str) -> bool:
+    """Whether anything is said at any look."""
+    return any(
+        e.verdict != "unclear"
+        for n in looks
+        for e in judged(study, n, control_seeds(n, POOLS), looks=Looks(tuple(looks)), claim=claim)
+    )
+
+
+def power(effect: float, studies: int) -> str:
+    """One of the pools lies `effect` standard deviations of a seed above the others: how often is it said?"""
+    many = drawn(_normal, np.random.default_rng(3), studies, POOLS, control_seeds(max(LOOKS), POOLS), COMMON)
+    few = drawn(_normal, np.random.default_rng(4), studies, CANDIDATES, FRESH_CONTROL, COMMON)
+    search, confirmation = [], []
+    for study, confirming in zip(many, few, strict=True):
+        for values, said, seeds, options in (
+            (study, search, max(LOOKS), {"looks": Looks(LOOKS)}),
+            (confirming, confirmation, FRESH_SEEDS, {"looks": Looks((FRESH_SEEDS,)), "claim": "helps"}),
+        ):
+            values[0] += effect * NOISE
+            found = judged(values, seeds, values.shape[1], **options)
+            said.append(any(e.pool == "p00" and e.verdict == "helps" for e in found))
+    return f"| {effect:g} | {_percent(search)} | {_percent(confirmation)} |"
+
+
+def _percent(said: Sequence[bool]) -> str:
+    share = float(np.mean(said))
+    return f"{100 * share:.1f} % (± {100 * np.sqrt(share * (1 - share) / len(said)):.1f})"
+
+
 def main() -> None:
-    """Print the tables."""
+    """Print, and with --write put into the docs, the tables."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--studies", type=int, default=2000)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    lines = [
+        f"{options.studies} studies a line, {POOLS} pools, looks at {', '.join(map(str, LOOKS))} seeds; {CANDIDATES} "
+        f"candidates with {FRESH_SEEDS} fresh seeds, the control with {FRESH_CONTROL}. Nothing differs; goal: at most "
+        "5 % (± 1).", "",
+        '| noise | search says anything | confirmation says "helps" | 90 % intervals cover, at 2, 3 and 5 seeds |',
+        "|---|---|---|---|",
+    ]  # fmt: skip
+    for name in WORLDS:
+        lines.append(nothing(name, options.studies))
+        print(lines[-1], flush=True)
+    lines += [
+        "", "One pool is better, by standard deviations of a seed:", "",
+        f"| better by | the search says so, of {POOLS} | the confirmation says so, of {CANDIDATES} |", "|---|---|---|",
+        *(power(effect, options.studies) for effect in (1.0, 2.0, 3.0)),
+    ]  # fmt: skip
+    print("\n".join(lines))
+    if options.write:
+        write_section("evidence", "False and true claims, simulated (`make bench-evidence`)", "\n".join(lines))
 
 
 if __name__ == "__main__":

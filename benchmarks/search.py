@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from benchmarks.oracle.table import METRICS, SHARES, Oracle, load, null_world
 from benchmarks.write import write_section
+from engine.evidence.claims import Looks
 from engine.evidence.effects import Effect, effects
 from engine.search.race import CONTROL_SEEDS, Rung, control_seeds, judge, standing
 from engine.settings.search import SearchSection
@@ -225,7 +226,10 @@ def verdicts(known: dict[float, Runs], arms: int, **options: object) -> list[Eff
     """What a reader of the leaderboard is told: every pool at every length that it ran."""
     table = {f"{p}@{share}": runs for share, found in known.items() for p, runs in found.items()}
     controls = {n: f"0@{n.split('@')[1]}" for n in table if not n.startswith("0@")}
-    return effects(table, controls, METRICS, **{"arms": arms, **options})  # type: ignore[arg-type]
+    looks = Looks(
+        tuple(sorted({n for runs in known.values() for p, r in runs.items() if p != "0" and (n := len(r)) > 1}))
+    )
+    return effects(table, controls, METRICS, **{"arms": arms, "looks": looks if looks.planned else "once", **options})  # type: ignore[arg-type]
 
 
 def honesty(oracle: Oracle, replays: int) -> list[str]:
@@ -234,21 +238,19 @@ def honesty(oracle: Oracle, replays: int) -> list[str]:
     for i in range(replays):
         rng = np.random.default_rng(10_000 + i)
         values = null_world(oracle, rng, max(CONTROL_SEEDS, *(n for _, n in SEARCH.rungs)))
-        said, last = [False], [dict[float, Runs]()]
+        last = [dict[float, Runs]()]
 
         def look(known: dict[float, Runs]) -> None:
             last[0] = known  # noqa: B023
-            if not said[0]:  # noqa: B023
-                said[0] = any(e.verdict != "unclear" for e in verdicts(known, len(values) - 1))  # noqa: B023
 
         race(oracle, values, rng, 0, look)
-        wrong += said[0]
+        wrong += any(e.verdict != "unclear" for e in verdicts(last[0], len(values) - 1))
         plain = [e for e in verdicts(last[0], 1, confidence=0.9) if e.ci_low is not None]
         covered += sum(e.ci_low <= 0 <= e.ci_high for e in plain)  # type: ignore[operator]
         intervals += len(plain)
     error = np.sqrt(wrong / replays * (1 - wrong / replays) / replays)
     return [
-        f"- A/A, {replays} races, looked at after every result: something said in {100 * wrong / replays:.1f} % "
+        f"- A/A, {replays} races, at their ends: something said in {100 * wrong / replays:.1f} % "
         f"(± {100 * error:.1f}) of studies; goal: at most 5 %.",
         f"- 90 % intervals of one pool, one look, cover the truth in {100 * covered / intervals:.1f} % of {intervals}.",
     ]
@@ -306,7 +308,7 @@ def _called(known: dict[float, Runs], better: NDArray[np.int64]) -> float:
 def _confirmed(values: Values, candidates: list[int], seeds: int) -> float:
     """Share of the candidates of which "helps" is said when they are confirmed as the engine does it."""
     table = scores(values, [0, *candidates], range(seeds), 1.0)
-    told = effects(table, {str(p): "0" for p in candidates}, METRICS)
+    told = effects(table, {str(p): "0" for p in candidates}, METRICS, looks=Looks((seeds,)), claim="helps")
     return sum(e.verdict == "helps" for e in told) / len(candidates)
 
 

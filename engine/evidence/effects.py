@@ -21,6 +21,7 @@ from engine.evidence.variance import Floats, SeedFit, moderate, seed_residuals, 
 from engine.records.metric import Metric
 from engine.records.trial import FRESH
 
+LEAST = 1e-9  # p that is told; smaller ones hang on the last digits
 SHARPEST = 5  # seeds at which intervals for any time are narrowest
 Verdict = Literal["helps", "hurts", "unclear", "degenerate"]
 Aggregate = Literal["mean-of-changes", "change-of-means"]
@@ -208,11 +209,11 @@ class _Measured:
     control: Floats
 
 
-def _measure(comparisons: Sequence[_Comparison]) -> list[_Measured]:
+def _measure(comparisons: Sequence[_Comparison], careful: bool = False) -> list[_Measured]:
     """All pools of all comparisons, with variances that are moderated together.
 
     The control's own variance counts where it is the larger one: its noise is in every change, and pools that are
-    quieter must not hide it.
+    quieter must not hide it. careful: so does each pool's, since the clearest of many is easily a noisy one.
     """
     fits, variances, dfs = [], [], []
     for c in comparisons:
@@ -226,7 +227,8 @@ def _measure(comparisons: Sequence[_Comparison]) -> list[_Measured]:
     ends = np.cumsum([len(c.pools) + 1 for c in comparisons])
     noisier = np.zeros(len(own), bool)
     noisier[ends - 1] = (own_df[ends - 1] > 0) & (own[ends - 1] > drawn[ends - 1])
-    drawn, drawn_df = np.where(noisier, own, drawn), np.where(noisier, own_df, drawn_df)
+    drawn_df = np.where(noisier, own_df, drawn_df)
+    drawn = np.where(noisier | (careful & (own_df > 0) & (own > drawn)), own, drawn)
     return [
         _measure_one(c, fit, drawn[end - len(c.pools) - 1 : end], drawn_df[end - len(c.pools) - 1 : end])
         for c, fit, end in zip(comparisons, fits, ends, strict=True)
@@ -323,10 +325,10 @@ def effects(
     families = [controls[c.pools[0]] for c in comparisons]
     if isinstance(looks, Looks):
         pairs = [_at_looks(c, looks, settled.get(f, math.inf)) for c, f in zip(comparisons, families, strict=True)]
-        same = all((c.known == read.known).all() for c, (read, _) in zip(comparisons, pairs, strict=True))
-        read, reached = measured if same else _measure([r for r, _ in pairs]), [x for _, found in pairs for x in found]
+        seen, reached = [r for r, _ in pairs], [x for _, found in pairs for x in found]
     else:
-        read, reached = measured, [None for c in comparisons for _ in c.pools]
+        seen, reached = comparisons, [None for c in comparisons for _ in c.pools]
+    read = _measure(seen, careful=True)
     halves, verdicts, p, q = claims.judge(measured, read, families, reached)
     found, at = list[Effect](), 0
     none = dict[int, dict[str, float | None]]()
@@ -392,7 +394,7 @@ class _Claims:
             "helps" if h else "hurts" if d else "unclear"
             for h, d in zip(helps & tested, hurts & tested, strict=True)
         ]  # fmt: skip
-        p = [float(min(u, d)) if k else None for u, d, k in zip(up, down, tested, strict=True)]
+        p = [max(LEAST, float(min(u, d))) if k else None for u, d, k in zip(up, down, tested, strict=True)]
         return self._halves(now, families, copies, bar), verdicts, p, discoveries(_two_sided(z, tested))
 
     def _share(self, look: int | None) -> float:
@@ -437,7 +439,7 @@ def _ratio(change: Floats, error: Floats) -> Floats:
 def _two_sided(z: Floats, tested: NDArray[np.bool_]) -> list[float | None]:
     from scipy import special
 
-    return [float(2 * special.ndtr(-abs(x))) if k else None for x, k in zip(z, tested, strict=True)]
+    return [max(LEAST, float(2 * special.ndtr(-abs(x)))) if k else None for x, k in zip(z, tested, strict=True)]
 
 
 def control_noise(pools: Scores, control: Runs, metrics: Sequence[Metric], aggregate: Aggregate) -> tuple[float, float]:
