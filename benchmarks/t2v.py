@@ -87,6 +87,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
 
+    import torch
+
     from engine.demo.video import write_test, write_train
     from engine.study.opened import open_study
 
@@ -113,9 +115,10 @@ def main() -> None:
     lines.append(
         f"\nLosses of {len(plain[2])} points differ by {apart:.1e} at most; {kept / 1e6:.2f} MB a clip are kept."
     )
+    device = "the GPU's clock" if torch.cuda.is_available() else "one core"
     about = (
         f"A CogVideoX with random weights (width {args.width}, {args.layers} layers), {args.frames} frames of "
-        f"{args.side} px, steps of {args.batch} clips. Seconds of one core.\n\n"
+        f"{args.side} px, steps of {args.batch} clips. Seconds of {device}.\n\n"
     )
     print(body := about + "\n".join(lines))
     if args.write:
