@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from engine.base.errors import TrialError
+from engine.demo.video import write_test, write_train
 from engine.study.opened import open_study
 from engine.tasks.contract import Job, Report
 from engine.tasks.shared import sharded
@@ -80,6 +81,18 @@ def test_two_devices_train_as_one(made: Tiny, name: str) -> None:
     assert weights[0].keys() == weights[1].keys()
     for key, value in weights[0].items():
         torch.testing.assert_close(weights[1][key], value, atol=1e-3, rtol=1e-2)
+
+
+def test_clips_train_on_two_devices_as_on_one(tmp_path: Path) -> None:
+    write_train(tmp_path / "data", 48, 0)
+    write_test(tmp_path / "data", 4, 0)
+    study: Row = {
+        "task": "t2v", "dataset": {"images": None, "videos": "videos"}, "evaluation": {"label": "label"},
+        "train": TRAIN,
+    }  # fmt: skip
+    (alone, before), (both, after) = (trained(Tiny(tmp_path, [], []), study, count, samples=3) for count in (1, 2))
+    np.testing.assert_allclose(both, alone, atol=1e-4)
+    assert after == pytest.approx(before, abs=1e-3)
 
 
 def test_what_two_devices_paused_goes_on_on_two_and_on_one(made: Tiny) -> None:
