@@ -276,7 +276,7 @@ def test_an_internvl_checkpoint_is_trained(shown: Tiny, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("break_it", "told"),
     [
-        ("architecture", r"model\.checkpoint: .* is a bert model; this needs one of llava, internvl"),
+        ("architecture", r"model\.checkpoint: .* is a bert model; this needs one of llava, llava_next"),
         ("tokenizer", r"has no tokenizer that can be read"),
         ("nothing there", r"model\.checkpoint: .* is no transformers checkpoint"),
     ],
