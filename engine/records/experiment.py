@@ -95,6 +95,11 @@ class Experiment(Frozen):
     trains: ClassVar[bool] = True
     kind: str
 
+    @property
+    def where(self) -> list[str]:
+        """What sets its trials apart beside pools, samples and seeds: another model, other data."""
+        return []
+
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         SCHEMAS[kind_name(cls)] = cls

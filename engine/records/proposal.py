@@ -96,8 +96,10 @@ class Proposal(BaseModel):
         """Content hash of what is asked for; the same request is the same proposal."""
         asked = [p.model_dump(include={"pool", "samples", "horizon"}, exclude_none=True) for p in self.pools]
         start = [self.init] if self.init else []
-        if self.suggestion is not None and not self.suggestion.experiment.trains:
-            start.append(self.suggestion.experiment.model_dump_json())
+        if self.suggestion is not None:
+            start += self.suggestion.experiment.where
+            if not self.suggestion.experiment.trains:
+                start.append(self.suggestion.experiment.model_dump_json())
         kind = ID_WORDS.get(self.kind, self.kind)
         return content_id([self.version, kind, self.stage, asked, list(self.seeds), *start], 12)
 

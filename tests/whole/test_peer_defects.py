@@ -370,9 +370,10 @@ def test_09_the_number_of_combinations_has_a_cap(tiny: Tiny) -> None:
                   "combine": {"top": 4, "clusters": 0, "max": cap, "floor": 0.01}})  # fmt: skip
         with (opened := scored(tiny, gains)).store:
             asked[cap] = [sum(q.kind == "combination" for q in p.pools) for p in combine(opened)]
-    assert asked[5] == [5] * 3
-    assert asked[8] == [8] * 3
-    assert asked[127] == [2**4 - 1 - 4] * 3  # all of the lattice above its four single slices
+        assert not any(asked[cap][3:])  # further seeds of the control alone
+    assert asked[5][:3] == [5] * 3
+    assert asked[8][:3] == [8] * 3
+    assert asked[127][:3] == [2**4 - 1 - 4] * 3  # all of the lattice above its four single slices
 
 
 # 10 · HPO does not run. An invalid target is logged and kept; with max_iter_num = 0 it never ends.

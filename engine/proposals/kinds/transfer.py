@@ -43,6 +43,12 @@ class Transfer(Experiment):
             raise ValueError("name a preset, a checkpoint, a dataset, or a compute other than 1")
         return self
 
+    @property
+    def where(self) -> list[str]:
+        """See Experiment."""
+        named = {"preset": self.preset, "checkpoint": self.checkpoint, "dataset": self.dataset}
+        return [f"{name}: {value}" for name, value in named.items() if value is not None]
+
 
 class TransferKind(Kind[Transfer]):
     """A recipe elsewhere."""

@@ -97,7 +97,7 @@ def test_a_study_on_two_devices_ends_as_on_one_and_is_charged_for_two(tmp_path: 
             assert {row["device"] for row in rows} == {"cpu0" if count == 1 else "cpu0-1"}
             assert all(row["seconds"] == pytest.approx(count * row["wall"], abs=0.1 * count) for row in rows)
             boards.append({row["id"]: row["value"] for row in rows})
-    assert len(boards[0]) == 8
+    assert len(boards[0]) == 10
     assert boards[1] == pytest.approx(boards[0], abs=1e-4)
 
 

@@ -64,7 +64,7 @@ def train(model, study, prepared, rows, job, report):
     def backward(chosen):
         loss = loss_of(model, prepared / "train.npy", chosen)
         loss.backward()
-        return float(loss.detach())
+        return loss.detach()
 
     way = course(study, len(rows), job)
     order = batches(rows, job.samples, way.batch, job.seed)

@@ -124,7 +124,8 @@ def test_a_worker_of_a_gpu_never_trains_on_the_cpu(monkeypatch: pytest.MonkeyPat
             function()
 
 
-def test_rows_at_once_are_halved_before_anything_is_timed() -> None:
+def test_rows_at_once_are_halved_before_anything_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_resident", {})
     tried = []
 
     def attempt(candidate: Study) -> bool:
