@@ -119,6 +119,7 @@ def text_rows(n: int) -> list[dict[str, Any]]:
     return [{"id": i, "text": f"{'word ' * (i % 13)}end! {'x' * (i % 7)} {i % 90}"} for i in range(n)]
 
 
+@pytest.mark.long
 def test_statistics_and_duplicates_are_those_of_here(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

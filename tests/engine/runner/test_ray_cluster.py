@@ -104,6 +104,7 @@ def test_a_worker_answers_and_its_end_is_told(slot: RaySlot, tmp_path: Path) -> 
     assert (slot.started, slot.ready, slot.lost, slot.died()) == (False, False, False, None)
 
 
+@pytest.mark.long
 def test_a_slot_starts_anew(slot: RaySlot, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/elsewhere/bin/python")
@@ -168,6 +169,7 @@ def test_a_lost_node_takes_only_its_own_slots(
         assert [s.device for s in slots] == [other.device]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_node_that_joins_is_used(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_cluster, "JOINING", 0.0)
