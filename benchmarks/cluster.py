@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-STUDY = """
+STUDY = """name: bench
 task: null
 dataset: {path: train.jsonl, text: text, id: id}
 ops: {word_repetition_filter: {}, words_num_filter: {}, special_characters_filter: {}}
