@@ -60,6 +60,8 @@ def _recipe(view: StudyView, recipe: CycleRecipe, unconfirmed: str | None) -> An
         _against_all(view, setup, found),
         f"Measured on {seeds}, which took no part in choosing it. It keeps {recipe.kept:,} of {recipe.rows:,} rows.",
     ]
+    if recipe.ci_low is not None and recipe.ci_low <= 0 and recipe.verdict == "helps":
+        reasons.append("That it helps is a one-sided claim at 5 % error; its two-sided interval includes zero.")
     if recipe.cycle < view.cycle:
         reasons.append(f"Cycle {view.cycle} has confirmed none yet" + (f" ({unconfirmed})." if unconfirmed else "."))
     return Answer("recipe", text, tuple(reasons), "", recipe, found, unconfirmed, fresh=True)
