@@ -18,7 +18,13 @@ from tests.whole.test_layouts import IMAGE, TEXT, go_to_two_trials
 @pytest.mark.parametrize(
     ("make", "base", "name", "fields"),
     [
-        (layouts.parquet_shards, "http", "part-{00000..00001}.parquet", "text=text, images=image, id=id"),
+        pytest.param(
+            layouts.parquet_shards,
+            "http",
+            "part-{00000..00001}.parquet",
+            "text=text, images=image, id=id",
+            marks=pytest.mark.long,
+        ),
         (layouts.shards, "s3", "cc3m-*.tar", "text=txt, images=jpg, id=__key__"),
         (layouts.json_lines, "http", "rows.jsonl", "text=text, images=image, id=id"),
     ],

@@ -16,7 +16,7 @@ from tests.conftest import run_djsb
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar-web"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not (DATA / "train.jsonl").exists(), reason=f"{DATA} is not there")
 def test_long_captions_hurt_and_a_recipe_beats_the_control_on_real_photographs(tmp_path: Path) -> None:

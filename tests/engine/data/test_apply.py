@@ -83,7 +83,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("many", ["any", "all"])
+@pytest.mark.parametrize("many", ["any", pytest.param("all", marks=pytest.mark.long)])
 def test_image_filters_keep_what_dj_process_keeps(tmp_path: Path, pictures: Path, many: str) -> None:
     recipe = (
         "image_key: images\nprocess:\n"

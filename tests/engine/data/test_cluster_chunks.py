@@ -156,6 +156,7 @@ def test_statistics_and_duplicates_are_those_of_here(
             assert len(opened.columns) == 4 and opened.duplicates() == removed["here"]
 
 
+@pytest.mark.long
 def test_apply_keeps_the_rows_of_here_and_goes_on_after_a_kill(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,8 +137,14 @@ TOGETHER: list[list[tuple[str, dict[str, Any]]]] = [
 ]
 
 
+# the last holds what is hardest: rows outside the bounds, beside one bound only; the others are long
+EACH = [
+    pytest.param(("jsonl", "parquet")[i % 2], t, marks=[pytest.mark.long] * (i < 4)) for i, t in enumerate(TOGETHER)
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("form", "chosen"), zip(["jsonl", "parquet"] * 3, TOGETHER, strict=False))
+@pytest.mark.parametrize(("form", "chosen"), EACH)
 def test_dj_process_keeps_the_rows_of_slices(tmp_path: Path, chosen: Any, form: str) -> None:
     data = dataset(tmp_path, rows())
     file = data.path if form == "parquet" else write_jsonl(tmp_path / "rows.jsonl", rows())
