@@ -123,6 +123,17 @@ def check(
 
 
 @app.command()
+def doctor(folder: Folder = HERE, json: Json = False) -> None:
+    """Show what this machine has, what each task and OP lacks here, and the command that gets it. Needs no study."""
+    from app.commands.doctor import doctor, show_doctor
+
+    found = doctor(folder)
+    _print(found, json, show_doctor)
+    if found["problems"]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def plan(folder: Folder = HERE, json: Json = False, workers: Workers = None) -> None:
     """Show disk, memory, time of the statistics, trials and device time, before anything is spent."""
     from app.commands.plan import plan, show_plan

@@ -132,8 +132,8 @@ class Traits:
     neither opened nor scanned. fewest_rows: that a pool must have for one
     step; None: a batch. can_pause: a longer trial may go on from a shorter one's state (`Job.pause`, `Job.resume`).
     suits: `djsb init` chooses the task for data with exactly these of text, images and videos. scores: name of the
-    statistic that `ScoresRows.score` gives. spreads: one trial may have several devices. demo: module whose `make_demo`
-    writes a small world for it; the study is recipes/demo-TASK.yaml.
+    statistic that `ScoresRows.score` gives. spreads: one trial may have several devices. extras: those of djsb that
+    it may need. demo: module whose `make_demo` writes a small world for it; the study is recipes/demo-TASK.yaml.
     """
 
     version: int
@@ -146,6 +146,7 @@ class Traits:
     suits: frozenset[str] = frozenset()
     scores: str | None = None
     spreads: bool = False
+    extras: tuple[str, ...] = ()
     demo: str | None = None
 
 

@@ -48,6 +48,7 @@ class CaptionTask(ImageToText):
         version=1,
         presets=tuple(PRESETS),
         spreads=True,
+        extras=("vlm",),
         needs=("dataset.text", "dataset.images", "evaluation.path"),
         uses=frozenset({"lora", "vlm", "model.checkpoint"}),
         reads_evaluation=frozenset({"images", "text"}),

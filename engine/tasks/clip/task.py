@@ -235,6 +235,7 @@ class ClipTask(TrainingTask):
         version=2,
         presets=tuple(PRESETS),
         spreads=True,
+        extras=("vlm",),
         needs=("dataset.text", "dataset.images"),
         uses=frozenset(
             {"evaluation.label", "evaluation.prompts", "evaluation.sets", "lora", "model.checkpoint", "train.crop"}

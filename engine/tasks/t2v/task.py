@@ -57,6 +57,7 @@ class T2vTask(TrainingTask):
         version=1,
         presets=tuple(PRESETS),
         spreads=True,
+        extras=("t2v",),
         needs=("dataset.text", "dataset.videos", "evaluation.path"),
         uses=frozenset({"lora", "video", "evaluation.label", "model.checkpoint"}),
         reads_evaluation=frozenset({"text", "videos"}),

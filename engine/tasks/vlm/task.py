@@ -160,6 +160,7 @@ class VlmTask(ImageToText):
         version=1,
         presets=tuple(PRESETS),
         spreads=True,
+        extras=("vlm",),
         needs=("dataset.text", "dataset.images", "evaluation.benchmarks"),
         uses=frozenset({"lora", "vlm", "evaluation.benchmarks", "model.checkpoint"}),
         demo="engine.demo.questions",
