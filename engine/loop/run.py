@@ -13,6 +13,7 @@ from engine.base.amounts import parse_budget
 from engine.base.scratch import tidy
 from engine.journal import results, setups, trials
 from engine.loop import cycles, model_scores, outcome
+from engine.loop.notify import notices, tell_ending
 from engine.loop.prompts import run_prompts
 from engine.loop.stage import Policy, run_stage
 from engine.loop.transfer import run_transfers
@@ -62,7 +63,7 @@ def run_loop(
     limit = parse_budget(budget or opened.study.budget)
     policy = Policy(approve or opened.study.approve, guard=approve == "auto")
     whole = until == STAGES[-1]
-    with held(opened), scheduler(opened, limit, workers) as timed:
+    with held(opened), notices(opened) as sent, scheduler(opened, limit, workers) as timed:
         if setups.last(opened.store) is None:
             timed.slots[0].start()  # which takes seconds, while the data are read
         _ = opened.pool_size
@@ -73,6 +74,7 @@ def run_loop(
         opened.record()
         timed.calibrate()
         started(timed)
+        sent.watch(timed)
         ends: list[Ended] = []
         for cycle in cycles.each(opened, timed, whole):
             ends.append(_cycle(cycle, until, policy, timed, adviser))
@@ -83,7 +85,9 @@ def run_loop(
             how = run_transfers(cycle, timed)
             if how == "done":
                 how = run_prompts(cycle, timed)
-        return _joined(ends, cycle, how, timed)
+        ended = _joined(ends, cycle, how, timed)
+        tell_ending(sent, cycle, ended.how, ended.note, ended.awaiting)
+        return ended
 
 
 def _cycle(opened: OpenStudy, until: str, policy: Policy, scheduler: Scheduler, adviser: Adviser | None) -> Ended:

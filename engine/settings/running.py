@@ -76,3 +76,35 @@ class GuardSection(Section):
     @classmethod
     def _is_amount(cls, amount: str | None) -> str | None:
         return None if amount is None else amount_of_time(amount)
+
+
+Occasion = Literal["approval", "confirmed", "ended", "failed", "budget"]
+
+
+class NotifySection(Section):
+    """Who is told of what happens while nobody looks: a program of yours, a webhook, or both."""
+
+    command: tuple[str, ...] = Field(
+        (),
+        description="program and arguments; it gets the notice as JSON on standard input, and in variables",
+    )
+    env: tuple[str, ...] = Field((), description="variables that the program gets besides the usual ones, by name")
+    webhook: str | None = Field(
+        None, pattern=r"^https?://\S+$", description="address that the notice is posted to as JSON"
+    )
+    webhook_from: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="variable of the environment that holds the address, where the address itself is a key",
+    )
+    on: tuple[Occasion, ...] = Field(
+        ("approval", "confirmed", "ended", "failed", "budget"),
+        description="approval: a decision is awaited; confirmed: a recipe; ended, failed: the run; budget: 80 % of it",
+    )
+    timeout: float = Field(10.0, gt=0, le=300, description="seconds that one notice may take")
+
+    @model_validator(mode="after")
+    def _one_address(self) -> NotifySection:
+        if self.webhook and self.webhook_from:
+            raise ValueError("give webhook or webhook_from, not both")
+        return self

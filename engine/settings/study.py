@@ -14,7 +14,7 @@ from engine.base.ids import json_text
 from engine.settings.command import CommandSection
 from engine.settings.data import DatasetSection, DedupSection, EvaluationSection, PoolsSection
 from engine.settings.model import LoraSection, ModelSection, TrainSection, VideoSection, VlmSection
-from engine.settings.running import AgentSection, CacheSection, ExecutorSection, GuardSection
+from engine.settings.running import AgentSection, CacheSection, ExecutorSection, GuardSection, NotifySection
 from engine.settings.scores import ScoresSection
 from engine.settings.search import (
     CombineSection,
@@ -35,6 +35,7 @@ RARE = (
     "dedup",
     "scores",
     "cache",
+    "notify",
     "sources",
     "columns",
     "mixtures",
@@ -90,6 +91,7 @@ class Study(Section):
     )
     agent: AgentSection = AgentSection()
     guard: GuardSection = GuardSection()
+    notify: NotifySection = NotifySection()
 
     @model_validator(mode="after")
     def _has_something_to_mix(self) -> Study:
