@@ -1,0 +1,1 @@
+"""What a job runs: one component a file, found by its name."""
