@@ -135,7 +135,7 @@ def _units(opened: OpenStudy) -> list[_Unit]:
 
     def stage(name: str, arms: int, best: int, what: str) -> _Unit:
         if search.strategy == "race":
-            trials, length = bound(opened.rungs, arms, best, search.keep)
+            trials, length = bound(*opened.course, arms, best)
             return _Unit(name, trials, length, f"{what} in {len(opened.rungs)} rungs")
         trials = arms * search.seeds + control_seeds(search.seeds, arms)
         return _Unit(name, trials, trials, f"{what} × {search.seeds} seeds")

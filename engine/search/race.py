@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import starmap
 
 import numpy as np
 
@@ -140,7 +141,8 @@ def _next_rung(opened: OpenStudy, stage: str, size: int, arms: list[Arm]) -> lis
     reference = request(opened, control(opened, size), "control", "control")
     table = metrics.by_pool(opened.store, opened.setup, False, ("probe", stage))
     alive = {a.to_pool().id: a for a in arms}
-    for number, rung in enumerate(Rung(share, seeds) for share, seeds in opened.rungs):
+    rungs, keeps = opened.course
+    for number, (rung, keep) in enumerate(zip(starmap(Rung, rungs), keeps, strict=True)):
         if not alive:
             break
         runners = [a.part(rung.share) for a in [reference, *alive.values()]]
@@ -158,20 +160,20 @@ def _next_rung(opened: OpenStudy, stage: str, size: int, arms: list[Arm]) -> lis
             break  # a trial of the control has failed: nothing can be judged until it is run again
         out = judge(
             results, list(alive), reference.to_pool().id,
-            opened.main_metrics, rung=rung, top=top, keep=search.keep, least=search.drop,
+            opened.main_metrics, rung=rung, top=top, keep=keep, least=search.drop,
             aggregate=opened.study.evaluation.aggregate,
         )  # fmt: skip
-        if number + 1 < len(opened.rungs):
+        if number + 1 < len(rungs):
             dropped = _record(opened, stage, rung, out)
             alive = {k: a for k, a in alive.items() if k not in dropped}
     return []
 
 
-def bound(rungs: Sequence[tuple[float, int]], arms: int, top: int, keep: float) -> tuple[int, float]:
-    """(trials, their length in whole trials) that a race takes at most, when nothing but `keep` ends arms."""
+def bound(rungs: Sequence[tuple[float, int]], keeps: Sequence[float], arms: int, top: int) -> tuple[int, float]:
+    """(trials, their length in whole trials) that a race takes at most, when nothing but `keeps` ends arms."""
     trials, length, alive = 0, 0.0, arms
     before, led = (0.0, 0), 0
-    for share, seeds in rungs:
+    for (share, seeds), keep in zip(rungs, keeps, strict=True):
         lead = control_seeds(seeds, alive)
         for count, had, want in ((alive, before[1], seeds), (1, led, lead)):
             new, longer = want - min(had, want), had if share > before[0] else 0

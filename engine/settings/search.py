@@ -9,6 +9,18 @@ from pydantic import Field, field_validator
 
 from engine.settings.section import Section
 
+Rungs = tuple[tuple[Annotated[float, Field(gt=0, le=1)], Annotated[int, Field(ge=1)]], ...]
+LOW = ((0.25, 1), (0.5, 1), (0.5, 2))  # a sixth of the grid's price
+MEDIUM = ((0.25, 1), (0.5, 1), (1.0, 2), (1.0, 4))  # two fifths
+MEDIUM_KEEPS = (2 / 3, 0.5, 0.5, 0.5)
+
+
+class ScreenSection(Section):
+    """The best recipes of the search at full length, on seeds of the search, before the confirmation chooses."""
+
+    top: int = Field(0, ge=0, description="recipes that are trained to the end; 0: the confirmation takes the best")
+    seeds: int = Field(4, ge=1, description="seeds of each, and of the control")
+
 
 class SearchSection(Section):
     """How much evidence is gathered, and how."""
@@ -26,8 +38,13 @@ class SearchSection(Section):
         "any: after every result, which takes more seeds to say anything",
     )
     top: int = Field(5, ge=1, description="race: pools that it must tell from all others")
-    rungs: tuple[tuple[Annotated[float, Field(gt=0, le=1)], Annotated[int, Field(ge=1)]], ...] = Field(
-        ((0.25, 1), (0.5, 1), (0.5, 2)),
+    effort: Literal["low", "medium", "auto"] | None = Field(
+        None,
+        description="race: low (a sixth of the grid's price), medium (two fifths, finds more), auto (what the budget "
+        "allows): sets rungs and keep; null: they hold as they stand",
+    )
+    rungs: Rungs = Field(
+        LOW,
         min_length=1,
         description="race: [share of a trial's steps, seeds] of each rung; neither ever falls",
     )
@@ -38,6 +55,15 @@ class SearchSection(Section):
     pause_gb: float = Field(
         20.0, ge=0, description="race: disk for the state of trials that may go on; beyond it they start anew"
     )
+    screen: ScreenSection = ScreenSection()
+
+    @property
+    def course(self) -> tuple[tuple[tuple[float, int], ...], tuple[float, ...]]:
+        """The race's rungs, and the share of the pools that goes on from each; `auto` is low until it is designed."""
+        if self.effort == "medium":
+            return MEDIUM, MEDIUM_KEEPS
+        rungs = self.rungs if self.effort is None else LOW
+        return rungs, (self.keep if self.effort is None else 0.5,) * len(rungs)
 
     @field_validator("rungs")
     @classmethod

@@ -82,9 +82,16 @@ class StudyView:
     @property
     def rungs(self) -> tuple[tuple[float, int], ...]:
         """The race's rungs; a task that always trains whole has those of their seeds only."""
+        return self.course[0]
+
+    @property
+    def course(self) -> tuple[tuple[tuple[float, int], ...], tuple[float, ...]]:
+        """The race's rungs, and the share of the pools that goes on from each."""
+        rungs, keeps = self.study.search.course
         if self.study.task is None or self.task.can_shorten(self.study):
-            return self.study.search.rungs
-        return tuple((1.0, seeds) for seeds in dict.fromkeys(seeds for _, seeds in self.study.search.rungs))
+            return rungs, keeps
+        last = {seeds: keep for (_, seeds), keep in zip(rungs, keeps, strict=True)}
+        return tuple((1.0, seeds) for seeds in last), tuple(last.values())
 
     @cached_property
     def can_pause(self) -> bool:

@@ -79,7 +79,7 @@ def test_an_arm_without_results_is_dropped_by_name() -> None:
 
 def test_the_bound_counts_trials_and_their_length() -> None:
     # 10 arms and 4 seeds of the control at a quarter; 5 arms from there to a half; a second seed of 3 arms
-    trials, length = bound([(0.25, 1), (0.5, 1), (0.5, 2)], 10, 2, 0.5)
+    trials, length = bound([(0.25, 1), (0.5, 1), (0.5, 2)], [0.5] * 3, 10, 2)
     assert trials == (10 + 4) + (5 + 4) + 3
     assert length == pytest.approx((10 + 4) * 0.25 + (5 + 4) * 0.25 + 3 * 0.5)
 
