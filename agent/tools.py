@@ -110,8 +110,10 @@ class Tools:
             )
 
     def literature(self, query: str, tag: str = "") -> str:
-        """Works on data-model co-development by words of the title, with the ids to cite them by."""
-        return _answer(search(query[:200], tag[:60] or None, limit=8))
+        """Works on data-model co-development by words of name, title or method, with the ids to cite them by. Some have
+        a card: what the method does and needs, which kind of proposal it becomes and how, what its authors report.
+        """
+        return _answer(search(query[:200], tag[:60] or None, limit=5))
 
 
 @contextmanager

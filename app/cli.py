@@ -418,11 +418,13 @@ def tui(
 
 @app.command()
 def papers(
-    query: Annotated[str, typer.Argument(metavar="[QUERY]", help="words of the title; left out: all")] = "",
-    tag: Annotated[str | None, typer.Option("--tag", help="only works with this tag, e.g. Mixture")] = None,
+    query: Annotated[str, typer.Argument(metavar="[QUERY]", help="words of name, title or method; left out: all")] = "",
+    tag: Annotated[
+        str | None, typer.Option("--tag", help="only works with this tag, or that become this, e.g. Mixture, mapper")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Search the survey's list of works on data-model co-development, by words of the title and taxonomy tags."""
+    """Search works on data-model co-development: what a method does, needs, reports, and which proposal it becomes."""
     from app.commands.papers import papers, show_papers
 
     _print(papers(query, tag), json, show_papers)
