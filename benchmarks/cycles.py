@@ -29,7 +29,8 @@ import numpy as np
 from app.text.lineage import moves_text
 from benchmarks.write import write_section
 from engine.base.amounts import format_seconds
-from engine.evidence.effects import Runs, effects
+from engine.evidence.comparison import Runs
+from engine.evidence.effects import effects
 from engine.evidence.lineage import TOP, best_seed
 from engine.journal import metrics
 from engine.proposals.arms import control

@@ -12,7 +12,8 @@ from typing import TextIO
 from engine.base.errors import DataError
 from engine.evidence.chances import chances, shrunken
 from engine.evidence.claims import Looks
-from engine.evidence.effects import Aggregate, effects, numberless
+from engine.evidence.comparison import Aggregate, numberless
+from engine.evidence.effects import effects
 from engine.journal.store import Row
 from engine.records.metric import Metric, direction
 

@@ -12,8 +12,9 @@ from string import ascii_uppercase
 
 from engine.base.errors import DjsbError
 from engine.base.ids import some
+from engine.evidence.comparison import paired_changes
 from engine.evidence.contents import contents
-from engine.evidence.effects import Effect, paired_changes
+from engine.evidence.effects import Effect
 from engine.evidence.mixtures import response, surface
 from engine.evidence.ranking import Ranked
 from engine.evidence.recipe import confirmed as on_fresh_seeds

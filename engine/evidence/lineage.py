@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.evidence.effects import Aggregate, Runs, effects, paired_changes
+from engine.evidence.comparison import Aggregate, Runs, paired_changes
+from engine.evidence.effects import effects
 from engine.evidence.ranking import rank
 from engine.journal import checkpoints, costs, cycles, metrics, results, trials
 from engine.records.cycle import CycleEnd, CycleStart, Moves, Place

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine.evidence.effects import paired_changes
+from engine.evidence.comparison import paired_changes
 from engine.journal import checkpoints, cycles, metrics, results
 from engine.journal.metrics import Scores
 from engine.study.view import StudyView

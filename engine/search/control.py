@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from engine.evidence.effects import control_noise
+from engine.evidence.measured import control_noise
 from engine.journal import metrics, pools
 from engine.records.proposal import Arm, Proposal
 from engine.study.opened import OpenStudy

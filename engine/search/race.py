@@ -15,7 +15,8 @@ from itertools import starmap
 import numpy as np
 
 from engine.evidence.chances import chances
-from engine.evidence.effects import Aggregate, Effect, Runs, Scores, effects, paired_changes
+from engine.evidence.comparison import Aggregate, Runs, Scores, paired_changes
+from engine.evidence.effects import Effect, effects
 from engine.journal import decisions, drops, metrics
 from engine.journal.metrics import Table
 from engine.proposals.arms import control, ended, request

@@ -20,7 +20,8 @@ from engine.data.cuts import Column, Cut, StatisticColumn, keeps, single_op_cuts
 from engine.data.dataset import Dataset
 from engine.data.recipes import read_recipe
 from engine.data.statistics import plan_ops
-from engine.evidence.effects import effects, paired_changes
+from engine.evidence.comparison import paired_changes
+from engine.evidence.effects import effects
 from engine.evidence.ranking import leaderboard
 from engine.journal.results import Result
 from engine.journal.store import Store

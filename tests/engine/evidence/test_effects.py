@@ -11,7 +11,8 @@ import pytest
 from scipy import stats
 
 from engine.evidence.chances import chances
-from engine.evidence.effects import Effect, effects, paired_changes
+from engine.evidence.comparison import paired_changes
+from engine.evidence.effects import Effect, effects
 from engine.records.metric import Metric
 
 ACCURACY = Metric("accuracy", True, 0, 1)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from engine.evidence.effects import control_noise
+from engine.evidence.measured import control_noise
 from engine.records.metric import Metric
 from engine.search.control import control_seeds
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.evidence.effects import Scores
+from engine.evidence.comparison import Scores
 from engine.evidence.ranking import rank
 from engine.loop import run as loop
 from engine.records.metric import Metric
