@@ -26,6 +26,13 @@ export_app = typer.Typer(
 )
 
 app.add_typer(export_app, name="export")
+pool_app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Make pools of analysed rows, combine, repeat, cut, rank, merge and join them.",
+)
+app.add_typer(pool_app, name="pool")
 
 Folder = Annotated[Path, typer.Argument(metavar="[DIR]", help="folder of the study", show_default="this folder")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
@@ -40,6 +47,9 @@ ShardRows = Annotated[
 ]
 WithMedia = Annotated[bool, typer.Option("--with-media", help="copy images and videos beside the rows")]
 Force = Annotated[bool, typer.Option("--force", help="replace what is there")]
+Pools = Annotated[list[Path], typer.Argument(metavar="POOL…", help="files of rows")]
+Into = Annotated[Path, typer.Option("--out", help="folder to write to")]
+Numbers = Annotated[bool, typer.Option("--numbers", help="write which rows a pool has, in place of the rows")]
 HERE = Path()
 
 
@@ -543,6 +553,127 @@ def report(
     from app.report.page import write_report
 
     typer.echo(str(write_report(folder, out)))
+
+
+@pool_app.command("construct")
+def pool_construct(
+    data: Pools,
+    out: Into,
+    ratio: Annotated[
+        list[str] | None,
+        typer.Option("--ratio", help="where a part ends, as 1/3; thirds by default"),
+    ] = None,
+    size: Annotated[int | None, typer.Option("--size", min=1, help="rows of a part, in place of --ratio")] = None,
+    in_order: Annotated[bool, typer.Option("--in-order", help="cut the rows as they stand, by no statistic")] = False,
+    numbers: Numbers = False,
+    json: Json = False,
+) -> None:
+    """Cut analysed rows into pools of low, middle and high values of each statistic."""
+    from app.commands import pool
+    from engine.pools.construct import construct
+
+    found = construct(data, out, ratio, size, in_order, "rows" if numbers else "jsonl", pool.told)
+    _print(pool.made(found), json, pool.show_pools_made)
+
+
+@pool_app.command("combine")
+def pool_combine(
+    pools: Pools,
+    out: Into,
+    at_least: Annotated[int, typer.Option("--at-least", min=1, help="rows of a combination that is written")] = 1,
+    numbers: Numbers = False,
+    json: Json = False,
+) -> None:
+    """Write all intersections of pools, given best first."""
+    from app.commands import pool
+    from engine.pools.combine import combine
+
+    found = combine(pools, out, at_least, form="rows" if numbers else "jsonl", tell=pool.told)
+    _print(pool.made(found), json, pool.show_pools_made)
+
+
+@pool_app.command("duplicate")
+def pool_duplicate(
+    pools: Pools,
+    out: Into,
+    times: Annotated[list[int], typer.Option("--times", min=1, help="how often rows are repeated; may be given again")],
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="mix the rows")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="of the mixing")] = 42,
+    numbers: Numbers = False,
+    json: Json = False,
+) -> None:
+    """Repeat the rows of pools."""
+    from app.commands import pool
+    from engine.pools.resize import duplicate
+
+    found = duplicate(pools, out, times, shuffle, seed, "rows" if numbers else "jsonl")
+    _print(pool.made(found), json, pool.show_pools_made)
+
+
+@pool_app.command("downsample")
+def pool_downsample(
+    pools: Pools,
+    out: Into,
+    size: Annotated[int | None, typer.Option("--size", min=1, help="rows of a pool; left out: of the smallest")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="of the draw")] = 42,
+    numbers: Numbers = False,
+    json: Json = False,
+) -> None:
+    """Draw rows of pools at random, so that all have as many."""
+    from app.commands import pool
+    from engine.pools.resize import downsample
+
+    found = downsample(pools, out, size, seed, "rows" if numbers else "jsonl", pool.told)
+    _print(pool.made(found), json, pool.show_pools_made)
+
+
+@pool_app.command("rank")
+def pool_rank(
+    pools: Pools,
+    metrics: Annotated[Path, typer.Option("--metrics", help="JSON list: a number or a map for each pool")],
+    key: Annotated[
+        list[str] | None, typer.Option("--key", help="what of a map counts, dots lead inwards; again: where it ties")
+    ] = None,
+    ascending: Annotated[bool, typer.Option("--ascending", help="low is best")] = False,
+    top: Annotated[int | None, typer.Option("--top", min=1, help="how many are printed")] = None,
+    json: Json = False,
+) -> None:
+    """Print pools in the order of their evaluation, best first."""
+    from app.commands import pool
+
+    _print(pool.ranked(pools, metrics, key or (), not ascending, top), json, pool.show_pools_made)
+
+
+@pool_app.command("merge")
+def pool_merge(pools: Pools, out: Into, numbers: Numbers = False, json: Json = False) -> None:
+    """Write the rows of pools one after the other."""
+    from app.commands import pool
+    from engine.pools.join import merge
+
+    found = merge(pools, out, "rows" if numbers else "jsonl")
+    _print(pool.made([found]), json, pool.show_pools_made)
+
+
+@pool_app.command("join")
+def pool_join(
+    pools: Pools,
+    out: Into,
+    with_: Annotated[list[Path], typer.Option("--with", help="the other pools; may be given again")],
+    json: Json = False,
+) -> None:
+    """Write every row of one pool beside every row of another."""
+    from app.commands import pool
+    from engine.pools.join import join
+
+    _print(pool.made(join(pools, with_, out)), json, pool.show_pools_made)
+
+
+@pool_app.command("write")
+def pool_write(pools: Pools, json: Json = False) -> None:
+    """Write the rows of pools of which only the row numbers are kept."""
+    from app.commands import pool
+
+    _print(pool.written(pools), json, pool.show_pools_made)
 
 
 def _print(result: Any, as_json: bool, show_result: Any) -> None:

@@ -101,6 +101,11 @@ def _mix(keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
         return z ^ (z >> np.uint64(31))
 
 
+def seeded_order(keys: NDArray[np.uint64], seed: int) -> RowNumbers:
+    """Places of keys in a random order, the same on every machine."""
+    return np.argsort(_mix(keys, seed), kind="stable").astype(np.int64)
+
+
 def eligible(
     layer: Layer, columns: Mapping[str, Column], good: RowMask, spans: Mapping[str, range] | None = None
 ) -> RowMask:

@@ -9,7 +9,7 @@ from engine.data.readers.tar_members import PACKED as TARS
 PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}  # as pyarrow names them
 FORMATS = {
     ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "table", ".tsv": "table", ".parquet": "parquet",
-    ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow", ".tar": "tar",
+    ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow", ".tar": "tar", ".rows": "rows",
 }  # fmt: skip
 # files that tools write beside data, and that are no rows
 SIDE_FILES = frozenset(
@@ -18,7 +18,7 @@ SIDE_FILES = frozenset(
 
 
 def format_of(file: Path) -> str | None:
-    """json, table, parquet, arrow or tar; None for what is no data file."""
+    """json, table, parquet, arrow, tar or rows (of a pool); None for what is no data file."""
     name = file.name.lower()
     if name.endswith(TARS):
         return "tar"

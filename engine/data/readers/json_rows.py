@@ -99,7 +99,7 @@ class JsonReader:
                     rows.append({BROKEN: f"not JSON: it has {end - begin} bytes, more than {LARGEST}"})
                     continue
                 f.seek(begin)
-                rows.append(_row(f.read(end - begin)))
+                rows.append(parsed(f.read(end - begin)))
         return rows
 
     def lines(self, numbers: Offsets) -> Iterator[bytes] | None:
@@ -120,7 +120,8 @@ class JsonReader:
                 yield b"".join(parts)
 
 
-def _row(content: bytes) -> Row:
+def parsed(content: bytes) -> Row:
+    """The row that a line holds; {BROKEN: reason} where it is no JSON object."""
     try:
         row = json.loads(content.removeprefix(BOM).decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:

@@ -18,6 +18,7 @@ from engine.data.readers.joined import joined
 from engine.data.readers.json_rows import JsonReader
 from engine.data.readers.packed import PackedReader
 from engine.data.readers.parquet import ParquetReader
+from engine.data.readers.pool_rows import PoolReader, read_rows_file
 from engine.data.readers.saved import SavedReader, is_saved
 from engine.data.readers.splits import NoData, files_of
 from engine.data.readers.table import TableReader
@@ -92,6 +93,13 @@ def _json_file(file: Path, options: Options) -> Reader:
     return reader
 
 
+def _pool(file: Path, options: Options) -> Reader:
+    source, numbers = read_rows_file(file)
+    if format_of(source) == "rows":
+        raise DataError(f"{file} has rows of {source}, which is a pool itself; make the pool again")
+    return PoolReader(file, _of_files(source, [source], replace(options, split=None, head=False)), numbers)
+
+
 def _each(files: Sequence[Path], options: Options, read: Callable[[Path, Options], Reader]) -> Reader:
     """One reader for all files; those that do not open are left out. Raises: BrokenFile when they are too many."""
     readers, bad = [], []
@@ -110,4 +118,5 @@ OPENERS: dict[str | None, Callable[[Sequence[Path], Options], Reader]] = {
     "parquet": ParquetReader,
     "table": lambda files, options: _each(files, options, TableReader),
     "arrow": lambda files, options: _each(files, options, ArrowReader),
+    "rows": lambda files, options: _each(files, options, _pool),
 }

@@ -11,6 +11,7 @@ from engine.base.errors import DataError
 from engine.base.remote import RemotePath, is_remote, look_at, remote_path
 from engine.data.readers.braces import BRACES, expand
 from engine.data.readers.formats import PACKED, SIDE_FILES, format_of
+from engine.data.readers.pool_rows import rows_file
 
 GLOB = re.compile(r"[*?\[]")
 # as Hugging Face names the files of a split
@@ -35,6 +36,8 @@ def files_of(path: Path, split: str | None) -> list[Path]:
         if not path.is_file():
             raise DataError(f"{path} is a pipe or a device, not a file; give a file")
         root, files = path.parent, [path]
+    elif not is_remote(path) and rows_file(path).is_file():
+        root, files = path.parent, [rows_file(path)]
     else:
         files = _of_pattern(path)
         root = path.parent if is_remote(path) else Path(os.path.commonpath([file.parent for file in files]))
