@@ -17,7 +17,7 @@ from engine.base.durable import replaced
 from engine.base.errors import PoolError
 from engine.data.dataset import Dataset, json_line
 from engine.data.readers.contract import BROKEN, Lines, Row, Rows
-from engine.data.readers.pool_rows import PoolReader, read_rows_file, rows_file, write_rows_file
+from engine.data.readers.pool_rows import ROWS, PoolReader, read_rows_file, rows_file, write_rows_file
 from engine.data.readers.splits import files_of
 from engine.settings.data import DatasetSection
 
@@ -44,7 +44,8 @@ class Pool:
     @property
     def stem(self) -> str:
         """What files made of it are named after."""
-        return self.path.name.rpartition(".")[0] or self.path.name
+        name = self.path.name.removesuffix(ROWS)
+        return name.rpartition(".")[0] or name
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -100,12 +101,15 @@ def open_pools(paths: str | Path | Sequence[str | Path], apart: bool = False) ->
 
 
 def put(target: Path, source: Pool, at: Numbers, form: Form) -> Path:
-    """Write a pool of the rows of another, by their places in it. What was there goes. Raises: DataError, OSError."""
+    """Write a pool of the rows of another, by their places in it; the file that was written. What was there goes.
+
+    Raises: DataError, OSError.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     if form == "rows" and source.base.is_file():
         write_rows_file(target, source.base, source.numbers[at])
         target.unlink(missing_ok=True)
-        return target
+        return rows_file(target)
     return put_lines(target, lines_of(source, at))
 
 
@@ -149,7 +153,13 @@ def refuse_broken(source: Pool, rows: Rows, at: Iterable[int]) -> None:
 def as_file(path: Path | str) -> Path:
     """A pool as the file of rows that other programs open: it is written where only its row numbers are kept."""
     pool = open_pool(path)
-    return pool.path if pool.path.exists() else put(pool.path, pool, pool.every, "jsonl")
+    kept, target = rows_file(pool.path), pool.path.with_name(pool.path.name.removesuffix(ROWS))
+    if pool.path == target and target.exists():
+        return target
+    if not target.exists() or target.stat().st_mtime_ns < kept.stat().st_mtime_ns:
+        with replaced(target) as part, part.open("wb") as file:
+            file.writelines(lines_of(pool, pool.every))
+    return target
 
 
 def prefix(pools: Sequence[Pool]) -> str:

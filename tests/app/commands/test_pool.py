@@ -24,12 +24,12 @@ def test_pools_are_made_combined_ranked_and_written(tmp_path: Path) -> None:
     made = run("construct", data, "--out", out, "--numbers")
     assert [entry["rows"] for entry in made] == [3] * 6
     pools = [entry["pool"] for entry in made]
-    assert not Path(pools[0]).exists()
+    assert pools[0].endswith("a/d_a_0.jsonl.rows")
     (tmp_path / "m.json").write_text(json.dumps([{"x": n} for n in (5, 1, 3, 4, 2, 0)]), encoding="utf-8")
     best = [entry["pool"] for entry in run("rank", *pools, "--metrics", tmp_path / "m.json", "--key", "x", "--top", 2)]
     assert best == [pools[0], pools[3]]
     both = run("combine", *best, "--out", out / "both", "--numbers")[-1]
-    assert Path(both["pool"]).name == f"d__top_0_1_num_{both['rows']}.jsonl"
+    assert Path(both["pool"]).name == f"d__top_0_1_num_{both['rows']}.jsonl.rows"
     drawn = run("downsample", *best, "--out", out / "drawn", "--size", 2)
     assert [entry["rows"] for entry in drawn] == [2, 2]
     twice = run("duplicate", drawn[0]["pool"], "--times", 2, "--out", out)
@@ -39,4 +39,5 @@ def test_pools_are_made_combined_ranked_and_written(tmp_path: Path) -> None:
     words.write_text('{"w": "x"}\n{"w": "y"}\n', encoding="utf-8")
     joined = run("join", drawn[0]["pool"], "--with", words, "--out", out)
     assert joined[0]["rows"] == 4
-    assert run("write", best[0])[0]["rows"] == len(Path(best[0]).read_text(encoding="utf-8").splitlines()) == 3
+    (written,) = run("write", best[0])
+    assert written["rows"] == len(Path(written["pool"]).read_text(encoding="utf-8").splitlines()) == 3

@@ -37,6 +37,11 @@ def analysed(file: Path, **columns: Sequence[Any]) -> Path:
     return write(file, [{"n": n, "__dj__stats__": dict(zip(names, row, strict=True))} for n, row in enumerate(rows)])
 
 
+def called(pools: Sequence[Path]) -> list[str]:
+    """What the pools are called, whatever is kept of them."""
+    return [path.name.removesuffix(".rows") for path in pools]
+
+
 def numbers(pool: Path | str) -> list[int]:
     """The rows of a pool, in order."""
     reader = open_reader(Path(pool))
@@ -48,9 +53,9 @@ def test_construction_cuts_each_statistic_into_thirds(tmp_path: Path, form: Form
     data = analysed(tmp_path / "d.jsonl", a=[6, 5, 4, 3, 2, 1], b=[[0, 2], [9], [8, 8], [3], [4], [5]], lang=["en"] * 6)
     made = construct(data, tmp_path / "out", form=form)
     names = [f"{s}/d_{s}_{i}.jsonl" for s in "ab" for i in range(3)]
-    assert [str(path.relative_to(tmp_path / "out")) for path in made] == names
+    assert [str(path.relative_to(tmp_path / "out")).removesuffix(".rows") for path in made] == names
     assert [numbers(path) for path in made] == [[4, 5], [2, 3], [0, 1], [0, 3], [4, 5], [1, 2]]
-    assert made[0].exists() is (form == "jsonl")
+    assert made[0].name.endswith(".rows") is (form == "rows")
 
 
 def test_a_pool_of_row_numbers_is_small_and_is_written_out_on_demand(tmp_path: Path) -> None:
@@ -61,9 +66,12 @@ def test_a_pool_of_row_numbers_is_small_and_is_written_out_on_demand(tmp_path: P
     assert written * 10 < data.stat().st_size
     before = numbers(made[4])
     file = as_file(made[4])
-    assert file == made[4]
+    assert file == made[4].with_suffix("")
     assert [json.loads(line)["n"] for line in file.read_text(encoding="utf-8").splitlines()] == before
-    assert not file.with_name(file.name + ".rows").exists()
+    assert numbers(made[4]) == numbers(file) == before
+    made = construct(data, tmp_path / "out", form="rows")
+    assert not file.exists()
+    assert numbers(file) == before  # by its name alone
 
 
 def test_rows_of_one_value_stay_together_and_a_constant_has_no_pools(tmp_path: Path) -> None:
@@ -146,7 +154,7 @@ def test_combination_has_every_intersection_in_the_order_of_ranks(tmp_path: Path
         "0_1_2_3",
     ]
     counts = [4, 3, 3, 2, 3, 3, 2, 1, 1, 1, 2, 1, 1, 1, 1]
-    assert [p.name for p in made] == [f"p__top_{r}_num_{n}.jsonl" for r, n in zip(ranks, counts, strict=True)]
+    assert called(made) == [f"p__top_{r}_num_{n}.jsonl" for r, n in zip(ranks, counts, strict=True)]
     assert numbers(made[4]) == [0, 1, 3]
     assert numbers(made[6]) == [3, 1]  # the order of the best of both
     assert told == []
@@ -185,7 +193,7 @@ def test_combination_has_a_limit_and_leaves_small_ones_out(tmp_path: Path) -> No
 def test_duplication_repeats_and_shuffles_by_a_seed(tmp_path: Path, form: Form) -> None:
     pool = write(tmp_path / "p.jsonl", [{"n": n} for n in range(20)])
     twice, once = duplicate(str(pool), tmp_path / "out", [2, 1], form=form)
-    assert [twice.name, once.name] == ["p_x2.jsonl", "p_x1.jsonl"]
+    assert called([twice, once]) == ["p_x2.jsonl", "p_x1.jsonl"]
     assert numbers(twice) == [*range(20), *range(20)]
     mixed = [numbers(duplicate(pool, tmp_path / "out", 3, True, seed, form)[0]) for seed in (1, 1, 2)]
     assert mixed[0] == mixed[1] != mixed[2]
@@ -198,7 +206,7 @@ def test_duplication_repeats_and_shuffles_by_a_seed(tmp_path: Path, form: Form) 
 def test_downsampling_cuts_all_to_the_smallest(tmp_path: Path, form: Form) -> None:
     big, small = (write(tmp_path / f"{n}.jsonl", [{"n": i} for i in range(n)]) for n in (200, 40))
     made = downsample([big, small], tmp_path / "out", form=form)
-    assert [path.name for path in made] == ["200_40.jsonl", "40_40.jsonl"]
+    assert called(made) == ["200_40.jsonl", "40_40.jsonl"]
     taken = numbers(made[0])
     assert len(taken) == len(set(taken)) == 40
     assert taken == sorted(taken) == numbers(downsample(big, tmp_path / "out", 40, form=form)[0])
@@ -241,7 +249,7 @@ def test_merging_keeps_all_rows_in_order(tmp_path: Path, form: Form) -> None:
     data = write(tmp_path / "d.jsonl", [{"n": n} for n in range(6)])
     parts = construct(data, tmp_path / "parts", ignore_stats=True, form=form)
     merged = merge([parts[2], parts[0]], tmp_path / "out", form)
-    assert merged.name == "d_ignore_stats__merged.jsonl"
+    assert called([merged])[0] == "d_ignore_stats__merged.jsonl"
     assert numbers(merged) == [4, 5, 0, 1]
     mixed = merge([parts[0], write(tmp_path / "other.jsonl", [{"n": 9, "w": 1}])], tmp_path / "out", form)
     assert (mixed.name, numbers(mixed)) == ("default_prefix_merged.jsonl", [0, 1, 9])
@@ -282,7 +290,7 @@ def test_a_pool_of_row_numbers_is_refused_when_its_file_has_changed(tmp_path: Pa
     data.unlink()
     with pytest.raises(DataError, match="is not there"):
         open_pool(pool)
-    pool.with_name(pool.name + ".rows").write_bytes(b"PK\x03\x04 no")
+    pool.write_bytes(b"PK\x03\x04 no")
     with pytest.raises(DataError, match="does not say which rows"):
         open_pool(pool)
 
