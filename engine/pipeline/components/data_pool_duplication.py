@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 from pydantic import Field
 
-from engine.base.durable import replaced
-from engine.pipeline.contract import Component, ComponentError, Context, Done, Group, Paths, Settings
+from engine.pipeline.contract import Component, Context, Done, Group, Paths, Settings
 from engine.pipeline.hooks import POOLS
+from engine.pools.files import Form
+from engine.pools.resize import SEED, duplicate
 
 Times = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class Extra(Group):
-    """Its keys."""
+    """Its keys. form: see data_pool_construction."""
 
     dataset_path: Paths = Field(min_length=1)
     export_path: str
     duplicating_times: list[Times] = Field(min_length=1)
     shuffle: bool = False
-    shuffle_seed: int = 42
+    shuffle_seed: int = SEED
+    form: Form = "rows"
 
 
 class Keys(Settings):
@@ -32,7 +32,7 @@ class Keys(Settings):
 
 
 class Duplication(Component[Keys]):
-    """The lines of each file are copied as they are."""
+    """See `engine.pools.resize`."""
 
     name = "data_pool_duplication"
     hooks = frozenset({POOLS})
@@ -44,22 +44,9 @@ class Duplication(Component[Keys]):
     def run(self, settings: Keys, context: Context) -> Done:
         """See Component."""
         keys = settings.extra_configs
-        targets = []
-        for source in map(context.file, keys.dataset_path):
-            for times in keys.duplicating_times:
-                target = context.target(keys.export_path, f"{source.stem}_x{times}.jsonl")
-                if target in targets:
-                    raise ComponentError(f"{context.job}: two pools would be written to {target}; rename one of them")
-                _write(source, target, times, np.random.default_rng(keys.shuffle_seed) if keys.shuffle else None)
-                targets.append(target)
-        return Done([[str(target) for target in targets]])
-
-
-def _write(source: Path, target: Path, times: int, rng: np.random.Generator | None) -> None:
-    lines = [line.rstrip(b"\r\n") for line in source.read_bytes().splitlines(keepends=True) if line.strip()]
-    numbers = np.tile(np.arange(len(lines)), times)
-    with replaced(target) as scratch, scratch.open("wb") as file:
-        file.writelines(lines[i] + b"\n" for i in (rng.permutation(numbers) if rng else numbers))
+        sources, out = [context.path(name) for name in keys.dataset_path], context.path(keys.export_path)
+        made = duplicate(sources, out, keys.duplicating_times, keys.shuffle, keys.shuffle_seed, keys.form)
+        return Done([[str(path) for path in made]])
 
 
 COMPONENTS = (Duplication(),)
