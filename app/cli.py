@@ -454,6 +454,35 @@ def chat(
     advising.chat(folder, question, json)
 
 
+@app.command()
+def mcp(
+    folder: Folder = HERE,
+    http: Annotated[
+        bool,
+        typer.Option("--http", help="at an address of this machine, with a token; left out: by standard streams"),
+    ] = False,
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help="with --http: 8322 by default; 0: any that is free")
+    ] = None,
+) -> None:
+    """Serve the study to coding agents (Model Context Protocol): they may read and propose, and decide nothing."""
+    from app.commands.mcp import serve
+
+    if port is not None and not http:
+        raise typer.BadParameter("--port goes with --http")
+    serve(folder, http, port)
+
+
+@app.command()
+def skill(
+    out: Annotated[Path | None, typer.Option("--out", help="file to write; left out: standard output")] = None,
+) -> None:
+    """Write the skill file that tells coding agents how to use djsb, and what is left to a person."""
+    from app.commands.mcp import skill
+
+    _write(skill(), out)
+
+
 @export_app.command("recipe")
 def export_recipe(
     folder: Folder = HERE,

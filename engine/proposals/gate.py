@@ -41,7 +41,7 @@ def check(proposal: Proposal, opened: OpenStudy, cost: float | None, available: 
             return Passed(False, f"{request.label}: {request.samples} samples is beyond any use of the data", cost)
     if unknown := _unknown(proposal, opened):
         return Passed(False, f"cites {', '.join(unknown)}: no such pool, trial or proposal in this study", cost)
-    if proposal.origin == "model" and not proposal.cites:
+    if proposal.origin in ("model", "agent") and not proposal.cites:
         return Passed(False, "it cites no ids; name those of the pools that it follows from", cost)
     if not new_trials:
         return Passed(False, "all of its trials were asked for before", cost)

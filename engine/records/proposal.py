@@ -13,7 +13,7 @@ from engine.base.ids import content_id
 from engine.records.experiment import Id, Suggestion
 from engine.records.pool import Pool, pool_from_json
 
-Origin = Literal["paper", "race", "mixtures", "person", "model"]
+Origin = Literal["paper", "race", "mixtures", "person", "model", "agent"]
 Status = Literal["queued", "held", "refused", "approved", "rejected", "edited", "superseded"]
 
 

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from engine.base.errors import DjsbError, StudyError
+from engine.base.listening import listening
 from engine.base.paths import ENTRY
 from engine.study.view import view_study
 
@@ -29,7 +30,7 @@ class ServeError(DjsbError):
 def serve_tui(
     folder: Path, bell: bool, replay: Path | None, host: str | None, port: int | None, allow_remote: bool
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM. Raises: StudyError, StoreError, ServeError, RecordingError before it begins."""
+    """Serve until Ctrl-C or SIGTERM. Raises first: StudyError, StoreError, ServeError, ListenError, RecordingError."""
     if any(importlib.util.find_spec(m) is None for m in ("textual", "textual_plot", "textual_serve")):
         raise StudyError("--serve needs textual, textual-plot and textual-serve: pip install 'djsb[tui]'")
     if replay:
@@ -40,32 +41,22 @@ def serve_tui(
         view_study(folder).store.close()
     options = [*(["--bell"] if bell else []), *(["--replay", str(replay.resolve())] if replay else [])]
     command = [sys.executable, str(ENTRY), "tui", str(folder.resolve()), *options]
-    with listening(host or HOST, PORT if port is None else port, allow_remote) as at:
+    with _at(host or HOST, PORT if port is None else port, allow_remote) as at:
         asyncio.run(_serve(command, replay.name if replay else folder.resolve().name, at))
 
 
-def listening(host: str, port: int, allow_remote: bool) -> socket.socket:
-    """A socket that listens at the address. Raises: ServeError."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError) as error:
-        raise ServeError(f"--host {host}: no such address ({error})") from error
-    if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+def _at(host: str, port: int, allow_remote: bool) -> socket.socket:
+    """A socket that listens at the address. Raises: ServeError, ListenError."""
+    found = listening(host, port)
+    if not ipaddress.ip_address(str(found.getsockname()[0]).partition("%")[0]).is_loopback:
         if not allow_remote:
+            found.close()
             raise ServeError(
                 f"--host {host} can be reached by other machines, and whoever has the URL may decide and start "
                 "engines; add --allow-remote if you mean it, or forward the port by ssh"
             )
         warning = f"warning: {host} is served by plain HTTP; everybody who has or overhears the URL can decide\n"
         sys.stderr.write(warning)
-    found = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
-        found.listen(16)
-    except OSError as error:
-        found.close()
-        raise ServeError(f"{host} port {port}: {error.strerror}; another --port? 0 takes any that is free") from error
     return found
 
 
