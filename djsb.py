@@ -31,6 +31,11 @@ if (
         from engine.runner.worker import main as worker_main
 
         worker_main()
+    elif sys.argv[1:] == ["job"]:  # of a pipeline
+        _home_first()
+        from engine.pipeline.child import main as job_main
+
+        job_main()
     elif sys.argv[1:2] == ["feed"]:  # the UI's reader: folder, file descriptor of its pipe, file to record to
         _home_first()
         from app.tui.feed import serve

@@ -210,6 +210,41 @@ def auto(
         raise typer.Exit(3)
 
 
+@app.command("run")
+def run_pipeline(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="configuration of Data-Juicer Sandbox, YAML")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check it, print the graph, run nothing")] = False,
+    root: Annotated[
+        Path, typer.Option("--root", help="folder that relative paths start from", show_default="this folder")
+    ] = HERE,
+    budget: Annotated[str | None, typer.Option("--budget", help="device time that may be spent in all, as 2h")] = None,
+    again: Annotated[
+        list[str] | None, typer.Option("--again", help="PIPELINE.NAME to run anew, with all that needs it; repeatable")
+    ] = None,
+    allow_install: Annotated[
+        bool, typer.Option("--allow-install", help="let trainers make their environments; each command is shown first")
+    ] = False,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Run a pipeline of Data-Juicer Sandbox, job after job. The same command goes on where it ended."""
+    from app.commands import run as running
+    from engine.pipeline.start import start
+
+    if dry_run:
+        graph = running.dry_run(config, root)
+        _print(graph, json, running.show_dry_run)
+        if graph["problems"]:
+            raise typer.Exit(1)
+        return
+    ended = start(
+        config, root, budget=budget, workers=workers, allow_install=allow_install, again=again or (), tell=_tell
+    )
+    _print(running.ending(ended), json, running.show_ending)
+    if ended.how == "budget":
+        raise typer.Exit(4)
+
+
 @app.command()
 def status(folder: Folder = HERE, json: Json = False) -> None:
     """Show where the study stands: stages, running trials, budget, what awaits a decision."""

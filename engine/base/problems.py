@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydantic import ValidationError
 
 
@@ -9,7 +11,11 @@ def explain(
     error: ValidationError, whole: str = "study", fields: str = " (docs/reference/study.md lists them all)"
 ) -> str:
     """All problems in one line, each with its field and what is wanted. whole: names what has no field."""
-    lines = []
+    return "; ".join(f"{field}: {message}" for field, message in each(error, whole, fields))
+
+
+def each(error: ValidationError, whole: str = "", fields: str = "") -> Iterator[tuple[str, str]]:
+    """(field, message) of each problem. whole: names what has no field. fields: where they are listed."""
     for problem in error.errors(include_url=False):
         field = ".".join(str(part) for part in problem["loc"]) or whole
         message = problem["msg"].removeprefix("Value error, ")
@@ -20,5 +26,4 @@ def explain(
         else:
             got = problem.get("input")
             message += f" (it is {got!r})" if isinstance(got, str | int | float | bool) else ""
-        lines.append(f"{field}: {message}")
-    return "; ".join(lines)
+        yield field, message

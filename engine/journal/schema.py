@@ -204,3 +204,28 @@ def m010_scored(db: Database) -> None:
 def m011_procedures(db: Database) -> None:
     """How a trial was trained on its device."""
     db.executescript("ALTER TABLE trials ADD COLUMN procedure TEXT;")
+
+
+@migrations()
+def m012_pipelines(db: Database) -> None:
+    """Jobs of pipelines, what they gave, and the variants of sweeps over them."""
+    db.executescript("""
+    CREATE TABLE pipeline_runs(run TEXT PRIMARY KEY, source TEXT NOT NULL, project TEXT NOT NULL,
+        experiment TEXT NOT NULL, config TEXT NOT NULL, state TEXT NOT NULL, note TEXT, at TEXT NOT NULL, ended TEXT,
+        root TEXT NOT NULL);
+    CREATE TABLE jobs(run TEXT NOT NULL, variant INTEGER NOT NULL, iteration INTEGER NOT NULL, pipeline TEXT NOT NULL,
+        place INTEGER NOT NULL, seed INTEGER NOT NULL, label TEXT NOT NULL, phase TEXT NOT NULL, hook TEXT NOT NULL,
+        component TEXT NOT NULL, state TEXT NOT NULL, result TEXT, settings TEXT NOT NULL, after TEXT NOT NULL,
+        outputs TEXT NOT NULL, attempts INTEGER NOT NULL, reused INTEGER NOT NULL, seconds REAL, started TEXT,
+        finished TEXT, error TEXT, PRIMARY KEY(run, variant, iteration, place, seed));
+    CREATE TABLE job_results(result TEXT PRIMARY KEY, component TEXT NOT NULL, seconds REAL NOT NULL,
+        tracked TEXT NOT NULL, files TEXT NOT NULL, at TEXT NOT NULL);
+    CREATE TABLE job_outputs(result TEXT NOT NULL, place INTEGER NOT NULL, content TEXT NOT NULL,
+        PRIMARY KEY(result, place));
+    CREATE TABLE job_lines(id INTEGER PRIMARY KEY, result TEXT NOT NULL, text TEXT NOT NULL, at TEXT NOT NULL);
+    CREATE INDEX job_lines_by_result ON job_lines(result, id);
+    CREATE TABLE job_points(result TEXT NOT NULL, name TEXT NOT NULL, step INTEGER NOT NULL, value REAL,
+        PRIMARY KEY(result, name, step));
+    CREATE TABLE sweep_trials(run TEXT NOT NULL, variant INTEGER NOT NULL, params TEXT NOT NULL, state TEXT NOT NULL,
+        objective REAL, steps TEXT NOT NULL, note TEXT, at TEXT NOT NULL, PRIMARY KEY(run, variant));
+    """)

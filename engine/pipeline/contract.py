@@ -131,8 +131,9 @@ class Component(Generic[S]):
     """One component. Its class attributes are the contract; `check`, `reads` and `writes` have what most need.
 
     name: its `type`, as in the guide. hooks: that may run it. settings: its keys. gives: what its outputs are, one word
-    each. read_keys, write_keys: dotted keys of paths. seeded: another seed gives another result. tracks: it writes to
-    the tracker under its job's name; needs_tracked: it reads what earlier jobs of that name wrote.
+    each. read_keys, write_keys: dotted keys of paths. seeded: another seed gives another result. environ: variables
+    that it may see though they hold keys, as OPENAI_API_KEY. tracks: it writes to the tracker under its job's name;
+    needs_tracked: it reads what earlier jobs of that name wrote.
     """
 
     name: ClassVar[str]
@@ -142,6 +143,7 @@ class Component(Generic[S]):
     read_keys: ClassVar[tuple[str, ...]] = ()
     write_keys: ClassVar[tuple[str, ...]] = ()
     seeded: ClassVar[bool] = False
+    environ: ClassVar[tuple[str, ...]] = ()
     tracks: ClassVar[bool] = False
     needs_tracked: ClassVar[bool] = False
     version: ClassVar[int] = 1  # raised when the same settings give other results: what was stored is run again

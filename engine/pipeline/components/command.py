@@ -1,0 +1,87 @@
+"""Type `command`, an addition of djsb: a program of the user's own as a job of any hook that has types.
+
+It runs without a shell. `{key}` in an argument stands for what `values.key` holds, `{out}` for a folder of its own; it
+leaves its outputs there in `outputs.json`, one key for each name in `gives`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import Field
+
+from engine.base import program_guard
+from engine.base.environment import passed
+from engine.base.lines import storable
+from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Group, Settings
+from engine.pipeline.hooks import CONVERT, EVALUATE_DATA, EVALUATE_MODEL, GENERAL_PROBE, INFER, TRAIN
+
+
+class Extra(Group):
+    """Its keys. env: variables of the environment that it may see though they hold keys."""
+
+    run: list[str] = Field(min_length=1)
+    values: dict[str, Any] = Field(default_factory=dict)
+    reads: list[str] = Field(default_factory=list)
+    writes: list[str] = Field(default_factory=list)
+    env: list[str] = Field(default_factory=list)
+
+
+class Keys(Settings):
+    """See Settings."""
+
+    extra_configs: Extra  # type: ignore[assignment]
+
+
+class Command(Component[Keys]):
+    """Its one output is what outputs.json holds: a mapping, of which `PIPELINE.NAME.res_1.KEY` is a part."""
+
+    name = "command"
+    hooks = frozenset({TRAIN, INFER, EVALUATE_DATA, EVALUATE_MODEL, CONVERT, GENERAL_PROBE})
+    settings = Keys
+    gives = ("outputs",)
+    read_keys = ("extra_configs.reads",)
+    write_keys = ("extra_configs.writes",)
+    seeded = True
+    tracks = True
+
+    def check(self, draft: Draft) -> Iterable[tuple[str, str]]:
+        """Places that nothing fills."""
+        values = draft.groups["extra_configs"].get("values") or {}
+        later = {key.rsplit(".", 1)[1] for key in draft.later if key.startswith("extra_configs.values.")}
+        for part in draft.texts("extra_configs.run"):
+            try:
+                part.format(**dict.fromkeys({*values, *later, "out", "seed"}, ""))
+            except (KeyError, IndexError, ValueError, AttributeError) as error:
+                yield "extra_configs.run", f"{part!r} cannot be filled in ({error}); add it to values"
+
+    def run(self, settings: Keys, context: Context) -> Done:
+        """See Component."""
+        keys = settings.extra_configs
+        places = {name: value if isinstance(value, str) else json.dumps(value, allow_nan=False)
+                  for name, value in keys.values.items()}  # fmt: skip
+        argv = [part.format(**places, out=str(context.scratch), seed=str(context.seed)) for part in keys.run]
+        hidden = {name: value for name, value in os.environ.items() if name in keys.env}
+        process = program_guard.start(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=context.root, env={**passed(), **hidden}
+        )
+        assert process.stdout
+        for line in process.stdout:
+            context.say(storable(line.decode("utf-8", "replace").rstrip()))
+        if code := process.wait():
+            raise ComponentError(f"{context.job}: {argv[0]} ended with exit code {code}; its log has what it said")
+        file = context.scratch / "outputs.json"
+        if not file.exists():
+            return Done([{}], {})
+        try:
+            outputs = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ComponentError(f"{context.job}: its outputs.json is no JSON: {error}") from error
+        return Done([outputs], outputs)
+
+
+COMPONENTS = (Command(),)
