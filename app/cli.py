@@ -53,7 +53,7 @@ Numbers = Annotated[bool, typer.Option("--numbers", help="write which rows a poo
 HERE = Path()
 
 
-Stage = Literal["probe", "combine", "scale", "confirm"]
+Stage = Literal["probe", "combine", "scale", "screen", "confirm"]
 Approve = Literal["auto", "hold"]
 Aggregate = Literal["mean-of-changes", "change-of-means"]
 Who = Literal["paper", "race", "mixtures", "model", "person"]

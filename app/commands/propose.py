@@ -12,7 +12,6 @@ from engine.journal.store import Row
 from engine.proposals.queue import proposal_rows
 from engine.review.desk import opened_study, queue_suggestion
 from engine.runner.accounts import Accounts
-from engine.settings.study import STAGES
 from engine.study.opened import OpenStudy
 
 
@@ -54,7 +53,7 @@ def _by_procedure(opened: OpenStudy, accounts: Accounts, by: str, n: int | None)
     from engine.proposals.queue import stored_id, submit
     from engine.search.strategies import named
 
-    for stage in STAGES:
+    for stage in opened.study.stages:
         proposer = named(by, stage)
         new = [p for p in proposer.propose(opened) if not ended(opened, p.pools, p.seeds)][:n]
         if new:

@@ -14,7 +14,6 @@ from engine.base.ids import some
 from engine.base.paths import STATE_FOLDER
 from engine.journal import costs, events, proposals, trials
 from engine.journal.store import Row
-from engine.settings.study import STAGES
 from engine.study.lock import engine_pid
 from engine.study.view import view_study
 
@@ -30,7 +29,7 @@ def status(folder: Path) -> Row:
     opened = view_study(folder)
     store, setup = opened.store, opened.setup
     counts = trials.counts(store, setup)
-    stages = [{"stage": stage, "trials": counts.get(stage) or {}} for stage in STAGES]
+    stages = [{"stage": stage, "trials": counts.get(stage) or {}} for stage in opened.study.stages]
     elsewhere = trials.of_proposals(store, [p.id for p in approved(opened)])  # in contexts of their own
     if elsewhere:
         stages.append({"stage": TRANSFER, "trials": dict(Counter(t.state for t in elsewhere))})

@@ -115,7 +115,7 @@ UNITS = (("seconds", 1, 180), ("minutes", 60, 10_800), ("hours", 3600, 259_200),
 
 
 def _stage_colours(names: Sequence[str]) -> list[str]:
-    known = dict(zip(("calibration", "probe", "combine", "scale", "confirm"), STAGES, strict=True))
+    known = dict(zip(("calibration", "probe", "combine", "scale", "screen", "confirm"), STAGES, strict=True))
     return [known.get(n, STAGES[i % len(STAGES)]) for i, n in enumerate(names)]
 
 

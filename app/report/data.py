@@ -267,7 +267,7 @@ def progress(opened: StudyView) -> list[Row]:
     """Stage → trials by state and device-seconds."""
     counts = trials.counts(opened.store, opened.setup)
     seconds = costs.by_stage(opened.store, opened.setup)
-    return [{"stage": s, "trials": counts.get(s) or {}, "seconds": seconds.get(s, 0.0)} for s in STAGES]
+    return [{"stage": s, "trials": counts.get(s) or {}, "seconds": seconds.get(s, 0.0)} for s in opened.study.stages]
 
 
 @dataclass(frozen=True)

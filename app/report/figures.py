@@ -34,11 +34,12 @@ PALETTE = {
     "stage-2": ("#3f7fbf", "#5d9bd6"),
     "stage-3": ("#2f9a8a", "#48b3a2"),
     "stage-4": ("#d9a036", "#d3a347"),
-    "stage-5": ("#a35a93", "#c07db1"),
+    "stage-5": ("#7f6fbf", "#a396dd"),
+    "stage-6": ("#a35a93", "#c07db1"),
 }
 INK, MUTED, GRID, PAPER = (PALETTE[n][0] for n in ("ink", "muted", "grid", "paper"))
 HELPS, HURTS, HELPS_FILL, HURTS_FILL = (PALETTE[n][0] for n in ("helps", "hurts", "helps-fill", "hurts-fill"))
-STAGES = tuple(PALETTE[f"stage-{i}"][0] for i in range(1, 6))
+STAGES = tuple(PALETTE[f"stage-{i}"][0] for i in range(1, 7))
 TONES = {"helps": HELPS, "hurts": HURTS}
 MARKERS = {"helps": "^", "hurts": "v", "unclear": "o"}
 SYMBOLS = {"helps": "▲", "hurts": "▼", "unclear": "·", "degenerate": "×"}

@@ -17,6 +17,7 @@ from engine.journal.pools import StoredPool
 from engine.records.leaderboard import Entry
 from engine.records.pool import Pool
 from engine.records.trial import FRESH
+from engine.settings.study import STAGES
 from engine.study.view import StudyView
 
 RECIPES = ("single", "combination", "mixture")  # kinds of pools on the leaderboard
@@ -61,7 +62,7 @@ class Ranked:
 def rank(
     view: StudyView,
     kinds: Sequence[str] = (*RECIPES, "repetition", "layers"),
-    stages: Sequence[str] = ("probe", "combine", "scale"),
+    stages: Sequence[str] = STAGES[:-1],
     fresh: bool = False,
     against_control: bool = False,
 ) -> list[Ranked]:
@@ -90,7 +91,7 @@ def rank(
     names = {key: ":".join(map(str, key)) for key in trained}
     chosen = [k for k, p in trained.items() if p.kind in kinds and k[1:] in controls and k in table]
     # a length that some pools still miss is used only where there is no other: the order of trials must not matter
-    unfinished = trials.unfinished_lengths(store, setup)
+    unfinished = trials.unfinished_lengths(store, setup, stages)
     longest: dict[tuple[str, int], float] = {}
     for pool, samples, horizon in sorted(chosen):
         if (samples, horizon) not in unfinished or (pool, horizon) not in longest:
@@ -140,7 +141,8 @@ def _looks(view: StudyView, fresh: bool) -> Looks | Literal["any"]:
     if search.looks == "any":
         return "any"
     if search.strategy == "race":
-        return Looks(tuple(sorted({n for _, n in view.rungs if n > 1})) or (2,))
+        own = {search.screen.seeds} if search.screen.top else set()
+        return Looks(tuple(sorted({n for n in own | {n for _, n in view.rungs} if n > 1})) or (2,))
     return halvings(search.seeds if search.strategy == "grid" else 1)
 
 

@@ -17,7 +17,7 @@ from engine.study.view import StudyView
 
 def sentences(view: StudyView, stage: str) -> list[Sentence]:
     """The stage's summary from templates; nothing where the stage has no results."""
-    return {"probe": _probe, "combine": _combine, "scale": _scale, "confirm": _confirm}[stage](view)
+    return {"probe": _probe, "combine": _combine, "scale": _scale, "screen": _screen, "confirm": _confirm}[stage](view)
 
 
 def insights(view: StudyView) -> dict[str, list[Sentence]]:
@@ -118,6 +118,15 @@ def _scale(view: StudyView) -> list[Sentence]:
             text += f"; adding lower-ranked rows instead: {effect_text(rival)}"
         lines.append(Sentence(text + ".", _ids([arm, *([rival] if rival else [])])))
     return lines
+
+
+def _screen(view: StudyView) -> list[Sentence]:
+    whole = [r for r in rank(view, RECIPES) if r.share >= 1 and r.effect.change is not None]
+    if not whole:
+        return []
+    best, n = whole[0], len(whole)
+    text = f"At full length {best.label} leads {n} recipe{'s' * (n != 1)}: {effect_text(best)}."
+    return [Sentence(text, (best.pool.id,))]
 
 
 def _confirm(view: StudyView) -> list[Sentence]:

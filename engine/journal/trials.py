@@ -178,11 +178,12 @@ def cancel(store: Store, trial: str) -> None:
     store.execute("UPDATE trials SET state = 'CANCELLED', finished = ? WHERE id = ?", (now(), trial))
 
 
-def unfinished_lengths(store: Store, setup: str) -> set[tuple[int, int]]:
-    """(samples, horizon) of trials of the first seed that wait or run."""
+def unfinished_lengths(store: Store, setup: str, stages: Sequence[str]) -> set[tuple[int, int]]:
+    """(samples, horizon) of trials of the first seed that wait or run, of those that these stages asked for first."""
     rows = store.query(
-        "SELECT DISTINCT samples, horizon FROM trials WHERE setup = ? AND seed = 0 AND state IN ('WAITING', 'RUNNING')",
-        (setup,),
+        "SELECT DISTINCT samples, horizon FROM trials WHERE setup = ? AND seed = 0 AND state IN ('WAITING', 'RUNNING') "
+        f"AND stage IN ({', '.join('?' * len(stages))})",
+        (setup, *stages),
     )
     return {(r["samples"], r["horizon"]) for r in rows}
 

@@ -13,7 +13,7 @@ from engine.journal import pools, results, trials
 from engine.journal.results import Duplicates
 from engine.records.trial import FRESH, Trial
 from engine.search.contract import Adviser
-from engine.search.grid import candidates
+from engine.search.screening import candidates
 from engine.study.opened import OpenStudy
 from engine.tasks.contract import Rows
 from engine.tasks.shared.tokens import captions

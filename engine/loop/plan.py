@@ -13,6 +13,7 @@ from engine.runner.accounts import Accounts
 from engine.runner.scheduler import scheduler
 from engine.search.control import NOISIEST, control_seeds
 from engine.search.race import CONTROL_SEEDS, bound
+from engine.settings.study import Study
 from engine.study.forecast import are_complete, forecast, refuse_if_full
 from engine.study.hoeffding import PoolBound
 from engine.study.opened import OpenStudy
@@ -126,6 +127,7 @@ def _units(opened: OpenStudy) -> list[_Unit]:
         fresh = (study.confirm.candidates + 1 + study.confirm.all_data) * study.confirm.seeds
         return [
             _Unit("probe", trials, trials, f"at most {study.mixtures.max} mixtures, and the control"),
+            *_screening(study, 1),
             _Unit("confirm", fresh, fresh, _fresh(opened)),
         ]
     pools, ops = _pools(opened)
@@ -148,11 +150,20 @@ def _units(opened: OpenStudy) -> list[_Unit]:
             for rate in study.scale.rates
             for n in [3 * study.scale.recipes * study.scale.seeds]
         ),
+        *_screening(study, 2),
         *(
             _Unit("confirm", n, float(n), _fresh(opened))
             for n in [_confirming(study.confirm.candidates, study.confirm.seeds, study.confirm.all_data)]
         ),
     ]
+
+
+def _screening(study: Study, sizes: int) -> list[_Unit]:
+    """The recipes that train to the end, with the control of each size; nothing where there is no such stage."""
+    section = study.search.screen
+    n = (section.top + sizes) * section.seeds
+    told = f"at most {section.top} recipes to the end, {section.seeds} seeds, and the control"
+    return [_Unit("screen", n, float(n), told)] if section.top else []
 
 
 def _fresh(opened: OpenStudy) -> str:

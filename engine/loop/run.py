@@ -22,6 +22,7 @@ from engine.review.decisions import waiting_proposals
 from engine.review.guard import check_guard
 from engine.runner.scheduler import Scheduler, scheduler
 from engine.search.contract import Adviser
+from engine.search.screening import going_on
 from engine.settings.study import STAGES
 from engine.study.forecast import refuse_if_full
 from engine.study.opened import OpenStudy, held
@@ -97,7 +98,7 @@ def _cycle(opened: OpenStudy, until: str, policy: Policy, scheduler: Scheduler, 
     model_scores.begin(opened, scheduler)
     record_cuts(opened)
     notes: list[str] = []
-    for stage in STAGES[: STAGES.index(until) + 1]:
+    for stage in [s for s in STAGES[: STAGES.index(until) + 1] if s in opened.study.stages]:
         how, note = run_stage(opened, stage, policy, scheduler, adviser)
         if how == "stopped":
             return Ended(how, stage, "stopped on request; the same command goes on")
@@ -110,7 +111,7 @@ def _cycle(opened: OpenStudy, until: str, policy: Policy, scheduler: Scheduler, 
         if adviser is not None:
             outcome.summarise(opened, stage, adviser)
         if not note:
-            scheduler.states.clear()  # no later stage goes on with these
+            scheduler.states.clear(going_on(opened, stage))  # no later stage goes on with the others
     awaiting = len(waiting_proposals(opened, ("queued",)))
     if failed := _failures(opened):
         return Ended("failed", stage, "; ".join([failed, *notes]), awaiting)

@@ -23,7 +23,7 @@ from engine.study.opened import OpenStudy
 from engine.study.view import StudyView
 
 # share of the budget that may be spent when a stage ends, so that later stages are not starved
-STAGE_CAP = {"probe": 0.6, "combine": 0.8, "scale": 0.85, "confirm": 1.0}
+STAGE_CAP = {"probe": 0.6, "combine": 0.8, "scale": 0.85, "screen": 0.92, "confirm": 1.0}
 
 
 def supersede(opened: OpenStudy, stage: str, origin: str, current: list[str]) -> None:

@@ -5,6 +5,7 @@ Nothing but time hangs on these files: without one, the longer trial starts anew
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from engine.base.durable import discard, is_whole
@@ -61,7 +62,9 @@ class TrainingStates:
         for file in self._files(trial).values():
             discard(file)
 
-    def clear(self) -> None:
-        """Delete every state: no trial will go on."""
+    def clear(self, but: Collection[Trial] = ()) -> None:
+        """Delete every state: no trial will go on, but for these."""
+        kept = {self._key(trial) for trial in but}
         for file in self.folder.glob("*") if self.folder.exists() else ():
-            discard(file)
+            if file.name.split("-")[0] not in kept:
+                discard(file)

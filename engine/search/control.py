@@ -26,7 +26,7 @@ def control_seeds(seeds: int, arms: int, noise: float = 1.0) -> int:
 
 def measured_noise(opened: OpenStudy) -> float:
     """The control's standard deviation over the pools', from the search, where most is known; 1 where too little is."""
-    table = metrics.by_pool(opened.store, opened.setup, False, ("probe", "combine"))
+    table = metrics.by_pool(opened.store, opened.setup, False, ("probe", "combine", "screen"))
     kinds = {p.key: p.kind for p in pools.trained(opened.store, opened.setup)}
     lengths = {key[1:]: key for key, kind in kinds.items() if kind == "control" and key in table}
     found = [

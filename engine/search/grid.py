@@ -1,4 +1,4 @@
-"""The paper's fixed procedure: probe, combine, scale, confirm (Sections 3.2.1 to 3.2.3, Appendix D.1).
+"""The paper's fixed procedure: probe, combine, scale, screen, confirm (Sections 3.2.1 to 3.2.3, Appendix D.1).
 
 Each function returns the proposals of one stage from the evidence so far. Nothing here runs a trial.
 """
@@ -6,17 +6,17 @@ Each function returns the proposals of one stage from the evidence so far. Nothi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from engine.evidence.mixtures import promising
-from engine.evidence.ranking import Ranked, rank
+from engine.evidence.ranking import Ranked
 from engine.journal import trials
-from engine.proposals.arms import combined, control, every_row, fewest_rows, kind_of, label, request
-from engine.proposals.best import chosen_slices, current, lattice, recipes
+from engine.proposals.arms import combined, control, every_row, fewest_rows, label, request
+from engine.proposals.best import chosen_slices, lattice, recipes
 from engine.proposals.kinds.repeat import repeat
 from engine.records.proposal import Arm, Origin, Proposal
 from engine.records.trial import FRESH
 from engine.search.control import control_seeds, measured_noise, more_of_it
+from engine.search.screening import arms_of, candidates, screen
 from engine.study.opened import OpenStudy
 
 
@@ -29,7 +29,7 @@ class Paper:
 
     def propose(self, study: OpenStudy, n: int | None = None) -> Sequence[Proposal]:
         """The stage's proposals, in the order in which they matter; at most n."""
-        stages = {"probe": probe, "combine": combine, "scale": scale, "confirm": confirm}
+        stages = {"probe": probe, "combine": combine, "scale": scale, "screen": screen, "confirm": confirm}
         return stages[self.stage](study)[:n]
 
 
@@ -89,18 +89,6 @@ def combine(opened: OpenStudy) -> list[Proposal]:
     return [*rounds, *more_of_it(pools[:1], range(seeds, control_seeds(seeds, len(kept))), "combine", "combine")]
 
 
-def mapped(opened: OpenStudy) -> list[Ranked]:
-    """Pools whose mappers did better than the same rows as they are, best first (Appendix E.11)."""
-    ranked = current(opened, rank(opened, ("mapper",)))
-    return [r for r in ranked if r.effect.change is not None and r.effect.change > 0]
-
-
-def candidates(opened: OpenStudy) -> list[Ranked]:
-    """What is to be confirmed on fresh seeds: the best recipes, mixtures and mapped pools."""
-    most = opened.study.confirm.candidates
-    return [*recipes(opened)[:most], *promising(opened)[:most], *mapped(opened)[:most]]
-
-
 def scale(opened: OpenStudy) -> list[Proposal]:
     """Repetition of the best recipes against adding lower layers, at equal trained samples (Section 3.2.3)."""
     section, ranked = opened.study.scale, recipes(opened)
@@ -113,13 +101,8 @@ def confirm(opened: OpenStudy) -> list[Proposal]:
     chosen = candidates(opened)
     if not chosen:
         return []
-    sizes = sorted({r.pool.size for r in chosen})
-    controls = [request(opened, control(opened, size), "control", "control") for size in sizes]
-    named = {r.pool: r.label for r in chosen}
-    for plain in [replace(p, mappers=()) for p in named if p.mappers]:  # the same rows as they are
-        if not plain.is_control:
-            named.setdefault(plain, named[next(p for p in named if replace(p, mappers=()) == plain)].split(" → ")[0])
-    pools = [*controls, *(request(opened, pool, label, kind_of(pool)) for pool, label in named.items())]
+    controls, compared = arms_of(opened, chosen)
+    pools = [*controls, *compared]
     pools += _every_row(opened, pools)
     rounds = [
         Proposal(
@@ -131,7 +114,7 @@ def confirm(opened: OpenStudy) -> list[Proposal]:
         )
         for seed in range(section.seeds)
     ]  # fmt: skip
-    most = control_seeds(section.seeds, len(named) // len(controls), measured_noise(opened))
+    most = control_seeds(section.seeds, len(compared) // len(controls), measured_noise(opened))
     return [*rounds, *more_of_it(controls, range(FRESH + section.seeds, FRESH + most), "confirm", "seeds")]
 
 

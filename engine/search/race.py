@@ -138,7 +138,7 @@ def _arms(opened: OpenStudy, stage: str) -> tuple[int, list[Arm]]:
 def _next_rung(opened: OpenStudy, stage: str, size: int, arms: list[Arm]) -> list[Proposal]:
     """Go through the rungs as far as results are there; what the first unfinished one still needs."""
     search = opened.study.search
-    top = search.top if stage == "probe" else opened.study.confirm.candidates
+    top = max(search.top if stage == "probe" else opened.study.confirm.candidates, search.screen.top)
     reference = request(opened, control(opened, size), "control", "control")
     table = metrics.by_pool(opened.store, opened.setup, False, ("probe", stage))
     alive = {a.to_pool().id: a for a in arms}

@@ -15,7 +15,7 @@ def proposer(study: Study, stage: str) -> Proposer:
 
 
 def named(name: str, stage: str) -> Proposer:
-    """The strategy of that name at a stage. Confirmation is the paper's in every strategy."""
-    if stage == "confirm":
+    """The strategy of that name at a stage. Screening and confirmation are the same in every strategy."""
+    if stage in ("screen", "confirm"):
         return Paper(stage)
     return Race(stage) if name == "race" else Mixtures(stage) if name == "mixtures" else Paper(stage)

@@ -26,7 +26,7 @@ from engine.settings.search import (
 )
 from engine.settings.section import Section, amount_of_time
 
-STAGES = ("probe", "combine", "scale", "confirm")
+STAGES = ("probe", "combine", "scale", "screen", "confirm")
 RARE = (
     "lora",
     "vlm",
@@ -92,6 +92,11 @@ class Study(Section):
     agent: AgentSection = AgentSection()
     guard: GuardSection = GuardSection()
     notify: NotifySection = NotifySection()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that the study has; the screening only where it is asked for."""
+        return tuple(s for s in STAGES if s != "screen" or self.search.screen.top)
 
     @model_validator(mode="after")
     def _has_something_to_mix(self) -> Study:

@@ -130,14 +130,13 @@ def light(view: OpenStudy, memory: Memory) -> dict[str, Any]:
     from engine.evidence.sentences import insights
     from engine.journal import results, trials
     from engine.records.pool import BUCKETS
-    from engine.settings.study import STAGES
     from engine.study.lock import engine_pid
 
     store, setup = view.store, view.setup
     pid = engine_pid(view.folder / STATE_FOLDER)
     counts = trials.counts(store, setup)
     states: dict[tuple[str, str], int] = {(stage, k): n for stage, own in counts.items() for k, n in own.items()}
-    stages: list[Row] = [{"stage": stage} | dict(counts.get(stage) or {}) for stage in STAGES]
+    stages: list[Row] = [{"stage": stage} | dict(counts.get(stage) or {}) for stage in view.study.stages]
     said = results.ENGINE.get(store, setup) or "running"
     costs = memory.costs(view)
     lines = {stage: [asdict(s) for s in sentences] for stage, sentences in insights(view).items()}
@@ -202,7 +201,6 @@ def opened(folder: Path) -> OpenStudy:
 
 def unreadable(folder: Path, error: DjsbError) -> Snapshot:
     """A snapshot of a study that no engine has recorded yet; else one that only says what is wrong."""
-    from engine.settings.study import STAGES
     from engine.study.file import read_study
     from engine.study.lock import engine_pid
     from engine.study.view import NotStarted
@@ -218,7 +216,7 @@ def unreadable(folder: Path, error: DjsbError) -> Snapshot:
     return Snapshot(
         folder, study.name, engine=pid, state="starting" if pid else "not started",
         stage=_last_said(state) if pid else "–",
-        stages=tuple({"stage": s} for s in STAGES), limit=parse_budget(study.budget),
+        stages=tuple({"stage": s} for s in study.stages), limit=parse_budget(study.budget),
     )  # fmt: skip
 
 

@@ -24,8 +24,8 @@ from tests.conftest import Tiny, make_tiny, run_djsb
 
 WHOLE = {
     "train": {"epochs": 1, "keep_checkpoints": 2, "learning_rate": 0.002},
-    "search": {"seeds": 2}, "scale": {"rates": [2], "seeds": 2}, "confirm": {"seeds": 2},
-    "combine": {"top": 2, "clusters": 2, "max": 4},
+    "search": {"seeds": 2, "screen": {"top": 2, "seeds": 2}}, "scale": {"rates": [2], "seeds": 2},
+    "combine": {"top": 2, "clusters": 2, "max": 4}, "confirm": {"seeds": 2},
 }  # fmt: skip
 
 
