@@ -16,6 +16,7 @@ from engine.study.sample import Seen
 from engine.tasks.contract import Remarks
 
 LOOKED_AT = 1_000  # rows whose media's headers are told of
+EXAMPLES = 5  # pairs of rows that are alike, that are shown
 LOOK = 200  # rows that tell whether there are addresses of images
 
 
@@ -30,7 +31,7 @@ def check(folder: Path, workers: int | None, notice: Notice, deep: bool = False)
     from engine.study.sample import all_rows, look_at
 
     found: Row = {"problems": [], "findings": [], "bad_rows": [], "duplicates": [], "ops": [], "left_out": []}
-    found["inputs"] = []
+    found["inputs"], found["warnings"], found["overlap"] = [], [], None
     opened = open_study(folder, workers, notice)
     with opened.store, held(opened, deep) as verified:
         found["verified"] = asdict(verified)
@@ -42,6 +43,7 @@ def check(folder: Path, workers: int | None, notice: Notice, deep: bool = False)
         if opened.has_evaluation_rows:
             _check_rows(opened, found, "evaluation", deep)
         if not found["problems"]:
+            _check_overlap(opened, found, deep)
             _check_media(opened, found)
             try:
                 refuse_if_full(opened)
@@ -80,6 +82,18 @@ def _check_rows(opened: OpenStudy, found: Row, name: str, deep: bool) -> None:
         found["findings"].append(f"data: {result.duplicates} rows are like earlier ones and left out (dedup)")
     bad = caches.bad_rows(opened.store, quarantine_id(data), 100)
     found["bad_rows"] += [{"file": name, **asdict(row)} for row in bad]
+
+
+def _check_overlap(opened: OpenStudy, found: Row, deep: bool) -> None:
+    """Whether evaluation rows stand among the training rows; of large data by a sample, unless all were compared."""
+    from engine.data.overlap import summary
+
+    pairs = opened.overlapping(only_known=not deep) or opened.overlapping(quick=not deep)
+    if pairs is None:
+        return
+    told = summary(pairs, *opened.sides, opened.study.evaluation.overlap == "drop")
+    found["overlap"] = told.to_json()
+    found["warnings" if told.warns else "findings"].append(f"evaluation: {told.text}")
 
 
 def _check_media(opened: OpenStudy, found: Row) -> None:
@@ -157,6 +171,11 @@ def show_check(found: Row) -> None:
         say(f"input    {row['line']}")
     for text in found["findings"]:
         say(f"ok       {text}")
+    for text in found["warnings"]:
+        say(f"WARNING  {text}")
+    for pair in (found["overlap"] or {}).get("first", ())[:EXAMPLES]:
+        text = ": " + " ".join(pair["text"].split()) if pair["text"] else ""
+        say(f"overlap  data {pair['row']} is like evaluation {pair['evaluation']} ({pair['alike']:.0%}){text}")
     for op in found["ops"]:
         say(f"ok       {op}")
     for left in found["left_out"]:

@@ -45,17 +45,19 @@ Progress = Callable[[int, int], None]
 class Scan:
     """keys: (rows,) uint64 hash of each row's id. good: (rows,) rows that are not quarantined.
 
-    duplicates: rows that are not good only because they are like an earlier one (`dedup` of the study).
+    duplicates: rows that are not good only because they are like an earlier one (`dedup` of the study). overlapping:
+    those that are not because they are like an evaluation row (`evaluation.overlap`).
     """
 
     keys: NDArray[np.uint64]
     good: NDArray[np.bool_]
     duplicates: int = 0
+    overlapping: int = 0
 
     @property
     def bad(self) -> int:
         """Quarantined rows."""
-        return int((~self.good).sum()) - self.duplicates
+        return int((~self.good).sum()) - self.duplicates - self.overlapping
 
 
 def row_key(row: dict[str, Any], id_field: str | None) -> str:

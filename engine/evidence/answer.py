@@ -32,6 +32,8 @@ def answer(view: StudyView) -> Answer:
     """The study's current answer with its reasons, and what would get one."""
     view, of_setting = shown(view)
     told = _answer(view)
+    if (overlap := results.OVERLAP.get(view.store, view.root)) and overlap.warns:
+        told = replace(told, reasons=(*told.reasons, overlap.text))
     return replace(told, reasons=(of_setting, *told.reasons)) if of_setting else told
 
 

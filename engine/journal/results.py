@@ -17,6 +17,7 @@ from engine.records.cycle import CycleEnd
 from engine.records.leaderboard import Recipe, ScaleArm
 from engine.records.metric import Metric
 from engine.records.mixture import Surface
+from engine.records.overlap import Overlap
 from engine.records.sentence import Sentence
 
 T = TypeVar("T")
@@ -191,6 +192,7 @@ STATISTICS = Result[Correlation]("statistics", Correlation)  # of the statistics
 METRICS = Result[Correlation]("metrics", Correlation)  # of the metrics over the probing trials
 TERMS = Result[dict[str, list[Term]]]("terms", dict[str, list[Term]])  # pool → the words that tell its bucket
 DUPLICATES = Result[Duplicates]("duplicates", Duplicates)
+OVERLAP = Result[Overlap]("overlap", Overlap)  # of training and evaluation rows
 PARTS = Result[dict[str, int]]("parts", dict[str, int])  # what mixtures weight → its good rows
 MIXTURES = Result[Surface]("mixtures", Surface)  # what the regression on mixtures expects
 SCALE = Result[list[ScaleArm]]("scale", list[ScaleArm])

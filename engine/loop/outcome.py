@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.data.cuts import keeps
+from engine.data.overlap import summary
 from engine.evidence.analysis import correlate, distinctive, pool_entropies, split
 from engine.evidence.answer import answer
 from engine.evidence.mixtures import response, surface
@@ -37,6 +38,17 @@ def analyse(opened: OpenStudy, stage: str) -> None:
     elif stage == "confirm":
         _conclude(opened)
     results.insight(stage).put(store, setup, sentences(opened, stage))
+
+
+def overlap(opened: OpenStudy) -> None:
+    """Store which training rows are like evaluation rows, and warn of those that are trained on."""
+    pairs = opened.overlapping()
+    if pairs is None:
+        return
+    told = summary(pairs, *opened.sides, opened.study.evaluation.overlap == "drop")
+    if told.warns and results.OVERLAP.get(opened.store, opened.root) != told:
+        opened.store.event("data", told.text, level="warning")
+    results.OVERLAP.put(opened.store, opened.root, told)
 
 
 def summarise(opened: OpenStudy, stage: str, adviser: Adviser) -> None:

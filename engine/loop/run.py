@@ -73,6 +73,7 @@ def run_loop(
         tidy(opened.state)
         timed.book.recover()
         opened.record()
+        outcome.overlap(opened)
         timed.calibrate()
         started(timed)
         sent.watch(timed)

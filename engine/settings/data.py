@@ -178,6 +178,11 @@ class EvaluationSection(Section):
         "mean-of-changes",
         description="mean of the metrics' relative changes, or relative change of their mean (Eq. 1 of the paper)",
     )
+    overlap: Literal["warn", "drop", "refuse"] = later(
+        "warn",
+        description="training rows that are near-duplicates of evaluation rows: warn: they are told; drop: they are "
+        "not trained on; refuse: the study does not run (docs/guides/data.md)",
+    )
 
     @field_validator("prompts")
     @classmethod

@@ -25,7 +25,12 @@ def rows_read(name: str, data: Dataset, scan: Scan, store: Store, odd: Sequence[
         found = KIND.match(reason)
         kinds[found[0].strip() if found else reason] += n
     no_rows = data.reader.left_out
-    left = [*no_rows, ("like earlier ones (dedup)", scan.duplicates), *kinds.most_common()]
+    left = [
+        *no_rows,
+        ("like earlier ones (dedup)", scan.duplicates),
+        ("like evaluation rows", scan.overlapping),
+        *kinds.most_common(),
+    ]
     fields = {
         "text": data.fields.text,
         "images": data.fields.images,

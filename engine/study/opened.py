@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.confine import refuse_links
-from engine.base.errors import StudyError
+from engine.base.errors import DataError, StudyError
 from engine.base.ids import content_id
 from engine.base.paths import DATABASE, STATE_FOLDER, resolve
 from engine.data import cuts as pool_cuts
-from engine.data import fingerprints, statistics
+from engine.data import fingerprints, overlap, statistics
 from engine.data.columns import column_runs
 from engine.data.cuts import Column, Cut, StatisticColumn
 from engine.data.dataset import Dataset
@@ -48,8 +48,11 @@ from engine.tasks.shared.media import form_of, set_bound
 
 # what is computed of a scan
 SCANNED = (
-    "scanned", "scan", "evaluation_scan", "op_columns", "statistic_columns", "columns", "pool_size", "cuts"
+    "scanned", "deduplicated", "scan", "evaluation_scan", "op_columns", "statistic_columns", "columns", "pool_size",
+    "cuts",
 )  # fmt: skip
+# of the evaluation, what its content stands for, or what trials need not have in common
+UNSHARED = {"path", "split", "metrics", "aggregate", "benchmarks", "sets", "overlap"}
 # (what is done, rows done, rows in all)
 Notice = Callable[[str, int, int], None]
 
@@ -142,7 +145,52 @@ class OpenStudy(StudyView):
 
     @cached_property
     def scan(self) -> Scan:
-        """The same without duplicates, where the study leaves them out: the rows that may stand in a pool."""
+        """The rows that may stand in a pool: those without duplicates, less those that are like evaluation rows where
+        the study drops such.
+
+        Raises: DataError where it refuses them.
+        """
+        found = self.deduplicated
+        if self.study.evaluation.overlap == "warn" or not self.has_evaluation_rows:
+            return found
+        pairs = self.overlapping()
+        if pairs is None or not len(pairs.rows):
+            return found
+        if self.study.evaluation.overlap == "refuse":
+            told = overlap.summary(pairs, *self.sides, left_out=False)
+            raise DataError(f"{told.text} evaluation.overlap is refuse; take them out, or write drop or warn")
+        good = found.good.copy()
+        good[pairs.rows] = False
+        return replace(found, good=good, overlapping=len(pairs.rows))
+
+    @property
+    def sides(self) -> tuple[overlap.Side, overlap.Side]:
+        """Training rows and evaluation rows, to be compared."""
+        root, held = media_root(self.data.path, self.state), media_root(self.evaluation.path, self.state)
+        return (
+            overlap.Side(self.data, root, self.deduplicated.good),
+            overlap.Side(self.evaluation, held, self.evaluation_scan.good),
+        )
+
+    def overlapping(self, quick: bool = False, only_known: bool = False) -> overlap.Found | None:
+        """Training rows that are near-duplicates of evaluation rows; None where nothing can be compared.
+
+        quick: of few rows of large data. only_known: None, too, where it was not searched yet.
+        """
+        if not self.has_evaluation_rows or (by := overlap.by_what(self.data, self.evaluation)) is None:
+            return None
+        most = overlap.LOOKED_AT[by] if quick else overlap.MOST[by]
+        every = self.study.evaluation.overlap != "warn" and not quick
+        notice = self._progress("search for evaluation rows in the data")
+        with self._crew(self.data):
+            return overlap.search(
+                *self.sides, self.study.dedup, self.state, self.workers, None if every else most, notice,
+                only_known=only_known,
+            )  # fmt: skip
+
+    @cached_property
+    def deduplicated(self) -> Scan:
+        """The same without duplicates, where the study leaves them out."""
         found, section = self.scanned, self.study.dedup
         if section == type(section)():
             return found
@@ -319,7 +367,7 @@ class OpenStudy(StudyView):
             shared(s.train, {"keep_checkpoints", "micro_batch", "activation_checkpointing"}),
         ]
         if s.task:
-            shape = shared(s.evaluation, {"path", "split", "metrics", "aggregate", "benchmarks", "sets"})
+            shape = shared(s.evaluation, UNSHARED)
             parts += [self.evaluation_fingerprint, shape, self.task.traits.version]
             named = {**s.evaluation.benchmarks, **{f"set {n}": p for n, p in s.evaluation.sets.items()}}
             files = {n: content_hash(resolve(self.folder, p)) for n, p in named.items()}

@@ -83,14 +83,16 @@ def skip_search(opened: OpenStudy) -> str | None:
     None where nothing is to be searched, or it was, or it takes little time.
     """
     section, good = opened.study.dedup, opened.scanned.good
-    if not is_heavy(section) or is_small(opened):
+    if is_small(opened):
         return None
-    if is_whole(result_file(section, opened.data, good, opened.state)):
-        return None
-    opened.scan = opened.scanned
-    return (
-        "dedup: duplicates are not searched yet; djsb pools, djsb auto and djsb check --deep do, before pools are cut"
-    )
+    later = "djsb pools, djsb auto and djsb check --deep do, before pools are cut"
+    if is_heavy(section) and not is_whole(result_file(section, opened.data, good, opened.state)):
+        opened.scan = opened.deduplicated = opened.scanned
+        return f"dedup: duplicates are not searched yet; {later}"
+    if opened.study.evaluation.overlap != "warn" and opened.overlapping(only_known=True) is None:
+        opened.scan = opened.deduplicated
+        return f"evaluation.overlap: not all rows are compared with the evaluation yet; {later}"
+    return None
 
 
 def all_rows(opened: OpenStudy) -> Seen:
