@@ -64,7 +64,7 @@ def by_what(train: Dataset, held: Dataset) -> By | None:
     """What rows of both are compared by; None where they have nothing in common."""
     for name in ("images", "videos", "text"):
         if getattr(train.fields, name) and getattr(held.fields, name):
-            return name  # type: ignore[return-value]
+            return name
     return None
 
 
@@ -203,5 +203,5 @@ def _look_up(
     if isinstance(index, Texts):
         found = index.matches(sketches, section.similarity)
     else:
-        found = index.matches(*sketches, BITS if by == "images" else 0)
+        found = index.matches(sketches[0], sketches[1], BITS if by == "images" else 0)
     return span, [(numbers[at], int(of[other]), alike) for at, other, alike in found]
