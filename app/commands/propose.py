@@ -49,13 +49,13 @@ def _by_model(opened: OpenStudy, accounts: Accounts, n: int | None) -> Row:
 
 def _by_procedure(opened: OpenStudy, accounts: Accounts, by: str, n: int | None) -> list[str]:
     """Queue what a strategy asks next: at the first stage where it asks for anything new."""
-    from engine.proposals.arms import ended
+    from engine.proposals.arms import has_run
     from engine.proposals.queue import stored_id, submit
     from engine.search.strategies import named
 
     for stage in opened.study.stages:
         proposer = named(by, stage)
-        new = [p for p in proposer.propose(opened) if not ended(opened, p.pools, p.seeds)][:n]
+        new = [p for p in proposer.propose(opened) if not has_run(opened, p)][:n]
         if new:
             approved: list[str] = []
             for proposal in new:

@@ -65,7 +65,7 @@ def edit(folder: Path, proposal: str, source: Path | None, approve: bool, why: s
 
 def _bare(content: Row) -> Row:
     """What of a procedure's proposal a person may change."""
-    return {key: content[key] for key in ("pools", "seeds", "reason")}
+    return {key: content[key] for key in ("pools", "seeds", "control_seeds", "reason") if key in content}
 
 
 def _from_editor(content: Row) -> Any:

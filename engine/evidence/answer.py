@@ -166,7 +166,7 @@ class _Course:
         rows = [p for p in self.proposals if p.stage == "confirm" and p.status not in left]
         return {
             (arm.key[0], arm.samples, seed): "the control" if arm.kind == "control" else arm.label
-            for p in rows for arm in p.proposal.pools if arm.kind != KIND for seed in p.proposal.seeds
+            for p in rows for arm, seed in p.proposal.runs if arm.kind != KIND
         }  # fmt: skip
 
     @cached_property

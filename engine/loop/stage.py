@@ -66,7 +66,8 @@ def _decide(
     for proposal in round_:
         key = queue.stored_id(opened, proposal)
         status, reason = queue.submit(opened, proposal, scheduler.accounts, approved)
-        if status == "queued" and policy.own == "auto" and not decisions.undone(opened, key):
+        own = policy.own == "auto" or proposal.is_control  # which goes with pools that were approved
+        if status == "queued" and own and not decisions.undone(opened, key):
             decisions.decide(opened, key, "approve", decisions.AUTO, "it passed the gate")
             status = "approved"
         if status == "approved":

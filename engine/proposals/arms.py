@@ -10,7 +10,7 @@ from engine.base.ids import content_id
 from engine.evidence.ranking import Ranked
 from engine.journal import trials
 from engine.records.pool import ALL_ROWS, Layer, Pool, Slice
-from engine.records.proposal import Arm
+from engine.records.proposal import Arm, Proposal
 from engine.study.opened import OpenStudy
 
 PoolKind = Literal["control", "single", "combination", "repetition", "layers", "mapper", "mixture", "all"]
@@ -24,7 +24,15 @@ def trial_id(opened: OpenStudy, request: Arm, seed: int) -> str:
 
 def ended(opened: OpenStudy, requests: Sequence[Arm], seeds: Sequence[int]) -> bool:
     """True when every request's trial at every seed has a result, has failed, or was cancelled."""
-    ids = {trial_id(opened, r, s) for r in requests for s in seeds}
+    return _over(opened, {trial_id(opened, r, s) for r in requests for s in seeds})
+
+
+def has_run(opened: OpenStudy, proposal: Proposal) -> bool:
+    """The same of all that a proposal asks for."""
+    return _over(opened, {trial_id(opened, arm, seed) for arm, seed in proposal.runs})
+
+
+def _over(opened: OpenStudy, ids: set[str]) -> bool:
     states = trials.states(opened.store, ids)
     return len(states) == len(ids) and not {"WAITING", "RUNNING"} & set(states.values())
 

@@ -121,7 +121,7 @@ def _had(opened: OpenStudy, request: Arm, seed: int) -> int:
 
 def _trials(opened: OpenStudy, proposal: Proposal) -> list[tuple[str, Arm, int]]:
     """(trial id, request, seed) of all that a proposal asks for."""
-    return [(trial_id(opened, r, seed), r, seed) for seed in proposal.seeds for r in proposal.pools]
+    return [(trial_id(opened, arm, seed), arm, seed) for arm, seed in proposal.runs]
 
 
 def ensure_trials(opened: OpenStudy, proposal: Proposal, key: str | None = None) -> None:

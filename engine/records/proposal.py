@@ -62,8 +62,9 @@ class Arm(BaseModel):
 
 
 class Proposal(BaseModel):
-    """A typed request for trials: every pool at every seed.
+    """A typed request for trials: every pool at every seed, and the control at some more.
 
+    control_seeds: further seeds of the pools that are controls, which belong to what is compared with them.
     cites: ids of the pools, trials or proposals that it rests on. expected: change in percent, or None.
     fallback: what happens when it is rejected. suggestion: what a person or a model wrote, of which this is the draft.
     parent: id of the proposal that this is an edited version of. init: the trial whose checkpoint a cycle starts from.
@@ -76,6 +77,7 @@ class Proposal(BaseModel):
     stage: str
     pools: tuple[Arm, ...]
     seeds: tuple[int, ...]
+    control_seeds: tuple[int, ...] = ()
     reason: str
     cites: tuple[str, ...] = ()
     expected: float | None = None
@@ -92,6 +94,18 @@ class Proposal(BaseModel):
         return self
 
     @property
+    def runs(self) -> list[tuple[Arm, int]]:
+        """Every pool with every seed that it is asked for at, seed by seed."""
+        more = [s for s in self.control_seeds if s not in self.seeds]
+        asked = [(arm, seed) for seed in self.seeds for arm in self.pools]
+        return [*asked, *((arm, seed) for seed in more for arm in self.pools if arm.kind == "control")]
+
+    @property
+    def is_control(self) -> bool:
+        """True where nothing but controls is asked for."""
+        return bool(self.pools) and all(arm.kind == "control" for arm in self.pools)
+
+    @property
     def id(self) -> str:
         """Content hash of what is asked for; the same request is the same proposal."""
         asked = [p.model_dump(include={"pool", "samples", "horizon"}, exclude_none=True) for p in self.pools]
@@ -101,6 +115,7 @@ class Proposal(BaseModel):
             if not self.suggestion.experiment.trains:
                 start.append(self.suggestion.experiment.model_dump_json())
         kind = ID_WORDS.get(self.kind, self.kind)
+        start += [{"control": list(self.control_seeds)}] if self.control_seeds else []
         return content_id([self.version, kind, self.stage, asked, list(self.seeds), *start], 12)
 
 

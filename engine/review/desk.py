@@ -14,6 +14,8 @@ from engine.runner.accounts import Accounts
 from engine.study.opened import OpenStudy, open_study
 from engine.study.variants import current
 
+CHANGES = {"pools", "seeds", "control_seeds", "reason"}  # what of a procedure's proposal a person may change
+
 
 def opened_study(folder: Path) -> tuple[OpenStudy, Accounts]:
     """A study that was looked at before, with its data, and its accounts."""
@@ -83,8 +85,8 @@ def _submit_edited(opened: OpenStudy, accounts: Accounts, edited: Any, old: str)
     from engine.proposals.queue import stored_id, submit
     from engine.records.proposal import Proposal
 
-    if not isinstance(edited, dict) or set(edited) - {"pools", "seeds", "reason"}:
-        raise StudyError("the edited version may have pools, seeds and reason only; djsb show ID prints them")
+    if not isinstance(edited, dict) or set(edited) - CHANGES:
+        raise StudyError(f"the edited version may have {', '.join(sorted(CHANGES))} only; djsb show ID prints them")
     kept = _stored(opened, old).proposal.model_dump(mode="json")
     try:
         proposal = Proposal.model_validate_json(json_text({**kept, **edited, "origin": "person", "parent": old}))

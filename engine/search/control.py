@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from engine.evidence.measured import control_noise
 from engine.journal import metrics, pools
-from engine.records.proposal import Arm, Proposal
+from engine.records.proposal import Proposal
 from engine.study.opened import OpenStudy
 
 FEWEST = 3  # seeds of a pool from which on the control gets more
@@ -37,12 +37,11 @@ def measured_noise(opened: OpenStudy) -> float:
     return max(found, key=lambda pair: pair[1], default=(1.0, 0.0))[0]
 
 
-def more_of_it(reference: Sequence[Arm], seeds: range, stage: str, kind: str) -> list[Proposal]:
-    """The control alone at further seeds, one proposal a seed, after all that is compared with it."""
+def with_control(rounds: Sequence[Proposal], seeds: Sequence[int]) -> list[Proposal]:
+    """The rounds, each with its part of the control's further seeds, so that they are decided on together."""
     return [
-        Proposal(
-            origin="paper", kind=kind, stage=stage, pools=tuple(reference), seeds=(seed,),
-            reason="the control at one more seed, since all comparisons rest on it", fallback="wider intervals",
-        )
-        for seed in seeds
+        asked.model_copy(update={
+            "control_seeds": more, "reason": f"{asked.reason}; the control at {len(more)} more, as all rest on it",
+        }) if (more := tuple(seeds[place :: len(rounds)])) else asked
+        for place, asked in enumerate(rounds)
     ]  # fmt: skip

@@ -15,7 +15,7 @@ from engine.proposals.best import chosen_slices, lattice, recipes
 from engine.proposals.kinds.repeat import repeat
 from engine.records.proposal import Arm, Origin, Proposal
 from engine.records.trial import FRESH
-from engine.search.control import control_seeds, measured_noise, more_of_it
+from engine.search.control import control_seeds, measured_noise, with_control
 from engine.search.screening import arms_of, candidates, screen
 from engine.study.opened import OpenStudy
 
@@ -47,7 +47,7 @@ def probe(opened: OpenStudy) -> list[Proposal]:
         )
         for seed in range(seeds)
     ]  # fmt: skip
-    return [*rounds, *more_of_it(pools[:1], range(seeds, control_seeds(seeds, len(cuts))), "probe", "probe")]
+    return with_control(rounds, range(seeds, control_seeds(seeds, len(cuts))))
 
 
 def _candidates(opened: OpenStudy) -> tuple[list[tuple[Ranked, ...]], str]:
@@ -86,7 +86,7 @@ def combine(opened: OpenStudy) -> list[Proposal]:
         )
         for seed in range(seeds)
     ]  # fmt: skip
-    return [*rounds, *more_of_it(pools[:1], range(seeds, control_seeds(seeds, len(kept))), "combine", "combine")]
+    return with_control(rounds, range(seeds, control_seeds(seeds, len(kept))))
 
 
 def scale(opened: OpenStudy) -> list[Proposal]:
@@ -115,7 +115,7 @@ def confirm(opened: OpenStudy) -> list[Proposal]:
         for seed in range(section.seeds)
     ]  # fmt: skip
     most = control_seeds(section.seeds, len(compared) // len(controls), measured_noise(opened))
-    return [*rounds, *more_of_it(controls, range(FRESH + section.seeds, FRESH + most), "confirm", "seeds")]
+    return with_control(rounds, range(FRESH + section.seeds, FRESH + most))
 
 
 def _every_row(opened: OpenStudy, pools: Sequence[Arm]) -> list[Arm]:

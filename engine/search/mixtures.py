@@ -14,9 +14,10 @@ from engine.base.errors import StudyError
 from engine.evidence.effects import effects
 from engine.evidence.mixtures import Floats, best_mixtures, caps_of, metric_changes, random_mixtures, regress
 from engine.journal import metrics
-from engine.proposals.arms import control, ended, request
+from engine.proposals.arms import control, has_run, request
 from engine.proposals.kinds.mixture import mixed, parts
 from engine.records.proposal import Arm, Origin, Proposal
+from engine.search.control import with_control
 from engine.search.race import CONTROL_SEEDS
 from engine.study.opened import OpenStudy
 
@@ -50,7 +51,7 @@ def _next_round(opened: OpenStudy) -> list[Proposal]:
     while True:
         arms = [_arm(opened, names, weights) for weights in tried]
         asked = _proposals(opened, reference, arms[done:], why, first=done == 0)
-        if not all(ended(opened, p.pools, p.seeds) for p in asked):
+        if not all(has_run(opened, p) for p in asked):
             return asked
         known, changes = _results(opened, reference, arms)
         most = min(BATCH, section.max - len(tried))
@@ -100,15 +101,11 @@ def _arm(opened: OpenStudy, names: Sequence[str], weights: Floats) -> Arm:
 
 def _proposals(opened: OpenStudy, reference: Arm, arms: Sequence[Arm], why: str, first: bool) -> list[Proposal]:
     """A round: its mixtures at one seed; in the first also the control, at that seed and at some more."""
-    seeds = "the control at more seeds, since all comparisons rest on it"
-    asked = [((reference, *arms), (0,), why), ((reference,), tuple(range(1, CONTROL_SEEDS)), seeds)]
-    return [
-        Proposal(
-            origin="mixtures", kind="probe", stage="probe", pools=pools, seeds=at, reason=reason,
-            fallback="the mixtures that ran are all that is known",
-        )
-        for pools, at, reason in (asked if first else [(tuple(arms), (0,), why)])
-    ]  # fmt: skip
+    asked = Proposal(
+        origin="mixtures", kind="probe", stage="probe", pools=(reference, *arms) if first else tuple(arms), seeds=(0,),
+        reason=why, fallback="the mixtures that ran are all that is known",
+    )  # fmt: skip
+    return with_control([asked], range(1, CONTROL_SEEDS)) if first else [asked]
 
 
 def _results(opened: OpenStudy, reference: Arm, arms: Sequence[Arm]) -> tuple[list[int], Floats]:

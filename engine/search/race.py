@@ -23,6 +23,7 @@ from engine.proposals.arms import control, ended, request
 from engine.records.metric import Metric
 from engine.records.proposal import Arm, Origin, Proposal
 from engine.search import combinations, repetitions
+from engine.search.control import with_control
 from engine.study.opened import OpenStudy
 from engine.study.view import StudyView
 
@@ -196,19 +197,20 @@ def _proposals(
     """One proposal a seed, so that a budget that ends leaves whole rounds."""
     ahead = f"rung {number + 1} of {len(opened.rungs)}, {100 * rung.share:g} % of the steps: "
     proposals = []
-    for seed in dict.fromkeys(s for s, _ in missing):
+    compared = list(dict.fromkeys(s for s, r in missing if r.kind != "control"))
+    rest = [s for s, _ in missing if s not in compared]  # of the control
+    for seed in compared or rest:
         pools = tuple(r for s, r in missing if s == seed)
-        if all(r.kind == "control" for r in pools):
-            what = f"the control at one more seed ({seed + 1}), since all comparisons rest on it"
-        else:
-            what = f"{arms} pools may be among the best {top}; seed {seed + 1} of {rung.seeds}"
+        what = f"{arms} pools may be among the best {top}; seed {seed + 1} of {rung.seeds}"
+        if not compared:
+            what = f"the control once more at seed {seed + 1}, since all comparisons rest on it"
         proposals.append(
             Proposal(
                 origin="race", kind="probe" if stage == "probe" else "combine", stage=stage, pools=pools, seeds=(seed,),
                 reason=ahead + what, fallback="the race ends at this rung",
             )
         )  # fmt: skip
-    return proposals
+    return with_control(proposals, rest) if compared else proposals
 
 
 def _record(opened: OpenStudy, stage: str, rung: Rung, new: list[Drop]) -> set[str]:

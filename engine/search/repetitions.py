@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.evidence.ranking import rank
-from engine.proposals.arms import ended
+from engine.proposals.arms import has_run
 from engine.proposals.best import recipes
 from engine.proposals.kinds.repeat import repeat
 from engine.records.proposal import Proposal
@@ -21,7 +21,7 @@ def propose(opened: OpenStudy) -> list[Proposal]:
     choice: Choice | None = {"recipe": 0, "rate": min(section.rates)}
     while choice is not None:
         proposal = repeat(opened, ranked, best[choice["recipe"]], choice["rate"])
-        if not ended(opened, proposal.pools, proposal.seeds):
+        if not has_run(opened, proposal):
             return [proposal.model_copy(update={"origin": "race"})]
         earlier = [v for _, v in tried if v is not None]
         value = _gain(opened, proposal)

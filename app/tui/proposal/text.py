@@ -47,7 +47,8 @@ def detail(p: Row, s: Snapshot, best: Row | None) -> Text:
     for line in _before_and_after(content.get("pools", ()), s):
         text.append(f"  {printable(line)}\n")
     if content.get("seeds"):
-        text.append(f"seeds {', '.join(map(str, content['seeds']))}\n", "faint")
+        more = f"; the control also at {', '.join(map(str, s))}" if (s := content.get("control_seeds")) else ""
+        text.append(f"seeds {', '.join(map(str, content['seeds']))}{more}\n", "faint")
     text.append(f"the gate: {printable(content.get('gate', ''))}\n", "faint")
     if content.get("cites"):
         text.append(f"rests on {', '.join(content['cites'])}\n", "faint")

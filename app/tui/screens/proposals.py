@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 WAITS = ("queued", "held")
 UNDOES = ("approved", "rejected", "held")
-CHANGES = ("pools", "seeds", "reason")  # what of a procedure's proposal a person may change
+CHANGES = ("pools", "seeds", "control_seeds", "reason")
 
 
 class Proposals(Pane):
@@ -186,7 +186,7 @@ bounds, repetition or size. s starts the engine, which runs what was approved.
         if suggested := p["content"].get("suggestion"):
             edited = await self.app.push_screen_wait(ProposalForm(title, suggested, p["id"]))
         else:
-            text = yaml.safe_dump({k: p["content"][k] for k in CHANGES}, sort_keys=False, allow_unicode=True)
+            text = yaml.safe_dump(_changeable(p["content"]), sort_keys=False, allow_unicode=True)
             written = await self.app.push_screen_wait(
                 EditText(title, text, lambda t: problem_with_edit(t, p["content"]))
             )
@@ -213,6 +213,11 @@ bounds, repetition or size. s starts the engine, which runs what was approved.
 NOTHING = Text("nothing is proposed here; n writes a proposal, t shows all or those that wait only", "faint")
 
 
+def _changeable(content: Row) -> Row:
+    """What of a procedure's proposal a person may change."""
+    return {key: content[key] for key in CHANGES if key in content}
+
+
 def problem_with_edit(text: str, before: Row) -> str | None:
     """What is wrong with the edited version of a procedure's proposal, or None."""
     from pydantic import ValidationError
@@ -222,9 +227,9 @@ def problem_with_edit(text: str, before: Row) -> str | None:
 
     try:
         edited = parse_yaml(text, "the text")
-        if not isinstance(edited, dict) or set(edited) != set(CHANGES):
-            return f"it must have {', '.join(CHANGES)}, and nothing else"
-        if edited == {k: before[k] for k in CHANGES}:
+        if not isinstance(edited, dict) or set(edited) != set(_changeable(before)):
+            return f"it must have {', '.join(_changeable(before))}, and nothing else"
+        if edited == _changeable(before):
             return "nothing is changed yet"
         kept = {k: v for k, v in before.items() if k in Proposal.model_fields}
         Proposal.model_validate_json(json_text({**kept, **edited, "origin": "person"}))

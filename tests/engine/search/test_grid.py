@@ -108,10 +108,11 @@ def test_scaling_adds_looser_layers_below_the_recipe(opened: OpenStudy) -> None:
 def test_confirmation_uses_fresh_seeds_of_the_best_and_the_control(opened: OpenStudy) -> None:
     give(opened, "probe", short_is_good)
     proposals = paper.confirm(opened)
-    rounds = [p for p in proposals if len(p.pools) > 1]
-    assert [p.seeds for p in rounds] == [(1000 + i,) for i in range(opened.study.confirm.seeds)]
-    assert [p.seeds for p in proposals] == [(1000 + i,) for i in range(len(proposals))]
-    assert len(proposals) > len(rounds)  # the control has more
+    seeds = opened.study.confirm.seeds
+    assert [p.seeds for p in proposals] == [(1000 + i,) for i in range(seeds)]
+    more = sorted(s for p in proposals for s in p.control_seeds)
+    assert more == [1000 + seeds + i for i in range(len(more))]
+    assert more  # the control has more
     assert proposals[0].pools[0].kind == "control"
     assert proposals[0].pools[1].label == "text_len low"
 
