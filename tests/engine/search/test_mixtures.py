@@ -122,7 +122,7 @@ def test_buckets_may_be_mixed_as_well(mixing: Tiny) -> None:
     over = {"over": ["text_len low", "text_len high"], "max": 6}
     mixing.set(mixtures(ops={"text_length_filter": {}}, mixtures=over))
     with (opened := opened_at(mixing)).store:
-        (asked, _) = Mixtures("probe").propose(opened)
+        (asked,) = Mixtures("probe").propose(opened)
         assert {layer["source"] for p in asked.pools for layer in p.pool["layers"] if "source" in layer} == set()
         assert give(opened) == 6
         found = response(opened)
