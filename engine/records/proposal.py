@@ -109,7 +109,7 @@ class Proposal(BaseModel):
     def id(self) -> str:
         """Content hash of what is asked for; the same request is the same proposal."""
         asked = [p.model_dump(include={"pool", "samples", "horizon"}, exclude_none=True) for p in self.pools]
-        start = [self.init] if self.init else []
+        start: list[object] = [self.init] if self.init else []
         if self.suggestion is not None:
             start += self.suggestion.experiment.where
             if not self.suggestion.experiment.trains:
