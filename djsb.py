@@ -2,13 +2,46 @@
 
 A wheel holds this file as the package's `__init__.py` and `__main__.py`, with app, agent and engine beside it. A djsb
 process puts their folder first on `sys.path`: no `app.py`, `engine/` or `PYTHONPATH` of a user comes before them.
-`import djsb` alone changes nothing.
+`import djsb` alone changes nothing; the first name that is asked of it (`djsb.open_study`) puts the folder last there.
 """
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from app.api import Answer, Awaited, Ended, Entry, Error, Leaderboard, Study, init, open_study
 
 HOME = str(Path(__file__).resolve().parent)
+__all__ = ["Answer", "Awaited", "Ended", "Entry", "Error", "Leaderboard", "Study", "init", "open_study"]
+
+
+def __getattr__(name: str) -> Any:
+    """The names of app/api.py. Raises: ImportError where a user's module is in the way."""
+    if name not in __all__:
+        raise AttributeError(f"module 'djsb' has no attribute {name!r}")
+    if HOME not in sys.path:
+        sys.path.append(HOME)
+    for mine in ("app", "agent", "engine"):
+        _own(mine)
+    from app import api
+
+    return getattr(api, name)
+
+
+def _own(name: str) -> None:
+    """Raises: ImportError where a module of djsb's would be a user's of that name."""
+    from importlib.util import find_spec
+
+    spec = find_spec(name)
+    places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+    place = next(filter(None, places), None)
+    if place is None or Path(HOME) not in Path(place).resolve().parents:
+        raise ImportError(f"djsb needs its own module {name}, and {place} is before it; start Python in another folder")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
 
 
 def main() -> None:

@@ -76,6 +76,10 @@ class Picture:
     png: bytes
     width: int
 
+    def _repr_png_(self) -> bytes:
+        """As notebooks show it."""
+        return self.png
+
 
 def picture(name: str, alt: str, draw: Callable[[], Figure]) -> Picture:
     """Draw and save; equal input gives equal bytes.

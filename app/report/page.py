@@ -70,6 +70,13 @@ def write_report(folder: Path, out: Path | None) -> Path:
     return page
 
 
+def figures(folder: Path) -> dict[str, Picture]:
+    """The figures that there is data for, by name. Raises: StudyError, StoreError."""
+    opened = view_study(folder.resolve())
+    with opened.store:
+        return {p.name: p for p in draw(gather(opened))}
+
+
 def render(content: Row, pictures: Mapping[str, Picture]) -> str:
     """The page. Every value is escaped, except the SVG that `figures` made."""
     import jinja2
