@@ -137,7 +137,8 @@ def _check_ops_and_task(opened: OpenStudy, seen: Seen | None, found: Row) -> Non
         if opened.study.task:
             names = ", ".join(m.direction for m in opened.metrics)
             main = ", ".join(m.name for m in opened.main_metrics)
-            found["findings"].append(f"metrics: {names}; the ranking counts {main}")
+            guards = "".join(f"; {m.name} may not fall below {worst:g} % of change" for m, worst in opened.guards)
+            found["findings"].append(f"metrics: {names}; the ranking counts {main}{guards}")
             if isinstance(opened.task, Remarks):
                 of = "" if seen is None or seen.whole else f"of a sample of {seen.rows} rows: "
                 found["findings"] += [of + remark for remark in opened.task.remarks(opened.study, opened.prepared)]

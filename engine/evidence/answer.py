@@ -9,6 +9,7 @@ from functools import cached_property
 
 from engine.base.amounts import format_seconds
 from engine.evidence.all_data import KIND, against_all
+from engine.evidence.guards import judged, told, vetoed
 from engine.evidence.ranking import RECIPES, Ranked, rank
 from engine.evidence.recipe import confirmed, standing_recipe
 from engine.evidence.sentences import change_text, effect_text
@@ -64,6 +65,7 @@ def _recipe(view: StudyView, recipe: CycleRecipe, unconfirmed: str | None) -> An
     ]
     if recipe.ci_low is not None and recipe.ci_low <= 0 and recipe.verdict == "helps":
         reasons.append("That it helps is a one-sided claim at 5 % error; its two-sided interval includes zero.")
+    reasons += [f"Guard: {told(guard)}." for guard in recipe.guards]
     if recipe.cycle < view.cycle:
         reasons.append(f"Cycle {view.cycle} has confirmed none yet" + (f" ({unconfirmed})." if unconfirmed else "."))
     return Answer("recipe", text, tuple(reasons), "", recipe, found, unconfirmed, fresh=True)
@@ -201,12 +203,20 @@ class _Course:
             f"No recipe: on fresh seeds none of {len(found)} candidate{'s' * (len(found) != 1)} is shown to beat a "
             "random sample of the same size."
         )
+        remedy = "More fresh seeds (confirm.seeds) tell smaller effects."
+        if vetoes := vetoed(found, judged(self.view)):
+            first, guard = vetoes[0]
+            text = (
+                f"No recipe: {first.label} beats a random sample of the same size ({effect_text(first)}), and a guard "
+                f"vetoes it: {told(guard)}."
+            )
+            remedy = "What buys its mean with this metric is no recipe; evaluation.guards has the bound."
         lines = [
             f"{r.label}: against a random sample of the same size {effect_text(r)}"
             + (f"; against all your data {change_text(every[r.pool.id])}." if r.pool.id in every else ".")
             for r in found[:NAMED]
         ]
-        return Answer("none", text, tuple(lines), "More fresh seeds (confirm.seeds) tell smaller effects.", fresh=True)
+        return Answer("none", text, tuple(lines), remedy, fresh=True)
 
     def _leader(self) -> str:
         """What leads the search, and how surely."""

@@ -15,6 +15,7 @@ from engine.journal import drops, metrics, pools, results, trials
 from engine.journal.metrics import Table
 from engine.journal.pools import StoredPool
 from engine.records.leaderboard import Entry
+from engine.records.metric import Metric
 from engine.records.pool import Pool
 from engine.records.trial import FRESH
 from engine.settings.study import STAGES
@@ -65,6 +66,7 @@ def rank(
     stages: Sequence[str] = STAGES[:-1],
     fresh: bool = False,
     against_control: bool = False,
+    counted: Sequence[Metric] | None = None,
 ) -> list[Ranked]:
     """Pools of the given kinds against the control that trained as long, best first.
 
@@ -74,6 +76,7 @@ def rank(
     stages: whose trials are read; a stage decides on the stages before it only, so that a resumed
     run decides the same. fresh: judge by the confirming seeds instead of the probing ones. Mapped pools (kind
     `mapper`) are judged against the same rows as they are, or `against_control` against the control like all others.
+    counted: metrics in place of those that count in the ranking.
     """
     store, setup, study = view.store, view.setup, view.study
     table = metrics.by_pool(store, setup, fresh, ("confirm",) if fresh else stages)
@@ -99,7 +102,7 @@ def rank(
     changes = effects(
         {names[key]: runs for key, runs in table.items() if key in names},
         {names[k]: names[reference(k)] for k in chosen if longest[k[0], k[2]] == k[1]},
-        view.main_metrics,
+        view.main_metrics if counted is None else counted,
         aggregate=study.evaluation.aggregate,
         confidence=study.search.confidence,
         looks=_looks(view, fresh),

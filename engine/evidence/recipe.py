@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from engine.evidence.guards import judged
 from engine.evidence.ranking import RECIPES, Ranked, rank
 from engine.journal import cycles, results
 from engine.records.leaderboard import CycleRecipe, Recipe, ScaleArm
@@ -15,7 +16,7 @@ from engine.study.view import StudyView
 def standing_recipe(view: StudyView) -> CycleRecipe | None:
     """The confirmed recipe of this cycle or, where it has none, of the latest before it."""
     recipes = (
-        CycleRecipe(**asdict(recipe), cycle=cycle.cycle)
+        CycleRecipe(**{**asdict(recipe), "guards": recipe.guards}, cycle=cycle.cycle)
         for cycle in reversed(cycles.chain(view.store, view.setup))
         if (recipe := results.RECIPE.get(view.store, cycle.setup))
     )
@@ -53,18 +54,20 @@ def confirmed(view: StudyView) -> list[Ranked]:
 
 
 def best_recipe(opened: OpenStudy) -> Recipe | None:
-    """The best candidate whose interval on fresh seeds lies above zero; None if none does.
+    """The best candidate whose interval on fresh seeds lies above zero and that no guard vetoes; None if none does.
 
     One with mappers must also beat the same rows as they are, or its slices alone are the recipe.
     """
     mapped = {r.pool.id for r in rank(opened, ("mapper",), fresh=True) if r.effect.verdict == "helps"}
+    guards = judged(opened)
     winners = [
         r for r in confirmed(opened) if r.effect.verdict == "helps" and (not r.pool.mappers or r.pool.id in mapped)
-    ]
+        and not any(guard.vetoes for guard in guards.get(r.pool.id, ()))
+    ]  # fmt: skip
     if not winners:
         return None
     best = winners[0]
     return Recipe(
         **asdict(best.entry()), samples=best.samples, repetition=_repetition(opened, best.pool.slices),
-        kept=opened.kept(best.pool), rows=len(opened.data),
+        kept=opened.kept(best.pool), rows=len(opened.data), guards=guards.get(best.pool.id, ()),
     )  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 from engine.base.confine import inside
 from engine.base.errors import OpError, StudyError
 from engine.base.ids import by_beginning
+from engine.evidence.guards import told
 from engine.evidence.recipe import standing_recipe
 from engine.journal import pools
 from engine.journal.pools import StoredPool
@@ -45,6 +46,7 @@ def recipe(folder: Path, start: str | None) -> str:
             f"change against the control: {best.change:+.1f} % [{best.ci_low:+.1f}, {best.ci_high:+.1f}] "
             f"on {best.seeds} fresh seeds",
             *(f"  {name}: {change:+.1f} %" for name, change in best.metrics.items()),
+            *(f"guard: {told(guard)}" for guard in best.guards),
             f"keeps {best.kept} of {best.rows} rows of {view.study.dataset.places}",
             f"repetition: on average, up to ×{best.repetition} did at least as well as adding lower-ranked rows"
             if best.repetition > 1

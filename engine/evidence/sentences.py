@@ -9,7 +9,7 @@ from engine.evidence.ranking import RECIPES, Ranked, rank
 from engine.evidence.recipe import confirmed
 from engine.journal import results
 from engine.journal.results import Correlation
-from engine.records.leaderboard import Change
+from engine.records.leaderboard import Change, in_percent
 from engine.records.sentence import Sentence
 from engine.settings.study import STAGES
 from engine.study.view import StudyView
@@ -34,9 +34,7 @@ def effect_text(entry: Ranked) -> str:
 
 def change_text(e: Effect | Change) -> str:
     """`+12.3 % [+4.0, +20.6]`."""
-    if e.change is None:
-        return "no result"
-    return f"{e.change:+.1f} %" + (" (no interval)" if e.ci_low is None else f" [{e.ci_low:+.1f}, {e.ci_high:+.1f}]")
+    return in_percent(e.change, e.ci_low, e.ci_high)
 
 
 def _ids(entries: Sequence[Ranked]) -> tuple[str, ...]:

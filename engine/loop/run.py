@@ -69,7 +69,7 @@ def run_loop(
             timed.slots[0].start()  # which takes seconds, while the data are read
         _ = opened.pool_size
         refuse_if_full(opened)
-        _ = opened.main_metrics  # what is wrong with data or evaluation is told first
+        _ = opened.main_metrics, opened.guards  # what is wrong with data or evaluation is told first
         tidy(opened.state)
         timed.book.recover()
         opened.record()

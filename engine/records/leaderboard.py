@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from engine.base.ids import checked_id
 
@@ -21,6 +21,13 @@ class Change:
     def to_json(self) -> dict[str, Any]:
         """As it is stored and printed."""
         return asdict(self)
+
+
+def in_percent(change: float | None, low: float | None, high: float | None) -> str:
+    """`+12.3 % [+4.0, +20.6]`."""
+    if change is None:
+        return "no result"
+    return f"{change:+.1f} %" + (" (no interval)" if low is None else f" [{low:+.1f}, {high:+.1f}]")
 
 
 @dataclass(frozen=True)
@@ -75,11 +82,32 @@ class ScaleArm(Entry):
 
 
 @dataclass(frozen=True)
+class Guarded:
+    """What a guard says of a recipe: its metric's change on fresh seeds, percent, against the lowest that may be.
+
+    says: vetoes: below; holds: the interval, too, is not; unsure: the interval reaches below; unknown: not measured.
+    """
+
+    metric: str
+    worst: float
+    says: Literal["vetoes", "holds", "unsure", "unknown"]
+    change: float | None
+    ci_low: float | None
+    ci_high: float | None
+
+    @property
+    def vetoes(self) -> bool:
+        """True where there is no recipe for it."""
+        return self.says in ("vetoes", "unknown")
+
+
+@dataclass(frozen=True)
 class Recipe(ScaleArm):
-    """The confirmed recipe. kept: rows that its slices keep, of `rows`."""
+    """The confirmed recipe. kept: rows that its slices keep, of `rows`. guards: what they say of it."""
 
     kept: int
     rows: int
+    guards: tuple[Guarded, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,20 @@ class DatasetSection(Section):
         return {"split", "columns", "scores"} | ({"sources"} if not self.sources else set())
 
 
+class MetricGuard(Section):
+    """A metric that a recipe must not buy its mean with."""
+
+    metric: str = Field(min_length=1, description="a metric that the task measures")
+    worst: float = Field(
+        le=0, description="change against the control, in percent, below which the recipe is vetoed; -5 or '-5 %'"
+    )
+
+    @field_validator("worst", mode="before")
+    @classmethod
+    def _percent(cls, worst: Any) -> Any:
+        return worst.removesuffix("%").strip() if isinstance(worst, str) else worst
+
+
 class EvaluationSection(Section):
     """What the reference models are judged on."""
 
@@ -178,11 +192,23 @@ class EvaluationSection(Section):
         "mean-of-changes",
         description="mean of the metrics' relative changes, or relative change of their mean (Eq. 1 of the paper)",
     )
+    guards: tuple[MetricGuard, ...] = later(
+        (),
+        description="metrics that a confirmed recipe must not collapse in: [{metric: NAME, worst: -5 %}] "
+        "(docs/guides/statistics.md)",
+    )
     overlap: Literal["warn", "drop", "refuse"] = later(
         "warn",
         description="training rows that are near-duplicates of evaluation rows: warn: they are told; drop: they are "
         "not trained on; refuse: the study does not run (docs/guides/data.md)",
     )
+
+    @field_validator("guards")
+    @classmethod
+    def _one_guard_each(cls, guards: tuple[MetricGuard, ...]) -> tuple[MetricGuard, ...]:
+        if len({guard.metric for guard in guards}) < len(guards):
+            raise ValueError("a metric stands twice; give each one bound")
+        return guards
 
     @field_validator("prompts")
     @classmethod

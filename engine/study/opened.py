@@ -52,7 +52,7 @@ SCANNED = (
     "cuts",
 )  # fmt: skip
 # of the evaluation, what its content stands for, or what trials need not have in common
-UNSHARED = {"path", "split", "metrics", "aggregate", "benchmarks", "sets", "overlap"}
+UNSHARED = {"path", "split", "metrics", "aggregate", "benchmarks", "sets", "overlap", "guards"}
 # (what is done, rows done, rows in all)
 Notice = Callable[[str, int, int], None]
 

@@ -16,7 +16,7 @@ SECTIONS = ("dataset", "seed", "task", "model", "lora", "vlm", "video", "command
 APART = {  # fields that trials need not have in common
     "dataset": {"max_bad", "columns", "scores"},
     "train": {"keep_checkpoints", "micro_batch", "activation_checkpointing"},
-    "evaluation": {"metrics", "aggregate", "overlap"},
+    "evaluation": {"metrics", "aggregate", "overlap", "guards"},
 }
 NAMED = 3  # fields that are named
 

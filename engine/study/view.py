@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -107,11 +108,19 @@ class StudyView:
     def main_metrics(self) -> list[Metric]:
         """The metrics that count in the ranking."""
         names = self.study.evaluation.metrics
-        if names is None:
-            return [m for m in self.metrics if m.main]
+        return [m for m in self.metrics if m.main] if names is None else self._named("metrics", names)
+
+    @property
+    def guards(self) -> list[tuple[Metric, float]]:
+        """Metrics that a recipe must not collapse in, each with its lowest change, percent. Raises: StudyError."""
+        guards = self.study.evaluation.guards
+        measured = self._named("guards", [g.metric for g in guards])
+        return [(metric, guard.worst) for metric, guard in zip(measured, guards, strict=True)]
+
+    def _named(self, field: str, names: Sequence[str]) -> list[Metric]:
         by_name = {m.name: m for m in self.metrics}
         if unknown := [n for n in names if n not in by_name]:
-            raise StudyError(f"evaluation.metrics: {', '.join(unknown)} not measured; choose from {', '.join(by_name)}")
+            raise StudyError(f"evaluation.{field}: {', '.join(unknown)} not measured; choose from {', '.join(by_name)}")
         return [by_name[n] for n in names]
 
 
