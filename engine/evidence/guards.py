@@ -8,6 +8,7 @@ interval reaches below, the guard does not veto, and says that it is unsure. Wha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from engine.evidence.ranking import RECIPES, Ranked, rank
 from engine.records.leaderboard import Change, Guarded, in_percent
@@ -27,12 +28,10 @@ def judged(view: StudyView) -> dict[str, tuple[Guarded, ...]]:
 
 def guarded(metric: str, worst: float, change: Change) -> Guarded:
     """What a guard says of a change."""
-    if change.change is None:
-        says = "unknown"
-    elif change.change < worst:
-        says = "vetoes"
-    else:
-        says = "holds" if change.ci_low is not None and change.ci_low >= worst else "unsure"
+    says: Literal["vetoes", "holds", "unsure", "unknown"] = "unknown"
+    if change.change is not None:
+        clear = change.ci_low is not None and change.ci_low >= worst
+        says = "vetoes" if change.change < worst else "holds" if clear else "unsure"
     return Guarded(metric, worst, says, change.change, change.ci_low, change.ci_high)
 
 
