@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install test test-long check demo bench-data bench-apply bench-media bench-search bench-evidence bench-mixtures bench-pack bench-agent bench-tui bench-cycles bench-demos bench-chaos bench-memory bench-forecast bench-gpu bench-cluster bench-t2v wheel-test screenshots clean
+.PHONY: install test test-long check demo bench-data bench-apply bench-media bench-search bench-evidence bench-verdicts bench-mixtures bench-pack bench-agent bench-tui bench-cycles bench-demos bench-chaos bench-memory bench-forecast bench-gpu bench-cluster bench-t2v wheel-test screenshots clean
 
 install: $(READY)
 $(READY): pyproject.toml constraints.txt
@@ -48,6 +48,9 @@ bench-search: $(READY)
 
 bench-evidence: $(READY)
 	$(BIN)/python benchmarks/evidence.py --write
+
+bench-verdicts: $(READY)
+	$(BIN)/python benchmarks/verdicts.py --write
 
 bench-mixtures: $(READY)
 	$(BIN)/python benchmarks/mixtures.py --write

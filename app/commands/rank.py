@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from app.text.answer import show_answer
-from app.text.numbers import VERDICTS, percent
-from app.text.printable import say, say_table
+from app.text.numbers import VERDICTS, chance, common_notes, folded, percent, values_text
+from app.text.printable import say, say_table, terminal_width
 from engine.base.errors import StudyError
 from engine.journal.store import Row
+from engine.records.leaderboard import NEAR_ZERO
 
 
 def rank(folder: Path, cycle: int | None, tell: Callable[[str], None], settings: bool = False) -> Ranking:
@@ -61,22 +62,58 @@ def show_ranking(found: Ranking, every: bool) -> None:
         say(f"{found.others} other setting(s) of study.yaml have results: djsb rank --setting")
 
 
-COLUMNS = ["rank", "verdict", "pool", "change %", "std", "interval", "P(best)", "seeds", "id", "note"]
+COLUMNS = ("rank", "verdict", "pool", "change %", "expected %", "interval", "P(best)", "seeds", "id", "note")
+FURTHER = ("std", "bound %", "p", "q", "values")  # with --all, or where the terminal has room
+SPARED = (
+    "values",
+    "std",
+    "q",
+    "bound %",
+    "p",
+    "rank",
+    "note",
+    "seeds",
+    "expected %",
+    "P(best)",
+)  # the first goes first
+EXPECTED = "expected: what fresh seeds are expected to show, since the best of many was lucky, too"
+FURTHER_SAID = (
+    "bound: what the claim says at least; p: chance that any pool goes so far where none differs; q: share of wrong "
+    "claims among pools as clear as this one; values: of the pool / of the control"
+)
+WIDE = 160  # characters of a terminal
 
 
 def show_rank(found: list[Row], every: bool = False) -> None:
     """A table for each size and length, so that only what is alike stands together."""
-    shown = [r for r in found if every or not (r.get("dropped") or r["verdict"] == "degenerate")]
+    shown = [r for r in found if every or not folded(r)]
+    more = every or (terminal_width() or 0) >= WIDE
     groups = _grouped(shown, lambda r: (r.get("size"), r.get("share")))
     for (size, share), rows in groups:
         if size is not None:
             length = "left out" if not share else f"{100 * share:g} % of the steps"
             say(f"{size:,} rows, {length}:")
-        say_table([_cells(i, r) for i, r in enumerate(rows, 1)], COLUMNS)
-    folded = [("dropped by the race", sum(bool(r.get("dropped")) for r in found))]
-    folded.append(("left out", sum(r["verdict"] == "degenerate" for r in found)))
-    if not every and any(n for _, n in folded):
-        say(f"not shown: {', '.join(f'{n} {what}' for what, n in folded if n)}: djsb rank --all")
+        _show_alike(rows, more)
+    said = [EXPECTED] if any(r.get("shrunk") is not None for r in shown) else []
+    for line in [*said, *([FURTHER_SAID] if more and any(r.get("p") is not None for r in shown) else [])]:
+        say(line)
+    hidden = [("dropped by the race", sum(bool(r.get("dropped")) and folded(r) for r in found))]
+    hidden.append(("left out", sum(r["verdict"] == "degenerate" for r in found)))
+    if not every and any(n for _, n in hidden):
+        say(f"not shown: {', '.join(f'{n} {what}' for what, n in hidden if n)}: djsb rank --all")
+
+
+def _show_alike(rows: list[Row], more: bool) -> None:
+    """One table. What is noted of all its pools is said once, below it."""
+    common = common_notes(rows)
+    further = FURTHER if more else FURTHER[-1:] if any(NEAR_ZERO in line for r in rows for line in r["skipped"]) else ()
+    cells = [_cells(i, r, common) for i, r in enumerate(rows, 1)]
+    ahead = COLUMNS[: COLUMNS.index("id")]
+    columns = [*ahead, *further, *COLUMNS[len(ahead) :]]
+    columns = [n for n in columns if n not in (*FURTHER, "expected %") or any(c[n] != "–" for c in cells)]
+    say_table([[c[name] for name in columns] for c in cells], columns, SPARED)
+    for line in common:
+        say(f"all of them: {line}")
 
 
 def _grouped(rows: list[Row], key: Callable[[Row], Any]) -> list[tuple[Any, list[Row]]]:
@@ -87,11 +124,14 @@ def _grouped(rows: list[Row], key: Callable[[Row], Any]) -> list[tuple[Any, list
     return list(groups.items())
 
 
-def _cells(place: int, r: Row) -> list[str]:
-    return [
-        str(place) if r["change"] is not None else "–", VERDICTS[r["verdict"]] + " " + r["verdict"],
-        r.get("label", r["pool"]), percent(r["change"]), "–" if r["std"] is None else f"{r['std']:.1f}",
-        "–" if r["ci_low"] is None else f"[{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]",
-        "–" if r["p_best"] is None else f"{r['p_best']:.2f}", str(r["seeds"]), r["pool"],
-        "; ".join([*r["skipped"], *([f"dropped: {r['dropped']}"] if r.get("dropped") else [])]),
-    ]  # fmt: skip
+def _cells(place: int, r: Row, common: Sequence[str] = ()) -> dict[str, str]:
+    notes = [line for line in r["skipped"] if line not in common]
+    return {
+        "rank": str(place) if r["change"] is not None else "–", "verdict": VERDICTS[r["verdict"]] + " " + r["verdict"],
+        "pool": r.get("label", r["pool"]), "change %": percent(r["change"]), "expected %": percent(r.get("shrunk")),
+        "interval": "–" if r["ci_low"] is None else f"[{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]",
+        "P(best)": "–" if r["p_best"] is None else f"{r['p_best']:.2f}", "seeds": str(r["seeds"]),
+        "std": "–" if r["std"] is None else f"{r['std']:.1f}", "bound %": percent(r.get("bound")),
+        "p": chance(r.get("p")), "q": chance(r.get("q")), "values": values_text(r.get("values") or {}), "id": r["pool"],
+        "note": "; ".join([*notes, *([f"dropped: {r['dropped']}"] if r.get("dropped") else [])]),
+    }  # fmt: skip

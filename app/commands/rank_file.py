@@ -65,7 +65,7 @@ def rank(
         {
             "pool": by_name[e.pool][0], "change": e.change, "std": e.std, "ci_low": e.ci_low, "ci_high": e.ci_high,
             "seeds": e.seeds, "metrics": dict(e.metrics), "verdict": e.verdict, "p_best": best.get(e.pool),
-            "p": e.p, "q": e.q, "shrunk": shrunk.get(e.pool), "values": dict(e.values),
+            "p": e.p, "q": e.q, "shrunk": shrunk.get(e.pool), "values": dict(e.values), "bound": e.bound,
             "skipped": [*e.skipped, *_left_out(table, by_name[e.pool], names)],
         }
         for e in found

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from app.text.contents import show_contents
+from app.text.evidence import evidence_lines
 from app.text.lineage import show_lineage, show_scaling
 from app.text.mappers_and_prompts import show_mappers, show_prompts
-from app.text.printable import say, say_fields
+from app.text.printable import one_line, say, say_fields
 from engine.base.errors import DjsbError, StudyError
 from engine.base.ids import by_beginning, some
 from engine.journal import checkpoints, costs, curves, decisions, metrics, pools, proposals, trials
@@ -57,6 +58,9 @@ def show(folder: Path, start: str) -> Row:
 
 
 def _pool(view: StudyView, pool: StoredPool) -> Row:
+    from engine.evidence.ranking import leaderboard
+    from engine.study.setting import shown
+
     store = view.store
     cut, own = pools.cut(store, pool.id), trials.of_pool(store, pool.id)
     found, problem = contents_of(view, pool)
@@ -64,6 +68,7 @@ def _pool(view: StudyView, pool: StoredPool) -> Row:
         "what": "pool", **pool.to_json(),
         "trials": [some(t, "id", "seed", "samples", "stage", "state", "seconds") for t in own],
         "cut": cut and some(cut, "kept", "entropy", "verdict", "reason"),
+        "evidence": next((e.to_json() for e in leaderboard(shown(view)[0]) if e.pool == pool.id), None),
         "contents": found, "contents_problem": problem,
     }  # fmt: skip
 
@@ -109,7 +114,9 @@ def show_one(found: Row) -> None:
     elif found["what"] == "prompts":
         show_prompts(found["prompts"])
     elif found["what"] == "pool":
-        say_fields({name: value for name, value in found.items() if name != "contents"})
+        say_fields({name: value for name, value in found.items() if name not in ("contents", "evidence")})
+        for line in evidence_lines(found["evidence"]) if found["evidence"] else ():
+            say(one_line(line))
         if found["contents"]:
             say("")
             show_contents(found["contents"])

@@ -39,6 +39,7 @@ from app.report.figures import (
 )
 from engine.evidence.effects import Effect
 from engine.journal.store import Row
+from engine.records.leaderboard import bound_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -204,12 +205,15 @@ def confirmation(candidates: Sequence[Candidate], confidence: float) -> Figure:
         tick.set_color(INK if metric is None else MUTED)
         tick.set_fontweight("bold" if metric is None else "normal")
         tick.set_fontsize(TEXT)
-    _frame(axes, f"bold: all ranked metrics, {share(confidence)} interval · below: a metric, ◆ mean, ○ a fresh seed")
+    key = f"bold: all ranked metrics; thin: {share(confidence)} interval, thick: from the one-sided bound of the claim"
+    _frame(axes, f"{key} · below: a metric, ◆ mean, ○ a fresh seed")
     return _figure(axes)
 
 
 def _overall(effect: Effect) -> str:
     bounds = interval(effect.ci_low, effect.ci_high)
+    if effect.bound is not None:
+        bounds = bound_text(effect.verdict, effect.bound)
     return f"{percent(effect.change)}  {bounds}  {SYMBOLS[effect.verdict]} {effect.verdict}"
 
 
@@ -223,6 +227,13 @@ def _confirmation_row(axes: Axes, c: Candidate, metric: str | None, y: float) ->
         return
     tone = TONES.get(c.effect.verdict, MUTED)
     if c.effect.ci_low is not None and c.effect.ci_high is not None:
-        axes.plot([c.effect.ci_low, c.effect.ci_high], [y, y], "|-", color=tone, linewidth=2, markersize=8)
+        claimed = c.effect.bound is not None
+        axes.plot(
+            [c.effect.ci_low, c.effect.ci_high], [y, y], "|-", color=MUTED if claimed else tone,
+            linewidth=1 if claimed else 2, markersize=8,
+        )  # fmt: skip
+        if c.effect.bound is not None:
+            far = c.effect.ci_high if c.effect.verdict == "helps" else c.effect.ci_low
+            axes.plot([c.effect.bound, far], [y, y], "-", color=tone, linewidth=3, solid_capstyle="butt")
     if c.effect.change is not None:
         axes.plot([c.effect.change], [y], MARKERS.get(c.effect.verdict, "o"), color=tone, markersize=DOT + 2)

@@ -18,6 +18,7 @@ from app.report.figures import PALETTE, SYMBOLS, Picture, clean, interval, perce
 from app.text.contents import changed
 from app.text.lineage import flops_text, line_text, moves_text
 from app.text.mappers_and_prompts import compared
+from app.text.numbers import chance, common_notes, folded
 from engine.base.amounts import format_seconds
 from engine.base.confine import inside
 from engine.base.durable import replaced
@@ -26,12 +27,13 @@ from engine.evidence.answer import answer
 from engine.evidence.lineage import lineage
 from engine.evidence.mapped import judged
 from engine.evidence.ranking import RECIPES, Ranked, degenerate, rank
-from engine.evidence.sentences import insights
+from engine.evidence.sentences import change_text, insights
 from engine.journal import events, results, setups, trials
 from engine.journal.store import Row
 from engine.proposals.kinds import prompt as prompting
 from engine.proposals.kinds.transfer import scaling
 from engine.records.answer import Answer
+from engine.records.leaderboard import bound_text
 from engine.study.setting import shown
 from engine.study.view import StudyView, view_study
 
@@ -90,15 +92,17 @@ def render(content: Row, pictures: Mapping[str, Picture]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=percent, clean=clean, when=when, seconds=format_seconds, count=lambda n: f"{n:,}",
+        percent=percent, chance=chance, clean=clean, when=when, seconds=format_seconds, count=lambda n: f"{n:,}",
         plural=lambda n, one, many=None: f"{n:,} {one if n == 1 else many or one + 's'}",
     )  # fmt: skip
     environment.globals.update(
         interval=interval, symbols=SYMBOLS, palette=PALETTE, svg=lambda drawn: Markup(drawn.svg), number=number,
         term_size=term_size, moves_text=moves_text,
         places=report_data.places, flops_text=flops_text, line_text=line_text,
-        thumbnail=thumbnail, compared=compared, changed=changed,
+        thumbnail=thumbnail, compared=compared, changed=changed, bound_text=bound_text, change_text=change_text,
+        common_notes=common_notes,
     )  # fmt: skip
+    environment.tests["folded"] = folded
     return environment.get_template("page.html.j2").render(content, pictures=pictures)
 
 
@@ -208,7 +212,7 @@ def _recipe(opened: StudyView, told: Answer) -> tuple[str | None, str]:
 def draw(content: Row) -> list[Picture]:
     """The figures that there is data for."""
     confidence = content["study"].search.confidence
-    ranked = [r for r in content["tested"] if r["change"] is not None and not r["dropped"]]
+    ranked = [r for r in content["tested"] if r["change"] is not None and not folded(r)]
     buckets, lattice, spent, curves = (content[k] for k in ("buckets", "lattice", "spent", "curves"))
     mixtures = content["mixtures"]
     scale = {k: rows for k, rows in content["scale"].items() if any(r["change"] is not None for r in rows)}
@@ -274,13 +278,13 @@ def _verdicts(tested: Sequence[Row]) -> list[str]:
     unclear = sum(r["verdict"] == "unclear" for r in tested)
     if not lines:
         best = tested[0]
-        why = "with a single seed there are no intervals" if best["ci_low"] is None else "every interval includes zero"
+        why = "a single seed gives no verdict" if all(r["seeds"] < 2 for r in tested) else "none is clear enough"
         lines = [
             f"None of them is shown to help or to hurt, because {why}; the largest measured change is "
             f"{percent(best['change'])}, of {clean(best['label'])}."
         ]
     elif unclear:
-        lines.append(f"For the other {unclear} the interval includes zero.")
+        lines.append(f"The other {unclear} {'is' if unclear == 1 else 'are'} unclear.")
     return lines
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 from engine.base.ids import json_text
@@ -31,11 +34,22 @@ def say(text: str, err: bool = False) -> None:
     typer.echo(printable(text), err=err)
 
 
-def say_table(rows: list[list[str]], head: list[str]) -> None:
-    """Left-aligned columns; nothing is cut, so that it can be piped."""
+def terminal_width() -> int | None:
+    """Characters of a line; None where output goes to no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def say_table(rows: list[list[str]], head: Sequence[str], spared: Sequence[str] = ()) -> None:
+    """Left-aligned columns; nothing is cut, so that it can be piped. spared: left out one by one where a terminal is
+    too narrow.
+    """
     widths = [max(len(str(r[i])) for r in [head, *rows]) for i in range(len(head))]
+    room, shown = terminal_width(), list(range(len(head)))
+    for name in spared:
+        if room is not None and name in head and sum(widths[i] + 2 for i in shown) - 2 > room:
+            shown.remove(list(head).index(name))
     for row in [head, *rows]:
-        say("  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(str(row[i]).ljust(widths[i]) for i in shown).rstrip())
 
 
 def say_fields(found: dict[str, Any]) -> None:

@@ -26,4 +26,4 @@ def against_all(view: StudyView, setup: str, samples: Mapping[str, int]) -> dict
         {name[key]: runs for key, runs in table.items()}, {name[key]: name[other] for key, other in pairs.items()},
         view.main_metrics, aggregate=view.study.evaluation.aggregate, confidence=view.study.search.confidence,
     )  # fmt: skip
-    return {by_name[e.pool]: Change(e.change, e.ci_low, e.ci_high, e.seeds, e.verdict) for e in changes}
+    return {by_name[e.pool]: Change(e.change, e.ci_low, e.ci_high, e.seeds, e.verdict, e.bound) for e in changes}

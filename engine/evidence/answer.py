@@ -55,7 +55,7 @@ def _recipe(view: StudyView, recipe: CycleRecipe, unconfirmed: str | None) -> An
     found = against_all(view, setup, {recipe.pool: recipe.samples}).get(recipe.pool)
     found = found if found and found.change is not None else None
     of_cycle = f" of cycle {recipe.cycle}" if view.cycle > 1 else ""
-    own = Change(recipe.change, recipe.ci_low, recipe.ci_high, recipe.seeds, recipe.verdict)
+    own = Change(recipe.change, recipe.ci_low, recipe.ci_high, recipe.seeds, recipe.verdict, recipe.bound)
     text = f"Recipe{of_cycle}: {recipe.label}. Against a random sample of the same size: {change_text(own)}; "
     text += f"against all your data: {change_text(found)}." if found else "it was not compared with all your data."
     seeds = f"{recipe.seeds} fresh seed{'s' * (recipe.seeds != 1)}"
@@ -63,8 +63,11 @@ def _recipe(view: StudyView, recipe: CycleRecipe, unconfirmed: str | None) -> An
         _against_all(view, setup, found),
         f"Measured on {seeds}, which took no part in choosing it. It keeps {recipe.kept:,} of {recipe.rows:,} rows.",
     ]
-    if recipe.ci_low is not None and recipe.ci_low <= 0 and recipe.verdict == "helps":
-        reasons.append("That it helps is a one-sided claim at 5 % error; its two-sided interval includes zero.")
+    if recipe.bound is not None:
+        sure = f"{100 * view.study.search.confidence:g} %"
+        reasons.append(f"“At least” is a one-sided bound at {sure}, by the test that says that it helps.")
+    elif recipe.ci_low is not None and recipe.ci_low <= 0 and recipe.verdict == "helps":
+        reasons.append("That it helps is a one-sided claim; its two-sided interval includes zero.")
     reasons += [f"Guard: {told(guard)}." for guard in recipe.guards]
     if recipe.cycle < view.cycle:
         reasons.append(f"Cycle {view.cycle} has confirmed none yet" + (f" ({unconfirmed})." if unconfirmed else "."))

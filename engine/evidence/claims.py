@@ -123,16 +123,16 @@ def adjusted(z: Floats, loads: Floats, families: NDArray[np.int64], copies: floa
     return found
 
 
-def reach(error: float, loads: Floats, families: NDArray[np.int64], copies: float = 1.0) -> float:
-    """How far from 0 the scores of all pools stay together, but for this error."""
+def reach(error: float, loads: Floats, families: NDArray[np.int64], copies: float = 1.0, sides: int = 2) -> float:
+    """How far from 0 the scores of all pools stay together, on both sides or above only, but for this error."""
     from scipy import optimize, special
 
-    most = -float(special.ndtri(error / (2 * max(1.0, copies * len(loads)))))
-    least = -float(special.ndtri(error / 2))
+    most = -float(special.ndtri(error / (sides * max(1.0, copies * len(loads)))))
+    least = -float(special.ndtri(error / sides))
     goal = math.log1p(-error)
 
     def short(c: float) -> float:
-        return _inside(-c, c, loads, families, copies) - goal
+        return _inside(-c if sides == 2 else -math.inf, c, loads, families, copies) - goal
 
     return most if short(most) <= 0 else least if short(least) >= 0 else float(optimize.brentq(short, least, most))
 

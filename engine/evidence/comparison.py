@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.evidence.variance import Floats
+from engine.records.leaderboard import NEAR_ZERO
 from engine.records.metric import Metric
 
 Aggregate = Literal["mean-of-changes", "change-of-means"]
@@ -100,7 +101,7 @@ def _near_zero(metrics: Sequence[str], control: Floats) -> tuple[str, ...]:
         return ()
     near = np.abs(control.mean(0)) < 2 * control.std(0, ddof=1) / math.sqrt(n)
     return tuple(
-        f"{m}: the control's mean is within two standard errors of 0; see the values, not the percent"
+        f"{m}: {NEAR_ZERO}; see the values, not the percent"
         for m, is_near in zip(metrics, near, strict=True)
         if is_near
     )

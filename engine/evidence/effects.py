@@ -18,7 +18,7 @@ import numpy as np
 from engine.evidence.claims import Looks
 from engine.evidence.comparison import Aggregate, Comparison, Scores, compare, lost
 from engine.evidence.measured import Measured, measure
-from engine.evidence.verdicts import Claims, Verdict
+from engine.evidence.verdicts import Claim, Claims, Verdict
 from engine.records.metric import Metric
 from engine.records.trial import FRESH
 
@@ -32,7 +32,8 @@ class Effect:
     skipped: what was left out and why. standard_error: of the change, percent; None below two seeds.
     own_error, own_df: the same without the control's noise, percent, None where unknown; its degrees of freedom.
     p: chance of so large a change of any pool where none is, in this direction. q: false discovery rate among
-    pools as clear as this one. Both None below two seeds. values: metric → means as measured of
+    pools as clear as this one. Both None below two seeds. bound: of a pool that helps or hurts, what its true change is
+    at least, or at most, by the test that says so, percent. values: metric → means as measured of
     the pool and of the control.
     """
 
@@ -50,6 +51,7 @@ class Effect:
     own_df: float = math.inf
     p: float | None = None
     q: float | None = None
+    bound: float | None = None
     values: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
@@ -93,13 +95,13 @@ def effects(
     else:
         seen, reached = comparisons, [None for c in comparisons for _ in c.pools]
     read = measure(seen, careful=True)
-    halves, verdicts, p, q = claims.judge(measured, read, families, reached)
+    judged = claims.judge(measured, read, families, reached)
     found, at = list[Effect](), 0
     none = dict[int, dict[str, float | None]]()
     for c, m in zip(comparisons, measured, strict=True):
         for i, pool in enumerate(c.pools):
             skipped = (*c.skipped, *lost(scores.get(pool, none), scores.get(controls[pool], none)))
-            found.append(_effect(c, m, i, float(halves[at]), verdicts[at], p[at], q[at], skipped))
+            found.append(_effect(c, m, i, judged[at], skipped))
             at += 1
     return sorted(found, key=lambda e: (-math.inf if e.change is None else e.change, e.pool), reverse=True)
 
@@ -117,18 +119,20 @@ def _at_looks(c: Comparison, looks: Looks, settled: float) -> tuple[Comparison, 
     return replace(c, known=known), found
 
 
-def _effect(
-    c: Comparison, m: Measured, i: int, half: float, verdict: Verdict, p: float | None, q: float | None,
-    skipped: tuple[str, ...],
-) -> Effect:  # fmt: skip
+def _effect(c: Comparison, m: Measured, i: int, claim: Claim, skipped: tuple[str, ...]) -> Effect:
     n, change = int(m.seeds[i]), float(m.change[i])
     if not n:
         return Effect(c.pools[i], None, None, None, None, 0, "unclear", {}, skipped)
+    half = claim.half
     sound = n > 1 and math.isfinite(half)
+    bound = claim.bound
+    if bound is not None:  # of the last look; seeds beyond it may have drawn the change towards 0
+        bound = min(bound, max(change, 0.0)) if claim.verdict == "helps" else max(bound, min(change, 0.0))
     own, own_df = float(m.own[i]), float(m.own_df[i])
     return Effect(
         c.pools[i], change, float(m.std[i]) if n > 1 else None, change - half if sound else None,
-        change + half if sound else None, n, verdict, dict(zip(c.metrics, m.metrics[i].tolist(), strict=True)), skipped,
-        float(m.error[i]) if sound else None, None if math.isnan(own) else own, own_df, p, q,
+        change + half if sound else None, n, claim.verdict,
+        dict(zip(c.metrics, m.metrics[i].tolist(), strict=True)), skipped,
+        float(m.error[i]) if sound else None, None if math.isnan(own) else own, own_df, claim.p, claim.q, bound,
         {name: (v, w) for name, v, w in zip(c.metrics, m.values[i].tolist(), m.control.tolist(), strict=True)},
     )  # fmt: skip

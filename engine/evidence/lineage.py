@@ -90,7 +90,7 @@ def against_first(view: StudyView, chain: Sequence[str], recipe: Recipe | None) 
         table, {"this": "first"}, view.main_metrics, aggregate=view.study.evaluation.aggregate,
         confidence=view.study.search.confidence, arms=len(chain) - 1,
     )  # fmt: skip
-    return Change(effect.change, effect.ci_low, effect.ci_high, effect.seeds, effect.verdict)
+    return Change(effect.change, effect.ci_low, effect.ci_high, effect.seeds, effect.verdict, effect.bound)
 
 
 def conclusion(view: StudyView, pinned: bool) -> CycleEnd:

@@ -56,7 +56,7 @@ class Ranked:
             kind=self.kind, size=self.pool.size, share=self.share, change=e.change, std=e.std, ci_low=e.ci_low,
             ci_high=e.ci_high, seeds=e.seeds, metrics=dict(e.metrics), verdict=e.verdict, p_best=self.best,
             dropped=self.dropped, skipped=[*e.skipped, *self.lost], p=e.p, q=e.q, shrunk=self.shrunk,
-            values=dict(e.values),
+            values=dict(e.values), bound=e.bound,
         )  # fmt: skip
 
 

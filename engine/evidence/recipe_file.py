@@ -11,6 +11,7 @@ from engine.evidence.guards import told
 from engine.evidence.recipe import standing_recipe
 from engine.journal import pools
 from engine.journal.pools import StoredPool
+from engine.records.leaderboard import CycleRecipe, bound_text
 from engine.records.pool import SCORES
 from engine.study.setting import shown
 from engine.study.view import StudyView, view_study
@@ -43,8 +44,7 @@ def recipe(folder: Path, start: str | None) -> str:
         header += [
             *([of_setting] if of_setting else []),
             *([f"of cycle {best.cycle}, whose trials started from a checkpoint"] if best.cycle > 1 else []),
-            f"change against the control: {best.change:+.1f} % [{best.ci_low:+.1f}, {best.ci_high:+.1f}] "
-            f"on {best.seeds} fresh seeds",
+            f"change against the control: {_told(best, view.study.search.confidence)} on {best.seeds} fresh seeds",
             *(f"  {name}: {change:+.1f} %" for name, change in best.metrics.items()),
             *(f"guard: {told(guard)}" for guard in best.guards),
             f"keeps {best.kept} of {best.rows} rows of {view.study.dataset.places}",
@@ -63,6 +63,15 @@ def recipe(folder: Path, start: str | None) -> str:
         mappers=pool.mappers,
         root=view.folder,
     )
+
+
+def _told(best: CycleRecipe, confidence: float) -> str:
+    """Its change with the one-sided bound of the claim, and the two-sided interval."""
+    interval = f"[{best.ci_low:+.1f}, {best.ci_high:+.1f}]"
+    if best.bound is None:
+        return f"{best.change:+.1f} % {interval}"
+    least = bound_text(best.verdict, best.bound)
+    return f"{best.change:+.1f} %, {least} (one-sided, at {100 * confidence:g} %; two-sided interval {interval})"
 
 
 def write_recipe(folder: Path) -> Path | None:

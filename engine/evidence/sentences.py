@@ -9,7 +9,7 @@ from engine.evidence.ranking import RECIPES, Ranked, rank
 from engine.evidence.recipe import confirmed
 from engine.journal import results
 from engine.journal.results import Correlation
-from engine.records.leaderboard import Change, in_percent
+from engine.records.leaderboard import Change, bound_text, in_percent
 from engine.records.sentence import Sentence
 from engine.settings.study import STAGES
 from engine.study.view import StudyView
@@ -27,13 +27,15 @@ def insights(view: StudyView) -> dict[str, list[Sentence]]:
 
 
 def effect_text(entry: Ranked) -> str:
-    """`+12.3 % [+4.0, +20.6] over 3 seeds`."""
+    """`+12.3 %, at least +4.0 % over 3 seeds`."""
     e = entry.effect
     return change_text(e) if e.change is None else f"{change_text(e)} over {e.seeds} seed{'s' * (e.seeds != 1)}"
 
 
 def change_text(e: Effect | Change) -> str:
-    """`+12.3 % [+4.0, +20.6]`."""
+    """`+12.3 %, at least +4.0 %` where that is claimed; else `+12.3 % [-4.0, +28.6]`."""
+    if e.change is not None and e.bound is not None:
+        return f"{e.change:+.1f} %, {bound_text(e.verdict, e.bound)}"
     return in_percent(e.change, e.ci_low, e.ci_high)
 
 

@@ -76,7 +76,7 @@ def _change(view: StudyView, runs: ProposalRuns, points: int) -> Change:
         {"recipe": runs.others, "control": runs.control}, {"recipe": "control"}, view.main_metrics,
         aggregate=view.study.evaluation.aggregate, confidence=view.study.search.confidence, arms=points,
     )  # fmt: skip
-    return Change(e.change, e.ci_low, e.ci_high, e.seeds, e.verdict)
+    return Change(e.change, e.ci_low, e.ci_high, e.seeds, e.verdict, e.bound)
 
 
 @dataclass(frozen=True)

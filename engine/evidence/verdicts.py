@@ -19,6 +19,17 @@ Verdict = Literal["helps", "hurts", "unclear", "degenerate"]
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What is said of a pool. half: of its two-sided interval, percent. bound, p, q: as of an `Effect`."""
+
+    half: float
+    verdict: Verdict
+    p: float | None
+    q: float | None
+    bound: float | None
+
+
+@dataclass(frozen=True)
 class Claims:
     """Verdicts and simultaneous intervals of all pools together; the arguments are those of `effects`."""
 
@@ -30,8 +41,8 @@ class Claims:
     def judge(
         self, now: Sequence[Measured], read: Sequence[Measured], controls: Sequence[str],
         reached: Sequence[int | None],
-    ) -> tuple[Floats, list[Verdict], list[float | None], list[float | None]]:  # fmt: skip
-        """(half intervals, verdicts, corrected p of the pool's direction, q) in the order of the pools.
+    ) -> list[Claim]:  # fmt: skip
+        """Of each pool, in their order; p of the pool's direction.
 
         now: all results, for the intervals; read: those of the last look, for the claims.
         """
@@ -50,13 +61,19 @@ class Claims:
         down = self._p(np.where(tested, -z, -np.inf), seeds, loads, families, copies)
         bar = self.error * spent
         half = bar if self.looks == "any" else bar / 2  # a mixture minds both sides at once
-        helps, hurts = up <= (bar if self.claim == "helps" else half), down <= half
+        above = bar if self.claim == "helps" else half
+        helps, hurts = up <= above, down <= half
         verdicts: list[Verdict] = [
             "helps" if h else "hurts" if d else "unclear"
             for h, d in zip(helps & tested, hurts & tested, strict=True)
         ]  # fmt: skip
         p = [max(LEAST, float(min(u, d))) if k else None for u, d, k in zip(up, down, tested, strict=True)]
-        return self._halves(now, families, copies, bar), verdicts, p, discoveries(_two_sided(z, tested))
+        q = discoveries(_two_sided(z, tested))
+        least = self._far(read, families, copies, np.where(helps, above, half), 1)
+        change = np.concatenate([m.change for m in read])
+        bounds = [_bound(v, float(c), float(far)) for v, c, far in zip(verdicts, change, least, strict=True)]
+        halves = self._far(now, families, copies, bar, 2).tolist()
+        return [Claim(*claim) for claim in zip(halves, verdicts, p, q, bounds, strict=True)]
 
     def _share(self, look: int | None) -> float:
         if not isinstance(self.looks, Looks):
@@ -74,21 +91,30 @@ class Claims:
             return np.asarray(special.ndtr(-z))
         return adjusted(z, loads, families, copies)
 
-    def _halves(self, now: Sequence[Measured], families: NDArray[np.int64], copies: float, bar: Floats) -> Floats:
-        """Half of each pool's simultaneous two-sided interval."""
+    def _far(
+        self, of: Sequence[Measured], families: NDArray[np.int64], copies: float, bar: Floats, sides: int
+    ) -> Floats:
+        """How far each change may be from the true one, percent, of all pools at once; on both sides or on one."""
         from scipy import special
 
-        loads, error = np.concatenate([m.load for m in now]), np.concatenate([m.error for m in now])
-        df, seeds = np.concatenate([m.df for m in now]), np.concatenate([m.seeds for m in now])
+        loads, error = np.concatenate([m.load for m in of]), np.concatenate([m.error for m in of])
+        df, seeds = np.concatenate([m.df for m in of]), np.concatenate([m.seeds for m in of])
         if self.looks == "any":
             far = any_time_reach(self.error, np.maximum(seeds, 1), SHARPEST, copies * len(seeds))
         elif copies * len(seeds) == 1:
-            far = -special.ndtri(bar / 2)
+            far = -special.ndtri(bar / sides)
         else:
-            at = {b: reach(b, loads, families, copies) for b in set(bar.tolist())}
+            at = {b: reach(b, loads, families, copies, sides) for b in set(bar.tolist())}
             far = np.array([at[b] for b in bar.tolist()])
         with np.errstate(invalid="ignore"):
             return np.where(error > 0, -special.stdtrit(df, special.ndtr(-far)) * error, error)
+
+
+def _bound(verdict: Verdict, change: float, far: float) -> float | None:
+    """What a claim says at least. The test from the largest score down may say more than all bounds at once: then 0."""
+    if verdict == "helps":
+        return max(0.0, change - far)
+    return min(0.0, change + far) if verdict == "hurts" else None
 
 
 def _ratio(change: Floats, error: Floats) -> Floats:

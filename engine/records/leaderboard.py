@@ -7,16 +7,29 @@ from typing import Any, Literal
 
 from engine.base.ids import checked_id
 
+NEAR_ZERO = "the control's mean is within two standard errors of 0"  # so percent of it mean little
+
+
+def bound_text(verdict: str, bound: float) -> str:
+    """`at least +1.2 %`, of a change by which a pool helps."""
+    if f"{bound:.1f}" in ("0.0", "-0.0"):
+        return "above 0" if verdict == "helps" else "below 0"
+    return f"at {'least' if verdict == 'helps' else 'most'} {bound:+.1f} %"
+
 
 @dataclass(frozen=True)
 class Change:
-    """What a pool did against its control, in percent, with its confidence interval; None where nothing is known."""
+    """What a pool did against its control, in percent, with its confidence interval; None where nothing is known.
+
+    bound: of one that helps or hurts, what its true change is at least, or at most, by the test that says so.
+    """
 
     change: float | None
     ci_low: float | None
     ci_high: float | None
     seeds: int
     verdict: str
+    bound: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored and printed."""
@@ -39,7 +52,8 @@ class Entry:
     dropped: why the race has dropped it. skipped: metrics that were left out, and why.
     p: chance of so large a change of any pool where none differs, in this direction; of the last look. q: false
     discovery rate among all pools as clear as this one. shrunk: the change that is expected on fresh seeds, percent.
-    values: metric → (the pool's mean, the control's), as measured.
+    values: metric → (the pool's mean, the control's), as measured. bound: of a pool that helps or hurts, what its true
+    change is at least, or at most, by the test that says so, percent.
     """
 
     pool: str
@@ -64,6 +78,7 @@ class Entry:
     q: float | None = field(default=None, kw_only=True)
     shrunk: float | None = field(default=None, kw_only=True)
     values: dict[str, tuple[float, float]] = field(default_factory=dict, kw_only=True)
+    bound: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         checked_id(self.pool, "a pool")

@@ -123,6 +123,7 @@ class Place(TypedDict):
     q: NotRequired[Float | None]
     shrunk: NotRequired[Float | None]
     values: NotRequired[dict[Str, tuple[Float, Float]]]
+    bound: NotRequired[Float | None]
 
 
 class Scaled(Place):
@@ -180,6 +181,7 @@ class Against(TypedDict):
     ci_high: Float | None
     seeds: Int
     verdict: Verdict
+    bound: NotRequired[Float | None]
 
 
 @with_config(STRICT)

@@ -12,6 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static
 
+from app.text.numbers import chance, folded
 from app.text.printable import printable
 from app.tui.preferences.themes import CURVES
 from app.tui.reading.snapshot import Snapshot
@@ -25,7 +26,9 @@ from engine.journal.store import Row
 if TYPE_CHECKING:
     from app.tui.widgets.plot import Plot
 
+WIDEST = 150  # columns of a terminal from which p and q have room, too
 WIDE_COLUMNS = ["#", "verdict", "pool", "change %", "interval", "P(best)", "seeds", "rows", "steps %"]
+WIDEST_COLUMNS = [*WIDE_COLUMNS[:4], "expected %", *WIDE_COLUMNS[4:6], "p", "q", *WIDE_COLUMNS[6:]]
 NARROW_COLUMNS = ["#", "?", "pool", "change %", "interval", "seeds"]
 MIXED_COLUMNS = [*NARROW_COLUMNS, "rows, steps"]  # where not all pools are of one size and length
 
@@ -38,10 +41,12 @@ class Overview(Pane):
 On top stands the study's answer with its reasons, as djsb status and the report begin with it, too.
 The leaderboard ranks every pool against the control, the random pool that was trained as long. The
 bar is the interval of its change on a common scale (│ is zero; ◄ ► mark intervals that go beyond
-the scale; ○ is a single seed, which has none). ▲ helps and ▼ hurts are said only when the interval,
-corrected for all pools and looks, excludes zero; · is unclear, × left out. Places count among pools
-of as many rows and steps. d shows what the race has dropped and what was left out, too; c what the
-pool under the cursor keeps of the data and what it drops.
+the scale; ○ is a single seed, which has none). ▲ helps and ▼ hurts are said by a test that is
+corrected for all pools and looks; · is unclear, × left out. Places count among pools of as many
+rows and steps. Expected is what fresh seeds should show, since the best of many was lucky, too; p is
+the chance that any pool goes so far where none differs, q the share of wrong claims among pools as
+clear. d shows what the race has dropped unclear and what was left out, too; c all that is known of the
+pool under the cursor, and what it keeps of the data and drops.
 
 Above stand the stages with their trials, the budget that is left over time (and when it will be
 spent at the present rate), and running trials with their progress and the course of their loss.
@@ -87,10 +92,11 @@ stops nothing.
         self.query_one("#news", Told).tell(_news(s, self.ui.look))
         if s.board is not None:
             reach = reach_of(s.board)
-            rows = {r["pool"]: (i, r) for i, r in placed(s.board) if self.every or not _folded(r)}
+            rows = {r["pool"]: (i, r) for i, r in placed(s.board) if self.every or not folded(r)}
             mixed = len({(r["size"], r["share"]) for _, r in rows.values()}) > 1
             table = self.query_one("#board", KeyedTable)
-            table.columns_are(WIDE_COLUMNS if self.wide else MIXED_COLUMNS if mixed else NARROW_COLUMNS)
+            broad = WIDEST_COLUMNS if width >= WIDEST else WIDE_COLUMNS
+            table.columns_are(broad if self.wide else MIXED_COLUMNS if mixed else NARROW_COLUMNS)
             table.follow(list(rows), lambda key: _cells(*rows[key], reach, width, mixed))
 
     def action_dropped(self) -> None:
@@ -103,7 +109,7 @@ stops nothing.
         s, key = self.ui.snapshot, self.query_one("#board", KeyedTable).current
         row = next((r for r in (s.board if s else None) or () if r["pool"] == key), None)
         if row is not None:
-            self.app.push_screen(Kept(row["pool"], row["label"]))
+            self.app.push_screen(Kept(row["pool"], row["label"], row))
 
     def _burn_down(self, s: Snapshot) -> None:
         """The chart, made when there is something to draw and room for it."""
@@ -120,10 +126,6 @@ stops nothing.
             plot.call_after_refresh(_burn_down, plot, s)
         elif found.first().query("#legend"):  # it is composed
             _burn_down(found.first(), s)
-
-
-def _folded(r: Row) -> bool:
-    return bool(r["dropped"]) or r["verdict"] == "degenerate"
 
 
 def placed(board: Iterable[Row]) -> Iterator[tuple[int, Row]]:
@@ -146,9 +148,10 @@ def _answer(s: Snapshot, height: int) -> Text:
 def _cells(place: int, r: Row, reach: float, width: int, mixed: bool) -> tuple[object, ...]:
     wide = width >= WIDE
     dropped = " (dropped)" if r["dropped"] else ""
-    room = max(16, width - (93 if wide else 64 if mixed else 51)) - len(dropped)
+    widest = width >= WIDEST
+    room = max(16, width - (125 if widest else 93 if wide else 64 if mixed else 51)) - len(dropped)
     verdict = VERDICTS[r["verdict"]] + (f" {r['verdict']}" if wide else "")
-    cells: list[object] = [
+    cells: list[Text] = [
         Text(str(place) if r["change"] is not None else "–", justify="right"), Text(verdict, style_of(r["verdict"])),
         Text(cut(printable(r["label"]), room) + dropped), Text(percent(r["change"]), justify="right"),
         interval_bar(r, reach, 21 if wide else 17),
@@ -158,9 +161,12 @@ def _cells(place: int, r: Row, reach: float, width: int, mixed: bool) -> tuple[o
         alike = Text(f"{r['size']}, {100 * r['share']:.0f} %", justify="right")
         return (*cells, seeds, alike) if mixed else (*cells, seeds)
     best = Text("–" if r["p_best"] is None else f"{r['p_best']:.2f}", justify="right")
-    return (
-        *cells, best, seeds, Text(str(r["size"]), justify="right"), Text(f"{100 * r['share']:.0f}", justify="right")
-    )  # fmt: skip
+    cells += [best, seeds, Text(str(r["size"]), justify="right"), Text(f"{100 * r['share']:.0f}", justify="right")]
+    if widest:
+        expected, p, q = percent(r.get("shrunk")), chance(r.get("p")), chance(r.get("q"))
+        cells.insert(4, Text(expected, justify="right"))
+        cells[7:7] = [Text(p, justify="right"), Text(q, justify="right")]
+    return tuple(cells)
 
 
 def _stages(s: Snapshot, wide: bool) -> Text:

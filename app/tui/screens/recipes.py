@@ -29,6 +29,7 @@ from engine.base.errors import DjsbError
 from engine.base.paths import ENTRY
 from engine.base.scratch import scratch
 from engine.journal.store import Row
+from engine.records.leaderboard import bound_text
 
 LEAVES = 100  # combinations that are unfolded at once
 PARTS = ("#lattice", "#scale-plot", "#yaml-box")  # tree, curves, YAML
@@ -188,7 +189,9 @@ and to the YAML, where there is no room for all.
     def action_contents(self) -> None:
         """What the pool under the cursor keeps and drops."""
         if self.pool:
-            self.app.push_screen(Kept(self.pool, self.pool))
+            s = self.ui.snapshot
+            row = next((r for r in (s.board if s else None) or () if r["pool"] == self.pool), None)
+            self.app.push_screen(Kept(self.pool, row["label"] if row else self.pool, row))
 
     def action_export(self) -> None:
         """Write the YAML beside study.yaml."""
@@ -329,4 +332,6 @@ def _line(r: Row) -> Text:
 
 
 def _interval(r: Row) -> str:
+    if r.get("bound") is not None:
+        return f", {bound_text(r['verdict'], r['bound'])}"
     return "" if r["ci_low"] is None else f" [{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]"

@@ -1,4 +1,4 @@
-"""A window: what a pool keeps of the data and what it drops."""
+"""A window: what is known of a pool, what it keeps of the data and what it drops."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Label, Static
 
 from app.text.contents import changed, contents_lines
+from app.text.evidence import evidence_lines
 from app.text.printable import one_line, printable
 from app.tui.reading.thumbnails import SIDE
 from app.tui.shell import shell
@@ -23,13 +24,14 @@ from engine.journal.store import Row
 
 
 class Kept(ModalScreen[None]):
-    """Shares, warnings, what differs most, rows that are kept and dropped. Escape leaves."""
+    """Evidence, shares, warnings, what differs most, rows that are kept and dropped. Escape leaves."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "dismiss(None)", "Leave")]
 
-    def __init__(self, pool: str, label: str) -> None:
+    def __init__(self, pool: str, label: str, entry: Row | None = None) -> None:
+        """entry: its row of the leaderboard."""
         super().__init__()
-        self.pool, self.label = pool, label
+        self.pool, self.label, self.entry = pool, label, entry
         self._wanted = -1
 
     def compose(self) -> ComposeResult:
@@ -37,7 +39,14 @@ class Kept(ModalScreen[None]):
         with Vertical(classes="dialog full"):
             yield Label(f"{printable(self.label)}: reading the data …", classes="title", id="kept-title", markup=False)
             with VerticalScroll(classes="log-text"):
+                yield Static(self._known(), id="kept-known")
                 yield Static(id="kept-text")
+
+    def _known(self) -> Text:
+        """What is known of it, at once."""
+        lines = list(evidence_lines(self.entry)) if self.entry else []
+        said = (Text(f"{one_line(line)}\n", "warn" if line.startswith("!") else "") for line in lines)
+        return Text.assemble(*said, end="")
 
     def on_mount(self) -> None:
         """Ask for it."""

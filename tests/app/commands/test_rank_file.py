@@ -28,7 +28,21 @@ from tests.app.report.test_page import Fake
 from tests.conftest import DJSB, fuzz, run_djsb, the_error
 
 HEAD = "pool,seed,metric,value\n"
-KEYS = ("change", "std", "ci_low", "ci_high", "seeds", "metrics", "verdict", "p_best", "p", "q", "shrunk", "values")
+KEYS = (
+    "change",
+    "std",
+    "ci_low",
+    "ci_high",
+    "seeds",
+    "metrics",
+    "verdict",
+    "p_best",
+    "p",
+    "q",
+    "shrunk",
+    "values",
+    "bound",
+)
 Line = tuple[str, int, str, object]
 
 

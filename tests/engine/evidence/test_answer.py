@@ -173,7 +173,8 @@ def test_a_recipe_is_told_against_a_random_sample_and_against_all_rows(
     made.conclude(True)
     told = answer(made.view)
     assert told.kind == "recipe" and told.recipe and told.recipe.label == "text_len low"
-    assert "Recipe: text_len low. Against a random sample of the same size: +20.0 % [" in told.text
+    assert "Recipe: text_len low. Against a random sample of the same size: +20.0 %, at least +" in told.text
+    assert "“At least” is a one-sided bound at 95 %" in " ".join(told.reasons)
     assert said in " ".join(told.lines)
     assert (told.against_all is None) == (every is None)
     assert told.blind == [WITHHELD]
@@ -214,6 +215,7 @@ def test_a_recipe_of_an_earlier_setting_stays_and_says_so_until_there_are_new_re
     made.conclude(True)
     file = write_recipe(made.folder)
     assert file and "earlier setting" not in file.read_text()
+    assert "+20.0 %, at least +" in file.read_text() and "(one-sided, at 95 %; two-sided interval [" in file.read_text()
     made.begin("b" * 12, train={"epochs": 3.0})
     assert write_recipe(made.folder) == file
     assert "of an earlier setting (train.epochs 4.0 → 3.0)" in file.read_text()

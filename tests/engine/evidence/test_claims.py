@@ -119,6 +119,38 @@ def test_a_claim_of_help_alone_has_the_whole_error() -> None:
     assert (both.verdict, alone.verdict) == ("unclear", "helps")
 
 
+@pytest.mark.parametrize("claim", ["both", "helps"])
+def test_a_claim_has_a_bound_that_does_not_contradict_it(claim: str) -> None:
+    """The two-sided interval of a one-sided claim may include zero; its bound does not."""
+    noise, astride = np.random.default_rng(2).normal(0, 3, (3, 5)), 0
+    for gain in np.linspace(-12, 12, 49):
+        values = 100 + noise
+        values[0] += gain
+        for e in judge(values, claim=claim):
+            assert (e.bound is None) == (e.verdict == "unclear")
+            if e.bound is not None and e.change is not None and e.ci_low is not None and e.ci_high is not None:
+                assert 0 <= e.bound <= e.change or e.change <= e.bound <= 0
+                astride += e.verdict == "helps" and e.ci_low < 0
+    assert (astride > 0) == (claim == "helps")
+
+
+def test_the_bound_of_one_pool_is_that_of_a_one_sided_paired_test() -> None:
+    values = 1000 + np.random.default_rng(5).normal(0, 3, (2, 8)) + np.array([[20.0], [0.0]])
+    (e,) = judge(values, claim="helps")
+    gains = 100 * (values[0] - values[1]) / values[1].mean()
+    plain = gains.mean() - stats.t.ppf(0.95, 7) * gains.std(ddof=1) / math.sqrt(8)
+    assert e.bound == pytest.approx(plain, rel=0.1)
+
+
+def test_bounds_hold_in_all_but_five_percent_of_confirmations() -> None:
+    rng, wrong = np.random.default_rng(6), 0
+    for _ in range(300):
+        values = 100 + rng.normal(0, 5, (3, 6)) + np.array([[12.0], [4.0], [0.0]])
+        truth = {"p0": 12.0, "p1": 4.0}
+        wrong += any(e.bound is not None and e.bound > truth[e.pool] for e in judge(values, claim="helps"))
+    assert wrong <= 300 * 0.05 + 2 * math.sqrt(300 * 0.05 * 0.95)
+
+
 def test_seeds_that_wait_leave_the_last_look_standing() -> None:
     rng = np.random.default_rng(3)
     values = 100 + rng.normal(0, 1, (6, 4))

@@ -24,7 +24,8 @@ def entry(label: str, kind: str, change: float, interval: Interval, samples: int
     low, high = interval or (None, None)
     verdict = "unclear" if interval is None or interval[0] < 0 < interval[1] else "helps" if change > 0 else "hurts"
     pool = Pool((Layer(),), 10, seed=sum(map(ord, label + kind)))
-    effect = Effect(pool.id, change, 1.0, low, high, 2, verdict)  # type: ignore[arg-type]
+    bound = None if verdict == "unclear" else low if change > 0 else high
+    effect = Effect(pool.id, change, 1.0, low, high, 2, verdict, bound=bound)  # type: ignore[arg-type]
     return Ranked(pool, label, kind, "op", label.split(" ")[0], "low", samples, 1.0, effect)
 
 
@@ -52,7 +53,7 @@ def test_the_probe_names_what_helps_hurts_and_says_the_same(monkeypatch: pytest.
              entry("a high", "single", -12, (-20, -4))]  # fmt: skip
     found = told(monkeypatch, "probe", board)
     text = " ".join(s.text for s in found)
-    assert "a low leads the single OPs: +9.0 % [+2.0, +16.0] over 2 seeds." in text
+    assert "a low leads the single OPs: +9.0 %, at least +2.0 % over 2 seeds." in text
     assert "1 of 3 pools is better than the control: a low." in text
     assert "1 of 3 pools is worse than the control: a high." in text
     assert "b and a say much the same of a row (Pearson's r = 0.90)." in text
@@ -90,7 +91,7 @@ def test_repeating_stands_beside_adding_rows(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_confirmation_says_its_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     (one,) = told(monkeypatch, "confirm", [entry("a low", "single", 9, (2, 16))])
-    assert one.text == "On fresh seeds a low: +9.0 % [+2.0, +16.0] over 2 seeds, helps."
+    assert one.text == "On fresh seeds a low: +9.0 %, at least +2.0 % over 2 seeds, helps."
     unknown = entry("a low", "single", 9, (2, 16))
     unknown = replace(unknown, effect=replace(unknown.effect, change=None))
     assert told(monkeypatch, "confirm", [unknown]) == []
