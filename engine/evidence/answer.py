@@ -184,7 +184,8 @@ class _Course:
         """Some trials on fresh seeds are missing, so none of them is read."""
         done = len(self.asked) - len(self.missing)
         lack = ", ".join(list(dict.fromkeys(self.missing.values()))[:NAMED])
-        so_far = f"{done} of {len(self.asked)} trials on fresh seeds have finished; {lack} still lacks some."
+        more = "s" * (len(set(self.missing.values())) == 1)
+        so_far = f"{done} of {len(self.asked)} trials on fresh seeds have finished; {lack} still lack{more} some."
         if self._budget_ended("confirm") and not self.engine:
             when = "in" if done else "before"
             limit = format_seconds(self.view.limit)

@@ -95,16 +95,19 @@ def _redundant(table: Correlation, ranked: Sequence[Ranked]) -> list[Sentence]:
 def _combine(view: StudyView) -> list[Sentence]:
     ranked = rank(view, RECIPES, ("probe", "combine"))
     several = [r for r in ranked if r.kind == "combination" and r.effect.change is not None]
-    single = next((r for r in ranked if r.kind == "single" and r.effect.change is not None), None)
-    if not several or single is None:
+    if not several:
         return []
     best = several[0]
+    leads = f"{best.label} leads {len(several)} combination{'s' * (len(several) != 1)}: {effect_text(best)}."
+    alike = [r for r in ranked if r.kind == "single" and (r.pool.size, r.share) == (best.pool.size, best.share)]
+    single = next((r for r in alike if r.effect.change is not None), None)
+    if single is None:
+        return [Sentence(leads, (best.pool.id,))]
     gap = (best.effect.change or 0.0) - (single.effect.change or 0.0)
-    text = f"That is {gap:+.1f} points against the best single OP, {single.label}"
+    text = f"That is {gap:+.1f} points against the best single OP of this size, {single.label}"
     e = best.effect
     if e.ci_low is None or e.ci_high is None or abs(gap) < (e.ci_high - e.ci_low) / 2:
         text += ", less than the intervals can tell"
-    leads = f"{best.label} leads {len(several)} combination{'s' * (len(several) != 1)}: {effect_text(best)}."
     return [Sentence(leads, (best.pool.id,)), Sentence(f"{text}.", (best.pool.id, single.pool.id))]
 
 
@@ -130,5 +133,7 @@ def _screen(view: StudyView) -> list[Sentence]:
 
 
 def _confirm(view: StudyView) -> list[Sentence]:
+    if results.UNCONFIRMED.get(view.store, view.setup):
+        return []  # the fresh seeds are read once, when all of them are there
     ranked = [r for r in confirmed(view) if r.effect.change is not None]
     return [Sentence(f"On fresh seeds {r.label}: {effect_text(r)}, {r.effect.verdict}.", (r.pool.id,)) for r in ranked]

@@ -88,7 +88,7 @@ def _unconfirmed(opened: OpenStudy) -> str | None:
     ]  # fmt: skip
     if not short:
         return None
-    return f"not confirmed yet: {', '.join(short)} lacks some of {seeds} fresh seeds"
+    return f"not confirmed yet: {', '.join(short)} lack{'s' * (len(short) == 1)} some of {seeds} fresh seeds"
 
 
 def _failed(opened: OpenStudy) -> list[Trial]:

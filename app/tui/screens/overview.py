@@ -18,7 +18,7 @@ from app.tui.preferences.themes import CURVES
 from app.tui.reading.snapshot import Snapshot
 from app.tui.screens.base import WIDE, Pane, Told
 from app.tui.widgets.kept import Kept
-from app.tui.widgets.marks import VERDICTS, cut, interval_bar, meter, percent, reach_of, sparkline, style_of
+from app.tui.widgets.marks import VERDICTS, cut, cut_inside, interval_bar, meter, percent, reach_of, sparkline, style_of
 from app.tui.widgets.table import KeyedTable
 from engine.base.amounts import format_seconds
 from engine.journal.store import Row
@@ -149,12 +149,12 @@ def _cells(place: int, r: Row, reach: float, width: int, mixed: bool) -> tuple[o
     wide = width >= WIDE
     dropped = " (dropped)" if r["dropped"] else ""
     widest = width >= WIDEST
-    room = max(16, width - (125 if widest else 93 if wide else 64 if mixed else 51)) - len(dropped)
+    room = max(16, width - (116 if widest else 88 if wide else 60 if mixed else 47)) - len(dropped)
     verdict = VERDICTS[r["verdict"]] + (f" {r['verdict']}" if wide else "")
     cells: list[Text] = [
         Text(str(place) if r["change"] is not None else "–", justify="right"), Text(verdict, style_of(r["verdict"])),
-        Text(cut(printable(r["label"]), room) + dropped), Text(percent(r["change"]), justify="right"),
-        interval_bar(r, reach, 21 if wide else 17),
+        Text(cut_inside(printable(r["label"]), room) + dropped), Text(percent(r["change"]), justify="right"),
+        interval_bar(r, reach, 21 if wide else 15),
     ]  # fmt: skip
     seeds = Text(str(r["seeds"]), justify="right")
     if not wide:
@@ -187,7 +187,7 @@ def _stages(s: Snapshot, wide: bool) -> Text:
     left = max(0.0, s.limit - s.spent)
     text.append("\n" if wide else " ")
     text.append(f"{'budget':8}", "title").append(
-        f" {meter(s.spent / s.limit if s.limit else 0, 10)} {format_seconds(left)} left of {format_seconds(s.limit)}"
+        f" {meter(s.spent / s.limit if s.limit else 0, 10)} {format_seconds(left)} of {format_seconds(s.limit)} left"
     )
     text.append("\n " if wide else "")
     if s.eta is not None and s.eta > 0:
@@ -215,7 +215,7 @@ def _burn_down(plot: Plot, s: Snapshot) -> None:
 def _running(s: Snapshot, width: int) -> Text:
     """Running trials, two lines each where there is room, with progress and the course of their loss."""
     if not s.running:
-        said = "nothing runs" if s.engine else "no engine runs: s starts it, where the study has work left"
+        said = "nothing runs" if s.engine else "no engine runs; s starts it"
         return Text(said, "faint", no_wrap=True, overflow="ellipsis")
     text = Text(no_wrap=True, overflow="ellipsis")
     if not s.engine:

@@ -70,6 +70,14 @@ def cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"
 
 
+def cut_inside(text: str, width: int) -> str:
+    """A pool's name, or its beginning, an ellipsis and its last word, which says which part of a statistic it is."""
+    last = text.rpartition(" ")[2]
+    if len(text) <= width or len(last) + 6 > width:
+        return cut(text, width)
+    return f"{text[: width - len(last) - 2]}… {last}"
+
+
 def sparkline(values: Sequence[float], width: int = 16) -> str:
     """The course of values, the latest at the right."""
     if not values:

@@ -76,7 +76,7 @@ def test_a_combination_is_held_against_the_best_single_op(
     board = [entry("a low + b low", "combination", 20, interval), entry("a low", "single", 10, (1, 19))]
     first, second = told(monkeypatch, "combine", board)
     assert first.text.startswith("a low + b low leads 1 combination:")
-    assert "+10.0 points against the best single OP, a low" in second.text
+    assert "+10.0 points against the best single OP of this size, a low" in second.text
     assert ("less than the intervals can tell" in second.text) is doubt
     assert told(monkeypatch, "combine", board[1:]) == []
 
