@@ -231,7 +231,7 @@ def _last_said(state: Path) -> str:
 
 def _stage(stages: Sequence[Row]) -> str:
     """The stage that runs or waits, else the last one with results."""
-    busy = [s["stage"] for s in stages if s.get("RUNNING")] or [s["stage"] for s in stages if s.get("WAITING")]
+    busy = [s["stage"] for s in stages if s.get("RUNNING") or s.get("WAITING")]
     done = [s["stage"] for s in stages if s.get("COMPLETE")]
     return str(busy[0] if busy else done[-1] if done else "–")
 
