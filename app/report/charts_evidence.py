@@ -48,20 +48,22 @@ if TYPE_CHECKING:
     from app.report.data import Candidate
 
 
+HEAD = 1.3  # height of a group's heading in lines
+
+
 def forest(rows: Sequence[Row], confidence: float) -> Figure:
-    """Changes with their intervals, best first. rows: entries of the leaderboard that have a change."""
-    several, lengths = len({r["size"] for r in rows}) > 1, len({r["share"] for r in rows}) > 1
-    labels = [
-        wrapped(
-            r["label"]
-            + (f" · {r['size']:,} rows" if several else "")
-            + (f" · {100 * r['share']:g} % of the steps" if lengths else ""),
-            46,
-        )
-        for r in rows
-    ]
+    """Changes with their intervals, best first; pools of one size and length below each other.
+
+    rows: entries of the leaderboard that have a change.
+    """
+    alike = list(dict.fromkeys((r["size"], r["share"]) for r in rows))
+    rows = sorted(rows, key=lambda r: alike.index((r["size"], r["share"])))
+    begins = [not i or alike.index((r["size"], r["share"])) > alike.index((rows[i - 1]["size"], rows[i - 1]["share"]))
+              for i, r in enumerate(rows)]  # fmt: skip
+    labels = [wrapped(r["label"], 46) for r in rows]
     heights = [max(1.0, 0.75 * (1 + label.count("\n"))) for label in labels]
-    ends = np.cumsum(heights)
+    heads = [HEAD * (begin and len(alike) > 1) for begin in begins]
+    ends = np.cumsum(np.add(heights, heads))
     ys = [float(end - height / 2) for end, height in zip(ends, heights, strict=True)]
     columns = [
         ("verdict", [f"{SYMBOLS[r['verdict']]} {r['verdict']}" for r in rows]),
@@ -81,6 +83,11 @@ def forest(rows: Sequence[Row], confidence: float) -> Figure:
     )
     axes.set_ylim(float(ends[-1]) + 0.1, -0.1)
     axes.set_yticks(ys, labels, color=INK, fontsize=TEXT)
+    for r, y, height, head in zip(rows, ys, heights, heads, strict=True):
+        if head:
+            said = f"{r['size']:,} rows, {100 * r['share']:g} % of the steps"
+            style = {"fontweight": "bold", "fontsize": SMALL, "color": MUTED}
+            write(axes, said, (0, y - height / 2 - 0.45), (-6, 0), BY_ROW, ha="right", va="center", **style)
     at = 8.0
     for (head, texts), width in zip(columns, widths, strict=True):
         for text, y, row in zip(texts, ys, rows, strict=True):

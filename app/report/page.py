@@ -100,7 +100,7 @@ def render(content: Row, pictures: Mapping[str, Picture]) -> str:
         term_size=term_size, moves_text=moves_text,
         places=report_data.places, flops_text=flops_text, line_text=line_text,
         thumbnail=thumbnail, compared=compared, changed=changed, bound_text=bound_text, change_text=change_text,
-        common_notes=common_notes,
+        common_notes=common_notes, some_have=some_have,
     )  # fmt: skip
     environment.tests["folded"] = folded
     return environment.get_template("page.html.j2").render(content, pictures=pictures)
@@ -126,6 +126,11 @@ def thumbnail(file: str | None) -> str:
 def when(at: str) -> str:
     """A stored time, to the minute."""
     return datetime.fromisoformat(at).strftime("%Y-%m-%d\u00a0%H:%M")
+
+
+def some_have(rows: Sequence[Row], *names: str) -> dict[str, bool]:
+    """Whether any row has a value under each name."""
+    return {name: any(r[name] is not None for r in rows) for name in names}
 
 
 def term_size(z: float, terms: Sequence[Row]) -> str:
@@ -161,7 +166,8 @@ def gather(opened: StudyView) -> Row:
         "lattice": report_data.combined(ranked),
         "mixtures": report_data.mixed(opened),
         "scale": report_data.scaled([a.to_json() for a in results.SCALE.get(store, setup) or ()]),
-        "candidates": report_data.confirmed(opened),
+        "candidates": [] if (withheld := _withheld(opened)) else report_data.confirmed(opened),
+        "withheld": withheld,
         "recipe": _json(results.RECIPE.get(store, setup)),
         "lineage": [c.to_json() for c in lineage(opened)],
         "scaling": _json(scaling(opened)),
@@ -182,6 +188,13 @@ def gather(opened: StudyView) -> Row:
     content["yaml"], content["no_recipe"] = _recipe(opened, told)
     content["summary"] = summary(content)
     return content
+
+
+def _withheld(opened: StudyView) -> bool:
+    """True while fresh seeds of the confirmation are missing: they are read once, when all are there."""
+    return results.RECIPE.at(opened.store, opened.setup) is None or bool(
+        results.UNCONFIRMED.get(opened.store, opened.setup)
+    )
 
 
 def _json(record: Any) -> Any:

@@ -8,6 +8,7 @@ from app.text.printable import one_line, say, say_table
 from engine.journal.store import Row
 
 SHOWN = 100  # characters of a row
+SEEN = 0.05  # deviations from which on a difference is told
 
 
 def contents_lines(found: Row) -> Iterator[str]:
@@ -20,14 +21,18 @@ def contents_lines(found: Row) -> Iterator[str]:
 
 
 def changed(found: Row) -> list[list[str]]:
-    """What has changed most: kind, name, mean or share of the kept rows and of all, difference in deviations."""
+    """What has changed most: kind, name, mean or share of the kept rows and of all, difference in deviations.
+
+    What is almost the same is left out.
+    """
     statistics = [
         ["statistic", s["name"], f"{s['kept']:.4g}", f"{s['all']:.4g}", f"{s['shift']:+.2f}"]
-        for s in found["statistics"]
-    ]
+        for s in found["statistics"] if abs(s["shift"]) >= SEEN
+    ]  # fmt: skip
     shares = [
         [kind, s["name"], f"{100 * s['kept']:.1f} %", f"{100 * s['all']:.1f} %", f"{s['shift']:+.2f}"]
-        for kind, shifts in (("word", found["words"]), ("beginning", found["templates"])) for s in shifts
+        for kind, shifts in (("word", found["words"]), ("beginning", found["templates"]))
+        for s in shifts if abs(s["shift"]) >= SEEN
     ]  # fmt: skip
     return statistics + shares
 
