@@ -92,7 +92,10 @@ def rank(
 
     first = trials.unsettled(store, setup, fresh)
     names = {key: ":".join(map(str, key)) for key in trained}
-    chosen = [k for k, p in trained.items() if p.kind in kinds and k[1:] in controls and k in table]
+    least = 2 if fresh else 1  # a candidate of an earlier search, left at one fresh seed, is none any more
+    chosen = [
+        k for k, p in trained.items() if p.kind in kinds and k[1:] in controls and len(table.get(k, ())) >= least
+    ]  # fmt: skip
     # a length that some pools still miss is used only where there is no other: the order of trials must not matter
     unfinished = trials.unfinished_lengths(store, setup, stages)
     longest: dict[tuple[str, int], float] = {}
