@@ -92,7 +92,10 @@ stops nothing.
         self.query_one("#news", Told).tell(_news(s, self.ui.look))
         if s.board is not None:
             reach = reach_of(s.board)
-            rows = {r["pool"]: (i, r) for i, r in placed(s.board) if self.every or not folded(r)}
+            seen = [(i, r) for i, r in placed(s.board) if self.every or not folded(r)]
+            alike = list(dict.fromkeys((r["size"], r["share"]) for _, r in seen))
+            seen.sort(key=lambda at: alike.index((at[1]["size"], at[1]["share"])))  # what is alike stands together
+            rows = {r["pool"]: (i, r) for i, r in seen}
             mixed = len({(r["size"], r["share"]) for _, r in rows.values()}) > 1
             table = self.query_one("#board", KeyedTable)
             broad = WIDEST_COLUMNS if width >= WIDEST else WIDE_COLUMNS

@@ -10,6 +10,7 @@ import pytest
 from engine.base.paths import STATE_FOLDER, STUDY_FILE
 from engine.evidence.answer import answer
 from engine.evidence.ranking import rank
+from engine.evidence.recipe import confirmed
 from engine.evidence.recipe_file import write_recipe
 from engine.journal import pools, results
 from engine.journal.store import Store, now
@@ -189,6 +190,17 @@ def test_a_confirmation_that_confirms_nothing_says_what_it_measured(made: Made) 
     assert told.kind == "none" and "none of 1 candidate is shown to beat" in told.text
     assert "against all your data -" in told.reasons[0]
     assert told.blind == [WITHHELD]
+
+
+def test_a_candidate_that_was_left_at_one_fresh_seed_is_none_any_more(made: Made) -> None:
+    """The search went on after a budget had ended, and chose others."""
+    made.probe(0.6, 0.45)
+    made.confirm("approved")
+    made.fresh(0.6, 0.55)
+    made.trials("confirm", HIGH, range(FRESH, FRESH + 1), 0.7)
+    assert [r.label for r in confirmed(made.view)] == ["text_len low"]
+    made.trials("confirm", HIGH, range(FRESH + 1, FRESH + 2), 0.7)
+    assert len(confirmed(made.view)) == 2
 
 
 def test_results_of_an_earlier_setting_are_marked_until_there_are_new_ones(made: Made) -> None:
