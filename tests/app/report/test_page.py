@@ -403,7 +403,7 @@ def test_one_seed_gives_changes_without_intervals(tmp_path: Path) -> None:
     Fake(tmp_path, seeds=1).probe()
     found = contents(tmp_path)
     text = " ".join(found["summary"])
-    assert "on 1 seed and" in text and "with a single seed there are no intervals" in text
+    assert "on 1 seed and" in text and "a single seed gives no verdict" in text
     assert "leaderboard" in {p.name for p in draw(found)}
 
 
