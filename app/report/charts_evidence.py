@@ -83,8 +83,8 @@ def forest(rows: Sequence[Row], confidence: float) -> Figure:
     )
     axes.set_ylim(float(ends[-1]) + 0.1, -0.1)
     axes.set_yticks(ys, labels, color=INK, fontsize=TEXT)
-    for r, y, height, head in zip(rows, ys, heights, heads, strict=True):
-        if head:
+    for r, y, height, space in zip(rows, ys, heights, heads, strict=True):
+        if space:
             said = f"{r['size']:,} rows, {100 * r['share']:g} % of the steps"
             style = {"fontweight": "bold", "fontsize": SMALL, "color": MUTED}
             write(axes, said, (0, y - height / 2 - 0.45), (-6, 0), BY_ROW, ha="right", va="center", **style)
