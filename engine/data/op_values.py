@@ -124,17 +124,44 @@ class _Values:
         self.unreadable.setdefault(run.key, []).append((self.start + row, why[:300]))
 
 
+class _Whole(_Values):
+    """The same, and each row's statistics as they are: lists, words."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.stats: list[dict[str, Any]] = [{} for _ in range(job.stop - job.start)]
+
+    def put(
+        self, run: OpRun, rows: Sequence[int], stats: Sequence[Mapping[str, Any]], why: Sequence[str | None]
+    ) -> None:
+        super().put(run, rows, stats, why)
+        for row, found in zip(rows, stats, strict=True):
+            self.stats[row] |= {name: v.tolist() if hasattr(v, "tolist") else v for name, v in found.items()}
+
+
 _built: dict[str, Any] = {}
 _gpu_works = False
 
 
 def compute_chunk(job: Job) -> ChunkResult:
     """One chunk in a worker process. Raises: MachineError, OpError; what a row is to blame for is a reason."""
+    told = _Values(job)
+    _look(job, told)
+    return job.start, job.stop, told.values, told.unreadable, told.seconds
+
+
+def whole_chunk(job: Job) -> tuple[list[dict[str, Any]], dict[str, list[tuple[int, str]]]]:
+    """(each row's statistics as the OPs give them, OP's key → (row, reason) of what could not be read)."""
+    told = _Whole(job)
+    _look(job, told)
+    return told.stats, told.unreadable
+
+
+def _look(job: Job, told: _Values) -> None:
     global _gpu_works
     if place() and not _gpu_works:
         datajuicer.check_gpu(place())
         _gpu_works = True
-    told = _Values(job)
     fields = job.data.fields
     needed = {name for name in (fields.text, fields.images, fields.videos) if name}
     needed |= {name for run in job.runs for name in run.fields}
@@ -160,7 +187,6 @@ def compute_chunk(job: Job) -> ChunkResult:
                 told.seconds[run.key] += time.perf_counter() - began
         for group in _groups(part):
             _run_ops(job, {i: rows[i] for i in group}, group, headed, told)
-    return job.start, job.stop, told.values, told.unreadable, told.seconds
 
 
 def _of_header(op: str, media: Media) -> dict[str, list[Any]]:
