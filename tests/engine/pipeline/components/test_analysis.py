@@ -107,7 +107,9 @@ def test_configurations_that_run_code_or_have_other_keys_are_refused(tmp_path: P
 
 
 def test_a_list_is_written_as_a_list(tmp_path: Path, data: dict[str, Any]) -> None:
-    (out,) = run_component(tmp_path, PROCESS, dj={**data, "export_path": "out/a.json"}).outputs
+    (out,) = run_component(
+        tmp_path, PROCESS, dj={**data, "process": data["process"][:1], "export_path": "out/a.json"}
+    ).outputs
     assert [row["n"] for row in json.loads(Path(out).read_text(encoding="utf-8"))] == [1, 2, 3, 4, 5]
 
 
