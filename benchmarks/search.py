@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from benchmarks.oracle.table import METRICS, SHARES, Oracle, load, null_world
 from benchmarks.write import write_section
 from engine.evidence.claims import Looks
 from engine.evidence.effects import Effect, effects
+from engine.records.metric import Metric
 from engine.search.race import CONTROL_SEEDS, Rung, control_seeds, judge, standing
 from engine.settings.search import SearchSection
 
@@ -57,11 +59,13 @@ class Prices:
             self.had[pool, seed] = share
 
 
-def scores(values: Values, pools: list[int], seeds: range, share: float) -> Runs:
+def scores(
+    values: Values, pools: Sequence[int], seeds: range, share: float, metrics: Sequence[Metric] = METRICS
+) -> Runs:  # fmt: skip
     """(pools, seeds, shares, metrics) as evidence reads it."""
     at = SHARES.index(share)
     return {
-        str(p): {s: {m.name: float(v) for m, v in zip(METRICS, values[p, s, at], strict=True)} for s in seeds}
+        str(p): {s: {m.name: float(v) for m, v in zip(metrics, values[p, s, at], strict=True)} for s in seeds}
         for p in pools
     }
 
@@ -79,29 +83,34 @@ def grid(oracle: Oracle, values: Values, rng: np.random.Generator, budget: float
 
 def race(
     oracle: Oracle, values: Values, rng: np.random.Generator, budget: float,
-    look: Callable[[dict[float, Runs]], None] | None = None, rungs: Sequence[tuple[float, int]] = SEARCH.rungs,
+    look: Callable[[dict[float, Runs]], None] | None = None, search: SearchSection = SEARCH,
+    prices: Prices | None = None,
 ) -> tuple[list[int], float]:  # fmt: skip
-    """The engine's own judgement, rung by rung.
+    """The engine's own judgement, rung by rung: what is left of the pools, the best first.
 
     look: called after every result from the second seed on, with all that is known by then.
     """
-    prices, alive = Prices(oracle), list(range(1, len(values)))
+    prices, alive = prices or Prices(oracle), list(range(1, len(values)))
     known: dict[float, Runs] = {}
     ranked: list[str] = []
-    for rung in [Rung(*r) for r in rungs]:
+    top = max(search.top, search.screen.top)
+    for rung, keep in zip(starmap(Rung, search.course[0]), search.course[1], strict=True):
         own, first = range(rung.seeds), range(min(values.shape[1], control_seeds(rung.seeds, len(alive))))
         for seed in first:
             for pool in [0, *(alive if seed in own else ())]:
                 prices.pay(pool, seed, rung.share)
-        table = {**scores(values, alive, own, rung.share), **scores(values, [0], first, rung.share)}
+        table = {
+            **scores(values, alive, own, rung.share, oracle.metrics),
+            **scores(values, [0], first, rung.share, oracle.metrics),
+        }
         if look:
             _one_by_one(table, known.setdefault(rung.share, {}), alive, look, known)
         names = [str(a) for a in alive]
-        ranked = [e.pool for e in standing(table, names, "0", METRICS, "mean-of-changes")]
-        found = judge(table, names, "0", METRICS, rung=rung, top=TOP, keep=SEARCH.keep, least=SEARCH.drop)
+        ranked = [e.pool for e in standing(table, names, "0", oracle.metrics, "mean-of-changes")]
+        found = judge(table, names, "0", oracle.metrics, rung=rung, top=top, keep=keep, least=search.drop)
         gone = {d.arm for d in found}
         alive = [a for a in alive if str(a) not in gone]
-    return [int(p) for p in ranked[:TOP]], prices.spent
+    return [int(p) for p in ranked[: max(TOP, search.screen.top)]], prices.spent
 
 
 def _one_by_one(
@@ -184,8 +193,13 @@ def asha(oracle: Oracle, values: Values, rng: np.random.Generator, budget: float
     return order[:TOP], prices.spent
 
 
+def medium(oracle: Oracle, values: Values, rng: np.random.Generator, budget: float) -> tuple[list[int], float]:
+    """The race with `search.effort: medium`."""
+    return race(oracle, values, rng, budget, search=SearchSection(effort="medium"))
+
+
 POLICIES = {
-    "grid (3 seeds)": grid, "race": race, "random search": random_search,
+    "grid (3 seeds)": grid, "race": race, "race, effort medium": medium, "random search": random_search,
     "Optuna TPE + median pruner": tpe, "ASHA": asha,
 }  # fmt: skip
 
@@ -261,7 +275,7 @@ def power(oracle: Oracle, replays: int) -> list[str]:
 
     The race at its normal end, and every pool trained to the end with 4 to 64 seeds, read once a round.
     """
-    noise = float(np.std(_residuals(oracle)))
+    noise = float(np.std(residuals(oracle)))
     picked, helps, spent = [], [], []
     seeds, fresh = (4, 8, 16, 32, 64), (5, 10, 20, 40)
     whole: dict[int, list[float]] = {n: [] for n in seeds}
@@ -312,7 +326,7 @@ def _confirmed(values: Values, candidates: list[int], seeds: int) -> float:
     return sum(e.verdict == "helps" for e in told) / len(candidates)
 
 
-def _residuals(oracle: Oracle) -> Values:
+def residuals(oracle: Oracle) -> Values:
     """(pools, seeds) noise of whole trainings of the pools within 15 % of the control."""
     found = oracle.score(oracle.values[:, :, -1])
     near = found[np.abs(found.mean(1)) < 15]

@@ -159,14 +159,21 @@ def write_found(
         **change,
     }
     raw["pools"] = {"rare": True, **raw.get("pools", {})}
+    raw["search"] = {"effort": "auto", **raw.get("search", {})}
     if found.evaluation is not None and task == "vlm":
         name = _benchmark(found.evaluation) or "textvqa"
-        raw["evaluation"] = {"benchmarks": {name: _relative(found.evaluation, folder)}}
+        raw["evaluation"] = {
+            "benchmarks": {name: _relative(found.evaluation, folder)},
+            "metrics": [f"{name}_likelihood"],
+        }
         raw["vlm"] = {"trains": "all"}  # a preset knows nothing yet
     elif found.evaluation is not None:
         label = found.label if task is None or "evaluation.prompts" in task_named(task).traits.uses else None
         path = _relative(found.evaluation, folder)
-        raw["evaluation"] = {**raw.get("evaluation", {}), "path": path, "label": label, "split": found.eval_split}
+        # a likelihood tells pools apart with fewer seeds than an accuracy, where a task measures both
+        judged = {"metrics": ["likelihood"]} if (task, bool(label)) in (("clip", True), ("caption", False)) else {}
+        given = {"path": path, "label": label, "split": found.eval_split}
+        raw["evaluation"] = {**judged, **raw.get("evaluation", {}), **given}
     text = study_yaml(_valid(raw, task))
     folder.mkdir(parents=True, exist_ok=True)
     hand_over(folder / STATE_FOLDER / "cache" / "rows")

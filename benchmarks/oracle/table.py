@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from engine.records.metric import Metric
 
 TABLE = Path(__file__).with_name("oracle.parquet")
 METRICS = [Metric("accuracy", True, 0, 1), Metric("likelihood", True, 0, 1)]
+SECOND = Path(__file__).with_name("lm.parquet")
+SECOND_METRICS = [Metric("log_perplexity", False, 0, np.inf), Metric("facts_likelihood", True, 0, 1)]
 SHARES = (0.25, 0.5, 0.75, 1.0)
 SHORT = (0.125, 0.25, 0.5)  # whole trainings of fewer samples
 
@@ -27,9 +30,10 @@ class Oracle:
 
     pools: list[str]
     values: NDArray[np.float64]
-    short: NDArray[np.float64]
+    short: NDArray[np.float64]  # empty where none were recorded
     seconds: NDArray[np.float64]
     short_seconds: NDArray[np.float64]
+    metrics: Sequence[Metric] = tuple(METRICS)
 
     def cost(self, share: float) -> float:
         """Of a trial that ends at this share of its steps, in full trials."""
@@ -37,30 +41,37 @@ class Oracle:
 
     def score(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """(pools, seeds) aggregated change in percent of the control's mean, of (pools, seeds, metrics) scores."""
-        return 100 * (values / values[0].mean(0) - 1).mean(-1)
+        gain = [1 if m.higher_is_better else -1 for m in self.metrics]
+        return 100 * ((values / values[0].mean(0) - 1) * gain).mean(-1)
 
 
-def load() -> Oracle:
-    """Read the committed table."""
-    rows = pq.read_table(TABLE).to_pylist()
+def load(table: Path = TABLE, metrics: Sequence[Metric] = METRICS) -> Oracle:
+    """Read a committed table."""
+    rows = pq.read_table(table).to_pylist()
     names = sorted({r["pool"] for r in rows}, key=lambda p: (p != "control", p))
     index = {p: i for i, p in enumerate(names)}
     seeds = max(r["seed"] for r in rows) + 1
-    values = np.full((len(names), seeds, len(SHARES), len(METRICS)), np.nan)
-    short = np.full((len(names), seeds, len(SHORT), len(METRICS)), np.nan)
+    values = np.full((len(names), seeds, len(SHARES), len(metrics)), np.nan)
+    short = np.full((len(names), seeds, len(SHORT), len(metrics)), np.nan)
     times: dict[tuple[float, float], list[float]] = {}
     for r in rows:
-        found = [r[m.name] for m in METRICS]
+        found = [r[m.name] for m in metrics]
         times.setdefault((r["fraction"], r["at"]), []).append(r["seconds"])
         if r["fraction"] == 1:
             values[index[r["pool"]], r["seed"], SHARES.index(r["at"])] = found
         else:
             short[index[r["pool"]], r["seed"], SHORT.index(r["fraction"])] = found
-    assert not np.isnan(values).any() and not np.isnan(short).any()
+    lengths = [f for f in SHORT if (f, 1.0) in times]
+    assert not np.isnan(values).any() and not (lengths and np.isnan(short).any())
     return Oracle(
-        names, values, short,
-        np.array([np.median(times[1.0, s]) for s in SHARES]), np.array([np.median(times[f, 1.0]) for f in SHORT]),
+        names, values, short[:, :, : len(lengths)], np.array([np.median(times[1.0, s]) for s in SHARES]),
+        np.array([np.median(times[f, 1.0]) for f in lengths]), tuple(metrics),
     )  # fmt: skip
+
+
+def second() -> Oracle:
+    """The world of another task, on which nothing was chosen."""
+    return load(SECOND, SECOND_METRICS)
 
 
 def null_world(oracle: Oracle, rng: np.random.Generator, seeds: int) -> NDArray[np.float64]:

@@ -10,10 +10,11 @@ import yaml
 
 from app.commands.init import check_cycles, template, write_demo, write_study
 from engine.base.errors import DjsbError, StudyError
-from engine.settings.data import PoolsSection
+from engine.settings.data import EvaluationSection, PoolsSection
+from engine.settings.search import SearchSection
 from engine.settings.study import Study
 from engine.study.file import read_study
-from tests.conftest import Row, run_djsb, write_jsonl
+from tests.conftest import Row, Tiny, run_djsb, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -30,11 +31,21 @@ def test_text_with_something_to_judge_by_becomes_a_language_model(tmp_path: Path
     file, notes = write_study(tmp_path / "study", train, held, None, force=False)
     study = read_study(file.parent)
     assert (study.task, study.evaluation.label, study.train.batch_size) == ("lm", None, 16)
-    assert study.pools.rare
+    assert study.pools.rare and study.search.effort == "auto"
+    assert SearchSection().effort is None and not SearchSection().screen.top  # an older study file runs as before
     assert not PoolsSection().rare  # a study file without the field keeps its pools
     assert any("task: lm" in note for note in notes)
     write_study(tmp_path / "other", train, None, None, force=False)
     assert read_study(tmp_path / "other").task is None
+
+
+def test_the_likelihood_ranks_where_a_task_measures_accuracy_too(tiny: Tiny, tmp_path: Path) -> None:
+    """It tells pools apart with fewer seeds; a study that names no metrics keeps all that are main."""
+    write_study(tmp_path / "clip", tiny.train_file, tiny.test_file, "clip", force=False)
+    assert read_study(tmp_path / "clip").evaluation.metrics == ("likelihood",)
+    write_study(tmp_path / "lm", tiny.train_file, tiny.test_file, "lm", force=False)
+    assert read_study(tmp_path / "lm").evaluation.metrics is None
+    assert EvaluationSection().metrics is None
 
 
 def test_a_task_that_the_data_cannot_serve_is_refused_with_the_reason(tmp_path: Path, texts: tuple[Path, Path]) -> None:
