@@ -43,6 +43,7 @@ bench-apply: $(READY)
 
 bench-search: $(READY)
 	$(BIN)/python benchmarks/search.py --write
+	$(BIN)/python benchmarks/power.py --write
 	$(BIN)/python benchmarks/proxy.py --write
 	test ! -d ../shared/data/cifar-web || $(BIN)/python benchmarks/search.py --live ../shared/data/cifar-web --write
 
