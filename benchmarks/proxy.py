@@ -179,9 +179,9 @@ def summary(opened: OpenStudy, rows: list[dict[str, Any]]) -> list[str]:
     trust = reliability(target, half)
     ratio = SHARE * flops(opened, str(RATES[0])) / flops(opened, "target")
     lines = [
-        f"{len(RECIPES)} recipes of {pools(opened)['control'].size} rows, {TARGET_SEEDS} seeds of the target. Pairs are "
-        f"separated by one half of them (two standard errors) and judged against the other, over all splits; a mean of "
-        f"{half} seeds has reliability {trust:.3f}.",
+        f"{len(RECIPES)} recipes of {pools(opened)['control'].size} rows, {TARGET_SEEDS} seeds of the target. Pairs "
+        "are separated by one half of them (two standard errors) and judged against the other, over all splits; a mean "
+        f"of {half} seeds has reliability {trust:.3f}.",
         "",
         "| judge | compute of one target trial | separable pairs right | all pairs right | Spearman | without noise |",
         "|---|---|---|---|---|---|",

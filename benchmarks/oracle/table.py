@@ -15,7 +15,7 @@ from engine.records.metric import Metric
 TABLE = Path(__file__).with_name("oracle.parquet")
 METRICS = [Metric("accuracy", True, 0, 1), Metric("likelihood", True, 0, 1)]
 SECOND = Path(__file__).with_name("lm.parquet")
-SECOND_METRICS = [Metric("log_perplexity", False, 0, np.inf), Metric("facts_likelihood", True, 0, 1)]
+SECOND_METRICS = [Metric("log_perplexity", False, 0, np.inf)]
 SHARES = (0.25, 0.5, 0.75, 1.0)
 SHORT = (0.125, 0.25, 0.5)  # whole trainings of fewer samples
 

@@ -39,8 +39,9 @@ class Measured:
 def measure(comparisons: Sequence[Comparison], careful: bool = False) -> list[Measured]:
     """All pools of all comparisons, with variances that are moderated together.
 
-    The control's own variance counts where it is the larger one: its noise is in every change, and pools that are
-    quieter must not hide it. careful: so does each pool's, since the clearest of many is easily a noisy one.
+    The control's own variance counts where it is the larger one, and its degrees of freedom are always its own: its
+    noise is in every change, and pools that are quieter must not hide it. careful: each pool's own counts where it is
+    the larger one, too, since the clearest of many is easily a noisy one.
     """
     fits, variances, dfs = [], [], []
     for c in comparisons:
@@ -52,10 +53,9 @@ def measure(comparisons: Sequence[Comparison], careful: bool = False) -> list[Me
     own, own_df = np.concatenate(variances), np.concatenate(dfs)
     drawn, drawn_df = moderate(own, own_df)
     ends = np.cumsum([len(c.pools) + 1 for c in comparisons])
-    noisier = np.zeros(len(own), bool)
-    noisier[ends - 1] = (own_df[ends - 1] > 0) & (own[ends - 1] > drawn[ends - 1])
-    drawn_df = np.where(noisier, own_df, drawn_df)
-    drawn = np.where(noisier | (careful & (own_df > 0) & (own > drawn)), own, drawn)
+    measured, controls = own_df > 0, np.isin(np.arange(len(own)), ends - 1)
+    drawn_df = np.where(controls & measured, np.minimum(own_df, drawn_df), drawn_df)
+    drawn = np.where((controls | careful) & measured & (own > drawn), own, drawn)
     return [
         _measure_one(c, fit, drawn[end - len(c.pools) - 1 : end], drawn_df[end - len(c.pools) - 1 : end])
         for c, fit, end in zip(comparisons, fits, ends, strict=True)
