@@ -609,6 +609,41 @@ def apply(
 
 
 @app.command()
+def publish(
+    folder: Folder = HERE,
+    out: Annotated[Path | None, typer.Option("--out", help="folder to make; left out: DIR/publish")] = None,
+    pool: Annotated[str | None, typer.Option("--pool", help="a pool's id; left out: the confirmed recipe")] = None,
+    rows: Annotated[bool, typer.Option("--rows", help="the rows themselves; left out: their numbers and ids")] = False,
+    with_media: WithMedia = False,
+    license_: Annotated[
+        str | None, typer.Option("--license", help="of the rows, as their source has it: an SPDX identifier")
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option("--push", help="OWNER/NAME: upload to this private data set of the hub, by your login")
+    ] = None,
+    force: Force = False,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Make a folder ready for the hub: recipe, rows or ids, data card, Croissant, provenance, report."""
+    from app.publish.folder import Wish
+    from app.publish.folder import publish as make
+    from app.publish.folder import push as upload
+    from app.text.printable import say_fields
+    from app.text.progress import Display
+
+    if with_media and not rows:
+        raise typer.BadParameter("--with-media goes with --rows")
+    url = f"https://huggingface.co/datasets/{push}" if push else None
+    target = out or folder / "publish"
+    with Display() as display:
+        made = make(folder, target, Wish(pool, rows, with_media, license_, url, force), workers, display.notice)
+    if push:
+        made["url"] = upload(target, push)
+    _print(made, json, say_fields)
+
+
+@app.command()
 def report(
     folder: Folder = HERE,
     out: Annotated[Path | None, typer.Option("--out", help="folder to write to; left out: DIR/report")] = None,

@@ -315,10 +315,14 @@ class OpenStudy(StudyView):
 
     def kept(self, pool: Pool) -> int:
         """Rows that any layer of a pool keeps."""
+        return len(self.kept_rows(pool))
+
+    def kept_rows(self, pool: Pool) -> NDArray[np.int64]:
+        """Their numbers, ascending."""
         mask = np.zeros(len(self.data), bool)
         for layer in pool.layers:
             mask |= pool_cuts.eligible(layer, self.columns_of(pool), self.scan.good, self.data.spans)
-        return int(mask.sum())
+        return np.flatnonzero(mask)
 
     def following(self, init: str) -> OpenStudy:
         """The cycle after this one, on the same data and pools, from the checkpoint of trial `init`."""
