@@ -34,7 +34,7 @@ class Facts:
 
     confirmed: what fresh seeds said of it; None: a pool that is no confirmed recipe. entry: its line of the
     leaderboard, or None. answer: the study's, line by line. contents: what it keeps and drops, or None where that
-    cannot be told. trials: those that finished, of the whole setup. decisions: on their proposals; names of persons are left out.
+    cannot be told. trials: those that finished, of the whole setup. decisions: on their proposals.
     """
 
     name: str
