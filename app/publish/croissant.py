@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 from app.publish.facts import Facts
 from engine.base.amounts import format_seconds
 from engine.base.errors import StudyError
+from engine.base.ids import json_text
 
 RECORDS = "rows"
 NAMES = {"recipe.yaml": "application/yaml", "provenance.json": "application/json", "report.html": "text/html"}
@@ -36,7 +36,7 @@ def write_croissant(facts: Facts, out: Path, data: Path, license_: str | None, u
     issues = metadata.ctx.issues
     if issues.errors:
         raise StudyError(f"the Croissant description is not valid: {'; '.join(sorted(issues.errors))}")
-    text = json.dumps(metadata.to_json(), indent=2, ensure_ascii=False, default=str)
+    text = json_text(metadata.to_json(), indent=2, ensure_ascii=False, default=str)
     (out / "croissant.json").write_text(text + "\n", encoding="utf-8")
     return sorted(issues.warnings)
 
