@@ -17,7 +17,7 @@ LINES = 2000  # of a job's log that are kept
 class PipelineRun:
     """One configuration. run: its id. source: its file. config: as JSON.
 
-    state: running, done, budget, stopped or failed. root: folder that its relative paths start from.
+    state: running, done, budget, stopped or failed. folder: that its relative paths start from.
     """
 
     run: str
@@ -29,7 +29,7 @@ class PipelineRun:
     note: str | None
     at: str
     ended: str | None = None
-    root: str = ""
+    folder: str = ""
 
 
 @dataclass(frozen=True)

@@ -212,7 +212,7 @@ def m012_pipelines(db: Database) -> None:
     db.executescript("""
     CREATE TABLE pipeline_runs(run TEXT PRIMARY KEY, source TEXT NOT NULL, project TEXT NOT NULL,
         experiment TEXT NOT NULL, config TEXT NOT NULL, state TEXT NOT NULL, note TEXT, at TEXT NOT NULL, ended TEXT,
-        root TEXT NOT NULL);
+        folder TEXT NOT NULL);
     CREATE TABLE jobs(run TEXT NOT NULL, variant INTEGER NOT NULL, iteration INTEGER NOT NULL, pipeline TEXT NOT NULL,
         place INTEGER NOT NULL, seed INTEGER NOT NULL, label TEXT NOT NULL, phase TEXT NOT NULL, hook TEXT NOT NULL,
         component TEXT NOT NULL, state TEXT NOT NULL, result TEXT, settings TEXT NOT NULL, after TEXT NOT NULL,

@@ -20,7 +20,7 @@ from engine.base.errors import DjsbError
 from engine.base.ids import json_text
 from engine.base.lifetime import end_with_owner
 from engine.pipeline.contract import ComponentError, Context
-from engine.pipeline.registry import component_of
+from engine.pipeline.registry import component_in
 from engine.pipeline.values import decode, encode
 
 BEAT = 1.0  # seconds between two signs of life
@@ -57,7 +57,7 @@ def _beat(send: Callable[..., None]) -> None:
 
 
 def _work(order: dict[str, Any], send: Callable[..., None]) -> None:
-    component = component_of(order["hook"], order["type"])
+    component = component_in(order["module"], order["hook"], order["type"])
     if component is None:
         raise ComponentError(f"{order['job']}: {order['hook']} has no component {order['type']}")
     scratch = Path(order["scratch"])

@@ -22,6 +22,14 @@ def declared() -> dict[tuple[str, str], Component[Any]]:
     return {(hook, one.name): one for one in every for hook in sorted(one.hooks)}
 
 
+def component_in(module: str, hook: str, kind: str) -> Component[Any] | None:
+    """A component of one module of the folder: a job's process imports no other."""
+    if not module.startswith(f"{components.__name__}."):
+        return None
+    every: Iterable[Component[Any]] = importlib.import_module(module).COMPONENTS
+    return next((one for one in every if one.name == kind and hook in one.hooks), None)
+
+
 def types_of(hook: str) -> list[str]:
     """The types that a hook knows, sorted."""
     return sorted(name for other, name in declared() if other == hook)

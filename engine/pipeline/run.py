@@ -200,7 +200,8 @@ class Engine:
         )
         with scratch.scratch(options.work / ".djsb" / "tmp") as folder:
             order = {
-                "hook": node.job.hook, "type": node.component.name, "job": node.job.key, "root": str(options.root),
+                "hook": node.job.hook, "type": node.component.name, "module": type(node.component).__module__,
+                "job": node.job.key, "root": str(options.root),
                 "work": str(options.work), "scratch": str(folder), "answer": str(folder / "answer.json"),
                 "seed": row.seed, "workers": options.workers, "allow_install": options.allow_install,
                 "groups": values.encode(dict(draft.groups), node.job.key),

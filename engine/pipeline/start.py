@@ -98,7 +98,15 @@ def _record(store: Store, found: Checked) -> None:
     c = found.configuration
     config = json_text({"jobs": [job.key for job in c.jobs], "work_dir": c.work_dir, "seeds": c.seeds, "hpo": c.hpo})
     run = PipelineRun(
-        found.run, str(c.file.resolve()), c.project, c.experiment, config, "running", None, now(), root=str(found.root)
+        found.run,
+        str(c.file.resolve()),
+        c.project,
+        c.experiment,
+        config,
+        "running",
+        None,
+        now(),
+        folder=str(found.root),
     )
     jobs.begin_run(store, run)
 

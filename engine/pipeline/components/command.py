@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterable
 from typing import Any
@@ -19,6 +20,8 @@ from engine.base.environment import passed
 from engine.base.lines import storable
 from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Group, Settings
 from engine.pipeline.hooks import CONVERT, EVALUATE_DATA, EVALUATE_MODEL, GENERAL_PROBE, INFER, TRAIN
+
+PLACE = re.compile(r"\{([A-Za-z_]\w*)\}")
 
 
 class Extra(Group):
@@ -54,17 +57,17 @@ class Command(Component[Keys]):
         values = draft.groups["extra_configs"].get("values") or {}
         later = {key.rsplit(".", 1)[1] for key in draft.later if key.startswith("extra_configs.values.")}
         for part in draft.texts("extra_configs.run"):
-            try:
-                part.format(**dict.fromkeys({*values, *later, "out", "seed"}, ""))
-            except (KeyError, IndexError, ValueError, AttributeError) as error:
-                yield "extra_configs.run", f"{part!r} cannot be filled in ({error}); add it to values"
+            for place in PLACE.findall(part):
+                if place not in {*values, *later, "out", "seed"}:
+                    yield "extra_configs.run", f"nothing fills {{{place}}} in {part!r}; add it to values"
 
     def run(self, settings: Keys, context: Context) -> Done:
         """See Component."""
         keys = settings.extra_configs
         places = {name: value if isinstance(value, str) else json.dumps(value, allow_nan=False)
                   for name, value in keys.values.items()}  # fmt: skip
-        argv = [part.format(**places, out=str(context.scratch), seed=str(context.seed)) for part in keys.run]
+        places |= {"out": str(context.scratch), "seed": str(context.seed)}
+        argv = [PLACE.sub(lambda match: places.get(match[1], match[0]), part) for part in keys.run]
         hidden = {name: value for name, value in os.environ.items() if name in keys.env}
         process = program_guard.start(
             argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=context.root, env={**passed(), **hidden}
