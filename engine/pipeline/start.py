@@ -97,17 +97,9 @@ def start(
 def _record(store: Store, found: Checked) -> None:
     c = found.configuration
     config = json_text({"jobs": [job.key for job in c.jobs], "work_dir": c.work_dir, "seeds": c.seeds, "hpo": c.hpo})
-    run = PipelineRun(
-        found.run,
-        str(c.file.resolve()),
-        c.project,
-        c.experiment,
-        config,
-        "running",
-        None,
-        now(),
-        folder=str(found.root),
-    )
+    source = str(c.file.resolve())
+    folder = str(found.root)
+    run = PipelineRun(found.run, source, c.project, c.experiment, config, "running", None, now(), folder=folder)
     jobs.begin_run(store, run)
 
 
