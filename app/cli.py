@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 app = typer.Typer(
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     no_args_is_help=True,

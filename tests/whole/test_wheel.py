@@ -62,7 +62,14 @@ def run(here: Path, *command: object) -> subprocess.CompletedProcess[str]:
 def test_the_wheel_holds_one_package_with_all_its_data(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"djsb"}
-    data = {"recipes/clip.yaml", "recipes/demo-clip.yaml", "prompts/propose.md", "agent/papers.jsonl"}
+    data = {
+        "recipes/clip.yaml",
+        "recipes/demo-clip.yaml",
+        "prompts/propose.md",
+        "agent/papers.jsonl",
+        "agent/methods.jsonl",
+    }
+    data |= {"prompts/mcp.md", "prompts/skill.md", "app/publish/card.md.j2"}
     code = {"__init__.py", "__main__.py", "app/cli.py", "app/report/page.html.j2", "app/tui/djsb.tcss"}
     assert not {f"djsb/{n}" for n in data | code} - set(names)
 
@@ -82,6 +89,17 @@ def test_djsb_runs_its_own_modules_and_leaves_a_users_import_alone(installed: Pa
     ):
         done = run(hostile, installed / command[0], *command[1:])
         assert done.returncode == 0, (command, done.stderr)
+
+
+def test_python_gets_studies_from_the_wheel_unless_a_users_module_is_in_the_way(
+    installed: Path, hostile: Path, tmp_path: Path
+) -> None:
+    code = "import djsb; print(djsb.open_study.__module__)"
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    done = run(plain, installed / "python", "-c", code)
+    assert done.stdout.strip() == "app.api", done.stderr
+    assert "app.py is before it" in run(hostile, installed / "python", "-c", code).stderr
 
 
 def test_worker_and_feed_are_no_commands_of_a_person(installed: Path, hostile: Path) -> None:
