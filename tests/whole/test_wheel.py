@@ -69,7 +69,7 @@ def test_the_wheel_holds_one_package_with_all_its_data(wheel: Path) -> None:
         "agent/papers.jsonl",
         "agent/methods.jsonl",
     }
-    data |= {"prompts/mcp.md", "prompts/skill.md", "app/publish/card.md.j2"}
+    data |= {"agent/methods.jsonl", "prompts/mcp.md", "prompts/skill.md", "app/publish/card.md.j2"}
     code = {"__init__.py", "__main__.py", "app/cli.py", "app/report/page.html.j2", "app/tui/djsb.tcss"}
     assert not {f"djsb/{n}" for n in data | code} - set(names)
 
