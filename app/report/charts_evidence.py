@@ -220,7 +220,7 @@ def confirmation(candidates: Sequence[Candidate], confidence: float) -> Figure:
 def _overall(effect: Effect) -> str:
     bounds = interval(effect.ci_low, effect.ci_high)
     if effect.bound is not None:
-        bounds = bound_text(effect.verdict, effect.bound)
+        bounds = bound_text(effect.verdict, effect.bound).replace("-", "\u2212")
     return f"{percent(effect.change)}  {bounds}  {SYMBOLS[effect.verdict]} {effect.verdict}"
 
 

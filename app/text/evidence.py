@@ -18,7 +18,7 @@ def evidence_lines(r: Row) -> Iterator[str]:
     if r.get("bound") is not None:
         yield f"by the test that says so it is {bound_text(r['verdict'], r['bound'])}"
     if r.get("shrunk") is not None:
-        yield f"fresh seeds are expected to show {r['shrunk']:+.1f} %: the best of many was lucky, too"
+        yield f"fresh seeds are expected to show {r['shrunk']:+.1f} %, since luck is in the best and the worst of many"
     if r.get("p") is not None:
         yield f"p {chance(r['p'])}: that any pool goes so far where none differs"
     if r.get("q") is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+NAMED = 4  # concentrated patterns that a warning names
+
 
 @dataclass(frozen=True)
 class Shift:
@@ -74,10 +76,12 @@ class Contents:
     @property
     def warnings(self) -> list[str]:
         """What a person should know before using it, in sentences."""
-        found = [
-            f"The {kind} {s.name!r} is concentrated: {100 * s.kept:.1f} % of the kept rows, {100 * s.all:.1f} % of all."
+        patterns = [
+            f"the {kind} {s.name!r} ({100 * s.kept:.1f} % of the kept rows, {100 * s.all:.1f} % of all)"
             for kind, s in self.concentrated
         ]
+        more = f" and {len(patterns) - NAMED} more" if len(patterns) > NAMED else ""
+        found = [f"Concentrated in what it keeps: {', '.join(patterns[:NAMED])}{more}."] if patterns else []
         for cut in dict.fromkeys(t.cut for t in self.twins):
             others = ", ".join(f"{t.other} ({t.rho:+.2f})" for t in self.twins if t.cut == cut)
             found.append(f"{cut} orders the rows as {others} would: the pool may be standing in for that.")

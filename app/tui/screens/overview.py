@@ -17,7 +17,7 @@ from app.text.printable import printable
 from app.tui.preferences.themes import CURVES
 from app.tui.reading.snapshot import Snapshot
 from app.tui.screens.base import WIDE, Pane, Told
-from app.tui.widgets.kept import Kept
+from app.tui.widgets.kept import Kept, recipe_of
 from app.tui.widgets.marks import VERDICTS, cut, cut_inside, interval_bar, meter, percent, reach_of, sparkline, style_of
 from app.tui.widgets.table import KeyedTable
 from engine.base.amounts import format_seconds
@@ -100,7 +100,8 @@ stops nothing.
             table = self.query_one("#board", KeyedTable)
             broad = WIDEST_COLUMNS if width >= WIDEST else WIDE_COLUMNS
             table.columns_are(broad if self.wide else MIXED_COLUMNS if mixed else NARROW_COLUMNS)
-            table.follow(list(rows), lambda key: _cells(*rows[key], reach, width, mixed))
+            marks = {key: " ● recipe" for key in rows if recipe_of(s, key)}
+            table.follow(list(rows), lambda key: _cells(*rows[key], reach, width, mixed, marks.get(key, "")))
 
     def action_dropped(self) -> None:
         """Fold what was dropped or left out away, or show it."""
@@ -109,10 +110,8 @@ stops nothing.
 
     def action_contents(self) -> None:
         """What the pool under the cursor keeps and drops."""
-        s, key = self.ui.snapshot, self.query_one("#board", KeyedTable).current
-        row = next((r for r in (s.board if s else None) or () if r["pool"] == key), None)
-        if row is not None:
-            self.app.push_screen(Kept(row["pool"], row["label"], row))
+        if key := self.query_one("#board", KeyedTable).current:
+            self.app.push_screen(Kept(key, self.ui.snapshot))
 
     def _burn_down(self, s: Snapshot) -> None:
         """The chart, made when there is something to draw and room for it."""
@@ -148,11 +147,11 @@ def _answer(s: Snapshot, height: int) -> Text:
     return Text.assemble((printable(first), "title"), *(f"\n{printable(line)}" for line in shown))
 
 
-def _cells(place: int, r: Row, reach: float, width: int, mixed: bool) -> tuple[object, ...]:
+def _cells(place: int, r: Row, reach: float, width: int, mixed: bool, mark: str) -> tuple[object, ...]:
     wide = width >= WIDE
-    dropped = " (dropped)" if r["dropped"] else ""
+    dropped = mark or (" (dropped)" if r["dropped"] else "")
     widest = width >= WIDEST
-    room = max(16, width - (116 if widest else 88 if wide else 60 if mixed else 47)) - len(dropped)
+    room = max(16, width - (108 if widest else 84 if wide else 60 if mixed else 47)) - len(dropped)
     verdict = VERDICTS[r["verdict"]] + (f" {r['verdict']}" if wide else "")
     cells: list[Text] = [
         Text(str(place) if r["change"] is not None else "–", justify="right"), Text(verdict, style_of(r["verdict"])),

@@ -64,7 +64,7 @@ and to the YAML, where there is no room for all.
         self.pool: str | None = None
         self._wanted = -1
         self._told: Any = None
-        self._folded: dict[int, list[Row]] = {}
+        self._folded: dict[int, tuple[str, list[Row]]] = {}  # node → slice that it stands for, combinations with it
         self._part = 0
 
     def content(self) -> ComposeResult:
@@ -119,7 +119,7 @@ and to the YAML, where there is no room for all.
             single = singles.get(part)
             label = _line(single) if single else Text(printable(part))
             node = lattice.add(label, data=single["pool"] if single else None, expand=shown > 0)
-            self._folded[node.id] = rows
+            self._folded[node.id] = part, rows
             if shown > 0:
                 self._unfold(node)
             shown -= len(rows)
@@ -139,14 +139,15 @@ and to the YAML, where there is no room for all.
 
     def _unfold(self, node: TreeNode[str]) -> None:
         """Add a node's leaves when they are first looked at: a large lattice has thousands."""
-        for r in self._folded.pop(node.id, ()):
-            node.add_leaf(_line(r), data=r["pool"])
+        part, rows = self._folded.pop(node.id, ("", []))
+        for r in rows:
+            node.add_leaf(_line(r, part), data=r["pool"])
 
     def _keep_place(self) -> None:
         """The cursor stays on its pool; at first it is on the first that there is."""
         tree: Tree[str] = self.query_one("#lattice", Tree)
         nodes = [n for n in _nodes(tree.root) if n.data]
-        if nodes:
+        if nodes and tree.last_line >= 0:  # to ask for it numbers the lines, where that is still to come
             tree.move_cursor(next((n for n in nodes if n.data == self.pool), nodes[0]))
 
     def _draw(self, scale: Any) -> None:
@@ -189,9 +190,7 @@ and to the YAML, where there is no room for all.
     def action_contents(self) -> None:
         """What the pool under the cursor keeps and drops."""
         if self.pool:
-            s = self.ui.snapshot
-            row = next((r for r in (s.board if s else None) or () if r["pool"] == self.pool), None)
-            self.app.push_screen(Kept(self.pool, row["label"] if row else self.pool, row))
+            self.app.push_screen(Kept(self.pool, self.ui.snapshot))
 
     def action_export(self) -> None:
         """Write the YAML beside study.yaml."""
@@ -326,9 +325,12 @@ def _low(number: int) -> str:
     return "".join("₀₁₂₃₄₅₆₇₈₉"[int(d)] for d in str(number))
 
 
-def _line(r: Row) -> Text:
+def _line(r: Row, under: str = "") -> Text:
+    """Verdict, change, name; under a slice the other slices only."""
     verdict = (f"{VERDICTS[r['verdict']]} ", style_of(r["verdict"]))
-    return Text.assemble(verdict, f"{percent(r['change'])} %{_interval(r)}  ", (printable(r["label"]), "title"))
+    others = [part for part in r["label"].split(" + ") if part != under]
+    name = " + ".join(others) if not under else f"+ {' + '.join(others)}"
+    return Text.assemble(verdict, f"{percent(r['change'])} %{_interval(r)}  ", (printable(name), "title"))
 
 
 def _interval(r: Row) -> str:

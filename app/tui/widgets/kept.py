@@ -16,11 +16,13 @@ from textual.widgets import Label, Static
 from app.text.contents import changed, contents_lines
 from app.text.evidence import evidence_lines
 from app.text.printable import one_line, printable
+from app.tui.reading.snapshot import Snapshot
 from app.tui.reading.thumbnails import SIDE
 from app.tui.shell import shell
-from app.tui.widgets.marks import cut, half_blocks
+from app.tui.widgets.marks import cut, half_blocks, percent
 from engine.base.errors import DjsbError
 from engine.journal.store import Row
+from engine.records.leaderboard import bound_text
 
 
 class Kept(ModalScreen[None]):
@@ -28,10 +30,11 @@ class Kept(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "dismiss(None)", "Leave")]
 
-    def __init__(self, pool: str, label: str, entry: Row | None = None) -> None:
-        """entry: its row of the leaderboard."""
+    def __init__(self, pool: str, snapshot: Snapshot | None) -> None:
         super().__init__()
-        self.pool, self.label, self.entry = pool, label, entry
+        self.entry = next((r for r in (snapshot.board if snapshot else None) or () if r["pool"] == pool), None)
+        self.recipe = recipe_of(snapshot, pool)
+        self.pool, self.label = pool, (self.entry or self.recipe or {"label": pool})["label"]
         self._wanted = -1
 
     def compose(self) -> ComposeResult:
@@ -45,6 +48,9 @@ class Kept(ModalScreen[None]):
     def _known(self) -> Text:
         """What is known of it, at once."""
         lines = list(evidence_lines(self.entry)) if self.entry else []
+        if r := self.recipe:
+            least = "" if r.get("bound") is None else f", {bound_text(r['verdict'], r['bound'])}"
+            lines.insert(0, f"confirmed on {r['seeds']} fresh seeds: {percent(r['change'])} %{least}; in the search:")
         said = (Text(f"{one_line(line)}\n", "warn" if line.startswith("!") else "") for line in lines)
         return Text.assemble(*said, end="")
 
@@ -63,6 +69,15 @@ class Kept(ModalScreen[None]):
             return
         self.query_one("#kept-title", Label).update(f"{printable(self.label)}: what it keeps and drops")
         self.query_one("#kept-text", Static).update(kept_and_dropped(content))
+
+
+def recipe_of(snapshot: Snapshot | None, pool: str) -> Row | None:
+    """The recipe that a cycle has confirmed, where this pool is it."""
+    found: Row | None = None
+    for cycle in (snapshot.results.get("lineage") if snapshot else None) or ():
+        if cycle["recipe"] and cycle["recipe"]["pool"] == pool:
+            found = cycle["recipe"]
+    return found
 
 
 def kept_and_dropped(found: Row) -> RenderableType:

@@ -255,7 +255,7 @@ def answer(what: str, *asked: Any) -> Any:
             "statistics": [{"name": "num_words", "kept": 3.1, "all": 9.4, "shift": -1.2}],
             "words": [{"name": "hashtag", "kept": 0.31, "all": 0.1, "shift": 0.7}],
             "templates": [{"name": "a photo of", "kept": 0.02, "all": 0.2, "shift": -0.45}],
-            "warnings": ["The word 'hashtag' is concentrated: 31.0 % of the kept rows, 10.0 % of all."],
+            "warnings": ["Concentrated in what it keeps: the word 'hashtag' (31.0 % of the kept rows, 10.0 % of all)."],
             "stays": [{"row": 7, "text": "#sky #hashtag", "picture": [[(200, 30, 30)] * 4] * 4}],
             "goes": [{"row": 8, "text": "a photo of a tall tree", "picture": None}],
         }
