@@ -30,11 +30,15 @@ def _ranked(
     verdict = "helps" if low is not None and low > 0 else "hurts" if high is not None and high < 0 else "unclear"
     name, bucket = label.rsplit(" ", 1) if kind == "single" else (None, None)
     op = f"{OPS[NAMES.index(name)]}_filter" if name else None
+    bound = {"helps": low, "hurts": high}.get(verdict)
+    p = None if half is None or change is None else math.exp(-3 * abs(change) / half)
     return {
         "pool": _id(n), "op": op, "statistic": name, "bucket": bucket, "label": label, "kind": kind, "size": 1200,
         "share": 1.0, "change": change, "std": None if half is None else half / 2, "ci_low": low, "ci_high": high,
         "seeds": seeds, "metrics": {"zero_shot": change, "retrieval": change}, "verdict": verdict,
-        "p_best": None if half is None else max(0.0, 0.5 - 0.06 * n), "dropped": None, "skipped": [], **more,
+        "p_best": None if half is None else max(0.0, 0.5 - 0.06 * n), "dropped": None, "skipped": [],
+        "shrunk": None if p is None or change is None else 0.8 * change, "p": p, "q": p, "bound": bound,
+        "values": {} if change is None else {"zero_shot": (0.4 + change / 250, 0.4)}, **more,
     }  # fmt: skip
 
 
@@ -48,7 +52,7 @@ BOARD = (
     _ranked(7, "aspect_ratio mid", 1.1, 6.0, 3),
     _ranked(8, "image_height high", -0.4, 22.0, 3),
     _ranked(9, "text_len low", -8.9, 7.1, 3),
-    _ranked(10, "num_words high", -12.5, 9.9, 2, share=0.44, dropped="1.2 % chance to be among the 3 best"),
+    _ranked(10, "num_words high", -12.5, 14.9, 2, share=0.44, dropped="1.2 % chance to be among the 3 best"),
     _ranked(11, "char_rep_ratio high", -43.0, 12.2, 2, share=0.44, dropped="0.1 % chance to be among the 3 best"),
     _ranked(
         12, "aspect_ratio high", None, None, 0, share=0.0, verdict="degenerate",
@@ -202,10 +206,11 @@ SNAPSHOT = Snapshot(
         ],
     },
     answer=(
-        "Recipe: char_rep_ratio low + num_words mid. Against a random sample of the same size: +31.8 % [+16.6, +47.0]; "
-        "against all your data: +4.1 % [-3.0, +11.2].",
+        "Recipe: char_rep_ratio low + num_words mid. Against a random sample of the same size: +31.8 %, at least "
+        "+16.6 %; against all your data: +4.1 % [-3.0, +11.2].",
         "It is not shown to beat all your data at as many trained samples: the interval includes zero.",
         "Measured on 5 fresh seeds, which took no part in choosing it. It keeps 2,310 of 12,000 rows.",
+        "“At least” is a one-sided bound at 95 %, by the test that says that it helps.",
     ),
     board=BOARD,
     buckets=("low", "mid", "high"),

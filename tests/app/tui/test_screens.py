@@ -52,10 +52,10 @@ async def shown(pilot: Pilot[None], mode: str) -> Pane:
 
 def check_overview(screen: Pane) -> None:
     assert "combine" in text(screen, "#stages") and "1 failed" in text(screen, "#stages")
-    assert "39 min left of 60 min" in text(screen, "#stages")
+    assert "39 min of 60 min left" in text(screen, "#stages")
     assert text(screen, "#running").count("seed") == 2
     board = rows(screen, "#board")
-    assert len(board) == 9 and "char_rep_ratio low + num_wor" in board[0] and "▲" in board[0]
+    assert len(board) == 10 and board[0].count("num_words mid") == 1 and "▲" in board[0]
     assert "against all your data: +4.1 %" in text(screen, "#answer")
     assert "Repetition and words" in text(screen, "#news")
 
@@ -89,6 +89,7 @@ def check_trials(screen: Pane) -> None:
 def check_recipes(screen: Pane) -> None:
     tree = screen.query_one("#lattice", Tree)
     labels = [str(node.label) for group in tree.root.children for node in group.children]
+    assert tree.cursor_node and tree.cursor_node.data == BOARD[0]["pool"]
     assert len(labels) == 1 + 4 + 4 and any("repetition" in str(g.label) for g in tree.root.children)
 
 
