@@ -28,7 +28,7 @@ from engine.evidence.lineage import lineage
 from engine.evidence.mapped import judged
 from engine.evidence.ranking import RECIPES, Ranked, degenerate, rank
 from engine.evidence.sentences import change_text, insights
-from engine.journal import events, results, setups, trials
+from engine.journal import events, metrics, results, setups, trials
 from engine.journal.store import Row
 from engine.proposals.kinds import prompt as prompting
 from engine.proposals.kinds.transfer import scaling
@@ -192,9 +192,10 @@ def gather(opened: StudyView) -> Row:
 
 def _withheld(opened: StudyView) -> bool:
     """True while fresh seeds of the confirmation are missing: they are read once, when all are there."""
-    return results.RECIPE.at(opened.store, opened.setup) is None or bool(
-        results.UNCONFIRMED.get(opened.store, opened.setup)
-    )
+    if not metrics.by_pool(opened.store, opened.setup, True, ("confirm",)):
+        return False
+    read = results.RECIPE.at(opened.store, opened.setup) is not None
+    return not read or results.UNCONFIRMED.get(opened.store, opened.setup) is not None
 
 
 def _json(record: Any) -> Any:
