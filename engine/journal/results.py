@@ -14,6 +14,7 @@ from engine.base.ids import checked_id, plain
 from engine.journal.caches import Duplicate
 from engine.journal.store import FORMS, Store, now
 from engine.records.cycle import CycleEnd
+from engine.records.design import StudyDesign
 from engine.records.leaderboard import Recipe, ScaleArm
 from engine.records.metric import Metric
 from engine.records.mixture import Surface
@@ -185,6 +186,7 @@ class MapperSummary:
 PromptScores = dict[str, dict[str, dict[str, float | None]]]
 
 BUDGET = Result[float]("budget", float)  # device-seconds that the engine may spend in all
+DESIGN = Result[StudyDesign]("design", StudyDesign)  # what was fitted to the budget
 CALIBRATION = Result[Calibration]("calibration", Calibration)
 METRIC_SCALES = Result[tuple[Metric, ...]]("metric_scales", tuple[Metric, ...])
 ENGINE = Result[Literal["running", "paused"]]("engine", Literal["running", "paused"])

@@ -245,6 +245,9 @@ class PoolsSection(Section):
         ge=2,
         description="rows of every pool; null: three quarters of rows / buckets, so that ties may shift",
     )
+    most: int | None = later(
+        None, ge=2, description="pools that are probed, of what differs most; null: all (docs/guides/search.md)"
+    )
     min_distinct: int | None = Field(
         None, ge=2, description="distinct values that a statistic needs; null: as many as buckets"
     )

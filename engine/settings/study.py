@@ -5,7 +5,8 @@ Unknown keys are refused; every message names the field and what to write instea
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
@@ -26,8 +27,27 @@ from engine.settings.search import (
 )
 from engine.settings.section import Section, amount_of_time
 
+Model = TypeVar("Model", bound=BaseModel)
 STAGES = ("probe", "combine", "scale", "screen", "confirm")
+DESIGNED = (
+    "pools.size",
+    "pools.most",
+    "search.top",
+    "search.effort",
+    "search.rungs",
+    "search.keep",
+    "search.screen.top",
+    "search.screen.seeds",
+    "combine.top",
+    "combine.clusters",
+    "combine.max",
+    "scale.rates",
+    "confirm.candidates",
+    "confirm.seeds",
+)  # fields that `design: auto` chooses where study.yaml does not
 RARE = (
+    "design",
+    "most",
     "lora",
     "vlm",
     "video",
@@ -85,6 +105,11 @@ class Study(Section):
         1, ge=1, description="devices that train one trial together, and are charged for it (docs/guides/devices.md)"
     )
     budget: str = Field("8gpu-hours", description="device time that may be spent: 8gpu-days, 6gpu-hours, 30min")
+    design: Literal["auto", "fixed"] = Field(
+        "fixed",
+        description="auto: sizes of pools, search and confirmation that stand nowhere here are fitted to the budget; "
+        "fixed: they have their defaults (docs/guides/search.md)",
+    )
     approve: Literal["auto", "hold"] = Field(
         "auto",
         description="auto: the policy approves what passes the gate; hold: every proposal waits for a person",
@@ -133,22 +158,55 @@ class Study(Section):
         return ops
 
 
+def explicit(study: Study) -> tuple[str, ...]:
+    """Fields that `design: auto` would choose, and that the study sets itself."""
+    return tuple(name for name in DESIGNED if _is_set(study, name.split(".")))
+
+
+def _is_set(section: Any, path: list[str]) -> bool:
+    name, *rest = path
+    if name not in section.model_fields_set:
+        return False
+    value = getattr(section, name)
+    return _is_set(value, rest) if rest else value is not None
+
+
+def with_fields(section: Model, fields: Mapping[str, Any]) -> Model:
+    """The section with other values of these fields, named as `confirm.seeds`."""
+    update: dict[str, Any] = {}
+    for name in dict.fromkeys(field.split(".")[0] for field in fields):
+        if name in fields:
+            update[name] = tuple(fields[name]) if isinstance(fields[name], list) else fields[name]
+        else:
+            inner = {f.split(".", 1)[1]: v for f, v in fields.items() if f.startswith(f"{name}.")}
+            update[name] = with_fields(getattr(section, name), inner)
+    return section.model_copy(update=update)
+
+
 def study_yaml(study: Study) -> str:
     """The study as commented YAML: every field of the sections that it uses, with its description."""
-    return "\n".join(_lines(study, 0)) + "\n"
+    left = [name for name in DESIGNED if name not in explicit(study)] if study.design == "auto" else []
+    return "\n".join(_lines(study, 0, left)) + "\n"
 
 
-def _lines(section: BaseModel, depth: int) -> list[str]:
+def _lines(section: BaseModel, depth: int, left: Sequence[str] = ()) -> list[str]:
+    """left: fields that are chosen when the study runs, as `confirm.seeds`."""
     pad = "  " * depth
     lines: list[str] = []
     for name, info in type(section).model_fields.items():
         value = getattr(section, name)
+        if name in left:
+            lines.append(f"{pad}# {name}: by the budget; {info.description}")
+            continue
         if name in RARE and value == info.default:
             continue
         if isinstance(value, BaseModel):
             title = (type(value).__doc__ or "").strip().splitlines()[0].rstrip(".")
             lines += ["", f"# {title}"] if depth == 0 else []
-            lines += [f"{pad}{name}:", *_lines(value, depth + 1)]
+            inner = [f.split(".", 1)[1] for f in left if f.startswith(f"{name}.")]
+            within = _lines(value, depth + 1, inner)
+            bare = all(line.lstrip().startswith("#") for line in within)  # nothing of it is set
+            lines += [f"{pad}{name}:{' {}' * bare}", *within]
         elif name == "ops":
             lines += ["", f"# {info.description}", "ops:"]
             lines += [f"  {op}: {_scalar(params)}" for op, params in value.items()] or ["  {}"]

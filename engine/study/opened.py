@@ -24,6 +24,7 @@ from engine.data import fingerprints, overlap, statistics
 from engine.data.columns import column_runs
 from engine.data.cuts import Column, Cut, StatisticColumn
 from engine.data.dataset import Dataset
+from engine.data.fewer import first_cuts
 from engine.data.fingerprints import content_hash
 from engine.data.media import Unreadable
 from engine.data.op_values import OpRun
@@ -38,6 +39,7 @@ from engine.records.metric import Metric
 from engine.records.pool import BY_VALUE, MODEL_SCORE, Pool, Slice
 from engine.settings.data import DatasetSection
 from engine.settings.section import shared
+from engine.settings.study import Study, explicit
 from engine.study import model_scores
 from engine.study.file import read_study
 from engine.study.lock import EngineLock
@@ -282,7 +284,20 @@ class OpenStudy(StudyView):
         )  # fmt: skip
         beside = sources if section.rare else [source for source in sources if source.op == BY_VALUE]
         more = with_rare(found if section.rare else [], beside, good, size, section.min_distinct, seed)
-        return more if section.rare else [*found, *more]
+        every = more if section.rare else [*found, *more]
+        return every if section.most is None else first_cuts(every, sources, good, section.most)
+
+    @cached_property
+    def own(self) -> tuple[str, ...]:
+        """Fields of what may be designed to the budget that study.yaml sets itself."""
+        return explicit(self.study)
+
+    def adopt(self, study: Study) -> None:
+        """Go on with other sizes of pools, search and confirmation; data and setup are the same."""
+        _ = self.own  # of the study as it was read
+        self.study = study
+        for name in ("pool_size", "cuts"):
+            self.__dict__.pop(name, None)
 
     def realise(self, pool: Pool, seed: int = 0) -> NDArray[np.int64]:
         """The row numbers of a pool."""
