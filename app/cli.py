@@ -98,11 +98,14 @@ def init(
     split: Annotated[str | None, typer.Option("--split", help="split of the data, where it has several")] = None,
     eval_split: Annotated[str | None, typer.Option("--eval-split", help="split of the rows to judge on")] = None,
     force: Annotated[bool, typer.Option("--force", help="replace a study.yaml that is there")] = False,
+    no_timing: Annotated[
+        bool, typer.Option("--no-timing", help="do not time a few steps to choose epochs and budget")
+    ] = False,
 ) -> None:
-    """Look at the data and write a commented study.yaml with the OPs that fit it."""
+    """Look at the data and write a commented study.yaml with the OPs that fit it, for half an hour on this machine."""
     from app.commands.init import write_study
 
-    file, notes = write_study(folder, data, evaluation, task, force, split, eval_split)
+    file, notes = write_study(folder, data, evaluation, task, force, split, eval_split, not no_timing)
     for note in notes:
         _tell(note)
     typer.echo(str(file))
@@ -143,13 +146,20 @@ def doctor(folder: Folder = HERE, json: Json = False) -> None:
 
 
 @app.command()
-def plan(folder: Folder = HERE, json: Json = False, workers: Workers = None) -> None:
-    """Show disk, memory, time of the statistics, trials and device time, before anything is spent."""
+def plan(
+    folder: Folder = HERE,
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="what this would buy: 8gpu-days, 6gpu-hours, 30min of device time")
+    ] = None,
+    json: Json = False,
+    workers: Workers = None,
+) -> None:
+    """Show what the budget buys, disk, memory, time of the statistics, trials, before anything is spent."""
     from app.commands.plan import plan, show_plan
     from app.text.progress import Display
 
     with Display() as display:
-        found = plan(folder, workers, display.notice)
+        found = plan(folder, workers, display.notice, budget)
     _print(found, json, show_plan)
 
 
@@ -179,6 +189,9 @@ def auto(
     approve: Annotated[
         Approve | None, typer.Option("--approve", help="auto, or hold every proposal for a person")
     ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="search even if the budget cannot end in a confirmed answer")
+    ] = False,
     workers: Workers = None,
     json: Json = False,
 ) -> None:
@@ -199,7 +212,7 @@ def auto(
         folder = write_demo(usual if folder == HERE else folder, task, change)
         if cycles is not None:
             check_cycles(folder, cycles)
-    ended = run(folder, budget, until, approve, workers)
+    ended = run(folder, budget, until, approve, workers, anyway)
     _print(ending(folder, ended), json, show_ending)
     if ended.how == "failed":
         raise TrialError(ended.note)

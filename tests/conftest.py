@@ -64,6 +64,9 @@ def run_djsb(
     env: on top of the test's environment.
     """
     arguments, environment = list(map(str, args)), {**os.environ, **(env or {})}
+    if arguments[:1] == ["init"] and "--timing" not in arguments:
+        arguments.append("--no-timing")  # it takes seconds of every test
+    arguments = [a for a in arguments if a != "--timing"]
     if not popen:
         return NURSERY.run(arguments, cwd, environment, timeout)
     return subprocess.run(

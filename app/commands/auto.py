@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,17 +17,35 @@ from app.text.progress import Display
 from engine.base.amounts import format_seconds, parse_budget
 from engine.base.errors import StudyError
 from engine.journal.store import Row
+from engine.loop.fitting import TooLittle
 from engine.loop.run import Ended, run_loop
 from engine.runner.scheduler import Scheduler
 from engine.study.opened import OpenStudy, open_study
 from engine.study.view import view_study
 
 
-def run(folder: Path, budget: str | None, until: str, approve: str | None, workers: int | None) -> Ended:
-    """Run the loop on a study, then write its recipe and report.
+def run(
+    folder: Path, budget: str | None, until: str, approve: str | None, workers: int | None, anyway: bool = False
+) -> Ended:
+    """Run the loop on a study, then write its recipe and report. anyway: even if nothing can be confirmed.
+
+    On a terminal a person is asked where the budget cannot end in a confirmed answer.
 
     The first Ctrl-C lets the running trials finish, the second ends them; SIGTERM and SIGHUP end them at once.
     """
+    try:
+        return _run(folder, budget, until, approve, workers, anyway)
+    except TooLittle as error:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        say(str(error), err=True)
+        say("search anyway? [y/N] ", err=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise
+        return _run(folder, budget, until, approve, workers, True)
+
+
+def _run(folder: Path, budget: str | None, until: str, approve: str | None, workers: int | None, anyway: bool) -> Ended:
     with Display() as display:
         opened = open_study(folder, workers, display.notice)
         with opened.store:
@@ -34,7 +53,7 @@ def run(folder: Path, budget: str | None, until: str, approve: str | None, worke
             adviser = _adviser(opened, budget)
             ended = run_loop(
                 opened, budget=budget, until=until, approve=approve, workers=workers,
-                started=lambda s: _attach(s, display, adviser), adviser=adviser,
+                started=lambda s: _attach(s, display, adviser), adviser=adviser, anyway=anyway, tell=display.line,
             )  # fmt: skip
     from app.report.page import write_report
     from engine.evidence.recipe_file import write_recipe

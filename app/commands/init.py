@@ -12,6 +12,7 @@ import numpy as np
 
 from engine.base.addresses import address
 from engine.base.errors import DataError, StudyError
+from engine.base.gpus import gpu_memory
 from engine.base.paths import HOME, STATE_FOLDER, STUDY_FILE, resolve
 from engine.base.yaml_text import parse_yaml, read_utf8
 from engine.data.addressed import how_to_fetch, picture_addresses
@@ -24,8 +25,9 @@ from engine.data.readers.opening import open_reader
 from engine.data.readers.turns import FORMS
 from engine.data.readers.webdataset import KEY, KINDS
 from engine.data.sift import MAX_BAD
-from engine.settings.study import Study, study_yaml
+from engine.settings.study import Study, study_yaml, with_fields
 from engine.study.file import read_study
+from engine.study.opened import silent
 from engine.tasks.registry import fitting_study, task_named, task_names
 
 LOOK = 200  # rows that are looked at
@@ -114,10 +116,11 @@ def _benchmark(evaluation: Path) -> str | None:
 
 def write_study(
     folder: Path, data: Path, evaluation: Path | None, task: str | None, force: bool,
-    split: str | None = None, eval_split: str | None = None,
+    split: str | None = None, eval_split: str | None = None, timing: bool = False,
 ) -> tuple[Path, list[str]]:  # fmt: skip
     """Write `folder/study.yaml` from a look at the data; the file, and what was found.
 
+    timing: time a few steps, and choose epochs and budget by them.
     Raises: StudyError, DataError.
     """
     file = _free(folder, force)
@@ -134,7 +137,22 @@ def write_study(
     if chosen is None and task is None and found.talks:
         notes.append("conversations with images suit task vlm: name a file of TextVQA, MMBench or MME as --eval")
     notes.append(f"task: {chosen or none}; {len(found.ops)} OPs; budget and more in {file}")
-    return file, notes
+    return file, [*notes, *(_fit_to_machine(file) if timing and chosen else [])]
+
+
+def _fit_to_machine(file: Path) -> list[str]:
+    """Epochs and budget as a few timed steps say; what there is to say of it."""
+    from engine.loop.first_look import size
+
+    study = read_study(file.parent)
+    if study.design != "auto":
+        return []
+    sized = size(file.parent, silent)
+    if sized.note:
+        return [f"nothing was timed: {sized.note}; djsb plan times it, and djsb plan --budget says what a budget buys"]
+    changed = with_fields(study, {"train.epochs": sized.epochs, "budget": sized.budget})
+    file.write_text(study_yaml(changed), encoding="utf-8")
+    return list(sized.lines)
 
 
 def write_found(
@@ -146,7 +164,7 @@ def write_found(
     """
     file = _free(folder, force)
     raw: dict[str, Any] = {
-        **(template(task) if task else {}),
+        **(_beginning(task) if task else {}),
         "name": folder.resolve().name,
         "dataset": {
             "path": _relative(found.data, folder),
@@ -159,7 +177,8 @@ def write_found(
         **change,
     }
     raw["pools"] = {"rare": True, **raw.get("pools", {})}
-    raw["search"] = {"effort": "auto", **raw.get("search", {})}
+    if task and raw.get("search", {}).get("strategy", "race") == "race":
+        raw.setdefault("design", "auto")
     if found.evaluation is not None and task == "vlm":
         name = _benchmark(found.evaluation) or "textvqa"
         raw["evaluation"] = {
@@ -179,6 +198,18 @@ def write_found(
     hand_over(folder / STATE_FOLDER / "cache" / "rows")
     file.write_text(text, encoding="utf-8")
     return file
+
+
+def _beginning(task: str) -> dict[str, Any]:
+    """The task's template; without a GPU the smallest model, trained as in the task's demo, at sizes that fit it."""
+    raw = template(task)
+    preset = raw.get("model", {}).get("preset", "tiny")
+    if gpu_memory() or (preset == "tiny" and "lora" not in raw) or task_named(task).traits.demo is None:
+        return raw
+    demo = template(f"demo-{task}")
+    kept = {name: value for name, value in raw.items() if name not in ("lora", "pools", "search", "video")}
+    video = {name: value for name, value in demo.get("video", {}).items() if name != "checks"}
+    return {**kept, "model": demo["model"], "train": demo["train"], **({"video": video} if video else {})}
 
 
 def _free(folder: Path, force: bool) -> Path:

@@ -10,17 +10,21 @@ from engine.journal.store import Row
 from engine.study.opened import Notice, held, open_study
 
 
-def plan(folder: Path, workers: int | None, notice: Notice) -> Row:
-    """Trials and device time of every stage."""
+def plan(folder: Path, workers: int | None, notice: Notice, budget: str | None = None) -> Row:
+    """Trials and device time of every stage. budget: in place of the study's."""
     from engine.loop.plan import make_plan
 
     opened = open_study(folder, workers, notice)
     with opened.store, held(opened):
-        return make_plan(opened, workers)
+        return make_plan(opened, workers, budget)
 
 
 def show_plan(found: Row) -> None:
     """As people read it."""
+    for line in found["design"]:
+        say(line)
+    if found["design"]:
+        say("")
     rows = [
         [s["stage"], str(s["trials"]), s["what"], "–" if s["seconds"] is None else format_seconds(s["seconds"])]
         for s in found["stages"]

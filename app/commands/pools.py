@@ -9,6 +9,7 @@ from engine.base.ids import some
 from engine.data.cuts import keeps
 from engine.journal import caches, setups
 from engine.journal.store import Row
+from engine.study.designed import as_designed
 from engine.study.opened import Notice, held, open_study
 
 
@@ -17,7 +18,7 @@ def pools(folder: Path, workers: int | None, notice: Notice) -> Row:
     from engine.data.cuts import overlap
     from engine.proposals.queue import record_cuts
 
-    opened = open_study(folder, workers, notice)
+    opened = as_designed(open_study(folder, workers, notice))
     with opened.store, held(opened):
         cuts = opened.cuts
         if setups.get(opened.store, opened.setup) is None:

@@ -24,6 +24,7 @@ def status(folder: Path) -> Row:
     from engine.evidence.lineage import lineage
     from engine.evidence.sentences import insights
     from engine.evidence.transfer import STAGE as TRANSFER
+    from engine.loop.fitting import lines as design_lines
     from engine.proposals.kinds.transfer import approved
 
     opened = view_study(folder)
@@ -44,6 +45,7 @@ def status(folder: Path) -> Row:
         **answer(opened).to_json(),
         "insights": {stage: [asdict(s) for s in lines] for stage, lines in insights(opened).items()},
         "cycle": opened.cycle, "cycles": opened.study.cycles.max, "lineage": [c.to_json() for c in lineage(opened)],
+        "design": design_lines(opened),
         "last": last and some(last, "at", "kind", "text"),
     }  # fmt: skip
 
@@ -63,6 +65,8 @@ def show_status(found: Row) -> None:
     )
     for r in found["running"]:
         say(f"running  {r['device']}  {r['label']}  seed {r['seed']}  step {r['step'] or 0}")
+    for line in found["design"]:
+        say(f"design   {line}")
     if found["awaiting"]:
         say(f"{len(found['awaiting'])} proposal(s) await a decision: djsb review")
     for stage, told in found["insights"].items():

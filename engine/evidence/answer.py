@@ -18,7 +18,7 @@ from engine.records.answer import Answer
 from engine.records.cycle import CycleStart
 from engine.records.leaderboard import Change, CycleRecipe
 from engine.records.proposal import StoredProposal
-from engine.records.trial import Trial
+from engine.records.trial import FRESH, Trial
 from engine.settings.study import STAGES
 from engine.study.lock import engine_pid
 from engine.study.setting import shown
@@ -169,9 +169,10 @@ class _Course:
         """(pool, samples, seed) of every trial that the confirmation asks for → its label; all rows aside."""
         left = ("superseded", "edited", "rejected")
         rows = [p for p in self.proposals if p.stage == "confirm" and p.status not in left]
+        last = FRESH + self.view.study.confirm.seeds  # the control has more, which nothing waits for
         return {
             (arm.key[0], arm.samples, seed): "the control" if arm.kind == "control" else arm.label
-            for p in rows for arm, seed in p.proposal.runs if arm.kind != KIND
+            for p in rows for arm, seed in p.proposal.runs if arm.kind != KIND and seed < last
         }  # fmt: skip
 
     @cached_property

@@ -87,13 +87,13 @@ def running(store: Store, setup: str, others: Sequence[str] = ()) -> list[Runnin
 
 
 def waiting(store: Store, setup: str, proposals: Sequence[str]) -> list[QueuedTrial]:
-    """Waiting trials of the given proposals, longest first, then in rounds of seeds."""
+    """Waiting trials of the given proposals, longest first, then in rounds of seeds; fresh seeds in rounds first."""
     rows = store.query(
         "SELECT DISTINCT t.*, p.label, p.kind, p.content FROM trials t JOIN pools p ON p.id = t.pool "
         "JOIN proposal_trials x ON x.trial = t.id "
         f"WHERE t.state = 'WAITING' AND t.setup = ? AND x.proposal IN ({', '.join('?' * len(proposals))}) "
-        "ORDER BY t.samples DESC, t.seed, t.id",
-        (setup, *proposals),
+        "ORDER BY CASE WHEN t.seed >= ? THEN t.seed ELSE 0 END, t.samples DESC, t.seed, t.id",
+        (setup, *proposals, FRESH),
     )
     return [QueuedTrial(rows=stored_pool(row.pop("content")), **row) for row in rows]
 

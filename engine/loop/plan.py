@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from engine.base.amounts import parse_budget
 from engine.base.gpus import gpu_memory
 from engine.journal.store import Row
+from engine.loop import fitting
 from engine.runner.accounts import Accounts
 from engine.runner.scheduler import scheduler
 from engine.search.units import units
@@ -18,28 +19,35 @@ from engine.study.sample import look_at, skip_search
 from engine.tasks.contract import Outside
 
 
-def make_plan(opened: OpenStudy, workers: int | None) -> Row:
+def make_plan(opened: OpenStudy, workers: int | None, budget: str | None = None) -> Row:
     """The most that each stage may ask for. Later stages depend on results, so theirs are upper bounds.
 
-    With a task, a few steps are timed on the first device unless trials were measured already.
+    With a task, a few steps are timed on the first device unless trials were measured already. Then a study that leaves
+    its sizes open is designed, to `budget` or to its own, unless it was before and no other is asked for.
     """
     note = skip_search(opened)
-    study, size = opened.study, opened.pool_size
+    study = opened.study
     refuse_if_full(opened)
     seen = look_at(opened) if study.task else None
-    ahead: Row = {"forecast": {**forecast(opened, seen).to_json(), "notes": [note] if note else []}}
-    ahead["pool_bound"] = PoolBound.of(size, study.confirm.seeds).to_json() if study.task else None
-    asked = units(opened)
+    ahead: Row = {"forecast": {**forecast(opened, seen).to_json(), "notes": [note] if note else []}, "design": []}
+    ahead["pool_bound"] = None
     if study.task is None:
-        stage = {"stage": "pools", "trials": 0, "what": asked[0].what, "seconds": None}
+        stage = {"stage": "pools", "trials": 0, "what": units(opened)[0].what, "seconds": None}
         return {"stages": [stage], "seconds": None, **ahead}
     if isinstance(opened.task, Outside) and opened.task.expected(study) is None:
-        rows: list[Row] = [{"stage": u.stage, "trials": u.trials, "what": u.what, "seconds": None} for u in asked]
+        ahead["pool_bound"] = PoolBound.of(opened.pool_size, study.confirm.seeds).to_json()
+        rows: list[Row] = [
+            {"stage": u.stage, "trials": u.trials, "what": u.what, "seconds": None} for u in units(opened)
+        ]
         unknown = "device time is not known before a trial has run; set command.expected to what one takes"
         return {"stages": rows, "seconds": None, "note": unknown, **ahead}
-    limit = parse_budget(study.budget)
+    anew, budget = budget is not None, budget or study.budget
+    limit = parse_budget(budget)
     with scheduler(seen.study if seen else opened, limit, workers) as timer:
         timer.calibrate(charge=False)
+        ahead["design"] = fitting.look(opened, timer.accounts, anew)
+        study, size = opened.study, opened.pool_size
+        ahead["pool_bound"] = PoolBound.of(size, study.confirm.seeds).to_json()
 
         def seconds(samples: float) -> float:
             found = timer.accounts.estimate(int(samples))
@@ -50,7 +58,7 @@ def make_plan(opened: OpenStudy, workers: int | None) -> Row:
         stages: list[Row] = [
             {"stage": u.stage, "trials": u.trials, "what": u.what,
              "seconds": u.trials * seconds(per_trial * u.length / u.trials) if u.trials else 0.0}
-            for u in asked
+            for u in units(opened)
         ]  # fmt: skip
         if study.cycles.max > 1:
             stages.append(_further(study.cycles.max, stages))
@@ -63,7 +71,7 @@ def make_plan(opened: OpenStudy, workers: int | None) -> Row:
     return {
         "stages": stages, "seconds": total, "wall_seconds": total / devices, "devices": devices,
         "devices_per_trial": study.devices_per_trial,
-        "budget": study.budget, "fits": total <= limit, "pool_size": size, "t_full": t_full, "m": m, "r": r,
+        "budget": budget, "fits": total <= limit, "pool_size": size, "t_full": t_full, "m": m, "r": r,
         "with_sandbox": (1 + m * r) * t_full, "break_even": math.floor(1 + m * r) + 1, **ahead,
     }  # fmt: skip
 

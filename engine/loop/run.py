@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from engine.base.amounts import parse_budget
 from engine.base.scratch import tidy
 from engine.journal import results, setups, trials
-from engine.loop import cycles, model_scores, outcome
+from engine.loop import cycles, fitting, model_scores, outcome
 from engine.loop.notify import notices, tell_ending
 from engine.loop.prompts import run_prompts
 from engine.loop.stage import Policy, run_stage
@@ -52,12 +52,15 @@ def run_loop(
     workers: int | None = None,
     started: Callable[[Scheduler], None] = lambda _: None,
     adviser: Adviser | None = None,
+    anyway: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Ended:
     """Run the stages up to `until`, and cycles of them, within the budget; the same call goes on where it ended.
 
     started: called with the scheduler before the first trial, for progress and stopping. adviser: asked for proposals
-    and a summary after each stage.
-    Raises: Awaited when proposals wait for a person; BudgetError, LockedError and others.
+    and a summary after each stage. anyway: search, even if the budget cannot end in a confirmed answer. tell: gets what
+    the budget buys, in lines.
+    Raises: Awaited when proposals wait for a person; TooLittle, BudgetError, LockedError and others.
     """
     check_guard(opened.study)
     opened.store.patience.seconds = PATIENCE
@@ -75,6 +78,8 @@ def run_loop(
         opened.record()
         outcome.overlap(opened)
         timed.calibrate()
+        for line in fitting.begin(opened, timed.accounts, anyway or not whole):
+            tell(line)
         started(timed)
         sent.watch(timed)
         ends: list[Ended] = []
@@ -94,29 +99,51 @@ def run_loop(
 
 def _cycle(opened: OpenStudy, until: str, policy: Policy, scheduler: Scheduler, adviser: Adviser | None) -> Ended:
     """All stages of one cycle, up to `until`."""
+    fitting.enter(opened)
     opened.record()
     results.BUDGET.put(opened.store, opened.setup, scheduler.limit)
     model_scores.begin(opened, scheduler)
     record_cuts(opened)
     notes: list[str] = []
-    for stage in [s for s in STAGES[: STAGES.index(until) + 1] if s in opened.study.stages]:
-        how, note = run_stage(opened, stage, policy, scheduler, adviser)
+    stages = [stage for stage in STAGES[: STAGES.index(until) + 1] if stage in opened.study.stages]
+    while stages:
+        stage = stages.pop(0)
+        how, note = _stage(opened, stage, policy, scheduler, adviser)
         if how == "stopped":
             return Ended(how, stage, "stopped on request; the same command goes on")
         if note:
             notes.append(f"{stage}: {note}")
-            opened.store.event("budget", note, stage, "warning")
-        opened.store.fold()
-        model_scores.after(opened, stage, scheduler)
-        outcome.analyse(opened, stage)
-        if adviser is not None:
-            outcome.summarise(opened, stage, adviser)
-        if not note:
-            scheduler.states.clear(going_on(opened, stage))  # no later stage goes on with the others
+        if stage == "confirm" and fitting.extend(opened, scheduler.accounts):
+            stages.append(stage)
     awaiting = len(waiting_proposals(opened, ("queued",)))
     if failed := _failures(opened):
         return Ended("failed", stage, "; ".join([failed, *notes]), awaiting)
+    if stage == "confirm" and fitting.has_concluded(opened):
+        notes, scheduler.note = [], ""  # that a stage before was cut short was its design
     return Ended("budget" if notes else "done", stage, "; ".join(notes), awaiting)
+
+
+def _stage(
+    opened: OpenStudy, stage: str, policy: Policy, scheduler: Scheduler, adviser: Adviser | None
+) -> tuple[str, str]:
+    """A stage with what it has shown: how it ended, and why if it ended early."""
+    if stage == "confirm":
+        fitting.fit(opened, scheduler.accounts)
+    how, note = run_stage(opened, stage, policy, scheduler, adviser)
+    if how == "stopped":
+        return how, note
+    if stage == "confirm" and note and fitting.read_what_ran(opened):
+        note = ""
+    if note:
+        opened.store.event("budget", note, stage, "warning")
+    opened.store.fold()
+    model_scores.after(opened, stage, scheduler)
+    outcome.analyse(opened, stage)
+    if adviser is not None:
+        outcome.summarise(opened, stage, adviser)
+    if not note:
+        scheduler.states.clear(going_on(opened, stage))  # no later stage goes on with the others
+    return how, note
 
 
 def _failures(opened: OpenStudy) -> str:

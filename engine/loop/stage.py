@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from engine.base.errors import Awaited
 from engine.journal import proposals, results
 from engine.proposals import queue
-from engine.proposals.queue import STAGE_CAP, is_first_round
+from engine.proposals.queue import is_first_round
 from engine.review import decisions
 from engine.review.guard import apply_guard
 from engine.runner.scheduler import Scheduler
@@ -44,9 +44,7 @@ def run_stage(
             _advise(opened, stage, adviser)
             continue
         first = len(approved) == 1 and is_first_round(opened, stage, approved)
-        how = scheduler.run(
-            stage, approved, scheduler.limit if first else scheduler.accounts.allowance(STAGE_CAP[stage])
-        )
+        how = scheduler.run(stage, approved, scheduler.limit if first else scheduler.accounts.until(stage))
         if how != "done" or refusals:
             return how, scheduler.note or (refusals[0] if refusals else "")
 

@@ -19,11 +19,9 @@ from engine.proposals.kinds.registry import kind_of
 from engine.records.proposal import Arm, Proposal, Status
 from engine.records.trial import Trial
 from engine.runner.accounts import Accounts
+from engine.study.designed import design_of
 from engine.study.opened import OpenStudy
 from engine.study.view import StudyView
-
-# share of the budget that may be spent when a stage ends, so that later stages are not starved
-STAGE_CAP = {"probe": 0.6, "combine": 0.8, "scale": 0.85, "screen": 0.92, "confirm": 1.0}
 
 
 def supersede(opened: OpenStudy, stage: str, origin: str, current: list[str]) -> None:
@@ -71,7 +69,7 @@ def examine(
         experiment = proposal.suggestion.experiment
         work = kind_of(experiment).work(opened, experiment, accounts)
         if work is not None:
-            free = max(0.0, accounts.allowance(_share(proposal)) - accounts.spent())
+            free = max(0.0, accounts.until(_stage(proposal)) - accounts.spent())
             cost = None if work.seconds is None else work.seconds * work.units
             return gate.check(proposal, at, cost, free, work.units), work.units
     every = _trials(at, proposal)
@@ -82,7 +80,7 @@ def examine(
     cost = sum(c for c in costs if c is not None) if all(c is not None for c in costs) else None
     outstanding = sum(estimate(t.samples) or 0.0 for t in trials.of_proposals(store, approved) if t.state == "WAITING")
     first = proposal.seeds[0] == 0 and is_first_round(opened, proposal.stage, [key])
-    cap = limit if first else accounts.allowance(_share(proposal))
+    cap = limit if first else accounts.until(_stage(proposal))
     available = max(0.0, cap - accounts.spent() - outstanding)
     return gate.check(proposal, at, cost, available, len(new)), len(new)
 
@@ -95,9 +93,9 @@ def where(opened: OpenStudy, proposal: Proposal) -> OpenStudy:
     return kind_of(experiment).where(opened, experiment)
 
 
-def _share(proposal: Proposal) -> float:
-    """Share of the budget that may be spent with this proposal; a suggestion may come late, before the confirmation."""
-    return STAGE_CAP["scale" if proposal.suggestion else proposal.stage]
+def _stage(proposal: Proposal) -> str:
+    """The stage whose part of the budget a proposal may use; a suggestion may come late, before the screening."""
+    return "scale" if proposal.suggestion else proposal.stage
 
 
 def asked_by_others(opened: OpenStudy, stages: Mapping[str, str]) -> list[str]:
@@ -110,8 +108,12 @@ def asked_by_others(opened: OpenStudy, stages: Mapping[str, str]) -> list[str]:
 
 
 def is_first_round(opened: OpenStudy, stage: str, own: Sequence[str]) -> bool:
-    """True in the probe until any other proposal than these has a result: one round may use the whole budget."""
-    return stage == "probe" and not trials.has_others(opened.store, opened.setup, own)
+    """True in the probe until any other proposal than these has a result: one round may use the whole budget.
+
+    Not in a designed study, which reserves its confirmation.
+    """
+    first = stage == "probe" and design_of(opened) is None
+    return first and not trials.has_others(opened.store, opened.setup, own)
 
 
 def _had(opened: OpenStudy, request: Arm, seed: int) -> int:

@@ -16,7 +16,8 @@ class StudyDesign:
     planned: fresh seeds, as they were first chosen. effect: by how many standard deviations of a seed a recipe must be
     better to be named with 80 %; None where none is. least: device-seconds that can end in a confirmed answer. step:
     (device-seconds, what they would buy) of the next larger budget that buys more; None where none does.
-    unreserved: the budget is below the least, and a person wants the search anyway.
+    unreserved: the budget is below the least, and a person wants the search anyway. fitted: candidates and fresh seeds
+    as what was left paid for when the confirmation began; None before.
     """
 
     limit: float
@@ -31,6 +32,7 @@ class StudyDesign:
     least: float
     step: tuple[float, str] | None = None
     unreserved: bool = False
+    fitted: tuple[int, int] | None = None
 
     @property
     def total(self) -> float:

@@ -11,6 +11,7 @@ from engine.base.problems import explain
 from engine.journal import pools, proposals
 from engine.records.proposal import StoredProposal
 from engine.runner.accounts import Accounts
+from engine.study.designed import as_designed
 from engine.study.opened import OpenStudy, open_study
 from engine.study.variants import current
 
@@ -19,7 +20,7 @@ CHANGES = {"pools", "seeds", "control_seeds", "reason"}  # what of a procedure's
 
 def opened_study(folder: Path) -> tuple[OpenStudy, Accounts]:
     """A study that was looked at before, with its data, and its accounts."""
-    opened = current(open_study(folder))
+    opened = current(as_designed(open_study(folder)))
     if not pools.are_cut(opened.store, opened.setup):
         raise StudyError(f"no pool was cut yet in {folder}; run djsb pools {folder} or djsb auto {folder} first")
     return opened, Accounts(opened, opened.limit)

@@ -8,8 +8,13 @@ from dataclasses import dataclass, replace
 from engine.journal import costs, cycles, results, trials
 from engine.journal.results import Calibration
 from engine.journal.trials import QueuedTrial
-from engine.settings.study import Study
+from engine.settings.study import STAGES, Study
+from engine.study.designed import design_of
 from engine.study.opened import OpenStudy
+
+# share of the budget that may be spent when a stage of a study that is not designed ends
+STAGE_CAP = {"probe": 0.6, "combine": 0.8, "scale": 0.85, "screen": 0.92, "confirm": 1.0}
+AHEAD = 1.25  # times its planned part that a stage of a designed study may take of what is not reserved
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,26 @@ class Accounts:
         began = cycles.get(self.store, opened.setup).spent
         ahead = 1 + max(0, opened.study.cycles.max - opened.cycle)
         return float(began + share * max(0.0, self.limit - began) / ahead)
+
+    def until(self, stage: str) -> float:
+        """Device-seconds that may be spent in all when a stage ends, so that later stages are not starved.
+
+        A designed study reserves its confirmation, by what a trial takes now; what is left is divided as was planned.
+        Where trials take far more than that, exploring has half, if the least confirmation leaves it as much.
+        """
+        design, whole = design_of(self.opened), self.allowance(1.0)
+        if design is None:
+            return self.allowance(STAGE_CAP[stage])
+        if stage == "confirm" or design.unreserved:
+            return whole
+        began = cycles.get(self.store, self.opened.setup).spent
+        each = self.estimate(int(design.size * self.opened.study.train.epochs)) or 0.0
+        likely, least = (n * each for n in design.confirming)
+        reserve = min(likely, max((whole - began) / 2, least))
+        explored = {name: seconds for name, seconds in design.seconds.items() if name != "confirm"}
+        so_far = sum(s for name, s in explored.items() if STAGES.index(name) <= STAGES.index(stage))
+        part = min(1.0, AHEAD * so_far / max(1e-9, sum(explored.values())))
+        return began + part * max(0.0, whole - reserve - began)
 
     def expect(self, seconds: float | None, rows: int) -> None:
         """Take the user's word, until a trial has run: device-seconds of a trial on a pool of so many rows."""

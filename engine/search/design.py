@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.evidence.claims import adjusted
+from engine.evidence.noise import SHORTER
 from engine.evidence.variance import Floats
 from engine.search.control import control_seeds
 from engine.search.race import bound
@@ -20,8 +21,7 @@ from engine.settings.study import Study
 
 BETTER = 5  # pools that are better than the others, of 60 or more; one in twelve of fewer
 WORLDS = 500  # that a chance is counted in
-SHORTER = 0.4  # a run that ends at a share s of its steps is s^-0.4 times as noisy …
-LINKED = 0.8  # … and correlates by (s/t)^0.8 with its own result at a share t; both as measured on two recorded worlds
+LINKED = 0.8  # a run at a share s correlates by (s/t)^0.8 with its own result at a share t, on two recorded worlds
 GOAL = 0.8
 
 

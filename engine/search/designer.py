@@ -114,7 +114,7 @@ class Designer:
     def _options(self) -> Iterator[tuple[int, Option]]:
         """(level, option): every size, number of pools and level."""
         for size in self._sizes():
-            for pools in dict.fromkeys([n for n in POOLS if n < self.pools] + [self.pools]):
+            for pools in dict.fromkeys([n for n in POOLS if n < 0.8 * self.pools] + [self.pools]):
                 for number, level in enumerate(LEVELS):
                     yield number, self._option(size, pools, level)
 
@@ -242,7 +242,7 @@ def told(design: StudyDesign, study: Study, noise: float | None) -> list[str]:
     control = control_seeds(confirm.seeds, confirm.candidates)
     parts = [f"{search.strategy} over {design.pools} pools"]
     if "combine" in design.seconds:
-        parts.append(f"at most {study.combine.max} combinations")
+        parts.append(f"at most {study.combine.max} combination{'s' * (study.combine.max != 1)}")
     if "scale" in design.seconds:
         parts.append(f"repetition × {', '.join(map(str, study.scale.rates))}")
     if search.screen.top:

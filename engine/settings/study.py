@@ -168,7 +168,7 @@ def _is_set(section: Any, path: list[str]) -> bool:
     if name not in section.model_fields_set:
         return False
     value = getattr(section, name)
-    return _is_set(value, rest) if rest else value is not None
+    return _is_set(value, rest) if rest else value not in (None, "auto")
 
 
 def with_fields(section: Model, fields: Mapping[str, Any]) -> Model:

@@ -17,7 +17,10 @@ def design_of(opened: OpenStudy) -> StudyDesign | None:
 
 def adopt(opened: OpenStudy, design: StudyDesign) -> None:
     """Give the study the sizes of a design; what study.yaml sets itself stays."""
-    left = {name: value for name, value in design.fields.items() if name not in opened.own}
+    fields = dict(design.fields)
+    if design.fitted:
+        fields["confirm.candidates"], fields["confirm.seeds"] = design.fitted
+    left = {name: value for name, value in fields.items() if name not in opened.own}
     opened.adopt(with_fields(opened.study, left))
 
 
