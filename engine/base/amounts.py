@@ -1,5 +1,6 @@
 """The budget: device-seconds that may be spent, and how people write them."""
 
+import math
 import re
 
 from engine.base.errors import BudgetError
@@ -33,6 +34,14 @@ def parse_budget(text: str) -> float:
             f"budget {text!r} is not an amount of device time; write it like 8gpu-days, 6gpu-hours or 30min"
         )
     return seconds
+
+
+def budget_text(seconds: float) -> str:
+    """An amount of device time as it is written behind --budget, rounded up: `90s`, `14min`, `3h`."""
+    for below, size, unit in ((120, 1, "s"), (7200, 60, "min")):
+        if seconds < below:
+            return f"{math.ceil(seconds / size)}{unit}"
+    return f"{math.ceil(seconds / 3600)}h"
 
 
 def format_bytes(size: float) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from engine.base.amounts import format_seconds
+from engine.base.amounts import budget_text, format_seconds
 from engine.evidence.all_data import KIND, against_all
 from engine.evidence.guards import judged, told, vetoed
 from engine.evidence.ranking import RECIPES, Ranked, rank
@@ -208,7 +207,7 @@ class _Course:
             f"No recipe: on fresh seeds none of {len(found)} candidate{'s' * (len(found) != 1)} is shown to beat a "
             "random sample of the same size."
         )
-        remedy = "More fresh seeds (confirm.seeds) tell smaller effects."
+        remedy = self._more_seeds()
         if vetoes := vetoed(found, judged(self.view)):
             first, guard = vetoes[0]
             text = (
@@ -221,7 +220,25 @@ class _Course:
             + (f"; against all your data {change_text(every[r.pool.id])}." if r.pool.id in every else ".")
             for r in found[:NAMED]
         ]
+        lines += self._fewer_than_planned()
         return Answer("none", text, tuple(lines), remedy, fresh=True)
+
+    def _fewer_than_planned(self) -> list[str]:
+        """That a designed study confirmed on fewer seeds than were planned, where it did."""
+        design, seeds = results.DESIGN.get(self.view.store, self.view.setup), self.view.study.confirm.seeds
+        if design is None or seeds >= design.planned:
+            return []
+        return [f"The budget had room for {seeds} of {design.planned} planned fresh seeds."]
+
+    def _more_seeds(self) -> str:
+        """What would tell a smaller effect: of a designed study the budget for twice the seeds."""
+        design, seeds = results.DESIGN.get(self.view.store, self.view.setup), self.view.study.confirm.seeds
+        if design is None:
+            return "More fresh seeds (confirm.seeds) tell smaller effects."
+        arms = {(pool, samples) for pool, samples, _ in self.asked}
+        every = sum(samples for _, samples in arms) * (len(arms) + 1) / max(1, len(arms))  # with all rows
+        least = costs.total(self.view.store) + SPARE * self._seconds(every * (max(design.planned, 2 * seeds) - seeds))
+        return f"More fresh seeds tell smaller effects: djsb auto --budget {budget_text(least)}."
 
     def _leader(self) -> str:
         """What leads the search, and how surely."""
@@ -289,5 +306,4 @@ class _Course:
         """The budget that gets an answer. whole: the stages before have ended, so that all of what is added is left."""
         least = costs.total(self.view.store) + SPARE * needed
         least = max(least, self.view.limit) if whole else max(least, self.view.limit, SPARE * needed / LEFT)
-        amount = f"{math.ceil(least)}s" if least < 120 else f"{math.ceil(least / 60)}min"
-        return f"The confirmation takes about {format_seconds(needed)}: djsb auto --budget {amount}."
+        return f"The confirmation takes about {format_seconds(needed)}: djsb auto --budget {budget_text(least)}."

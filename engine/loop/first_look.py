@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.base.amounts import format_seconds, parse_budget
+from engine.base.amounts import budget_text, format_seconds, parse_budget
 from engine.base.errors import DjsbError
 from engine.journal import results
 from engine.loop import fitting
-from engine.loop.fitting import minutes
 from engine.runner.scheduler import scheduler
 from engine.search.designer import SAFE, Designer
 from engine.study.opened import Notice, OpenStudy, open_study
@@ -72,7 +71,7 @@ def _timed(opened: OpenStudy) -> Sized:
     )  # fmt: skip
     results.CALIBRATION.put(sized.store, sized.setup, calibration)
     least = Designer(sized, lambda samples: accounts.estimate(int(samples)) or 0.0).least()[0]
-    budget = minutes(max(limit, 1.1 * least))
+    budget = budget_text(max(limit, 1.1 * least))
     accounts.limit = parse_budget(budget)
     wall = format_seconds(parse_budget(budget) / devices)
     told.append(f"budget: {budget}, about {wall} on {devices} device{'s' * (devices != 1)}")

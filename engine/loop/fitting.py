@@ -11,16 +11,18 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
-from engine.base.amounts import format_seconds
+from engine.base.amounts import budget_text, format_seconds
 from engine.base.errors import BudgetError
+from engine.evidence.guards import judged, vetoed
 from engine.evidence.noise import seed_noise
+from engine.evidence.recipe import confirmed
 from engine.journal import results, trials
 from engine.proposals.arms import trial_id
 from engine.records.proposal import Arm
 from engine.records.trial import FRESH
 from engine.runner.accounts import Accounts
 from engine.search.control import control_seeds, measured_noise
-from engine.search.designer import MOST_SEEDS, Designer, told
+from engine.search.designer import MOST_SEEDS, Designer, effect_at, told
 from engine.search.grid import confirm
 from engine.settings.study import with_fields
 from engine.study.designed import adopt, design_of
@@ -99,16 +101,11 @@ def _open(opened: OpenStudy, fields: dict[str, object]) -> dict[str, object]:
 
 
 def _too_little(least: float, limit: float, accounts: Accounts) -> str:
-    amount = minutes(least * accounts.opened.study.cycles.max + accounts.spent())
+    amount = budget_text(least * accounts.opened.study.cycles.max + accounts.spent())
     return (
         f"a budget of {format_seconds(limit)} cannot end in a confirmed answer here; the least that can is {amount}: "
         f"djsb auto --budget {amount}, or --anyway to search without a confirmation"
     )
-
-
-def minutes(seconds: float) -> str:
-    """An amount of device time as it is written behind --budget, rounded up."""
-    return f"{-(-seconds // 1):.0f}s" if seconds < 120 else f"{-(-seconds // 60):.0f}min"
 
 
 def enter(opened: OpenStudy) -> None:
@@ -179,8 +176,9 @@ def _use(opened: OpenStudy, candidates: int, seeds: int, why: str) -> None:
     assert design is not None
     if (before.candidates, before.seeds) == (candidates, seeds):
         return
-    results.DESIGN.put(opened.store, opened.setup, replace(design, fitted=(candidates, seeds)))
     opened.adopt(with_fields(opened.study, dict(zip(WORDS, (candidates, seeds), strict=True))))
+    effect = effect_at(opened, design.pools)
+    results.DESIGN.put(opened.store, opened.setup, replace(design, fitted=(candidates, seeds), effect=effect))
     opened.record()
     text = f"{candidates} candidate{'s' * (candidates != 1)} on {seeds} fresh seeds"
     opened.store.event("design", f"confirmation: {text} ({before.candidates} on {before.seeds} were planned): {why}")
@@ -213,6 +211,8 @@ def extend(opened: OpenStudy, accounts: Accounts) -> bool:
     store, setup = opened.store, opened.setup
     if not has_concluded(opened) or WORDS[1] in opened.own or results.RECIPE.get(store, setup):
         return False
+    if vetoed(confirmed(opened), judged(opened)):
+        return False  # by a guard, which more seeds do not mend
     section, seeds = opened.study.confirm, opened.study.confirm.seeds
     arms, noise = _arms(opened, section.candidates), measured_noise(opened)
     if not arms or _left(accounts) <= UNSPENT * accounts.limit / opened.study.cycles.max:

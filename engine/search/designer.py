@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engine.base.amounts import format_seconds
+from engine.base.amounts import budget_text, format_seconds, parse_budget
 from engine.records.design import StudyDesign
 from engine.search.control import control_seeds
 from engine.search.design import Design, chance, smallest_effect
@@ -96,7 +96,12 @@ def worth(option: Option, opened: OpenStudy) -> float:
 
 def effect_of(option: Option, opened: OpenStudy) -> float | None:
     """The smallest effect that is named with 80 %, in standard deviations of a seed; None where there is none."""
-    found = smallest_effect(sizes_of(option.study, option.pools, option.ops, _at(opened, option.study).rungs))
+    return effect_at(_at(opened, option.study), option.pools)
+
+
+def effect_at(opened: OpenStudy, pools: int) -> float | None:
+    """The same of a study as it is now."""
+    found = smallest_effect(sizes_of(opened.study, pools, len(opened.op_plan[0]), opened.rungs))
     return found if math.isfinite(found) else None
 
 
@@ -190,7 +195,9 @@ class Designer:
                 continue
             found = effect_of(more, self.opened) or math.inf
             if found <= BETTER * effect or (more.pools >= 1.4 * now.pools and found <= effect):
-                return factor * limit, bought(more.pools, more.size, effect_of(more, self.opened), None)
+                return parse_budget(budget_text(factor * limit)), bought(
+                    more.pools, more.size, effect_of(more, self.opened), None
+                )
         return None
 
     def design(self, limit: float, anyway: bool = False) -> StudyDesign | None:
@@ -262,8 +269,8 @@ def told(design: StudyDesign, study: Study, noise: float | None) -> list[str]:
     if design.explicit:
         lines.append(f"As study.yaml says: {', '.join(_shown(study, name) for name in design.explicit)}.")
     if design.step:
-        lines.append(f"With {format_seconds(design.step[0])}: {design.step[1]}.")
-    lines.append(f"The least that can end in a confirmed answer is {format_seconds(design.least)}.")
+        lines.append(f"With {budget_text(design.step[0])}: {design.step[1]}.")
+    lines.append(f"The least that can end in a confirmed answer is {budget_text(design.least)}.")
     return lines
 
 
