@@ -31,7 +31,7 @@ def test_text_with_something_to_judge_by_becomes_a_language_model(tmp_path: Path
     file, notes = write_study(tmp_path / "study", train, held, None, force=False)
     study = read_study(file.parent)
     assert (study.task, study.evaluation.label, study.train.batch_size) == ("lm", None, 16)
-    assert study.pools.rare and study.search.effort == "auto"
+    assert study.pools.rare and study.design == "auto" and study.search.effort is None
     assert SearchSection().effort is None and not SearchSection().screen.top  # an older study file runs as before
     assert not PoolsSection().rare  # a study file without the field keeps its pools
     assert any("task: lm" in note for note in notes)
