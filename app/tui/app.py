@@ -29,6 +29,7 @@ from app.tui.screens.correlations import Correlations
 from app.tui.screens.log import Log
 from app.tui.screens.ops import Ops
 from app.tui.screens.overview import Overview, board_of
+from app.tui.screens.pipelines import Pipelines
 from app.tui.screens.proposals import Proposals
 from app.tui.screens.recipes import Recipes
 from app.tui.screens.trials import Trials
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 KEYS: dict[str, tuple[str, type[Pane]]] = {
     "overview": ("1", Overview), "ops": ("2", Ops), "correlations": ("3", Correlations), "proposals": ("4", Proposals),
     "trials": ("5", Trials), "recipes": ("6", Recipes), "log": ("7", Log), "chat": ("8", Chat),
+    "pipelines": ("9", Pipelines),
 }  # fmt: skip
 BINDINGS: dict[str, Any] = {}  # screen → its bindings; "": the app's, which hold on every screen
 EXITS = {0: "done", 1: "an error", 3: "a decision is awaited", 4: "the budget is spent", 130: "stopped"}
@@ -179,6 +181,8 @@ class DjsbApp(App[None]):
     def on_came(self, message: Came) -> None:
         """Show the snapshot on the screen that is up; say what is new in it."""
         before, self.snapshot = self.snapshot, message.snapshot
+        if before is None and message.snapshot.pipelines and not message.snapshot.setup:
+            self.switch_mode("pipelines")  # there is no study to show
         if message.snapshot.board is not None and not self._made:
             self._made = True
             self._make_screens()

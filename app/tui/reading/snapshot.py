@@ -22,6 +22,7 @@ from engine.base.ids import some
 from engine.base.paths import DATABASE, STATE_FOLDER, STUDY_FILE, folder_of
 
 if TYPE_CHECKING:
+    from app.tui.reading.pipelines import PipelineView
     from engine.journal.costs import Cost
     from engine.journal.store import Row
     from engine.study.opened import OpenStudy
@@ -63,6 +64,7 @@ class Snapshot:
     answer: tuple[str, ...] = ()
     board: tuple[Row, ...] | None = None
     buckets: tuple[str, ...] = ()
+    pipelines: tuple[Row, ...] = ()  # of `djsb run`, the latest first
     problem: str = ""
     replay: str = ""  # of a recording: when this was, and how it is played
 
@@ -124,14 +126,17 @@ def merged(before: Snapshot, change: dict[str, Any]) -> Snapshot:
     return replace(before, **whole)
 
 
-def light(view: OpenStudy, memory: Memory) -> dict[str, Any]:
+def light(view: OpenStudy | PipelineView, memory: Memory) -> dict[str, Any]:
     """All fields of a snapshot that take no statistics to compute."""
+    from app.tui.reading import pipelines
     from engine.evidence.lineage import lineage
     from engine.evidence.sentences import insights
     from engine.journal import results, trials
     from engine.records.pool import BUCKETS
     from engine.study.lock import engine_pid
 
+    if isinstance(view, pipelines.PipelineView):
+        return pipelines.light(view)
     store, setup = view.store, view.setup
     pid = engine_pid(view.folder / STATE_FOLDER)
     counts = trials.counts(store, setup)
@@ -151,7 +156,7 @@ def light(view: OpenStudy, memory: Memory) -> dict[str, Any]:
         "rate": _rate(costs), "burn": _burn(costs), "running": tuple(_running(view)),
         "waiting": sum(s.get("WAITING", 0) for s in stages), "trials": memory.trials(view, states),
         "proposals": memory.proposals(view), "decisions": tuple(_decisions(view)),
-        "events": memory.events(view),
+        "events": memory.events(view), "pipelines": pipelines.pipelines(store),
         "buckets": BUCKETS[view.study.pools.buckets], "insights": lines,
         "results": {
             "recipe": recipe and recipe.to_json(), "unconfirmed": results.UNCONFIRMED.get(store, setup),
@@ -164,26 +169,35 @@ def light(view: OpenStudy, memory: Memory) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def board(view: OpenStudy) -> tuple[Row, ...]:
+def board(view: OpenStudy | PipelineView) -> tuple[Row, ...]:
     """The leaderboard's rows, of the setting whose results are shown."""
+    from app.tui.reading.pipelines import PipelineView
     from engine.evidence.ranking import leaderboard
     from engine.study.setting import shown
 
+    if isinstance(view, PipelineView):
+        return ()
     return tuple(e.to_json() for e in leaderboard(shown(view)[0]))
 
 
-def told(view: OpenStudy) -> tuple[str, ...]:
+def told(view: OpenStudy | PipelineView) -> tuple[str, ...]:
     """The study's answer."""
+    from app.tui.reading.pipelines import PipelineView
     from engine.evidence.answer import answer
 
+    if isinstance(view, PipelineView):
+        return ()
     return tuple(answer(view).lines)
 
 
-def results_so_far(view: OpenStudy) -> Any:
+def results_so_far(view: OpenStudy | PipelineView) -> Any:
     """What answer and leaderboard rest on, in short: they need not be computed again while this stays the same."""
+    from app.tui.reading.pipelines import PipelineView
     from engine.journal import drops, proposals, results, trials
     from engine.study.lock import engine_pid
 
+    if isinstance(view, PipelineView):
+        return None
     asked = [(p.id, p.status) for p in proposals.of_setup(view.store, view.setup)]
     concluded = results.RECIPE.at(view.store, view.setup)
     settings = view.folder / STUDY_FILE
@@ -192,11 +206,17 @@ def results_so_far(view: OpenStudy) -> Any:
     return counts, asked, concluded, changed, view.limit, engine_pid(view.folder / STATE_FOLDER)
 
 
-def opened(folder: Path) -> OpenStudy:
-    """The study to look at. Raises: DjsbError."""
+def opened(folder: Path) -> OpenStudy | PipelineView:
+    """The study to look at, or a folder that holds pipelines only. Raises: DjsbError."""
+    from app.tui.reading import pipelines
     from engine.study.opened import open_recorded
 
-    return open_recorded(folder)
+    try:
+        return open_recorded(folder)
+    except DjsbError as error:
+        if (folder / STUDY_FILE).exists():
+            raise
+        return pipelines.opened(folder, error)
 
 
 def unreadable(folder: Path, error: DjsbError) -> Snapshot:
@@ -377,6 +397,12 @@ def worker_log(view: OpenStudy, name: str) -> Row:
     return {"names": sorted(files), "name": name, "text": text}
 
 
+def _job(view: OpenStudy | PipelineView, *which: Any) -> Row:
+    from app.tui.reading import pipelines
+
+    return pipelines.job(view, *which)
+
+
 def _drafting(name: str) -> Callable[..., Any]:
     """A question of the proposal form; what answers it is imported in the feed's process only."""
 
@@ -395,6 +421,7 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "recipe": recipe_yaml,
     "contents": pool_contents,
     "log": worker_log,
+    "job": _job,
     "choices": _drafting("choices"),
     "tried": _drafting("tried"),
     "pool": _drafting("pool"),
