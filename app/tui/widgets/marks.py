@@ -42,7 +42,10 @@ def interval_bar(row: Row, reach: float, width: int = 21) -> Text:
             cells[i] = "┼" if i == middle else "─"
         cells[a] = "◄" if low < -reach else "├"
         cells[b] = "►" if high > reach else "┤"
-    cells[place(change)] = "●" if low is not None else "○"
+    at = place(change)
+    if low is not None and high is not None:  # beside an arrow, not on it
+        at = min(max(at, int(low < -reach)), width - 1 - int(high > reach))
+    cells[at] = "●" if low is not None else "○"
     return Text("".join(cells), style_of(row["verdict"]))
 
 
