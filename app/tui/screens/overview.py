@@ -43,10 +43,11 @@ The leaderboard ranks every pool against the control, the random pool that was t
 bar is the interval of its change on a common scale (│ is zero; ◄ ► mark intervals that go beyond
 the scale; ○ is a single seed, which has none). ▲ helps and ▼ hurts are said by a test that is
 corrected for all pools and looks; · is unclear, × left out. Places count among pools of as many
-rows and steps. Expected is what fresh seeds should show, since the best of many was lucky, too; p is
-the chance that any pool goes so far where none differs, q the share of wrong claims among pools as
-clear. d shows what the race has dropped unclear and what was left out, too; c all that is known of the
-pool under the cursor, and what it keeps of the data and drops.
+rows and steps. Expected is what fresh seeds should show, since the best of many was lucky, too; p
+is the chance that any pool goes so far where none differs, q the share of wrong claims among pools
+as clear. ● behind a name marks the confirmed recipe. d shows what the race has dropped unclear and
+what was left out, too; c all that is known of the pool under the cursor, and what it keeps of the
+data and drops.
 
 Above stand the stages with their trials, the budget that is left over time (and when it will be
 spent at the present rate), and running trials with their progress and the course of their loss.
@@ -100,7 +101,7 @@ stops nothing.
             table = self.query_one("#board", KeyedTable)
             broad = WIDEST_COLUMNS if width >= WIDEST else WIDE_COLUMNS
             table.columns_are(broad if self.wide else MIXED_COLUMNS if mixed else NARROW_COLUMNS)
-            marks = {key: " ● recipe" for key in rows if recipe_of(s, key)}
+            marks = {key: " ● recipe" if self.wide else " ●" for key in rows if recipe_of(s, key)}
             table.follow(list(rows), lambda key: _cells(*rows[key], reach, width, mixed, marks.get(key, "")))
 
     def action_dropped(self) -> None:

@@ -55,7 +55,7 @@ def check_overview(screen: Pane) -> None:
     assert "39 min of 60 min left" in text(screen, "#stages")
     assert text(screen, "#running").count("seed") == 2
     board = rows(screen, "#board")
-    assert len(board) == 10 and board[0].count("num_words mid") == 1 and "▲" in board[0]
+    assert len(board) == 10 and "mid ●" in board[0] and "▲" in board[0]
     assert "against all your data: +4.1 %" in text(screen, "#answer")
     assert "Repetition and words" in text(screen, "#news")
 

@@ -35,7 +35,7 @@ STANDS: dict[str, dict[str, Any]] = {
     "approval": {"approve": "hold"},
     "notices": {"notify": {"command": ["true"]}},
     "bad rows": {"dataset": {"max_bad": 0.5}},
-    "checkpoints": {"train": {"keep_checkpoints": "best"}},
+    "checkpoints": {"train": {"keep_checkpoints": 2}},
 }
 TOUCHES: dict[str, dict[str, Any]] = {
     "epochs": {"train": {"epochs": 0.25}}, "learning rate": {"train": {"learning_rate": 0.1}}, "seed": {"seed": 1},
