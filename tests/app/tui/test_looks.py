@@ -211,7 +211,7 @@ async def test_a_recipe_is_copied_and_applied(probed: Tiny, tmp_path: Path) -> N
 
 async def test_every_screen_and_action_is_in_the_palette_and_f1_explains(probed: Tiny) -> None:
     app = DjsbApp(probed.study)
-    async with app.run_test(size=(120, 56)) as pilot:
+    async with app.run_test(size=(120, 62)) as pilot:
         await shown(pilot, app)
         commands = {c.title: c for c in app.get_system_commands(app.screen)}
         assert {"Trials: Compare", "Recipes: Apply", "Log: Worker logs", "Correlations", "Freeze"} <= set(commands)
