@@ -20,7 +20,8 @@ def drafted(
     local: settings of the iteration or of a sweep, on top of the job's own.
     """
     problems: list[Problem] = []
-    groups = {name: _loaded(job, name, value, root, later, problems)
+    given = later | inputs.keys() | (local or {}).keys() | job.local.keys()  # what is replaced whole is not read
+    groups = {name: _loaded(job, name, value, root, given, problems)
               for name, value in zip(GROUPS, (job.dj, job.extra), strict=True)}  # fmt: skip
     for part, values in (("local", {**job.local, **(local or {})}), ("input", inputs)):
         for key, value in values.items():

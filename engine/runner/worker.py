@@ -62,7 +62,7 @@ class _Channel:
 def main() -> None:
     """Serve jobs until standard input closes."""
     end_with_owner()
-    ranks = split(_settle_threads, _work, _is_memory)  # before there are threads
+    ranks = split(settle_threads, _work, _is_memory)  # before there are threads
     channel = _Channel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     logging.getLogger("djsb").addHandler(_Notes(channel))
     os.dup2(2, 1)  # prints of libraries go to the log
@@ -83,7 +83,7 @@ def main() -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     try:
-        _settle_threads()
+        settle_threads()
     except MachineError as error:
         channel.send("unfit", why=str(error)[:2000])
         return
@@ -98,7 +98,7 @@ def main() -> None:
         dropped.clear()
 
 
-def _settle_threads() -> None:
+def settle_threads() -> None:
     """As many threads as the engine grants; deterministic kernels. Raises: MachineError where the GPU cannot train."""
     from engine.data.datajuicer import OFFLINE
 

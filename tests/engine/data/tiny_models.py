@@ -187,11 +187,11 @@ def sentence_pieces(folder: Path) -> None:
     (folder / "en.arpa.bin").write_text(arpa, encoding="utf-8")
 
 
-def languages(folder: Path) -> None:
-    """For language_id_score: fastText's binary format, one weight a word and language."""
-    english, german = ("dog", "the", "red"), ("hund", "der", "rot")
+def languages(folder: Path, other: str = "de", its: tuple[str, ...] = ("hund", "der", "rot")) -> None:
+    """For language_id_score: fastText's binary format, one weight a word and language. its: three words of `other`."""
+    english, german = ("dog", "the", "red"), its
     words = ["</s>", *english, *german]
-    labels = ["__label__en", "__label__de"]
+    labels = ["__label__en", f"__label__{other}"]
     # width, window, epochs, least count, negatives, n-grams, loss (softmax), model (supervised), buckets, minn, maxn …
     out = struct.pack("<ii", 793712314, 12) + struct.pack("<12id", 2, 5, 1, 1, 5, 1, 3, 3, 0, 0, 0, 100, 1e-4)
     out += struct.pack("<iiiqq", len(words) + 2, len(words), 2, 100, -1)
