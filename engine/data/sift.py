@@ -34,19 +34,24 @@ class Sifted(list[Made]):
         """The same without items that turn out bad later on. said: place and reason of each unit of the accounting."""
         if not said:
             return self
-        old, bad = self.accounting, self.bad + len(said)
-        left = (*old.left_out, (kind, len(said)))
+        old = less(self.accounting, kind, len(said))
         note = old.note.replace(f"{len(self)} questions", f"{len(kept)} questions")
-        found = Sifted(kept, replace(old, used=old.used - len(said), left_out=left, note=note), bad)
+        found = Sifted(kept, old.noted(note), self.bad + len(said))
         found.refuse(max_bad, said[0])
         return found
 
     def refuse(self, max_bad: float, first: str) -> None:
         """Raises: DataError when more than `max_bad` of the items are bad, or all. first: place and reason of one."""
-        _refuse(self.accounting, self.bad, not self, max_bad, first)
+        refuse_bad(self.accounting, self.bad, not self, max_bad, first)
 
 
-def _refuse(told: Accounting, bad: int, nothing: bool, max_bad: float, first: str) -> None:
+def less(told: Accounting, kind: str, units: int) -> Accounting:
+    """The accounting without units that turn out bad later on."""
+    return replace(told, used=told.used - units, left_out=(*told.left_out, (kind, units)))
+
+
+def refuse_bad(told: Accounting, bad: int, nothing: bool, max_bad: float, first: str) -> None:
+    """Raises: DataError when more than `max_bad` of the items are bad, or nothing is left. first: of the bad ones."""
     if bad and (bad > max_bad * told.expected or nothing):
         raise DataError(
             f"{told.input}: {bad} of {told.expected} {told.unit} are bad (dataset.max_bad is {max_bad:.0%}), "
@@ -88,7 +93,7 @@ class Sieve:
 
     def refuse(self) -> None:
         """Raises: DataError when more than `max_bad` of the items were bad, or all."""
-        _refuse(self.accounting, self.bad, not self.used, self.max_bad, self.first)
+        refuse_bad(self.accounting, self.bad, not self.used, self.max_bad, self.first)
 
 
 def sift(

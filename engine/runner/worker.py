@@ -23,6 +23,7 @@ import numpy as np
 from engine.base.arrays import save_array
 from engine.base.errors import DjsbError, MachineError
 from engine.base.lifetime import end_with_owner
+from engine.base.machine import lacks_memory
 from engine.runner.preflight import check_device
 from engine.runner.ranks import Ranks, one_line, split
 from engine.tasks.contract import ScoresRows
@@ -165,9 +166,7 @@ def _work(job: dict[str, Any]) -> None:
 
 def _is_memory(error: BaseException) -> bool:
     """True for out-of-memory on a GPU or in the CPU allocator, when a smaller batch may help."""
-    return not isinstance(error, DjsbError) and (
-        isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate memory" in str(error)
-    )
+    return not isinstance(error, DjsbError) and lacks_memory(error)
 
 
 def _trials(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from engine.tasks.shared.caches import read_meta
 from engine.tasks.shared.checkpoints import adapter_of, with_lora
 from engine.tasks.shared.crops import Crop, crop_of, drawn, rows_of
 from engine.tasks.shared.procedure import autocast, the_device
+from engine.tasks.shared.resident import frozen_base, let_go
 from engine.tasks.shared.sharded import call, gathered, is_first, pieces, ranks, share
 from engine.tasks.shared.tokens import BOS, EOS, PAD
 from engine.tasks.shared.towers import Preset
@@ -62,15 +63,15 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
     torch.manual_seed(seed)
     folder = prepared.parents[2]
     source, adapter = source_of(study, folder), adapter_of(init)
-    if init and not adapter:
-        model = Weights(EARLIER, KINDS[source.family if source else "clip"], Path(init)).load()
-    elif source:
-        model = source.weights(folder).load()
-    else:
-        model = CLIPModel(CLIPConfig(**clip_config(PRESETS[study.model.preset])))
-    if adapter or study.lora.rank:
-        model = with_lora(model, study, adapter, study.lora.targets or LINEAR, "towers")
+    earlier = Weights(EARLIER, KINDS[source.family if source else "clip"], Path(init)) if init and not adapter else None
+    weights = earlier or (source.weights(folder) if source else None)
     device: Any = the_device()
+    if adapter or study.lora.rank:
+        assert weights is not None  # a preset takes no adapters
+        base = frozen_base(weights, study)
+        return with_lora(base, study, adapter, study.lora.targets or LINEAR, "towers").to(device)
+    let_go()
+    model = weights.load() if weights else CLIPModel(CLIPConfig(**clip_config(PRESETS[study.model.preset])))
     return model.to(device)
 
 

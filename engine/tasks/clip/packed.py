@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.func import functional_call, vmap
 
+from engine.base.machine import lacks_memory
 from engine.settings.study import Study
 from engine.tasks.clip.model import (
     MAX_LOGIT_SCALE,
@@ -247,7 +248,7 @@ def calibrate(study: Study, prepared: Path, candidates: Sequence[int] | None = N
         try:
             seconds = _step_seconds(model, size, study, prepared, rows, (WARM + TIMED) * batch) / (size * batch)
         except (RuntimeError, MemoryError) as error:
-            if "memory" not in str(error).lower():
+            if not lacks_memory(error):
                 raise
             break
         idle = idle + 1 if seconds > (1 - WORTH) * min(found.values(), default=np.inf) else 0

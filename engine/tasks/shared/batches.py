@@ -36,8 +36,8 @@ def to_pixels(
     """(…, side, side, 3) bytes as (…, 3, side, side). normal: mean and standard deviation of each colour."""
     import torch
 
-    source = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
-    pixels = source.to(device, non_blocking=True).movedim(-1, -3).float().div_(255)
+    source = to_device(images, device) if isinstance(images, np.ndarray) else images.to(device, non_blocking=True)
+    pixels = source.movedim(-1, -3).float().div_(255)
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in normal)
     return pixels.sub_(mean).div_(std)
 
@@ -133,7 +133,11 @@ def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
     """The array on the device; nothing waits for the copy."""
     import torch
 
-    tensor = torch.from_numpy(array)
+    return moved(torch.from_numpy(array), device)
+
+
+def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The same of a tensor on the host."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 

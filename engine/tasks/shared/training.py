@@ -6,7 +6,7 @@ A task gives `fit` its model, its batches and a function that leaves a batch's g
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -59,14 +59,19 @@ def accumulate(device: torch.device, rows: int, micro: int, loss: Callable[[slic
 
     It stays on the device, so that nothing waits for it.
     """
+    return summed_up(device, pieces(rows, micro), loss)
+
+
+def summed_up(device: torch.device, parts: Iterable[T], loss: Callable[[T], torch.Tensor]) -> torch.Tensor:
+    """The same of parts that are made already, or made one by one."""
     import torch
 
     total = torch.zeros((), dtype=torch.float64, device=device)
-    for at in pieces(rows, micro):
+    for part in parts:
         with autocast(device, keep=False):
-            part = loss(at)
-        part.backward()  # type: ignore[no-untyped-call]
-        total += part.detach()
+            found = loss(part)
+        found.backward()  # type: ignore[no-untyped-call]
+        total += found.detach()
     return total
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.errors import MachineError
+from engine.base.machine import lacks_memory
 from engine.settings.study import Study
 from engine.tasks.contract import SILENT, Job, Report, Task
 from engine.tasks.shared.fitting import USED, changed, fit_memory, misfit, pays
@@ -120,12 +121,20 @@ class TrainingTask(Task, Protocol):
             raise MachineError(misfit(self._advice(study, prepared, memory)))
 
     def quicker(self, study: Study, prepared: Path, alone: float, samples: int) -> Study:
-        """On a GPU: timed with compiled blocks, where the study leaves that open. Several devices compile nothing."""
+        """On a GPU: timed with compiled blocks, where the study leaves that open. Several devices compile nothing.
+
+        Blocks that take more memory than there is are not compiled.
+        """
         if the_device().type != "cuda" or ranks() > 1 or study.train.compile != "auto":
             return study
         made = changed(study, compile="on")
         began = time.perf_counter()
-        compiled, fixed = self.calibrate(made, prepared)
+        try:
+            compiled, fixed = self.calibrate(made, prepared)
+        except (RuntimeError, MemoryError) as error:
+            if not lacks_memory(error):
+                raise
+            return changed(study, compile="off")
         steps = sum(self.training.timed) * self.training.sample(study, prepared)[1]
         cost = max(0.0, time.perf_counter() - began - fixed - steps * compiled)
         return made if pays(alone, compiled, cost, samples) else changed(study, compile="off")

@@ -39,6 +39,13 @@ class Weights:
     folder: Path
     may_miss: tuple[str, ...] = ()
 
+    @property
+    def key(self) -> str:
+        """Another one for other files, and where one of them has changed."""
+        files = sorted(f for f in self.folder.iterdir() if f.suffix in (".json", ".safetensors"))
+        state = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+        return content_id([self.field, self.kind, str(self.folder.resolve()), self.may_miss, state])
+
     def load(self, **options: Any) -> Any:
         """The model, all of its tensors read. options: of `from_pretrained`. Raises: StudyError."""
         return self.counted(**options)[0]
@@ -132,10 +139,7 @@ def accounted(folder: Path, needed: Sequence[Weights]) -> list[Accounting]:
 
 
 def _accounted(folder: Path, weights: Weights) -> Accounting:
-    files = sorted(f for f in weights.folder.iterdir() if f.suffix in (".json", ".safetensors"))
-    state = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    key = content_id([weights.field, weights.kind, str(weights.folder.resolve()), weights.may_miss, state])
-    known = folder / ".djsb" / "cache" / f"weights-{key}.json"
+    known = folder / ".djsb" / "cache" / f"weights-{weights.key}.json"
     if is_whole(known, sums=True):
         return accounting_from_json(json.loads(known.read_text(encoding="utf-8")))
     _, found = weights.counted()

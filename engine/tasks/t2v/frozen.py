@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from engine.base.ids import content_id
 from engine.data.packs import Packs, bound_of
+from engine.tasks.shared.batches import moved
 from engine.tasks.shared.caches import read_meta
 from engine.tasks.shared.media import BOUND
 from engine.tasks.shared.packed import Media, ahead, open_media
@@ -258,7 +259,7 @@ class Encoded:
         if self.frozen is None:
             return self.clips.pixels(rows, self.device)
         items = [self._item(0, row, self._posterior) for row in rows.tolist()]
-        mean, std = (torch.stack([item[name] for item in items]).to(self.device) for name in (MEAN, STD))
+        mean, std = (moved(torch.stack([item[name] for item in items]), self.device) for name in (MEAN, STD))
         return self.frozen.latents(mean, std, None if noise is None else noise(mean))
 
     def words(self, rows: NDArray[np.int64], dropped: Sequence[bool] | None = None) -> Text:
@@ -276,7 +277,7 @@ class Encoded:
             return functional.pad(tensor, (0, 0) * (tensor.dim() - 1) + (0, length - len(tensor)))
 
         return {
-            name: torch.stack([whole(item[name], int(item[name + LENGTH])) for item in items]).to(self.device)
+            name: moved(torch.stack([whole(item[name], int(item[name + LENGTH])) for item in items]), self.device)
             for name in items[0]
             if not name.endswith(LENGTH)
         }

@@ -19,6 +19,7 @@ from engine.base.errors import StudyError
 from engine.settings.study import Study
 from engine.tasks.shared.checkpoints import adapter_of, checkpoint_of, is_adapted, load_tokenizer, with_lora
 from engine.tasks.shared.procedure import frozen_dtype, the_device
+from engine.tasks.shared.resident import frozen_base, let_go
 from engine.tasks.shared.tokens import BOS, EOS, PAD
 from engine.tasks.shared.videos import Window
 from engine.tasks.shared.weights import EARLIER, Weights
@@ -268,7 +269,7 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> Pa
     if checkpoint is None:
         parts = _from_preset(study, prepared, whole, device)
     else:
-        parts = _from_checkpoint(study, checkpoint, whole, device)
+        parts = _from_checkpoint(study, checkpoint, whole, device, bool(study.lora.rank or adapter))
     transformer = parts.transformer
     if study.lora.rank or adapter:
         transformer = with_lora(transformer, study, adapter, study.lora.targets or LORA_TARGETS, "transformer")
@@ -302,13 +303,20 @@ def _from_preset(study: Study, prepared: Path, whole: Path | None, device: torch
     return Parts(transformer, scheduler, Family({}, {}, {}), words, None, window.frames)
 
 
-def _from_checkpoint(study: Study, folder: Path, whole: Path | None, device: torch.device) -> Parts:
-    """The components of a diffusers pipeline, each by a class that is known here; nothing of the folder is run."""
+def _from_checkpoint(study: Study, folder: Path, whole: Path | None, device: torch.device, adapted: bool) -> Parts:
+    """The components of a diffusers pipeline, each by a class that is known here; nothing of the folder is run.
+
+    adapted: the transformer gets adapters.
+    """
     import torch
 
     trained, *others = weights_of(folder)
-    transformer = (Weights(EARLIER, trained.kind, whole) if whole else trained).load()
-    cast(transformer, frozen_dtype(study) if study.lora.rank else torch.float32)
+    weights = Weights(EARLIER, trained.kind, whole) if whole else trained
+    if adapted:
+        transformer = frozen_base(weights, study)
+    else:
+        let_go()
+        transformer = cast(weights.load(), torch.float32)
     family = family_of(folder)
     frozen = Frozen(folder, family, others, device, frozen_dtype(study))
     scheduler, fps = _training_scheduler(folder), study.video.fps or FPS

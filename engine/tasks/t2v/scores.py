@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.tasks.shared.procedure import autocast
 from engine.tasks.shared.weights import Weights
 
 if TYPE_CHECKING:
@@ -125,10 +126,10 @@ def load_clip(folder: Path, device: torch.device) -> Callable[[Video, Sequence[s
     side, length = model.config.vision_config.image_size, model.config.text_config.max_position_embeddings
 
     def see(frames: Video) -> NDArray[np.float32]:
-        with torch.no_grad():
+        with torch.no_grad(), autocast(device):
             seen = model.vision_model(pixel_values=_resized(to_pixels(frames, device), side)).pooler_output
             found: NDArray[np.float32] = (
-                torch.nn.functional.normalize(model.visual_projection(seen), dim=-1).cpu().numpy()
+                torch.nn.functional.normalize(model.visual_projection(seen).float(), dim=-1).cpu().numpy()
             )
         return found
 
@@ -136,9 +137,9 @@ def load_clip(folder: Path, device: torch.device) -> Callable[[Video, Sequence[s
         ids = tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")[
             "input_ids"
         ]
-        with torch.no_grad():
+        with torch.no_grad(), autocast(device):
             said = model.text_projection(model.text_model(input_ids=ids.to(device)).pooler_output)
-            found: NDArray[np.float32] = torch.nn.functional.normalize(said, dim=-1).cpu().numpy()
+            found: NDArray[np.float32] = torch.nn.functional.normalize(said.float(), dim=-1).cpu().numpy()
         return found
 
     return lambda clips, captions: clip_scores(np.stack([see(c) for c in clips]), read(list(captions)))
@@ -184,7 +185,7 @@ def load_detector(folder: Path, device: torch.device) -> Callable[[Video], NDArr
     def features(clips: Video) -> NDArray[np.float64]:
         chosen = clips[:, np.linspace(0, clips.shape[1] - 1, frames).round().astype(int)]
         found = []
-        with torch.no_grad():
+        with torch.no_grad(), autocast(device):
             for clip in chosen:
                 seen = model(pixel_values=_resized(to_pixels(clip, device), side)[None]).last_hidden_state
                 found.append(seen.mean(1)[0].double().cpu().numpy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,11 @@ from numpy.typing import NDArray
 
 from engine.settings.study import Study
 from engine.tasks.contract import Job, Report
+from engine.tasks.shared.batches import moved, prefetched
 from engine.tasks.shared.packed import ahead
 from engine.tasks.shared.procedure import autocast
-from engine.tasks.shared.sharded import ranks, share
-from engine.tasks.shared.training import accumulate, batches, course, fit, micro_batch
+from engine.tasks.shared.sharded import pieces, ranks, share
+from engine.tasks.shared.training import batches, course, fit, micro_batch, summed_up
 from engine.tasks.t2v.families import COG, DDPM, FLOW, Text
 from engine.tasks.t2v.frozen import Clips, Encoded
 from engine.tasks.t2v.model import Parts, to_video
@@ -35,7 +37,10 @@ OPTIMIZER: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-10}
 def noised(
     parts: Parts, clean: torch.Tensor, noise: torch.Tensor, level: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(noisy latents, timesteps, what the model should predict). level: (clips,) share of the noisiest step, 0 to 1."""
+    """(noisy latents, timesteps, what the model should predict).
+
+    level: (clips,) share of the noisiest step, 0 to 1; on the host, so that a device is not waited for.
+    """
     scheduler = parts.scheduler
     last = scheduler.config.num_train_timesteps - 1
     step = (level * last).round().long()
@@ -48,10 +53,21 @@ def noised(
         sigma = sigma[:, None, None, None, None]
         return (1 - sigma) * clean + sigma * noise, time, noise - clean
     noisy = scheduler.add_noise(clean, noise, step)
-    kind = scheduler.config.prediction_type
+    step, kind = step.to(clean.device), scheduler.config.prediction_type
     if kind == "v_prediction":
         return noisy, step, scheduler.get_velocity(clean, noise, step)
     return noisy, step, clean if kind == "sample" else noise
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Clips that go through the model at once. level: on the host. share: of the batch."""
+
+    clean: torch.Tensor
+    noise: torch.Tensor
+    level: torch.Tensor
+    words: Text
+    share: float
 
 
 def predict(parts: Parts, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
@@ -74,8 +90,10 @@ def train(parts: Parts, study: Study, encoded: Encoded, rows: NDArray[np.int64],
         return False
     each = batches(rows, job.samples, way.batch, seed)
     order = (np.concatenate([[step], chosen]) for step, chosen in enumerate(each, 1))
+    micro = micro_batch(study, job, way.batch)
 
-    def backward(numbered: NDArray[np.int64]) -> torch.Tensor:
+    def made(numbered: NDArray[np.int64]) -> list[_Part]:
+        """What this rank trains of a batch, in pieces."""
         step, chosen = int(numbered[0]), numbered[1:]
         draws = torch.Generator().manual_seed(seed * 1_000_003 + step)
         levels, dropped = torch.rand(len(chosen), generator=draws), torch.rand(len(chosen), generator=draws)
@@ -85,23 +103,31 @@ def train(parts: Parts, study: Study, encoded: Encoded, rows: NDArray[np.int64],
         def random(of: str, like: torch.Tensor, at: slice) -> torch.Tensor:
             if of not in noises:
                 noises[of] = torch.randn((len(chosen), *like.shape[1:]), generator=draws)
-            return noises[of][at].to(device)
+            return moved(noises[of][at], device)
 
-        def loss(at: slice) -> torch.Tensor:
-            part, level, drop = chosen[at], levels[at].to(device), dropped[at] < study.video.drop_text
+        def part(at: slice) -> _Part:
+            drop = dropped[at] < study.video.drop_text
             draw = partial(random, "posterior", at=at) if study.video.latents == "sample" else None
-            clean = encoded.latents(part, draw)
-            noisy, timesteps, target = noised(parts, clean, random("noise", clean, at), level)
-            guess = predict(parts, noisy, timesteps, encoded.words(part, drop.tolist()))
-            return functional.mse_loss(guess.float(), target) * (len(part) / len(chosen))
+            clean = encoded.latents(chosen[at], draw)
+            words = encoded.words(chosen[at], drop.tolist())
+            return _Part(clean, random("noise", clean, at), levels[at], words, len(clean) / len(chosen))
 
-        return accumulate(device, len(chosen), micro_batch(study, job, way.batch), loss)
+        return [part(at) for at in pieces(len(chosen), micro)]
+
+    def backward(batch: list[_Part]) -> torch.Tensor:
+        def loss(part: _Part) -> torch.Tensor:
+            noisy, timesteps, target = noised(parts, part.clean, part.noise, part.level)
+            guess = predict(parts, noisy, timesteps, part.words)
+            return functional.mse_loss(guess.float(), target) * part.share
+
+        return summed_up(device, batch, loss)
 
     def own(numbered: NDArray[np.int64]) -> NDArray[np.int64]:
         return numbered[1:][share(len(numbered) - 1)]
 
-    def inputs(order: Iterator[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
-        return order if encoded.frozen else ahead(encoded.clips.frames, order, own)
+    def inputs(order: Iterator[NDArray[np.int64]]) -> Iterator[list[_Part]]:
+        coming = order if encoded.frozen else ahead(encoded.clips.frames, order, own)
+        return prefetched(map(made, coming), device)
 
     return fit(parts.transformer, study, job, report, way, order=order, inputs=inputs, backward=backward, **OPTIMIZER)
 
@@ -137,7 +163,7 @@ def held_out_loss(parts: Parts, encoded: Encoded, rows: NDArray[np.int64], step:
                     torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(int(r) * 101 + number))
                     for r in part
                 ]).to(device)  # fmt: skip
-                levels = torch.full((len(part),), level, device=device)
+                levels = torch.full((len(part),), level)
                 noisy, timesteps, target = noised(parts, clean, noise, levels)
                 guess = predict(parts, noisy, timesteps, words)
                 total += float(functional.mse_loss(guess.float(), target, reduction="sum")) / clean[0].numel()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, replace
-from math import prod
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,12 @@ from engine.base.arrays import new_array, save_array
 from engine.base.durable import checksum, discard, is_whole, write_text
 from engine.base.errors import DataError
 from engine.base.ids import content_id
-from engine.base.paths import folder_of, resolve
+from engine.base.paths import resolve
 from engine.data.fingerprints import content_hash
 from engine.data.media import Unreadable
 from engine.data.readers.contract import as_list
 from engine.data.sift import Sifted
 from engine.records.accounting import refuse_gaps
-from engine.settings.running import CacheSection
 from engine.settings.study import Study
 from engine.tasks.contract import Progress, Rows
 from engine.tasks.shared.caches import make_caches
@@ -31,13 +31,8 @@ from engine.tasks.shared.media import (
     ROW,
     entry_of,
     files_of,
-    form_of,
     key_of,
     place_of,
-    set_bound,
-    source_entry,
-    whence_of,
-    write_sources,
 )
 from engine.tasks.shared.packed import open_media
 from engine.tasks.shared.tokens import cache_tokens, captions
@@ -60,8 +55,10 @@ from engine.tasks.vlm.model import (
     make_base,
     needed_weights,
 )
-from engine.tasks.vlm.native_data import cache_instructions, cache_questions, cache_references, cache_rows
-from engine.tasks.vlm.text import NONE, Encoder, train_base_tokenizer
+from engine.tasks.vlm.native_data import cache_instructions as cache_conversations
+from engine.tasks.vlm.native_data import cache_questions, cache_references, cache_rows
+from engine.tasks.vlm.square_instructions import cache_instructions
+from engine.tasks.vlm.text import Encoder, train_base_tokenizer
 
 VERSION = 3  # of what lies in the caches
 BLOCK = 1_000  # rows that are looked at together
@@ -148,9 +145,9 @@ def _make(
     questions = {n: read_benchmark(n, resolve(folder, p), limit) for n, p in benchmarks.items()}
     told = None
     if study.vlm.instructions:
-        told, _ = read_instructions(resolve(folder, study.vlm.instructions), limit, folder)
+        told, _ = read_instructions(resolve(folder, study.vlm.instructions), limit, folder, target)
     inputs = []
-    source = _source(study, folder, target, train, told or [])
+    source = _source(study, folder, target, train, told or ())
     config = read_config(source, "model.checkpoint", KINDS)
     encoder = Encoder.of(source, config)
     side, length = image_shape(config)[0], _length(study)
@@ -164,10 +161,8 @@ def _make(
     head = encoder.caption_head if prompt is None else encoder.head
     examples: dict[str, Any] = {"train": {"head": head, "start": len(encoder.question(prompt)) if prompt else 0}}
     if told is not None:
-        told, places = _cache_pictures(
-            _short(told, encoder, length, limit), side, target, "instructions-images", limit, study.cache
-        )
-        examples["instructions"] = _cache_instructions(told, places, encoder, length, target)
+        cache_instructions(told, encoder, length, side, target, limit, study.cache)
+        examples["instructions"] = {"head": encoder.head}
         inputs.append(told.accounting)
     groups = {}
     for name, found in questions.items():
@@ -199,7 +194,7 @@ def _make_native(
     inputs, groups = [], {}
     if study.vlm.instructions:
         told = Instructions.of(resolve(folder, study.vlm.instructions), folder)
-        inputs.append(cache_instructions(told, chat, limit, target))
+        inputs.append(cache_conversations(told, chat, limit, target))
     for name, found in questions.items():
         asked = cache_questions(found, chat, limit, target, name)
         groups[name] = sorted({q.group for q in asked} - {""})
@@ -216,89 +211,46 @@ def _length(study: Study) -> int:
     return PRESETS[study.model.preset].length if made else LENGTH
 
 
-def _source(study: Study, folder: Path, target: Path, train: Rows, told: list[Question]) -> Path:
+def _source(study: Study, folder: Path, target: Path, train: Rows, told: Iterable[Question]) -> Path:
     """Folder of the model that trials start from; a preset's, or a joined one, is made in `target`."""
     if checkpoint := checkpoint_of(study, folder):
         return checkpoint
     base = target / BASE
     if study.vlm.vision is None and not is_whole(base):
-        texts = [part for question in told for part in (question.text, *question.answers)] + [study.vlm.prompt]
-        known = (text for source in (texts, captions(train)) for text in source)
+        asked = (part for question in told for part in (question.text, *question.answers))
+        known = chain(asked, [study.vlm.prompt], captions(train))
         train_base_tokenizer(known, PRESETS[study.model.preset].vocabulary, target / "tokenizer")
     make_base(study, folder, base, study.seed)
     return base
 
 
 def _cache_pictures(
-    asked: Sifted[Question], side: int, target: Path, name: str, max_bad: float, cache: CacheSection | None = None
+    asked: Sifted[Question], side: int, target: Path, name: str, max_bad: float
 ) -> tuple[Sifted[Question], list[int]]:
     """Cache the distinct images as (images, side, side, 3); the questions whose image can be read, and which it is.
 
-    cache: how they are kept; None: in one array. Raises: DataError when more than `max_bad` of the items have none.
+    Raises: DataError when more than `max_bad` of the items have none.
     """
     numbers = {source: at for at, source in enumerate(dict.fromkeys(q.image for q in asked))}
     medium = Squares(side)
-    # with the pixels as they are: what is trained on after every pool is the same for all studies
-    raw = cache is None or form_of(cache, len(numbers), prod(medium.shape)) == "raw"
-    if cache is not None and not raw:
-        set_bound(target.parent, cache.max_gb)
     broken: dict[Path | bytes | Inner, str] = {}
-    pixels = new_array(target / f"{name}.npy", np.uint8, (len(numbers), *medium.shape)) if raw else None
+    pixels = new_array(target / f"{name}.npy", np.uint8, (len(numbers), *medium.shape))
     for image, at in numbers.items():
+        assert not isinstance(image, Inner)  # of instructions only
         try:
-            source = image.read() if isinstance(image, Inner) else image
-            if pixels is not None:
-                pixels[at], _ = medium.decode(source, at)
-            else:
-                medium.look(source)
+            pixels[at], _ = medium.decode(image, at)
         except (OSError, ValueError) as error:
             broken[image] = str(error)
-    if pixels is not None:
-        pixels.flush()
-    else:
-        key = content_id([asked.accounting.to_json(), len(numbers), side, [str(q.image) for q in asked]])
-        whence = None
-        if data := next((image.data for image in numbers if isinstance(image, Inner)), None):
-            key, whence = content_id([key, data.fingerprint]), whence_of(data, folder_of(data.path))
-        sources = (image.entry if isinstance(image, Inner) else source_entry(image) for image in numbers)
-        write_sources(target, name, sources, medium, "exact", key, whence)
+    pixels.flush()
     kept = [q for q in asked if q.image not in broken]
     said = {q.place: f"{q.place}: the image cannot be read ({broken[q.image]})" for q in asked if q.image in broken}
     return asked.without(kept, "unreadable image", list(said.values()), max_bad), [numbers[q.image] for q in kept]
-
-
-def _short(told: Sifted[Question], encoder: Encoder, length: int, max_bad: float) -> Sifted[Question]:
-    """The instructions whose questions leave room for an answer, in a row of `length` tokens.
-
-    Raises: DataError when more than `max_bad` of the entries have a longer one.
-    """
-    said = {}
-    for question in told:
-        if (size := len(encoder.question(question.text))) > length - 2:
-            said[question.place] = f"{question.place}: a question of {size} tokens; {length - 2} fit, shorten it"
-    kept = [question for question in told if question.place not in said]
-    return told.without(kept, "question too long", list(said.values()), max_bad)
 
 
 def _cache_questions(asked: list[Question], places: list[int], file: Path) -> None:
     """Write a benchmark's questions. places: of their images."""
     kept = [Asked(at, q.text, q.answers, q.options, q.group, q.item) for at, q in zip(places, asked, strict=True)]
     write_text(file, json.dumps([asdict(q) for q in kept], allow_nan=False))
-
-
-def _cache_instructions(
-    told: list[Question], places: list[int], encoder: Encoder, length: int, target: Path
-) -> dict[str, Any]:
-    """Write instructions to train on; their head, and where each answer begins. places: of their images."""
-    rows, starts = np.full((len(told), length), NONE, np.int32), []
-    for row, question in zip(rows, told, strict=True):
-        asked = encoder.question(question.text)
-        ids = [*asked, *encoder.answer(question.answers[0])[: length - len(asked) - 1], encoder.end]
-        row[: len(ids)] = ids
-        starts.append(len(asked))
-    save_array(target / "instructions-tokens.npy", rows)
-    save_array(target / "instructions-places.npy", np.asarray(places, np.int64))
-    return {"head": encoder.head, "starts": starts}
 
 
 def _cache_captions(evaluation: Rows, prompt: str, side: int, target: Path, workers: int) -> None:

@@ -20,12 +20,13 @@ from engine.data.readers.contract import BROKEN, Row, as_list
 from engine.data.readers.formats import format_of, packing
 from engine.data.readers.json_rows import entries
 from engine.data.readers.webdataset import KEY, KINDS
-from engine.data.sift import MAX_BAD, Sifted, Unusable, sift
+from engine.data.sift import MAX_BAD, Sieve, Unusable
 from engine.data.tars import archives
 from engine.settings.data import DatasetSection
 from engine.tasks.shared.media import whence_of
-from engine.tasks.vlm.benchmarks import Question, image_of
+from engine.tasks.vlm.benchmarks import image_of
 from engine.tasks.vlm.inner import Inner
+from engine.tasks.vlm.questions import Entry, Questions
 
 BLOCK = 500  # rows that are read at once
 
@@ -139,27 +140,29 @@ class Instructions:
         return whence_of(self.data, folder_of(self.data.path)) if self.data else None
 
 
-def read_instructions(file: Path, max_bad: float = MAX_BAD, folder: Path | None = None) -> tuple[Sifted[Question], int]:
+def read_instructions(
+    file: Path, max_bad: float = MAX_BAD, folder: Path | None = None, target: Path | None = None
+) -> tuple[Questions, int]:
     """(questions with their one answer, turns that were left out as they show no image), for models of one image.
 
-    Every turn of a person and its reply make one question. folder: the study's. Raises: DataError.
+    Every turn of a person and its reply make one question. folder: the study's. target: on whose disk they are kept.
+    Raises: DataError.
     """
     blind = 0
     told = Instructions.of(file, folder)
 
-    def read(place: str, entry: Row) -> list[Question]:
+    def read(place: str, row: Row) -> Entry:
         nonlocal blind
-        talk = read_conversation(entry)
+        talk = read_conversation(row)
         if not talk.images:
             blind += len(talk.pairs)
             raise Unusable("without an image", spared=True)
         if len(talk.images) > 1:
             raise Unusable("several images", f"it shows {len(talk.images)} images; one is read")
-        image = told.image(talk.images[0])
-        return [Question(place, image, asked, (reply,)) for asked, reply in talk.pairs]
+        return Entry(place, told.image(talk.images[0]), list(talk.pairs))
 
-    found = sift("instructions", "entries", told.rows(), read, max_bad)
-    questions = [question for entry in found for question in entry]
-    if not questions:
+    sieve = Sieve("instructions", "entries", max_bad)
+    found = Questions(sieve.through(told.rows(), read), sieve, told.data, target)
+    if not len(found):
         raise DataError(f"{file} has no question with an image; give instructions with images")
-    return Sifted(questions, found.accounting.noted(f"{len(questions)} questions"), found.bad), blind
+    return found, blind

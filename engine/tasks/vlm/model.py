@@ -20,6 +20,7 @@ from engine.settings.study import Study
 from engine.tasks.shared.batches import CLIP_MEAN, CLIP_STD, Normal
 from engine.tasks.shared.checkpoints import adapter_of, checkpoint_of, read_config, save, with_lora
 from engine.tasks.shared.procedure import load_dtype, the_device
+from engine.tasks.shared.resident import frozen_base, let_go
 from engine.tasks.shared.tokens import BOS, EOS, PAD
 from engine.tasks.shared.towers import Preset
 from engine.tasks.shared.weights import EARLIER, Weights
@@ -169,10 +170,12 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
     adapter = adapter_of(init)
     weights = weights_of(study, Path(init), EARLIER) if init and not adapter else weights_of(study, source)
     family = family_of(read_config(source, "model.checkpoint", KINDS))
-    model: Any = weights.load(dtype=load_dtype(study))
     if study.lora.rank or adapter:
-        model = with_lora(model, study, adapter, _adapted(study, family), "language model")
-    elif init is None and makes_projector(study):
+        base = frozen_base(weights, study, dtype=load_dtype(study))
+        return with_lora(base, study, adapter, _adapted(study, family), "language model").to(the_device())
+    let_go()
+    model: Any = weights.load(dtype=load_dtype(study))
+    if init is None and makes_projector(study):
         for name, module in model.named_modules():
             if isinstance(module, torch.nn.Linear) and any(word in name for word in family.projector):
                 torch.nn.init.normal_(module.weight, std=module.in_features**-0.5)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from engine.base.errors import DataError, StudyError
 from engine.base.parallel import crew
+from engine.tasks.shared.batches import prefetched, to_device
 from engine.tasks.shared.packed import readers
 from engine.tasks.shared.procedure import autocast
 from engine.tasks.shared.sharded import pieces, ranks, summed
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Part = dict[str, Any]  # what the model takes, and `labels`
+FIRST = "first_learned"  # of a part: a number
 AT_ONCE = 8  # conversations that are judged at once, unless train.micro_batch says so
 AHEAD = 3  # batches that processes beside a GPU make ahead of it
 
@@ -43,14 +45,14 @@ class Told:
     def __len__(self) -> int:
         return len(_talks(self.prepared, self.name))
 
-    def inputs(
-        self, order: Iterator[NDArray[np.int64]], device: torch.device, micro: int
-    ) -> Iterator[list[dict[str, torch.Tensor]]]:
+    def inputs(self, order: Iterator[NDArray[np.int64]], device: torch.device, micro: int) -> Iterator[list[Part]]:
         """The batches of row numbers as parts of `micro` rows on the device; of several devices this one's share."""
-        import torch
 
-        for parts in self._ahead(order, micro):
-            yield [{n: torch.from_numpy(v).to(device, non_blocking=True) for n, v in p.items()} for p in parts]
+        def moved(part: Part) -> Part:
+            tensors = {name: to_device(value, device) for name, value in part.items()}
+            return {**tensors, FIRST: first_learned(part["labels"])}
+
+        return prefetched(([moved(part) for part in parts] for parts in self._ahead(order, micro)), device)
 
     def backward(self, model: Any, _micro: int) -> Callable[[list[Part]], torch.Tensor]:
         """Leaves the gradients of a batch's mean loss over its answers' tokens."""
@@ -123,15 +125,21 @@ def make_part(told: Told, rows: NDArray[np.int64]) -> Part:
     return {name: value.numpy() for name, value in made.items()}
 
 
+def first_learned(labels: NDArray[np.int64]) -> int:
+    """The first place of (rows, tokens) at which a row has something to learn. On the host: a device would be waited
+    for.
+    """
+    learned = np.flatnonzero((labels != NO_LABEL).any(0))
+    return max(1, int(learned[0]) if len(learned) else labels.shape[1] - 1)
+
+
 def part_losses(model: Any, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
     """((rows, text) cross-entropy of every token, 0 where the label is none, in float32; its labels)."""
     from torch.nn import functional
 
-    labels = part["labels"]
-    learned = (labels != NO_LABEL).any(0).nonzero()
-    start = max(1, int(learned[0]) if len(learned) else labels.shape[1] - 1)
-    labels = labels[:, start:]
-    given = {name: value for name, value in part.items() if name != "labels"}
+    start = part.get(FIRST) or first_learned(part["labels"].cpu().numpy())
+    labels = part["labels"][:, start:]
+    given = {name: value for name, value in part.items() if name not in ("labels", FIRST)}
     logits = model(**given, logits_to_keep=labels.shape[1] + 1, use_cache=False).logits[:, :-1]
     losses = functional.cross_entropy(logits.float().transpose(1, 2), labels, ignore_index=NO_LABEL, reduction="none")
     return losses, labels
@@ -155,7 +163,8 @@ class NativeJudge:
         return (slice(at, at + self.rows) for at in range(0, count, self.rows))
 
     def _on_device(self, made: Part) -> Part:
-        return {name: value.to(self.device) for name, value in made.items()}
+        first = {FIRST: first_learned(made["labels"].numpy())} if "labels" in made else {}
+        return {name: value.to(self.device) for name, value in made.items()} | first
 
     def _asked(self, texts: list[str], images: list[list[Image.Image]], begun: Sequence[int] = ()) -> Part:
         questions = [MARK * len(some) + text for text, some in zip(texts, images, strict=True)]

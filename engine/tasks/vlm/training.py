@@ -53,7 +53,12 @@ class Examples:
         several = prepared / f"{name}-places.npy"  # without it, each row has an image of its own
         places = np.load(several) if several.exists() else np.arange(len(tokens), dtype=np.int64)
         told = meta["examples"][name]
-        starts = np.full(len(tokens), told["start"], np.int64) if "start" in told else np.asarray(told["starts"])
+        if "start" in told:
+            starts = np.full(len(tokens), told["start"], np.int64)
+        elif "starts" in told:  # caches of an earlier form
+            starts = np.asarray(told["starts"])
+        else:
+            starts = np.load(prepared / f"{name}-starts.npy", mmap_mode="r")
         head = np.asarray(told["head"], np.int64)
         return cls(images, places, tokens, starts, head, meta["pad"], (tuple(meta["mean"]), tuple(meta["std"])))
 
