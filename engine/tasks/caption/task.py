@@ -15,7 +15,8 @@ from engine.tasks.caption.scores import CIDER_MOST, caption_names, caption_score
 from engine.tasks.contract import Traits
 from engine.tasks.shared.trial import Training
 from engine.tasks.vlm.evaluation import ROWS, read_questions
-from engine.tasks.vlm.model import PRESETS, build_model, shell
+from engine.tasks.vlm.model import PRESETS, build_model
+from engine.tasks.vlm.shell import shell
 from engine.tasks.vlm.task import ImageToText, judge_of, sample, save_model, train
 
 

@@ -1,26 +1,25 @@
 """What a training takes of a GPU's memory, forecast without weights: counted sizes, and one traced step.
 
 Weights, gradients and moments are counted. Activations are the most that a forward and a backward pass of a micro-batch
-hold at once; they are run on tensors without content (`FakeTensorMode`), so a model of any size is traced in seconds.
+hold at once; they are run on tensors without content (tracing.py), so a model of any size is traced in seconds.
 """
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from engine.base.amounts import format_bytes
 from engine.tasks.shared.fitting import USED, candidates, changed
 from engine.tasks.shared.procedure import Procedure, apply_checkpointing, procedure_of, repeated_blocks, the_device
+from engine.tasks.shared.tracing import Known, Peak, filled
 
 if TYPE_CHECKING:
     from engine.settings.study import Study
@@ -44,13 +43,18 @@ class Shell:
 
 
 def without_weights(weights: Weights) -> Any:
-    """The model of a checkpoint of transformers on the device meta, by its configuration."""
+    """The model of a checkpoint on the device meta, by its configuration."""
     import transformers
 
-    maker = getattr(transformers, weights.kind.partition(".")[2])
-    config = transformers.AutoConfig.from_pretrained(weights.folder, local_files_only=True, trust_remote_code=False)
+    library, _, name = weights.kind.rpartition(".")
+    maker: Any = getattr(import_module(library), name)
+    if library == "diffusers":
+        with torch.device("meta"):
+            return maker.from_config(maker.load_config(weights.folder, local_files_only=True))
+    reader = transformers.AutoConfig if library == "transformers" else maker.config_class
+    config = reader.from_pretrained(weights.folder, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
-        return maker.from_config(config) if weights.kind.startswith("transformers.Auto") else maker(config)
+        return maker.from_config(config) if name.startswith("Auto") else maker(config)
 
 
 def image_text(model: Any, side: int, text: int, rows: int, adapters: bool = False) -> Shell:
@@ -153,45 +157,14 @@ def _gathered(model: nn.Module, procedure: Procedure) -> int:
     return rest + 2 * largest + gradients
 
 
-class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of tensors that operations within it make. now: of those that live; most: at any time.
-
-    model: whose own tensors do not count, views of them included.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.most = 0
-        own = (tensor.untyped_storage() for tensor in (*model.parameters(), *model.buffers()))
-        self._live = {storage._cdata: 0 for storage in own}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(made):
-            if isinstance(tensor, torch.Tensor):
-                self._add(tensor.untyped_storage())
-        return made
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key not in self._live:
-            self._live[key] = storage.nbytes()
-            self.now += storage.nbytes()
-            self.most = max(self.most, self.now)
-            weakref.finalize(storage, self._drop, key)
-
-    def _drop(self, key: int) -> None:
-        self.now -= self._live.pop(key, 0)
-
-
 @lru_cache(32)
 def activations(shell: Shell, micro: int, procedure: Procedure) -> int:
     """Bytes at most that a forward and a backward pass of `micro` rows hold, gradients of weights aside."""
-    with FakeTensorMode():
-        model = _filled(shell.model, procedure)
+    with FakeTensorMode() as fake:
+        model = filled(shell.model, lambda weight: _type(weight, procedure))
         apply_checkpointing(model, procedure.checkpointing)
         model.train()
-        with _Peak(model) as peak:
+        with Known(fake), Peak(model) as peak:
             bf16 = procedure.precision == "bf16"
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=False):
                 loss = shell.loss(model, micro)
@@ -200,30 +173,6 @@ def activations(shell: Shell, micro: int, procedure: Procedure) -> int:
     apply_checkpointing(shell.model, False)
     most: int = peak.most
     return most
-
-
-def _filled(model: Any, procedure: Procedure) -> Any:
-    """The same model with tensors of the mode in place of those on meta, each of the type that it is trained in."""
-    made: dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        for name, old in module._parameters.items():
-            if old is None:
-                continue
-            if id(old) not in made:
-                empty = torch.empty(old.shape, dtype=_type(old, procedure), device="cpu")
-                new = made[id(old)] = nn.Parameter(empty, requires_grad=old.requires_grad)
-                if new.requires_grad:
-                    new.register_post_accumulate_grad_hook(_forget)  # type: ignore[no-untyped-call]
-            module._parameters[name] = made[id(old)]
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device="cpu")
-    return model
-
-
-def _forget(parameter: torch.Tensor) -> None:
-    """Gradients are counted by themselves."""
-    parameter.grad = None
 
 
 def way_of(study: Study, procedure: Procedure, rows: int, devices: int = 1) -> Way:

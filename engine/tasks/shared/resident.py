@@ -38,21 +38,27 @@ def frozen_base(weights: Weights, study: Study, **options: Any) -> Any:
     """
     import torch
 
-    device = the_device()
-    key = (weights.key, str(frozen_dtype(study)), repr(sorted(options.items())), str(device))
+    if ranks() > 1:
+        let_go()
+        return _loaded(weights, study, options)
+    key = (weights.key, str(frozen_dtype(study)), repr(sorted(options.items())), str(the_device()))
     if not _kept or _kept[0].key != key or _version(_kept[0].model) != _kept[0].version:
         let_go()
-        with torch.random.fork_rng():  # a trial's own draws are the same whether it loads or not
-            model = weights.load(**options).requires_grad_(False)
-        for parameter in model.parameters():
-            if parameter.is_floating_point():
-                parameter.data = parameter.data.to(frozen_dtype(study))
-        model = model.to(device)
-        if ranks() > 1:
-            return model
+        model = _loaded(weights, study, options)
         _kept.append(_Kept(key, model, _version(model)))
     model = _kept[0].model
     return copy.deepcopy(model, {id(p): torch.nn.Parameter(p.detach(), False) for p in model.parameters()})
+
+
+def _loaded(weights: Weights, study: Study, options: dict[str, Any]) -> Any:
+    import torch
+
+    with torch.random.fork_rng():  # a trial's own draws are the same whether it loads or not
+        model = weights.load(**options).requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(frozen_dtype(study))
+    return model.to(the_device())
 
 
 def _version(model: nn.Module) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ def first_rows(name: str, study: Study, prepared: Path) -> tuple[NDArray[np.int6
 IMAGES = partial(first_rows, "train-images")
 
 LOG = logging.getLogger("djsb")
+T = TypeVar("T")
 DOUBT = 1.15  # times a device's memory, beyond which a forecast is believed without a try
 
 
@@ -58,6 +59,15 @@ class Training:
     sample: Callable[[Study, Path], tuple[NDArray[np.int64], float]] = IMAGES
     timed: tuple[int, int] = (2, 8)
     shell: Callable[[Study, Path], Shell | None] = lambda *_: None
+
+
+def _forecast(told: Callable[[], T]) -> T | None:
+    """What a forecast says; None, with a line in the log, for a model that cannot be run without weights."""
+    try:
+        return told()
+    except (RuntimeError, NotImplementedError) as error:  # of an operation that has no form without content
+        LOG.warning("its memory cannot be forecast: %s", (str(error).splitlines() or [type(error).__name__])[0])
+        return None
 
 
 def _brief(study: Study) -> Study:
@@ -116,8 +126,11 @@ class TrainingTask(Task, Protocol):
         from engine.tasks.shared.memory import fitted
         from engine.tasks.shared.procedure import procedure_of
 
-        shell, way = self.training.shell(study, prepared), procedure_of(study, the_device())
-        if shell is not None and fitted(shell, study, way, int(DOUBT * memory)) is None:
+        def fits() -> bool:
+            shell, way = self.training.shell(study, prepared), procedure_of(study, the_device())
+            return shell is None or fitted(shell, study, way, int(DOUBT * memory)) is not None
+
+        if _forecast(fits) is False:
             raise MachineError(misfit(self._advice(study, prepared, memory)))
 
     def quicker(self, study: Study, prepared: Path, alone: float, samples: int) -> Study:
@@ -143,19 +156,19 @@ class TrainingTask(Task, Protocol):
         """What would make a training fit that does not."""
         from engine.tasks.shared.memory import advice_of
 
-        return advice_of(lambda other: self.training.shell(other, prepared), study, memory)
+        told = _forecast(lambda: advice_of(lambda other: self.training.shell(other, prepared), study, memory))
+        return told or "use a GPU with more memory"
 
     def memory(self, study: Study, prepared: Path) -> dict[str, int] | None:
         """See Task."""
         from engine.tasks.shared.memory import forecast, way_of
         from engine.tasks.shared.procedure import procedure_of
 
-        try:
+        def told() -> dict[str, int] | None:
             shell, way = self.training.shell(study, prepared), procedure_of(study, the_device())
             return asdict(forecast(shell, way_of(study, way, shell.rows, ranks()))) if shell else None
-        except (RuntimeError, NotImplementedError) as error:  # of an operation that has no form without content
-            LOG.warning("its memory cannot be forecast: %s", (str(error).splitlines() or [type(error).__name__])[0])
-            return None
+
+        return _forecast(told)
 
     def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
         """Time a few steps after a warm-up; then all that comes after the training."""

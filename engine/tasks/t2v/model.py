@@ -113,7 +113,7 @@ def latte_config(window: Window, network: Network) -> dict[str, Any]:
     }
 
 
-def _component(folder: Path, name: str) -> dict[str, Any]:
+def component(folder: Path, name: str) -> dict[str, Any]:
     """The config of a pipeline's component. Raises: StudyError."""
     file = folder / name / FILES.get(name, "config.json")
     try:
@@ -127,14 +127,14 @@ def _component(folder: Path, name: str) -> dict[str, Any]:
 
 def family_of(folder: Path) -> Family:
     """The family of a pipeline. Raises: StudyError when it is none that is trained."""
-    config = _component(folder, "transformer")
-    index = _component(folder, "") if (folder / "model_index.json").exists() else {}
+    config = component(folder, "transformer")
+    index = component(folder, "") if (folder / "model_index.json").exists() else {}
     kind = config.get("_class_name")
     if kind not in FAMILIES:
         raise StudyError(
             f"model.checkpoint: {folder / 'transformer'} is a {kind}; task t2v trains {', '.join(FAMILIES)}"
         )
-    vae = _component(folder, "vae")
+    vae = component(folder, "vae")
     family = FAMILIES[kind](vae, config, index)
     if index.get("_class_name", family.pipeline) != family.pipeline:
         raise StudyError(
@@ -148,7 +148,7 @@ def family_of(folder: Path) -> Family:
 def check_checkpoint(folder: Path, window: Window) -> None:
     """That a pipeline is of a family that is trained and takes clips of the window. Raises: StudyError."""
     family = family_of(folder)
-    weights_of(folder), _training_scheduler(folder)
+    weights_of(folder), training_scheduler(folder)
     _check_tokenizers(folder, family)
     try:
         side, channels = family.ratios[2], family.channels
@@ -184,7 +184,7 @@ def weights_of(folder: Path) -> list[Weights]:
     family = family_of(folder)
     kinds = {"transformer": f"diffusers.{family.transformer}", "vae": f"diffusers.{family.autoencoder}"}
     for part, readable in family.encoders.items():
-        told = str(_component(folder, part).get("model_type"))
+        told = str(component(folder, part).get("model_type"))
         if told not in readable:
             raise StudyError(
                 f"model.checkpoint: {folder / part} is a {told}; a {family.pipeline} reads {', '.join(readable)}"
@@ -197,7 +197,7 @@ def weights_of(folder: Path) -> list[Weights]:
 def _check_tokenizers(folder: Path, family: Family) -> None:
     """That each text encoder knows all tokens of its tokenizer. Raises: StudyError."""
     for part in family.encoders:
-        config = _component(folder, part)
+        config = component(folder, part)
         known = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
         tokens = len(load_tokenizer(folder / part.replace("text_encoder", "tokenizer")))
         if known and tokens > known:
@@ -207,11 +207,11 @@ def _check_tokenizers(folder: Path, family: Family) -> None:
             )
 
 
-def _training_scheduler(folder: Path) -> Any:
+def training_scheduler(folder: Path) -> Any:
     """The scheduler of the noise in training, by the config of the pipeline's own. Raises: StudyError."""
     import diffusers
 
-    config = _component(folder, "scheduler")
+    config = component(folder, "scheduler")
     kind = config.get("_class_name")
     if kind not in SCHEDULERS or (kind.startswith("UniPC") and config.get("prediction_type") != "flow_prediction"):
         raise StudyError(
@@ -319,7 +319,7 @@ def _from_checkpoint(study: Study, folder: Path, whole: Path | None, device: tor
         transformer = cast(weights.load(), torch.float32)
     family = family_of(folder)
     frozen = Frozen(folder, family, others, device, frozen_dtype(study))
-    scheduler, fps = _training_scheduler(folder), study.video.fps or FPS
+    scheduler, fps = training_scheduler(folder), study.video.fps or FPS
     return Parts(transformer, scheduler, family, frozen.words, frozen, window_of(study).frames, fps)
 
 

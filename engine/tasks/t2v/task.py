@@ -43,6 +43,7 @@ from engine.tasks.t2v.model import (
     window_of,
 )
 from engine.tasks.t2v.scores import clip_weights, detector_weights
+from engine.tasks.t2v.shell import shell
 from engine.tasks.t2v.training import train_rows
 from engine.tasks.t2v.vbench import DIMENSIONS
 
@@ -67,7 +68,13 @@ class T2vTask(TrainingTask):
     )
 
     training = Training(
-        build_model, train_rows, evaluate, save_model, sample=partial(first_rows, "train-clips"), timed=(1, 5)
+        build_model,
+        train_rows,
+        evaluate,
+        save_model,
+        sample=partial(first_rows, "train-clips"),
+        timed=(1, 5),
+        shell=shell,
     )
 
     def lacks(self, study: Study) -> str | None:

@@ -12,8 +12,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from engine.base.durable import is_whole
 from engine.base.paths import resolve
 from engine.settings.study import Study
@@ -28,8 +26,6 @@ from engine.tasks.vlm.families import FAMILIES, Family, class_of, family_of, has
 
 if TYPE_CHECKING:
     import torch
-
-    from engine.tasks.shared.memory import Shell
 
 KINDS = tuple(FAMILIES)
 SQUARE = ("llava", "internvl", "mini_gemini")  # those that do without their processor, by one square image a row
@@ -172,7 +168,7 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
     family = family_of(read_config(source, "model.checkpoint", KINDS))
     if study.lora.rank or adapter:
         base = frozen_base(weights, study, dtype=load_dtype(study))
-        return with_lora(base, study, adapter, _adapted(study, family), "language model").to(the_device())
+        return with_lora(base, study, adapter, adapted(study, family), "language model").to(the_device())
     let_go()
     model: Any = weights.load(dtype=load_dtype(study))
     if init is None and makes_projector(study):
@@ -184,31 +180,10 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> An
     return model.to(the_device())
 
 
-def _adapted(study: Study, family: Family) -> str:
+def adapted(study: Study, family: Family) -> str:
     """Which layers get adapters: inside the language model only, as the vision tower has layers of the same names."""
     words = "language_model" if "text_model" not in family.language else "text_model"
     return rf".*{words}.*\.(" + "|".join(map(re.escape, study.lora.targets or LORA_TARGETS)) + ")"
-
-
-def shell(study: Study, prepared: Path) -> Shell | None:
-    """A LLaVA or InternVL without weights, and the loss of rows of an image and a text; None for other families."""
-    import torch
-
-    from engine.tasks.shared.memory import image_text, without_weights
-
-    source = source_of(study, prepared)
-    config = read_config(source, "model.checkpoint")
-    if config.get("model_type") not in ("llava", "internvl"):
-        return None
-    model = without_weights(weights_of(study, source))
-    first = study.vlm.trains if study.task == "vlm" else "all"
-    if study.lora.rank:
-        with torch.device("meta"):
-            model = with_lora(model, study, None, _adapted(study, family_of(config)), "language model")
-    set_trained(model, "lora" if study.lora.rank else "language" if study.vlm.instructions else first)
-    tokens = prepared / "train-tokens.npy"
-    text = np.load(tokens, mmap_mode="r").shape[1] if tokens.exists() else LENGTH
-    return image_text(model, image_shape(config)[0], text, study.train.batch_size)
 
 
 def set_trained(model: Any, part: str) -> None:

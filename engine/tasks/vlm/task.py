@@ -37,11 +37,11 @@ from engine.tasks.vlm.model import (
     is_native,
     makes_projector,
     needed_weights,
-    shell,
     source_of,
 )
 from engine.tasks.vlm.native import AT_ONCE, NativeJudge
 from engine.tasks.vlm.scores import COGNITION, PERCEPTION
+from engine.tasks.vlm.shell import shell
 from engine.tasks.vlm.talks import Talks
 from engine.tasks.vlm.text import Encoder
 from engine.tasks.vlm.training import examples_of, instruct, train_rows

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from benchmarks.forecast import FAMILIES, beside
 from engine.settings.study import Study
 from engine.tasks.shared.memory import Memory, Shell, Way, activations, fitted, forecast, language, remedies
 from engine.tasks.shared.procedure import Procedure, apply_checkpointing
@@ -123,6 +125,35 @@ def test_remedies_name_what_would_fit() -> None:
     )
     assert any(line.startswith("train.optimizer: adamw8bit") for line in told)
     assert any("devices a trial" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in ("qwen2_5_vl", "wan-2.1") else pytest.param(n, marks=pytest.mark.long) for n in FAMILIES]
+)
+def test_every_family_is_forecast_as_its_training_allocates(name: str, tmp_path: Path) -> None:
+    """Tiny models: what they hold beside their layers, as masks and places of tokens, is a larger part than it is."""
+    told, measured = beside(*FAMILIES[name](name, tmp_path / "model"), 4)
+    assert 0.95 * measured <= told <= 1.35 * measured
+
+
+def test_what_does_not_hang_on_weights_is_computed_in_a_trace() -> None:
+    """A model may ask how many tokens a mask chooses, and how long a list of sizes is."""
+    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+    from engine.tasks.shared.tracing import Known
+
+    with FakeTensorMode() as fake, Known(fake):
+        weight = torch.empty(1 << 11, 1 << 10)
+        ids = torch.tensor([3, 0, 3, 1])
+        mask = ids == 3
+        assert isinstance(weight, FakeTensor) and int(mask.sum()) == 2
+        rows = weight[ids]
+        assert rows.shape == (4, 1 << 10) and rows[mask].shape == (2, 1 << 10)
+        assert torch.masked_select(rows, mask[:, None]).shape == (2 << 10,)
+        assert [part.shape[0] for part in rows.split(torch.tensor([1, 3]).tolist())] == [1, 3]
+        rows[mask] = 0.0
+        filled = rows.masked_scatter(mask[:, None], weight[:2])
+    assert isinstance(filled, FakeTensor) and filled.shape == (4, 1 << 10)
 
 
 @pytest.mark.parametrize("name", ["LLaVA-1.5-7B", pytest.param("InternVL3-8B", marks=pytest.mark.long)])

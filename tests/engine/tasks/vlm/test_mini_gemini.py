@@ -80,6 +80,22 @@ def test_projector_and_mining_are_trained_and_read_again(
     assert again[0] < losses[0]
 
 
+@pytest.mark.long
+def test_a_mini_gemini_takes_adapters_and_pauses(
+    shown: Tiny, parts: dict[str, str], tmp_path: Path,  # noqa: F811
+) -> None:  # fmt: skip
+    change = merged(VLM, {"vlm": {**VLM["vlm"], **parts, "trains": "projector", "instructions": None}})
+    whole = run(shown, VlmTask(), change, samples=32)[1]
+    state = str(tmp_path / "state.safetensors")
+    run(shown, VlmTask(), change, samples=16, horizon=32, pause=state)
+    assert run(shown, VlmTask(), change, samples=32, resume=state)[1] == whole
+    lora = merged(change, {"lora": {"rank": 4}, "train": {"learning_rate": 0.01}})
+    scores, losses = run(shown, VlmTask(), lora, samples=32, output=str(tmp_path / "out"))[1:]
+    assert losses[-1] < losses[0] and 0 <= scores["textvqa"] <= 1
+    adapters = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert adapters and all("language_model" in name for name in adapters)
+
+
 def test_what_a_mini_gemini_lacks_is_said(shown: Tiny, parts: dict[str, str]) -> None:  # noqa: F811
     import yaml
 
