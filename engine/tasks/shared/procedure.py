@@ -202,7 +202,22 @@ def described(model: nn.Module, study: Study, device: torch.device) -> dict[str,
     """The procedure as it is kept with a trial. model: whose attention it is."""
     inner: Any = model
     attention = getattr(getattr(inner, "config", None), "_attn_implementation", None) or "sdpa"
-    return {**asdict(procedure_of(study, device)), "attention": attention}
+    return {**asdict(procedure_of(study, device)), "attention": attention, "kernels": _kernels(study, device)}
+
+
+def _kernels(study: Study, device: torch.device) -> str:
+    """How operations are launched, and why so.
+
+    CUDA graphs are not taken: one keeps its buffers as long as the model lives, beside evaluation and the next trial.
+    """
+    if device.type != "cuda":
+        return "one by one: a CPU"
+    why = {
+        "on": "compiled blocks, without CUDA graphs, whose buffers would stay",
+        "off": "one by one: train.compile is off",
+        "auto": "one by one: no timing says that compiled blocks make a trial shorter",
+    }
+    return why[study.train.compile]
 
 
 def strictly(backward: Callable[[T], torch.Tensor], batch: T, optimizer: torch.optim.Optimizer) -> torch.Tensor:

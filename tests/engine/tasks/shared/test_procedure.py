@@ -68,6 +68,7 @@ def test_in_bf16_trained_weights_are_fp32_and_frozen_ones_bf16_and_the_trial_say
     }  # fmt: skip
     assert (facts["trial"], facts["precision"], facts["frozen"]) == ("t", "bf16", "bf16")
     assert facts["optimizer"] == "adamw" and facts["checkpointing"] is False
+    assert facts["kernels"] == "one by one: a CPU"
 
 
 def test_bf16_differs_from_fp32_by_its_rounding_only() -> None:

@@ -7,17 +7,21 @@ import gzip
 import io
 import json
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from engine.base.errors import DataError
+from engine.settings.running import CacheSection
 from engine.tasks.vlm.inner import Inner
 from engine.tasks.vlm.instructions import fingerprint, read_instructions
+from engine.tasks.vlm.square_instructions import cache_instructions
 from tests.engine.tasks.vlm.test_benchmarks import picture
 
 Row = dict[str, Any]
@@ -103,3 +107,47 @@ def test_what_does_not_open_is_named_by_its_field(tmp_path: Path) -> None:
     for name in ("gone.jsonl.gz", "gone-*.tar", "gone"):
         with pytest.raises(DataError, match=r"vlm\.instructions: .*gone"):
             fingerprint(tmp_path, str(tmp_path / name))
+
+
+class Words:
+    """An encoder with an id for each word."""
+
+    end = 3
+
+    def question(self, text: str) -> list[int]:
+        return [5 + len(word) for word in text.split()]
+
+    answer = question
+
+
+def cached(folder: Path, count: int, tmp: str) -> tuple[Path, int]:
+    """(the caches of so many conversations about two pictures, bytes that making them held at most)."""
+    target = folder / ".djsb" / "cache" / tmp
+    target.mkdir(parents=True)
+    rows = (
+        {"image": f"{n % 2}.png", "conversations": [{"from": "human", "value": f"what is {n}"}, *TURNS[1:]]}
+        for n in range(count)
+    )
+    (folder / f"{tmp}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tracemalloc.start()
+    told, _ = read_instructions(folder / f"{tmp}.jsonl", target=target)
+    cache_instructions(told, Words(), 8, 16, target, 0.2, CacheSection())  # type: ignore[arg-type]
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert told.accounting.used == count and told.accounting.note == f"{2 * count} questions"
+    return target, held
+
+
+def test_instructions_take_no_memory_by_their_number(tmp_path: Path) -> None:
+    """Of each a few numbers are held: where it stands, its sizes, which picture it shows."""
+    for name in ("0.png", "1.png"):
+        picture(tmp_path / name)
+    _, few = cached(tmp_path, 5_000, "few")
+    target, many = cached(tmp_path, 10_000, "many")
+    assert (many - few) / 5_000 < 400  # as texts they take 2,000
+    tokens, starts, places = (np.load(target / f"instructions-{n}.npy") for n in ("tokens", "starts", "places"))
+    assert tokens.shape == (20_000, 8) and tokens.dtype == np.int32
+    assert tokens[2].tolist() == [9, 7, 6, 8, 3, -1, -1, -1]  # what is 1 · red · the end
+    assert tokens[3].tolist() == [10, 8, 3, -1, -1, -1, -1, -1]  # Sure? · yes
+    assert starts[:4].tolist() == [3, 1, 3, 1] and places[:6].tolist() == [0, 0, 1, 1, 0, 0]
+    assert len(np.load(target / "instructions-images.npy")) == 2
