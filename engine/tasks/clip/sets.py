@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base import machine
 from engine.base.arrays import save_array
 from engine.base.errors import DataError
 from engine.base.ids import content_id
@@ -105,6 +106,7 @@ class EvaluationSet:
                 except KeyError:
                     left["without an image"] += 1
                 except (OSError, ValueError) as error:
+                    machine.refuse(error, f"evaluation set {self.name}")
                     left[str(error).split(":")[0][:60]] += 1
         what = (
             f"{len(self.classes)} classes, {len(self.templates)} templates"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.base import machine
 from engine.base.errors import DataError
 from engine.base.text import read_text
 from engine.data.conversations import text_of
@@ -58,7 +59,8 @@ def image_of(folders: list[Path], name: Any, suffixes: tuple[str, ...] = ("",)) 
             try:
                 if (file := folder / f"{name}{suffix}").is_file():
                     return file
-            except OSError:  # a name that no file can have
+            except OSError as error:  # a name that no file can have
+                machine.refuse(error, str(folder))
                 break
     where = ", ".join(str(folder) for folder in folders)
     raise Unusable("missing image", f"the image {name[:200]} is not there (looked in {where})")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base import machine
 from engine.base.arrays import new_array, save_array
 from engine.base.durable import checksum, discard, is_whole, write_text
 from engine.base.errors import DataError
@@ -240,6 +241,7 @@ def _cache_pictures(
         try:
             pixels[at], _ = medium.decode(image, at)
         except (OSError, ValueError) as error:
+            machine.refuse(error, f"{name}, an image")
             broken[image] = str(error)
     pixels.flush()
     kept = [q for q in asked if q.image not in broken]

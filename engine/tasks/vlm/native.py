@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base import machine
 from engine.base.errors import DataError, StudyError
 from engine.base.parallel import crew
 from engine.tasks.shared.batches import prefetched, to_device
@@ -119,6 +120,7 @@ def make_part(told: Told, rows: NDArray[np.int64]) -> Part:
         try:
             pictures.append(talks.pictures.of(row))
         except (OSError, ValueError) as error:
+            machine.refuse(error, f"{told.name}, row {row}")
             text = " ".join(str(error).split())[:300]
             raise DataError(f"{told.name}, row {row}: {text}; mend it, or take the row out") from error
     made = chat.examples([talks[row] for row in rows.tolist()], pictures)

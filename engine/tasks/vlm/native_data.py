@@ -119,13 +119,14 @@ def cache_instructions(told: Instructions, chat: Chat, max_bad: float, target: P
     sieve = Sieve("instructions", "entries", max_bad)
     cut = 0
 
-    def read(_: str, row: Row) -> list[Entry]:
+    def read(place: str, row: Row) -> list[Entry]:
         nonlocal cut
         found = told.conversation(row)
         images = [told.image(image) for image in found.images]
         try:
             sizes = [size_of(image.read() if isinstance(image, Inner) else image) for image in images]
         except (OSError, ValueError) as error:
+            machine.refuse(error, place)
             raise Unusable("unreadable image", f"the image cannot be read ({error})") from error
         places = [image.entry if isinstance(image, Inner) else source_entry(image) for image in images]
         made = []
@@ -182,6 +183,7 @@ def cache_questions(asked: Sifted[Question], chat: Chat, max_bad: float, target:
         try:
             sizes[image] = size_of(image)
         except (OSError, ValueError) as error:
+            machine.refuse(error, f"benchmark {name}, an image")
             broken[image] = f"the image cannot be read ({error})"
     write_sources(target, f"{name}-images", map(source_entry, numbers), Originals(), "exact", name)
     said = {q.place: f"{q.place}: {broken[q.image]}" for q in asked if q.image in broken}

@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base import machine
 from engine.base.arrays import new_array, save_array
 from engine.base.durable import written_whole
 from engine.base.ids import content_id
@@ -95,7 +96,8 @@ def _cache_images(
     broken: dict[int, str] = {}
     pixels = new_array(target / f"{name}.npy", np.uint8, (len(firsts), *medium.shape)) if raw else None
     for at, number in enumerate(firsts.tolist()):
-        image = told.entry(number).image
+        entry = told.entry(number)
+        image = entry.image
         try:
             source = image.read() if isinstance(image, Inner) else image
             if pixels is not None:
@@ -103,6 +105,7 @@ def _cache_images(
             else:
                 medium.look(source)
         except (OSError, ValueError) as error:
+            machine.refuse(error, entry.place)
             broken[at] = str(error)
     if pixels is not None:
         pixels.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import io
 import json
@@ -17,10 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.base.errors import DataError
+from engine.base.errors import DataError, MachineError
+from engine.data.sift import Sifted
+from engine.records.accounting import Accounting
 from engine.settings.running import CacheSection
+from engine.tasks.vlm.benchmarks import Question
 from engine.tasks.vlm.inner import Inner
 from engine.tasks.vlm.instructions import fingerprint, read_instructions
+from engine.tasks.vlm.native_data import cache_questions
 from engine.tasks.vlm.square_instructions import cache_instructions
 from tests.engine.tasks.vlm.test_benchmarks import picture
 
@@ -151,3 +156,18 @@ def test_instructions_take_no_memory_by_their_number(tmp_path: Path) -> None:
     assert tokens[3].tolist() == [10, 8, 3, -1, -1, -1, -1, -1]  # Sure? · yes
     assert starts[:4].tolist() == [3, 1, 3, 1] and places[:6].tolist() == [0, 0, 1, 1, 0, 0]
     assert len(np.load(target / "instructions-images.npy")) == 2
+
+
+def test_an_error_of_the_machine_is_none_of_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    for name in ("0.png", "1.png"):
+        picture(tmp_path / name)
+    monkeypatch.setattr("engine.tasks.shared.images.Squares.decode", full)
+    monkeypatch.setattr("engine.tasks.vlm.native_data.size_of", full)
+    with pytest.raises(MachineError, match=r"few\.jsonl, line 1: .*raise the limit of open files"):
+        cached(tmp_path, 4, "few")
+    asked = Sifted([Question("x", tmp_path / "0.png", "what", ("a",))], Accounting("benchmark x", 1, 1))
+    with pytest.raises(MachineError, match="raise the limit of open files"):
+        cache_questions(asked, None, 0.2, tmp_path / ".djsb", "x")  # type: ignore[arg-type]
