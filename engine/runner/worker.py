@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,10 @@ from engine.runner.preflight import check_device
 from engine.runner.ranks import Ranks, one_line, split
 from engine.tasks.contract import ScoresRows
 from engine.tasks.shared import sharded
+
+if TYPE_CHECKING:
+    from engine.settings.study import Study
+    from engine.tasks.contract import Task
 
 T = TypeVar("T")
 BEAT = 1.0  # seconds between two heartbeats
@@ -249,12 +253,12 @@ def _calibrate(job: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     begin(study)
     if job.get("timed", True):
-        own, study = study.train, task.fitted(study, prepared)
+        own = study.train
+        study, (per_sample, fixed) = _timed(task, task.fitted(study, prepared), prepared)
         micro = study.train.micro_batch or own.batch_size
         if micro < min(own.batch_size, own.micro_batch or own.batch_size):
             found["micro"] = micro
         found["checkpointing"] = study.train.activation_checkpointing == "on"
-        per_sample, fixed = task.calibrate(study, prepared)
         packable = packing(study, task) if job.get("packs", True) else None
         if packable is None and (samples := job.get("samples")):
             study = task.quicker(study, prepared, per_sample, samples)
@@ -273,6 +277,27 @@ def _calibrate(job: dict[str, Any]) -> dict[str, Any]:
         with sharded.together(0, 1):  # on one device
             found["flops"] = count_flops(task, study, prepared)
     return {"calibration": found}
+
+
+def _timed(task: Task, study: Study, prepared: Path) -> tuple[Study, tuple[float, float]]:
+    """(the study as it fits, what its calibration came to): with fewer rows at once where memory runs out.
+
+    What was fitted is the training; an evaluation may take more. Raises: MachineError where one row is too much.
+    """
+    from engine.tasks.shared.batches import evict
+    from engine.tasks.shared.fitting import changed, misfit
+
+    while True:
+        try:
+            return study, task.calibrate(study, prepared)
+        except Exception as error:
+            if not _is_memory(error) or sharded.ranks() > 1:  # the other ranks do not wait
+                raise
+        rows = study.train.micro_batch or study.train.batch_size
+        if not evict():
+            if rows < 2:
+                raise MachineError(misfit("free memory on the device, or take a smaller model"))
+            study = changed(study, micro_batch=rows // 2)
 
 
 def score(message: dict[str, Any]) -> None:
