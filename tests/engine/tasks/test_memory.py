@@ -12,6 +12,7 @@ from engine.settings.study import Study
 from engine.tasks.caption.task import TASK as CAPTION
 from engine.tasks.clip.task import TASK as CLIP
 from engine.tasks.shared.trial import TrainingTask
+from engine.tasks.t2v.task import TASK as T2V
 from engine.tasks.vlm.task import TASK as VLM
 
 
@@ -23,7 +24,7 @@ def prepared(folder: Path, study: Study) -> Path:
     target.mkdir(parents=True)
     (target / "meta.json").write_text('{"side": 32, "length": 16}', encoding="utf-8")
     np.save(target / "train-tokens.npy", np.zeros((4, 24), np.int32))
-    if study.task != "clip":
+    if study.task in ("vlm", "caption"):
         make_base(study, folder, target / "base", 0)
     return target
 
@@ -32,7 +33,7 @@ def prepared(folder: Path, study: Study) -> Path:
     ("task", "more", "share"),
     [
         (CLIP, {"task": "clip"}, 1.0), (VLM, {"task": "vlm", "vlm": {"trains": "all"}}, 1.0),
-        (VLM, {"task": "vlm"}, 0.1), (CAPTION, {"task": "caption", "lora": {"rank": 8}}, 0.2),
+        (T2V, {"task": "t2v"}, 1.0), (VLM, {"task": "vlm"}, 0.1), (CAPTION, {"task": "caption", "lora": {"rank": 8}}, 0.2),
     ],
 )  # fmt: skip
 def test_a_training_is_forecast_by_what_is_trained(

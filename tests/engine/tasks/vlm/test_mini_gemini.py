@@ -85,7 +85,9 @@ def test_a_mini_gemini_takes_adapters_and_pauses(
     shown: Tiny, parts: dict[str, str], tmp_path: Path,  # noqa: F811
 ) -> None:  # fmt: skip
     change = merged(VLM, {"vlm": {**VLM["vlm"], **parts, "trains": "projector", "instructions": None}})
-    whole = run(shown, VlmTask(), change, samples=32)[1]
+    study, whole, _ = run(shown, VlmTask(), change, samples=32)
+    memory = VlmTask().memory(study.study, study.prepared)
+    assert memory is not None and 0 < memory["gradients"] < memory["weights"] and memory["activations"] > 10_000
     state = str(tmp_path / "state.safetensors")
     run(shown, VlmTask(), change, samples=16, horizon=32, pause=state)
     assert run(shown, VlmTask(), change, samples=32, resume=state)[1] == whole
