@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._python_dispatch import _disable_current_modes as computed
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_iter, tree_map_only
 
 SMALL = 1 << 20  # numbers of a new tensor that is made with content
 INDEXED = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default)
+
+
+@contextmanager
+def computed() -> Iterator[None]:
+    """Within it, tensors have content as ever."""
+    with _disable_current_modes():
+        yield
 
 
 class Known(TorchDispatchMode):  # type: ignore[no-untyped-call]

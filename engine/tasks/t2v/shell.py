@@ -45,7 +45,8 @@ def shell(study: Study, prepared: Path) -> Shell | None:
 
         with torch.device("meta"):
             model: Any = LatteTransformer3DModel(**latte_config(window, network))
-        clip, said = (3, window.frames, window.side, window.side), {"embeds": (1 + network.length, network.text)}
+        clip: Shape = (3, window.frames, window.side, window.side)
+        said: dict[str, Shape] = {"embeds": (1 + network.length, network.text)}
         scheduler: Any = DDPMScheduler(prediction_type="sample")  # type: ignore[no-untyped-call]
         return _shell(model, Family({}, {}, {}), scheduler, clip, said, study)
     family = family_of(checkpoint)
