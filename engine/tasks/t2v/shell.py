@@ -41,14 +41,15 @@ def shell(study: Study, prepared: Path) -> Shell | None:
     window, network = window_of(study), PRESETS[study.model.preset][1]
     if checkpoint is None:
         assert network is not None
-        from diffusers import DDPMScheduler, LatteTransformer3DModel
+        import diffusers
 
+        latte: Any = diffusers.LatteTransformer3DModel
         with torch.device("meta"):
-            model: Any = LatteTransformer3DModel(**latte_config(window, network))
+            model = latte(**latte_config(window, network))
         clip: Shape = (3, window.frames, window.side, window.side)
         said: dict[str, Shape] = {"embeds": (1 + network.length, network.text)}
-        scheduler: Any = DDPMScheduler(prediction_type="sample")  # type: ignore[no-untyped-call]
-        return _shell(model, Family({}, {}, {}), scheduler, clip, said, study)
+        ddpm: Any = diffusers.DDPMScheduler
+        return _shell(model, Family({}, {}, {}), ddpm(prediction_type="sample"), clip, said, study)
     family = family_of(checkpoint)
     if type(family) not in TRACED:
         return None
