@@ -43,7 +43,7 @@ class Questions:
             image = _as_json(entry.image)
             self._file.write(json.dumps([entry.place, image, entry.pairs], allow_nan=False).encode())
             self._ends.append(self._file.tell())
-            self._images.frombytes(blake2b(json.dumps(image).encode(), digest_size=16).digest())
+            self._images.frombytes(blake2b(json.dumps(image, allow_nan=False).encode(), digest_size=16).digest())
             self.count += len(entry.pairs)
         self._file.flush()
         self.accounting, self.bad = sieve.accounting.noted(f"{self.count} questions"), sieve.bad
