@@ -104,7 +104,7 @@ def analyse(
                 columns.setdefault(name, []).extend(values)
     for name, count in bad.items():
         tell(f"{name} could not read {count} of {len(data)} rows; they have none of its statistics")
-    return {name: _described(np.asarray(values), percentiles) for name, values in columns.items()}
+    return {name: described(np.asarray(values), percentiles) for name, values in columns.items()}
 
 
 def _opened(path: Path, runs: Sequence[OpRun], names: Names) -> Dataset:
@@ -169,7 +169,7 @@ def _absolute(value: Any, folder: Path) -> Any:
     return value
 
 
-def _described(values: Any, percentiles: Sequence[float]) -> dict[str, float]:
+def described(values: Any, percentiles: Sequence[float] = ()) -> dict[str, float]:
     """Count, mean, standard deviation of a sample, extremes and percentiles, named as Data-Juicer names them."""
     shares = sorted({*QUARTILES, *percentiles})
     found = {"count": float(len(values)), "mean": float(values.mean())}

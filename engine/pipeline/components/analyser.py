@@ -26,7 +26,7 @@ class Analyser(Component[DjKeys]):
         keys = settings.dj_configs
         export = context.path(keys.export_path)
         export = export if export.suffix in (".jsonl", ".json") else Path(f"{export}.jsonl")
-        out = export if keys.export_original_dataset else stats_file(export)
+        out = export if keys.export_original_dataset else stats_file(export, context.job)
         out.parent.mkdir(parents=True, exist_ok=True)
         names = Names(keys.text_keys, keys.image_key, keys.video_key)
         table = analyse(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
-from typing import Any
 
 from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Settings
 from engine.pipeline.hooks import INFER
-from engine.pipeline.work.chat import Chat, Messages, infer
+from engine.pipeline.work.chat import Chat, infer
+from engine.pipeline.work.local_model import opened_model, reply
 
 OFFER = "use type huggingface, or type api with the address of a server"
 
@@ -32,25 +32,8 @@ class InferHuggingFace(Component[Keys]):
     def run(self, settings: Keys, context: Context) -> Done:
         """See Component."""
         keys = settings.extra_configs
-        from transformers import pipeline  # seconds to import
-
-        folder = context.path(keys.model)
-        name = str(folder) if folder.is_dir() else keys.model
-        params = {k: v for k, v in keys.model_params.items() if k != "trust_remote_code"}
-        try:
-            model = pipeline("text-generation", model=name, **params)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ComponentError(f"{context.job}: {name} is no model that opens ({reason}); check model") from error
-
-        def ask(messages: Messages) -> str:
-            text: Any = messages
-            if getattr(model.tokenizer, "chat_template", None) is None:
-                text = "\n".join(m["content"] for m in messages)
-            said = model(text, return_full_text=False, **keys.sampling_params)
-            return str(said[0]["generated_text"])
-
-        return Done([infer(keys, context, ask, 1)])
+        model = opened_model(keys, context)
+        return Done([infer(keys, context, lambda messages: reply(model, messages, keys), 1)])
 
 
 class InferVllm(Component[Keys]):

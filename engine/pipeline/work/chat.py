@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from pydantic import Field
 from engine.base.durable import replaced
 from engine.base.secrets import redact
 from engine.data.dataset import json_line
-from engine.pipeline.contract import ComponentError, Context, Group, Paths
+from engine.pipeline.contract import ComponentError, Context, Draft, Group, Paths
 from engine.pools.files import Pool, folder_for, open_pools
 
 KEYS = ("OPENAI_API_KEY", "DASHSCOPE_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_URL", "DASHSCOPE_BASE_URL")
@@ -35,8 +35,8 @@ class FuncKeys(Group):
     response_key: str = "response"
 
 
-class Chat(Group):
-    """Keys that every inference of a language model takes."""
+class Asked(Group):
+    """Keys of whatever puts rows to a language model."""
 
     model: str = Field(min_length=1)
     model_params: dict[str, Any] = Field(default_factory=dict)
@@ -44,12 +44,17 @@ class Chat(Group):
     build_messages_func: Literal["build_messages", "build_messages_for_math_qa"] = "build_messages"
     parse_output_func: Literal["parse_output"] = "parse_output"
     func_kwargs: FuncKeys = FuncKeys()
-    dataset_path: Paths = Field(min_length=1)
-    export_path: str
     infer_res_key: str = "response"
 
 
-def messages_of(row: Mapping[str, Any], keys: Chat, where: str) -> Messages:
+class Chat(Asked):
+    """Keys of an inference."""
+
+    dataset_path: Paths = Field(min_length=1)
+    export_path: str
+
+
+def messages_of(row: Mapping[str, Any], keys: Asked, where: str) -> Messages:
     """What is asked about a row. Raises: ComponentError where a field is missing."""
     names = keys.func_kwargs
 
@@ -87,6 +92,30 @@ def _infer_pool(pool: Pool, target: Path, keys: Chat, ask: Callable[[Sequence[Me
             questions = [messages_of(row, keys, f"{pool.path}, row {n}") for n, row in enumerate(rows, start)]
             for row, said in zip(rows, ask(questions), strict=True):
                 file.write((json_line({**row, keys.infer_res_key: said}) + "\n").encode())
+
+
+class ApiKeys(Asked):
+    """What type `api` takes. api_endpoint: path at the server, or an address. parallel: questions at once."""
+
+    api_endpoint: str | None = None
+    response_path: str | None = None
+    max_retry_num: int = Field(5, ge=0)
+    parallel: int = Field(8, ge=1, le=256)
+
+
+def server_of(keys: ApiKeys, job: str) -> Server:
+    """The server that they name."""
+    return Server(
+        keys.model, keys.api_endpoint, keys.response_path, keys.model_params, keys.sampling_params,
+        keys.max_retry_num, job,
+    )  # fmt: skip
+
+
+def keys_in_file(draft: Draft) -> Iterable[tuple[str, str]]:
+    """Keys that stand in a configuration."""
+    for name in ("api_key", "key", "token"):
+        if draft.get(f"extra_configs.model_params.{name}"):
+            yield f"extra_configs.model_params.{name}", "is a key in a file; remove it, and set OPENAI_API_KEY"
 
 
 class Server:

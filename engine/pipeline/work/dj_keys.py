@@ -81,6 +81,6 @@ def cores(wanted: int | None, most: int) -> int:
     return wanted or max(1, min(most, os.cpu_count() or 1))
 
 
-def stats_file(export: Path) -> Path:
-    """Where Data-Juicer writes statistics alone."""
-    return export.with_name(f"{export.stem}_stats.jsonl")
+def stats_file(export: Path, job: str) -> Path:
+    """Where statistics alone are written: one file for each job, as several may have one export path."""
+    return export.with_name(f"{export.stem}_{job.partition('.')[2] or job}_stats.jsonl")

@@ -59,7 +59,7 @@ def test_rows_are_analysed_a_recipe_is_refined_and_applied(tmp_path: Path, data:
 
 def test_without_the_rows_the_statistics_alone_are_written(tmp_path: Path, data: dict[str, Any]) -> None:
     (out,) = run_component(tmp_path, ANALYZER, dj=data).outputs
-    assert Path(out).name == "a_stats.jsonl"
+    assert Path(out).name == "a_job_stats.jsonl"
     assert rows(out)[1] == {"__dj__stats__": {"text_len": 5, "num_words": 2}}
 
 
