@@ -245,6 +245,40 @@ def durations(store: Store, component: str) -> list[float]:
     return [float(row["seconds"]) for row in store.query(sql, (component,))]
 
 
+def put_scores(store: Store, row: JobRow, scored: Iterable[tuple[str, int, str, float | None]]) -> None:
+    """Write what pools were evaluated to: (pool, seed, metric, value), in place of what the job had before."""
+    with store.transaction():
+        sql = "DELETE FROM pool_scores WHERE run = ? AND variant = ? AND iteration = ? AND place = ?"
+        store.execute(sql, (row.run, row.variant, row.iteration, row.place))
+        store.put("pool_scores", [
+            {"run": row.run, "variant": row.variant, "iteration": row.iteration, "place": row.place, "label": pool,
+             "seed": seed, "name": name, "value": value}
+            for pool, seed, name, value in scored
+        ])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PoolScore:
+    """A pool's metric at a seed, as a ranking job had it. label: the pool's path."""
+
+    variant: int
+    iteration: int
+    place: int
+    label: str
+    seed: int
+    name: str
+    value: float | None
+
+
+def scores(store: Store, run: str) -> list[PoolScore]:
+    """All that pools of a run were evaluated to."""
+    sql = (
+        "SELECT variant, iteration, place, label, seed, name, value FROM pool_scores WHERE run = ? "
+        "ORDER BY variant, iteration, place, label, name, seed"
+    )
+    return [PoolScore(**row) for row in store.query(sql, (run,))]
+
+
 def put_trial(store: Store, trial: SweepTrial) -> None:
     """Write a variant of a sweep."""
     store.put("sweep_trials", asdict(replace(trial, at=now())))

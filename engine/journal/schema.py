@@ -229,3 +229,13 @@ def m012_pipelines(db: Database) -> None:
     CREATE TABLE sweep_trials(run TEXT NOT NULL, variant INTEGER NOT NULL, params TEXT NOT NULL, state TEXT NOT NULL,
         objective REAL, steps TEXT NOT NULL, note TEXT, at TEXT NOT NULL, PRIMARY KEY(run, variant));
     """)
+
+
+@migrations()
+def m013_pool_scores(db: Database) -> None:
+    """What the pools that a pipeline ranks were evaluated to."""
+    db.executescript("""
+    CREATE TABLE pool_scores(run TEXT NOT NULL, variant INTEGER NOT NULL, iteration INTEGER NOT NULL,
+        place INTEGER NOT NULL, label TEXT NOT NULL, seed INTEGER NOT NULL, name TEXT NOT NULL, value REAL,
+        PRIMARY KEY(run, variant, iteration, place, label, seed, name));
+    """)

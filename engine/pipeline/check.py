@@ -158,7 +158,8 @@ def _node(
     after = {source.job.key for source in inputs.values()} | set(tracked if component.needs_tracked else ())
     after |= {n.job.key for path in reads for n in writers(earlier, path, root)}
     ordered = tuple(n.job.key for n in earlier if n.job.key in after)
-    repeated = component.seeded or any(n.repeated for n in earlier if n.job.key in after)
+    hangs = any(n.repeated for n in earlier if n.job.key in after)
+    repeated = not component.over_seeds and (component.seeded or hangs)
     return Node(
         job, component, draft, inputs, ordered, tuple(tracked) if component.needs_tracked else (), tuple(reads),
         tuple(writes), repeated,

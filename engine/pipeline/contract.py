@@ -131,7 +131,8 @@ class Component(Generic[S]):
     """One component. Its class attributes are the contract; `check`, `reads` and `writes` have what most need.
 
     name: its `type`, as in the guide. hooks: that may run it. settings: its keys. gives: what its outputs are, one word
-    each. read_keys, write_keys: dotted keys of paths. seeded: another seed gives another result. environ: variables
+    each. read_keys, write_keys: dotted keys of paths. seeded: another seed gives another result. over_seeds: it is
+    run once, on the mean of its inputs over the seeds. environ: variables
     that it may see though they hold keys, as OPENAI_API_KEY. tracks: it writes to the tracker under its job's name;
     needs_tracked: it reads what earlier jobs of that name wrote.
     """
@@ -143,6 +144,7 @@ class Component(Generic[S]):
     read_keys: ClassVar[tuple[str, ...]] = ()
     write_keys: ClassVar[tuple[str, ...]] = ()
     seeded: ClassVar[bool] = False
+    over_seeds: ClassVar[bool] = False
     environ: ClassVar[tuple[str, ...]] = ()
     tracks: ClassVar[bool] = False
     needs_tracked: ClassVar[bool] = False
@@ -160,6 +162,11 @@ class Component(Generic[S]):
     def writes(self, draft: Draft) -> list[str]:
         """Files and folders that it writes, as far as they are known."""
         return draft.texts(*self.write_keys)
+
+    def scores(self, groups: Mapping[str, Any]) -> Mapping[str, Mapping[str, float | None]]:
+        """Pool → metric → value, as far as the settings hold what pools were evaluated to; for the leaderboard."""
+        del groups
+        return {}
 
     def run(self, settings: S, context: Context) -> Done:
         """Do the job, in a process of its own. What is killed is run again from the start.

@@ -94,9 +94,17 @@ class Engine:
             if (row.variant, row.iteration) == (variant, iteration):
                 rows[row.key, row.seed] = row
         for node in self.nodes:
+            own = {**self._added(node), **local.get(node.job.key, {})}
             for seed in self.seeds(node):
                 row = rows[node.job.key, seed]
-                self.results[node.job.key, seed] = self._do(node, row, local.get(node.job.key, {}))
+                self.results[node.job.key, seed] = self._do(node, row, own)
+                if node.component.over_seeds:
+                    self._score(node, row, own)
+
+    def _added(self, node: Node) -> dict[str, Any]:
+        """What `control: true` of the configuration adds to a job's settings."""
+        fields = getattr(node.component.settings.model_fields["extra_configs"].annotation, "model_fields", {})
+        return {"extra_configs.control": True} if self.configuration.control and "control" in fields else {}
 
     def seeds(self, node: Node) -> range:
         """At which seeds a job is run."""
@@ -126,8 +134,7 @@ class Engine:
         """Run a job, unless its result stands."""
         root, seed = self.options.root, row.seed
         try:
-            inputs = {key: self.value(source, seed) for key, source in node.inputs.items()}
-            draft, problems = drafted(node.job, root, inputs, row.iteration, local)
+            draft, problems = drafted(node.job, root, self._inputs(node, seed), row.iteration, local)
             for key in node.component.write_keys if seed else ():
                 if (old := draft.get(key)) is not None:
                     put(draft.groups, key, in_folder(old, f"seed_{seed}"))
@@ -147,6 +154,25 @@ class Engine:
             self.options.tell(f"{node.job.key}: finished before")
             return there
         return self._run(node, row, draft, key)
+
+    def _inputs(self, node: Node, seed: int) -> dict[str, Any]:
+        """The values of a job's inputs at a seed; of a job over seeds their mean."""
+        if not node.component.over_seeds:
+            return {key: self.value(source, seed) for key, source in node.inputs.items()}
+        every = range(self.configuration.seeds)
+        return {key: values.mean([self.value(source, one) for one in every]) for key, source in node.inputs.items()}
+
+    def _score(self, node: Node, row: JobRow, local: Mapping[str, Any]) -> None:
+        """Note what the pools that a job ranks were evaluated to, at each seed."""
+        scored = []
+        for seed in range(self.configuration.seeds):
+            inputs = {key: self.value(source, seed) for key, source in node.inputs.items()}
+            draft, _ = drafted(node.job, self.options.root, inputs, row.iteration, local)
+            for pool, metrics in node.component.scores(draft.groups).items():
+                scored += [(pool, seed, name, value) for name, value in metrics.items()]
+            if not any(source_node.repeated for source_node in self.nodes if source_node.job.key in node.after):
+                break
+        jobs.put_scores(self.store, row, scored)
 
     def _run(self, node: Node, row: JobRow, draft: Any, key: str) -> JobResult:
         job = node.job.key

@@ -79,7 +79,7 @@ def _variant(
         nonlocal stopped
         steps.append(objective(engine, sweep.metric))
         last = iteration == engine.configuration.max_iterations
-        stopped = not last and _is_behind(sweep, done, trial, steps)
+        stopped = not last and _is_behind(sweep, done, steps)
         return stopped
 
     try:
@@ -215,29 +215,32 @@ def _study(
     sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=number)
     if sweep.method == "bayes":
         sampler = optuna.samplers.GPSampler(seed=number, n_startup_trials=min(8, 2 + 2 * len(variables)))
-    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
-    if sweep.early:
-        fewest, most, eta = sweep.early
-        pruner = optuna.pruners.HyperbandPruner(fewest, most, eta)
     direction: Literal["minimize", "maximize"] = "maximize" if sweep.maximize else "minimize"
-    study = optuna.create_study(study_name=name, sampler=sampler, pruner=pruner, direction=direction)
+    study = optuna.create_study(study_name=name, sampler=sampler, direction=direction)
     for t in sorted(done, key=lambda t: t.variant):
         params = json.loads(t.params)
         study.add_trial(optuna.trial.create_trial(
             state=STATES[t.state], value=t.objective if t.state != "FAIL" else None,
             params={p.name: _back(p, params[p.name], variables[p.name]) for p in sweep.parameters},
-            distributions=dict(variables), intermediate_values=dict(enumerate(json.loads(t.steps), 1)),
+            distributions=dict(variables),
         ))  # fmt: skip
     return study
 
 
-def _is_behind(sweep: Sweep, done: list[SweepTrial], trial: SweepTrial, steps: list[float]) -> bool:
-    """True when hyperband ends the variant after these iterations."""
+def _is_behind(sweep: Sweep, done: list[SweepTrial], steps: list[float]) -> bool:
+    """True when hyperband ends the variant after these iterations.
+
+    It looks after min_iter, min_iter · eta, min_iter · eta² … iterations: of all variants that came so far, the best
+    1 / eta go on.
+    """
     if sweep.early is None:
         return False
-    variables = {p.name: _distribution(p) for p in sweep.parameters}
-    study = _study(sweep, done, trial.run, trial.variant, variables)
-    asked = study.ask(variables)
-    for step, value in enumerate(steps, 1):
-        asked.report(value, step)
-    return asked.should_prune()
+    fewest, most, eta = sweep.early
+    here, rung = len(steps), fewest
+    while rung < here:
+        rung *= eta
+    if here != rung or here >= most:
+        return False
+    reached = [found[here - 1] for t in done if len(found := json.loads(t.steps)) >= here]
+    ranked = sorted([*reached, steps[-1]], reverse=sweep.maximize)
+    return steps[-1] not in ranked[: max(1, len(ranked) // eta)]

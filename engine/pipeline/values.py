@@ -95,6 +95,18 @@ def within(value: Any, rest: tuple[str, ...]) -> Any:
     return value
 
 
+def mean(several: list[Any]) -> Any:
+    """Values of one shape as one of that shape: numbers are their mean, all else is as the first has it."""
+    first = several[0]
+    if isinstance(first, dict) and all(isinstance(one, dict) and one.keys() == first.keys() for one in several):
+        return {key: mean([one[key] for one in several]) for key in first}
+    if isinstance(first, list | tuple) and all(type(v) is type(first) and len(v) == len(first) for v in several):
+        return type(first)(mean(list(parts)) for parts in zip(*several, strict=True))
+    if isinstance(first, list) or any(number(one) is None for one in several):
+        return first
+    return sum(float(one) for one in several) / len(several) if len(several) > 1 else first
+
+
 def number(value: Any) -> float | None:
     """A finite number, of whatever type; None for all else: a truth value is none."""
     value = unpacked(value)

@@ -18,8 +18,10 @@ from pydantic import Field
 from engine.base import program_guard
 from engine.base.environment import passed
 from engine.base.lines import storable
+from engine.data.readers.pool_rows import ROWS
 from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Group, Settings
 from engine.pipeline.hooks import CONVERT, EVALUATE_DATA, EVALUATE_MODEL, GENERAL_PROBE, INFER, TRAIN
+from engine.pools.files import as_file
 
 PLACE = re.compile(r"\{([A-Za-z_]\w*)\}")
 
@@ -64,8 +66,9 @@ class Command(Component[Keys]):
     def run(self, settings: Keys, context: Context) -> Done:
         """See Component."""
         keys = settings.extra_configs
+        values = {name: _as_files(value, context) for name, value in keys.values.items()}
         places = {name: value if isinstance(value, str) else json.dumps(value, allow_nan=False)
-                  for name, value in keys.values.items()}  # fmt: skip
+                  for name, value in values.items()}  # fmt: skip
         places |= {"out": str(context.scratch), "seed": str(context.seed)}
         argv = [PLACE.sub(lambda match: places.get(match[1], match[0]), part) for part in keys.run]
         hidden = {name: value for name, value in os.environ.items() if name in keys.env}
@@ -85,6 +88,15 @@ class Command(Component[Keys]):
         except ValueError as error:
             raise ComponentError(f"{context.job}: its outputs.json is no JSON: {error}") from error
         return Done([outputs], outputs)
+
+
+def _as_files(value: Any, context: Context) -> Any:
+    """A value in which pools of row numbers are files of their rows, which any program reads."""
+    if isinstance(value, str) and value.endswith(ROWS) and context.path(value).is_file():
+        return str(as_file(context.path(value)))
+    if isinstance(value, list):
+        return [_as_files(one, context) for one in value]
+    return {key: _as_files(one, context) for key, one in value.items()} if isinstance(value, dict) else value
 
 
 COMPONENTS = (Command(),)

@@ -7,17 +7,19 @@ from pydantic import Field
 from engine.pipeline.contract import Component, Context, Done, Group, Paths, Settings
 from engine.pipeline.hooks import POOLS
 from engine.pools.construct import THIRDS, construct
+from engine.pools.control import controls
 from engine.pools.files import Form
 
 
 class Extra(Group):
-    """Its keys. form: rows writes which rows a pool has, jsonl the rows themselves."""
+    """Its keys. control: with a random pool of each file. form: rows writes which rows a pool has, jsonl the rows."""
 
     dataset_path: Paths = Field(min_length=1)
     export_path: str
     split_ratios: list[float | str] = Field(list(THIRDS), min_length=1)
     split_num: int | None = Field(None, ge=1)
     ignore_stats: bool = False
+    control: bool = False
     form: Form = "rows"
 
 
@@ -42,6 +44,7 @@ class Construction(Component[Keys]):
         keys = settings.extra_configs
         sources, out = [context.path(name) for name in keys.dataset_path], context.path(keys.export_path)
         made = construct(sources, out, keys.split_ratios, keys.split_num, keys.ignore_stats, keys.form, context.say)
+        made += controls(sources, made, out, keys.form) if keys.control else []
         return Done([[str(path) for path in made]])
 
 
