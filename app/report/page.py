@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from app.report import charts_course, charts_evidence, charts_mixtures, charts_structure
 from app.report import data as report_data
 from app.report.figures import PALETTE, SYMBOLS, Picture, clean, interval, percent, picture
+from app.report.pipelines import only_pipelines, pipelines
 from app.text.contents import changed
 from app.text.lineage import flops_text, line_text, moves_text
 from app.text.mappers_and_prompts import compared
@@ -55,6 +56,8 @@ def write_report(folder: Path, out: Path | None) -> Path:
     """
     folder = folder.resolve()
     out = out if out is not None else inside(folder, "report")
+    if runs := only_pipelines(folder):
+        return _write(out, render({"pipelines": runs}, {}, "pipelines_page.html.j2"))
     opened = view_study(folder)
     with opened.store:
         content = gather(opened)
@@ -66,9 +69,13 @@ def write_report(folder: Path, out: Path | None) -> Path:
             file.write_bytes(pictures[name].png)
         else:
             file.unlink(missing_ok=True)  # of an earlier report; it no longer holds
+    return _write(out, render(content, pictures))
+
+
+def _write(out: Path, text: str) -> Path:
     page = out / "report.html"
     with replaced(page) as scratch:
-        scratch.write_text(render(content, pictures), encoding="utf-8", errors="replace")
+        scratch.write_text(text, encoding="utf-8", errors="replace")
     return page
 
 
@@ -79,7 +86,7 @@ def figures(folder: Path) -> dict[str, Picture]:
         return {p.name: p for p in draw(gather(opened))}
 
 
-def render(content: Row, pictures: Mapping[str, Picture]) -> str:
+def render(content: Row, pictures: Mapping[str, Picture], template: str = "page.html.j2") -> str:
     """The page. Every value is escaped, except the SVG that `figures` made."""
     import jinja2
     from markupsafe import Markup
@@ -103,7 +110,7 @@ def render(content: Row, pictures: Mapping[str, Picture]) -> str:
         common_notes=common_notes, some_have=some_have,
     )  # fmt: skip
     environment.tests["folded"] = folded
-    return environment.get_template("page.html.j2").render(content, pictures=pictures)
+    return environment.get_template(template).render(content, pictures=pictures)
 
 
 def thumbnail(file: str | None) -> str:
@@ -152,6 +159,7 @@ def gather(opened: StudyView) -> Row:
     left_out = [r.entry().to_json() for r in degenerate(opened)]
     content: Row = {
         "study": study,
+        "pipelines": pipelines(store),
         "setup": setup,
         "recorded": setups.get(store, setup),
         "tested": [r.entry().to_json() for r in ranked],

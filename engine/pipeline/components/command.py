@@ -18,6 +18,7 @@ from pydantic import Field
 from engine.base import program_guard
 from engine.base.environment import passed
 from engine.base.lines import storable
+from engine.base.secrets import redact
 from engine.data.readers.pool_rows import ROWS
 from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Group, Settings
 from engine.pipeline.hooks import CONVERT, EVALUATE_DATA, EVALUATE_MODEL, GENERAL_PROBE, INFER, TRAIN
@@ -76,10 +77,13 @@ class Command(Component[Keys]):
             argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=context.root, env={**passed(), **hidden}
         )
         assert process.stdout
+        last = "it said nothing"
         for line in process.stdout:
-            context.say(storable(line.decode("utf-8", "replace").rstrip()))
+            if text := storable(line.decode("utf-8", "replace").strip()):
+                context.say(text)
+                last = f"its last line: {redact(text)[:300]}"
         if code := process.wait():
-            raise ComponentError(f"{context.job}: {argv[0]} ended with exit code {code}; its log has what it said")
+            raise ComponentError(f"{context.job}: {argv[0]} ended with exit code {code}; {last}")
         file = context.scratch / "outputs.json"
         if not file.exists():
             return Done([{}], {})

@@ -15,7 +15,7 @@ name, out, content = sys.argv[1:4]
 with open("ran.txt", "a") as file:
     file.write(name + "\\n")
 time.sleep(float(os.environ.get("PIPE_WAIT", "0")) if name == os.environ.get("PIPE_SLOW") else 0)
-given = eval(content, {"seed": int(sys.argv[4]), "got": [a if "/" in a else json.loads(a) for a in sys.argv[5:]]})
+given = eval(content, {"seed": int(sys.argv[4]), "got": [a if a[:1] == "/" else json.loads(a) for a in sys.argv[5:]]})
 json.dump(given, open(os.path.join(out, "outputs.json"), "w"))
 """
 
