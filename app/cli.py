@@ -428,17 +428,25 @@ def readmit(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="folder of an InternVL or LLaVA as released")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="folder of an InternVL, LLaVA or VideoCrafter2 as released")
+    ],
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="folder to write")],
     vision: Annotated[
         Path | None, typer.Option("--vision", help="folder of the CLIP tower, for a LLaVA whose weights lack it")
     ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", help="folder of a CLIP's tokenizer, for a VideoCrafter2")
+    ] = None,
+    fps: Annotated[
+        int, typer.Option("--fps", min=1, max=240, help="frames a second that a VideoCrafter2 is told for good")
+    ] = 16,
     json: Json = False,
 ) -> None:
-    """Write a checkpoint in its authors' layout as one of transformers; no code that comes with it is run."""
+    """Write a checkpoint in its authors' layout as one of transformers or diffusers; no code of it is run."""
     from app.commands.convert import convert, show_converted
 
-    _print(convert(source, target, vision), json, show_converted)
+    _print(convert(source, target, vision, tokenizer, fps), json, show_converted)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Checkpoints in their authors' layout, written as those of transformers."""
+"""Checkpoints in their authors' layout, written as those of transformers and diffusers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from app.text.printable import say
+from engine.tasks.t2v import videocrafter
 from engine.tasks.vlm import original
 
 
-def convert(source: Path, target: Path, vision: Path | None) -> dict[str, Any]:
+def convert(source: Path, target: Path, vision: Path | None, tokenizer: Path | None, fps: int) -> dict[str, Any]:
     """Where it was written, and its tensors."""
-    return {"checkpoint": str(target), "weights": original.convert(source, target, vision).line}
+    if videocrafter.is_videocrafter(source):
+        found = videocrafter.convert(source, target, tokenizer, fps)
+    else:
+        found = original.convert(source, target, vision)
+    return {"checkpoint": str(target), "weights": found.line}
 
 
 def show_converted(found: dict[str, Any]) -> None:

@@ -67,6 +67,9 @@ class VlmSection(Section):
 class VideoSection(Section):
     """Text-to-video models (task t2v)."""
 
+    objective: Literal["denoising", "distillation"] = later(
+        "denoising", description="what is trained; distillation: a UNet as a consistency model (section distill)"
+    )
     drop_text: float = Field(0.1, ge=0, lt=1, description="share of captions left out in training, for guidance")
     frames: int | None = later(None, ge=1, le=512, description="frames of a clip; null: as the preset has them")
     stride: int | None = later(None, ge=1, le=64, description="2 takes every other frame; null: as the preset has it")
@@ -112,6 +115,38 @@ class VideoSection(Section):
         if command is not None and not all(place in command for place in ("{videos}", "{out}")):
             raise ValueError("the command needs {videos} and {out} (docs/guides/tasks.md shows one)")
         return command
+
+
+class DistillSection(Section):
+    """Consistency distillation with rewards (task t2v, video.objective: distillation; Li et al. 2024, T2V-Turbo)."""
+
+    start: str | None = Field(
+        None, description="local folder of a student, as a trial keeps it, to begin from; null: the teacher itself"
+    )
+    teacher: Literal["base", "start"] = Field(
+        "base", description="base: model.checkpoint; start: what the trial begins from, a student of an earlier round"
+    )
+    consistency_weight: float = Field(1.0, ge=0, description="of the distance between student and target")
+    real_weight: float = Field(0.0, ge=0, description="of the distance between student and the clip itself")
+    image_weight: float = Field(1.0, ge=0, description="of the reward of single frames; 0: none")
+    video_weight: float = Field(2.0, ge=0, description="of the reward of whole clips; 0: none")
+    image_model: str | None = Field(None, description="local folder of a CLIP that rewards frames for their caption")
+    video_model: str | None = Field(None, description="local folder of an X-CLIP, or CLIP, that rewards clips")
+    image_frames: int = Field(5, ge=1, description="frames of a clip, drawn at random, that are rewarded")
+    video_frames: int = Field(8, ge=1, description="frames of a clip, spread evenly, that its reward looks at")
+    scales: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = Field(
+        (5.0, 15.0), description="least and greatest w of guidance, by which the student is told; scale 1 is w = 0"
+    )
+    solver_steps: int = Field(50, ge=1, le=1000, description="steps of the DDIM solver over all noise")
+    ema: float = Field(0.95, ge=0, lt=1, description="of the target's weights from step to step; 0: the student's own")
+    huber: float = Field(0.001, gt=0, description="where the distance turns from squared to absolute")
+
+    @field_validator("scales")
+    @classmethod
+    def _rise(cls, scales: tuple[float, float]) -> tuple[float, float]:
+        if scales[0] > scales[1]:
+            raise ValueError("the least w comes first, as [5, 15]")
+        return scales
 
 
 class TrainSection(Section):

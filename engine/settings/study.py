@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from engine.base.ids import json_text
 from engine.settings.command import CommandSection
 from engine.settings.data import DatasetSection, DedupSection, EvaluationSection, PoolsSection
-from engine.settings.model import LoraSection, ModelSection, TrainSection, VideoSection, VlmSection
+from engine.settings.model import DistillSection, LoraSection, ModelSection, TrainSection, VideoSection, VlmSection
 from engine.settings.running import AgentSection, CacheSection, ExecutorSection, GuardSection, NotifySection
 from engine.settings.scores import ScoresSection
 from engine.settings.search import (
@@ -51,6 +51,7 @@ RARE = (
     "lora",
     "vlm",
     "video",
+    "distill",
     "command",
     "dedup",
     "scores",
@@ -85,6 +86,7 @@ class Study(Section):
     lora: LoraSection = LoraSection()
     vlm: VlmSection = VlmSection()
     video: VideoSection = VideoSection()
+    distill: DistillSection = DistillSection()
     command: CommandSection = CommandSection()
     train: TrainSection = TrainSection()
     ops: dict[str, dict[str, Any]] = Field(

@@ -17,7 +17,7 @@ from engine.tasks.contract import Outside, ScoresRows, Task, packing
 
 # fields that some tasks use; one that the study's task does not use may not be set
 SOME = (
-    "lora", "vlm", "video", "command", "evaluation.benchmarks", "evaluation.label", "evaluation.prompts",
+    "lora", "vlm", "video", "distill", "command", "evaluation.benchmarks", "evaluation.label", "evaluation.prompts",
     "evaluation.sets", "train.crop",
     "model.checkpoint",
 )  # fmt: skip

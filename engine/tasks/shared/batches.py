@@ -7,6 +7,7 @@ works on this one. Images in packs are always gathered.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,6 +41,15 @@ def to_pixels(
     pixels = source.movedim(-1, -3).float().div_(255)
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in normal)
     return pixels.sub_(mean).div_(std)
+
+
+def image_mean_std(source: Path) -> Normal:
+    """How the model's images are normalised: its preprocessor's, or CLIP's."""
+    try:
+        told = json.loads((source / "preprocessor_config.json").read_text(encoding="utf-8"))
+        return tuple(told["image_mean"]), tuple(told["image_std"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return CLIP_MEAN, CLIP_STD
 
 
 def feed(

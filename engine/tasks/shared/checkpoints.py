@@ -91,10 +91,12 @@ def adapter_of(init: str | None) -> str | None:
     return init if init is not None and (Path(init) / "adapter_config.json").exists() else None
 
 
-def with_lora(model: Any, study: Study, adapter: str | None, targets: str | Sequence[str], what: str) -> Any:
+def with_lora(
+    model: Any, study: Study, adapter: str | None, targets: str | Sequence[str], what: str, beside: Sequence[str] = ()
+) -> Any:
     """The model with low-rank weights on its layers `targets`, new or those of the folder `adapter`.
 
-    what: names the model in messages. Raises: StudyError.
+    what: names the model in messages. beside: layers that are trained whole. Raises: StudyError.
     """
     from peft import LoraConfig, PeftModel, get_peft_model
     from safetensors import SafetensorError
@@ -114,6 +116,7 @@ def with_lora(model: Any, study: Study, adapter: str | None, targets: str | Sequ
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a float does as well
         target_modules=targets if isinstance(targets, str) else list(targets),
+        modules_to_save=list(beside) or None,
     )
     try:
         return get_peft_model(model, config)

@@ -49,8 +49,8 @@ def of_shapes(
     if not shapes:
         return None
     if rank := study.lora.rank:
-        layers = [s for name, s in shapes.items() if len(s) == 2 and name.rpartition(".")[0].endswith(targets)]
-        adapters = sum(rank * sum(shape) for shape in layers)
+        layers = [s for name, s in shapes.items() if len(s) >= 2 and name.rpartition(".")[0].endswith(targets)]
+        adapters = sum(rank * (shape[0] + prod(shape[1:])) for shape in layers)
         return Kept(WEIGHT * adapters, (WEIGHT + MOMENTS) * adapters)
     every = sum(map(prod, shapes.values()))
     some = sum(prod(shape) for name, shape in shapes.items() if any(word in name for word in trained))

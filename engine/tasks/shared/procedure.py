@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -179,10 +180,24 @@ def apply_checkpointing(model: Any, on: bool) -> None:
         inner.activation_checkpointing_enable({"use_reentrant": False})
     elif hasattr(inner, "activation_checkpointing_disable"):
         inner.activation_checkpointing_disable()
+    elif hasattr(inner, "mid_block") and not inner._supports_gradient_checkpointing:  # diffusers' UNet3DConditionModel
+        for block in [*inner.down_blocks, inner.mid_block, *inner.up_blocks]:
+            _made_again(block, on)
     elif hasattr(inner, "enable_gradient_checkpointing"):
         inner.enable_gradient_checkpointing() if on else inner.disable_gradient_checkpointing()
     else:
         raise StudyError(f"train.activation_checkpointing: a {type(inner).__name__} has none; set it to off")
+
+
+def _made_again(block: Any, on: bool) -> None:
+    """Have a block that has no checkpointing of its own make its activations again, or no longer."""
+    from torch.utils.checkpoint import checkpoint
+
+    block.gradient_checkpointing = on
+    if on:
+        block.forward = partial(checkpoint, type(block).forward.__get__(block), use_reentrant=False)
+    else:
+        block.__dict__.pop("forward", None)
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:

@@ -6,8 +6,9 @@ A task gives `fit` its model, its batches and a function that leaves a batch's g
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -117,26 +118,30 @@ def fit(
     inputs: Callable[[Iterator[S]], Iterator[T]],
     backward: Callable[[T], torch.Tensor],
     after: Callable[[], None] = lambda: None,
+    beside: Mapping[str, torch.Tensor] | None = None,
     **optimizer_options: Any,
 ) -> bool:
     """Train the model's parameters that require gradients: AdamW, `schedule`, clipped gradients.
 
     order: row numbers (and what belongs to them) of every step from the first on. inputs: from those to what `backward`
     takes. backward: leaves the gradients of a batch, and returns its loss on the device. after: called after each step.
-    optimizer_options: in place of those of `procedure.adamw`.
+    beside: tensors that `after` changes, which belong to the state of a paused training. optimizer_options: in place of
+    those of `procedure.adamw`.
     True, or False when the trial was dropped. Raises: StudyError.
     """
     if study.train.optimizer == "adamw8bit" and ranks() > 1:
         raise StudyError("train.optimizer adamw8bit goes on one device; set devices_per_trial to 1, or take adamw")
     settle(model, study)
     with spread(model) as trained:
-        return _fit(model, trained, study, job, report, course, order, inputs, backward, after, optimizer_options)
+        run = partial(_fit, model, trained, study, job, report, course, order, inputs, backward, after, beside or {})
+        return run(optimizer_options)
 
 
 def _fit(
     model: Any, trained: Trained, study: Study, job: Job, report: Report, course: Course,
     order: Iterator[S], inputs: Callable[[Iterator[S]], Iterator[T]],
-    backward: Callable[[T], torch.Tensor], after: Callable[[], None], optimizer_options: dict[str, Any],
+    backward: Callable[[T], torch.Tensor], after: Callable[[], None], beside: Mapping[str, torch.Tensor],
+    optimizer_options: dict[str, Any],
 ) -> bool:  # fmt: skip
     """See `fit`. trained: what of the model is trained."""
     import torch
@@ -148,7 +153,7 @@ def _fit(
     model.train()
     report.describe(job.trial, described(model, study, device))
     running: list[torch.Tensor] = []
-    done = resume([job.resume], parameters, optimizer, trained.part) if job.resume else 0
+    done = resume([job.resume], parameters, optimizer, trained.part, beside) if job.resume else 0
     source = inputs(islice(order, done, None))
     for step, rate, is_point in rates(study, course, optimizer, done):
         batch = next(source)
@@ -165,5 +170,5 @@ def _fit(
             if agreed(job.trial in report.dropped()):
                 return False
     if job.pause:
-        pause(job.pause, course.steps, parameters, optimizer, whole=trained.whole)
+        pause(job.pause, course.steps, parameters, optimizer, whole=trained.whole, beside=beside)
     return True

@@ -1,7 +1,7 @@
 """The state of a training that is not at its end: weights and AdamW's moments, as safetensors, bit for bit.
 
 Names are `weight.NAME`, `mean.NAME` and `square.NAME` (AdamW's first and second moments; in 8 bits other names, EIGHT);
-the file's metadata holds the steps that are done.
+the file's metadata holds the steps that are done. `beside.NAME` are tensors of the task's own, as a moving average.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from engine.base.durable import written_whole
@@ -30,6 +31,7 @@ def pause(
     optimizer: torch.optim.Optimizer,
     place: int | None = None,
     whole: Callable[[str, torch.Tensor], torch.Tensor] = lambda _, tensor: tensor,
+    beside: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> None:
     """Write the state after `step` steps, complete or not at all. place: of the member, when parameters are stacked.
 
@@ -54,6 +56,7 @@ def pause(
                 keep(kind, name, own[key])
     if not is_first():
         return
+    content |= {f"beside.{name}": tensor.cpu().contiguous() for name, tensor in beside.items()}
     try:
         with written_whole(Path(file)) as scratch:
             save_file(content, scratch, metadata={"step": str(step)})
@@ -66,6 +69,7 @@ def resume(
     parameters: Mapping[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
     part: Callable[[str, torch.Tensor], torch.Tensor] = lambda _, tensor: tensor,
+    beside: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> int:
     """Put the states into the parameters, stacked when there are several files; the steps that are done.
 
@@ -92,7 +96,11 @@ def resume(
             raise ValueError(f"{files[0]} is the state of another model: {name} is {tuple(stacked.shape[1:])} there")
         return stacked.reshape(like.shape).to(like.device)
 
+    if {f"beside.{name}" for name in beside} != {name for name in there[0] if name.startswith("beside.")}:
+        raise ValueError(f"{files[0]} is the state of another training: it holds other tensors beside the weights")
     with torch.no_grad():
+        for name, tensor in beside.items():
+            tensor.copy_(opened[0].get_tensor(f"beside.{name}"))  # type: ignore[no-untyped-call]
         for name, p in parameters.items():
             p.copy_(read("weight", name, p))
             if eight := {kind: key for kind, key in EIGHT.items() if f"{kind}.{name}" in there[0]}:

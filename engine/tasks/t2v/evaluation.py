@@ -15,10 +15,13 @@ from engine.base.scratch import scratch
 from engine.base.text import read_text
 from engine.records.metric import Metric
 from engine.settings.study import Study
+from engine.tasks.shared.procedure import autocast, frozen_dtype
 from engine.tasks.shared.videos import write_clip
 from engine.tasks.t2v import vbench as board
+from engine.tasks.t2v.consistency import few_steps
 from engine.tasks.t2v.frozen import Clips
 from engine.tasks.t2v.model import Parts
+from engine.tasks.t2v.rewards import load_rewards
 from engine.tasks.t2v.scores import check_scores, flow_scores, frechet_distance, load_clip, load_detector
 from engine.tasks.t2v.training import held_out_loss, sample
 
@@ -39,6 +42,9 @@ def metrics_of(study: Study) -> list[Metric]:
             found += [Metric(n, True, 0, 1, False) for n in ("colour", "object", "motion")]
         if video.clip:
             found += [Metric("subject_consistency", True, 0, 1, False), Metric("text_similarity", True, -1, 1, False)]
+        for name in ("image", "video"):
+            if getattr(study.distill, f"{name}_model"):
+                found.append(Metric(f"{name}_reward", True, -1, 1, False))
         if video.detector:
             found.append(Metric("fvd", False, 0, ENDLESS, False))
     if video.vbench:
@@ -68,7 +74,7 @@ def evaluate(parts: Parts, study: Study, prepared: Path) -> dict[str, float]:
     clips, good = Clips(prepared, "eval"), np.flatnonzero(np.load(prepared / "eval-good.npy"))
     batch = study.train.micro_batch or study.train.batch_size
     encoded = parts.encoded(clips)
-    scores = {"loss": held_out_loss(parts, encoded, good, batch)}
+    scores = {"loss": held_out_loss(parts, encoded, good, batch, video.guidance)}
     if not video.samples and not video.vbench:
         return scores
     shape = tuple(encoded.latents(good[:1], None).shape[1:])
@@ -76,11 +82,17 @@ def evaluate(parts: Parts, study: Study, prepared: Path) -> dict[str, float]:
     rows = good[np.linspace(0, len(good) - 1, min(len(good), video.samples or len(good))).round().astype(int)]
     captions = [clips.captions[r] for r in rows]
     if video.samples:
-        made = sample(parts, captions, shape, **options)
+        made = made_clips(parts, captions, shape, **options)
         scores |= _scores_of_clips(made, rows, captions, clips, study, prepared, parts.device)
     if video.vbench:
         scores |= _vbench(parts, study, prepared, captions, shape, options)
     return scores
+
+
+def made_clips(parts: Parts, *inputs: Any, **options: Any) -> NDArray[np.uint8]:
+    """Clips of captions: those of a student in few steps, else by `training.sample`, whose inputs these are."""
+    make = sample if parts.solver is None else few_steps
+    return make(parts, *inputs, **options)
 
 
 def _scores_of_clips(
@@ -88,7 +100,7 @@ def _scores_of_clips(
     device: Any,
 ) -> dict[str, float]:  # fmt: skip
     folder, video = prepared.parents[2], study.video
-    scores = flow_scores(made)
+    scores = flow_scores(made) | _rewards(made, captions, study, folder, device)
     if video.checks:
         labels = json.loads((prepared / "eval-labels.json").read_text(encoding="utf-8"))
         scores |= check_scores(made, [labels[r] for r in rows])
@@ -98,6 +110,29 @@ def _scores_of_clips(
         features = load_detector(resolve(folder, video.detector), device)
         scores["fvd"] = frechet_distance(features(made), features(np.asarray(clips.frames[rows])))
     return scores
+
+
+def _rewards(made: NDArray[np.uint8], captions: list[str], study: Study, folder: Path, device: Any) -> dict[str, float]:
+    """What the models that rewarded the training say of made clips."""
+    import torch
+
+    found = {}
+    for name, reward in load_rewards(study, folder, device, frozen_dtype(study)).items():
+        most = study.distill.video_frames if name == "video" else study.distill.image_frames
+        chosen = np.linspace(0, made.shape[1] - 1, min(most, made.shape[1])).round().astype(int)
+        with torch.no_grad(), autocast(device):
+            each = [
+                float(reward(_from_0_to_1(clip[chosen], device), [caption], each=name == "image"))
+                for clip, caption in zip(made, captions, strict=True)
+            ]
+        found[f"{name}_reward"] = float(np.mean(each))
+    return found
+
+
+def _from_0_to_1(frames: NDArray[np.uint8], device: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(frames).to(device).permute(0, 3, 1, 2)[None].float() / 255
 
 
 def _vbench(
@@ -114,7 +149,7 @@ def _vbench(
         videos.mkdir()
         named: dict[str, str] = {}
         for number in range(video.vbench_each):
-            for caption, clip in zip(captions, sample(parts, captions, shape, seed=number, **options), strict=True):
+            for caption, clip in zip(captions, made_clips(parts, captions, shape, seed=number, **options), strict=True):
                 file = videos / board.clip_name(caption, number)
                 write_clip(clip, file, RATE)
                 named[str(file)] = caption

@@ -1,7 +1,7 @@
 """The families of video pipelines that task `t2v` trains: what is each one's own beside its classes.
 
-A pipeline is a folder as `diffusers` writes it: `transformer/`, `vae/`, `text_encoder/`, `tokenizer/`, `scheduler/`
-(`text_encoder_2/` where it has two) and `model_index.json`. Only classes that are named here are loaded.
+A pipeline is a folder as `diffusers` writes it: `transformer/` or `unet/`, `vae/`, `text_encoder/`, `tokenizer/`,
+`scheduler/` (`text_encoder_2/` where it has two) and `model_index.json`. Only classes that are named here are loaded.
 """
 
 from __future__ import annotations
@@ -41,9 +41,11 @@ SCHEDULERS = {
 class Family:
     """One family; itself it is that of the presets, a Latte on pixels.
 
-    encoders: component → class of `transformers` by model_type. length: tokens of a caption.
+    part: the component that is trained, of class `transformer`. encoders: component → class of `transformers` by
+    model_type. length: tokens of a caption.
     """
 
+    part: ClassVar[str] = "transformer"
     pipeline: ClassVar[str] = ""
     transformer: ClassVar[str] = "LatteTransformer3DModel"
     autoencoder: ClassVar[str] = ""
@@ -65,6 +67,11 @@ class Family:
     def channels(self) -> int:
         """Of a latent."""
         return int(self.vae["latent_channels"])
+
+    @property
+    def most(self) -> int | None:
+        """Frames that its layers know places for; None: as many as there are."""
+        return None
 
     def whole(self, frames: int) -> int:
         """Frames that autoencoder and transformer take together, at least so many."""
@@ -124,7 +131,8 @@ class Family:
 class Latte(Family):
     """Frames are pictures to its autoencoder; it makes as many as it was trained for."""
 
-    pipeline, autoencoder, encoders, length = "LattePipeline", "AutoencoderKL", {"text_encoder": T5}, 120
+    pipeline, autoencoder, length = "LattePipeline", "AutoencoderKL", 120
+    encoders: ClassVar[Mapping[str, Mapping[str, str]]] = {"text_encoder": T5}
 
     def encode(self, vae: Any, pixels: torch.Tensor) -> Any:
         """See Family."""
@@ -370,4 +378,4 @@ class Hunyuan(Family):
         return out
 
 
-FAMILIES: dict[str, type[Family]] = {f.transformer: f for f in (Latte, EasyAnimate, CogVideoX, Wan, LTX, Hunyuan)}
+TRANSFORMERS: tuple[type[Family], ...] = (Latte, EasyAnimate, CogVideoX, Wan, LTX, Hunyuan)

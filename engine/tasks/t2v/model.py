@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.base.durable import is_whole, written_whole
 from engine.base.errors import StudyError
+from engine.base.paths import resolve
 from engine.settings.study import Study
 from engine.tasks.shared.checkpoints import adapter_of, checkpoint_of, is_adapted, load_tokenizer, with_lora
 from engine.tasks.shared.procedure import frozen_dtype, the_device
@@ -23,8 +24,10 @@ from engine.tasks.shared.resident import frozen_base, let_go
 from engine.tasks.shared.tokens import BOS, EOS, PAD
 from engine.tasks.shared.videos import Window
 from engine.tasks.shared.weights import EARLIER, Weights
-from engine.tasks.t2v.families import FAMILIES, SCHEDULERS, Family, Text
+from engine.tasks.t2v.families import SCHEDULERS, Family, Text
 from engine.tasks.t2v.frozen import Clips, Encoded, Frozen, cast
+from engine.tasks.t2v.student import as_student, check_student, is_distilled, lora_layers
+from engine.tasks.t2v.unets import FAMILIES, told_scale, width_of
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +55,7 @@ PRESETS: dict[str, tuple[Window, Network | None]] = {
     "tiny": (Window(6, 2, 16), Network(8, 64, 2, 2, 64, 16, 1024)),
     "small": (Window(16, 2, 64), Network(8, 384, 8, 6, 256, 48, 8192)),
     "easyanimate": (Window(16, 2, 256), None),  # the paper's D.5
+    "t2v-turbo": (Window(16, 2, 320), None),  # the paper's E.7
     "latte": (Window(16, 3, 512), None),
     "cogvideox": (Window(49, 3, 480), None),
     "wan": (Window(81, 2, 480), None),
@@ -64,7 +68,8 @@ class Parts:
     """What a trial works with.
 
     transformer: what is trained. scheduler: of the noise in training. words: what is heard of captions, on the device.
-    frozen: None: pixels. frames: of a clip; fps: of them a second.
+    frozen: None: pixels. frames: of a clip; fps: of them a second. solver: steps of the solver that a student of
+    consistency distillation learns from; None: it is none. knows: its teacher is told the scale of guidance as well.
     """
 
     transformer: Any
@@ -74,12 +79,23 @@ class Parts:
     frozen: Frozen | None
     frames: int
     fps: float = FPS
+    solver: int | None = None
+    knows: bool = False
 
     @property
     def device(self) -> torch.device:
         """Of the transformer."""
         found: torch.device = next(self.transformer.parameters()).device
         return found
+
+    def told(self, text: Text, guidance: float) -> Text:
+        """What is heard, with the scale of guidance where the model is a student that is told it."""
+        import torch
+
+        if self.solver is None:
+            return text
+        w = torch.full((len(text["embeds"]),), guidance - 1, device=self.device)
+        return told_scale(text, w, width_of(self.transformer))
 
     def encoded(self, clips: Clips, keep: bool = True) -> Encoded:
         """What the model reads of clips. keep: see Encoded."""
@@ -127,13 +143,12 @@ def component(folder: Path, name: str) -> dict[str, Any]:
 
 def family_of(folder: Path) -> Family:
     """The family of a pipeline. Raises: StudyError when it is none that is trained."""
-    config = component(folder, "transformer")
+    part = "unet" if (folder / "unet").is_dir() else "transformer"
+    config = component(folder, part)
     index = component(folder, "") if (folder / "model_index.json").exists() else {}
     kind = config.get("_class_name")
-    if kind not in FAMILIES:
-        raise StudyError(
-            f"model.checkpoint: {folder / 'transformer'} is a {kind}; task t2v trains {', '.join(FAMILIES)}"
-        )
+    if kind not in FAMILIES or FAMILIES[kind].part != part:
+        raise StudyError(f"model.checkpoint: {folder / part} is a {kind}; task t2v trains {', '.join(FAMILIES)}")
     vae = component(folder, "vae")
     family = FAMILIES[kind](vae, config, index)
     if index.get("_class_name", family.pipeline) != family.pipeline:
@@ -162,6 +177,11 @@ def check_checkpoint(folder: Path, window: Window) -> None:
             f"model.checkpoint: {folder} has two transformers (Wan 2.2 A14B); task t2v trains pipelines of one: "
             "Wan 2.1, or Wan 2.2 TI2V-5B"
         )
+    if family.most and window.frames > family.most:
+        raise StudyError(
+            f"model.checkpoint: {folder} knows places of {family.most} frames, the study has {window.frames}; set "
+            f"video.frames to {family.most} or fewer"
+        )
     if taken != channels:
         raise StudyError(
             f"model.checkpoint: its transformer takes {taken} channels, its autoencoder gives {channels}; give the "
@@ -182,7 +202,7 @@ def check_checkpoint(folder: Path, window: Window) -> None:
 def weights_of(folder: Path) -> list[Weights]:
     """Transformer, autoencoder and text encoders of a pipeline. Raises: StudyError."""
     family = family_of(folder)
-    kinds = {"transformer": f"diffusers.{family.transformer}", "vae": f"diffusers.{family.autoencoder}"}
+    kinds = {family.part: f"diffusers.{family.transformer}", "vae": f"diffusers.{family.autoencoder}"}
     for part, readable in family.encoders.items():
         told = str(component(folder, part).get("model_type"))
         if told not in readable:
@@ -262,17 +282,27 @@ def build_model(study: Study, prepared: Path, seed: int, init: str | None) -> Pa
     import torch
 
     torch.manual_seed(seed)
-    checkpoint = checkpoint_of(study, prepared.parents[2])
+    folder, distil = prepared.parents[2], is_distilled(study)
+    checkpoint = checkpoint_of(study, folder)
+    if distil and init is None and study.distill.start:
+        init = str(resolve(folder, study.distill.start))
     adapter = adapter_of(init)
-    whole = Path(init) / "transformer" if init is not None and not adapter else None
     device = the_device()
+    part = "transformer" if checkpoint is None else family_of(checkpoint).part
+    whole = Path(init) / part if init is not None and not adapter else None
     if checkpoint is None:
         parts = _from_preset(study, prepared, whole, device)
     else:
         parts = _from_checkpoint(study, checkpoint, whole, device, bool(study.lora.rank or adapter))
     transformer = parts.transformer
+    knows, beside = distil and width_of(transformer) > 0, as_student(transformer) if distil else ()
     if study.lora.rank or adapter:
-        transformer = with_lora(transformer, study, adapter, study.lora.targets or LORA_TARGETS, "transformer")
+        targets = study.lora.targets or (lora_layers(transformer) if distil else LORA_TARGETS)
+        transformer = with_lora(transformer, study, adapter, targets, "transformer", beside)
+    if distil:
+        check_student(transformer, study, init)
+        knows = knows or (adapter is not None and study.distill.teacher == "start")
+        parts = replace(parts, solver=study.distill.solver_steps, knows=knows)
     return replace(parts, transformer=transformer.to(device))
 
 
@@ -317,6 +347,9 @@ def _from_checkpoint(study: Study, folder: Path, whole: Path | None, device: tor
     else:
         let_go()
         transformer = cast(weights.load(), torch.float32)
+    for module in transformer.modules():  # a trial hangs on seed and step alone
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
     family = family_of(folder)
     frozen = Frozen(folder, family, others, device, frozen_dtype(study))
     scheduler, fps = training_scheduler(folder), study.video.fps or FPS
@@ -339,7 +372,7 @@ def save_model(parts: Parts, _study: Study, prepared: Path, folder: Path) -> Non
         if is_adapted(parts.transformer):
             parts.transformer.save_pretrained(scratch)
             return
-        parts.transformer.save_pretrained(scratch / "transformer")
+        parts.transformer.save_pretrained(scratch / parts.family.part)
         parts.scheduler.save_pretrained(scratch / "scheduler")
         if (prepared / "text_encoder").exists():
             shutil.copytree(prepared / "text_encoder", scratch / "text_encoder")

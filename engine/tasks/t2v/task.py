@@ -22,6 +22,7 @@ from engine.settings.study import Study
 from engine.tasks.contract import Kept, Progress, Rows, Traits
 from engine.tasks.shared.caches import in_turn, make_caches, read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of, need_packages, read_config
+from engine.tasks.shared.fitting import changed
 from engine.tasks.shared.kept import of_preset, of_shapes, shapes_in
 from engine.tasks.shared.media import files_of, key_of, set_bound
 from engine.tasks.shared.procedure import begin
@@ -29,6 +30,7 @@ from engine.tasks.shared.tokens import captions, train_tokenizer
 from engine.tasks.shared.trial import Training, TrainingTask, first_rows
 from engine.tasks.shared.videos import Window, cache_clips
 from engine.tasks.shared.weights import Weights, accounted
+from engine.tasks.t2v.distillation import train_rows
 from engine.tasks.t2v.evaluation import evaluate, left_out, metrics_of, read_prompts
 from engine.tasks.t2v.frozen import Clips
 from engine.tasks.t2v.model import (
@@ -36,19 +38,22 @@ from engine.tasks.t2v.model import (
     PRESETS,
     build_model,
     check_checkpoint,
+    component,
     family_of,
     make_text,
     save_model,
     weights_of,
     window_of,
 )
+from engine.tasks.t2v.rewards import reward_weights
 from engine.tasks.t2v.scores import clip_weights, detector_weights
 from engine.tasks.t2v.shell import shell
-from engine.tasks.t2v.training import train_rows
+from engine.tasks.t2v.student import check_base, is_distilled, lacking
 from engine.tasks.t2v.vbench import DIMENSIONS
 
 CACHE = 1  # version of what lies in the caches
 FOLDERS = ("clip", "detector", "vbench_prompts")
+DISTILLED = ("start", "image_model", "video_model")
 
 
 class T2vTask(TrainingTask):
@@ -60,7 +65,7 @@ class T2vTask(TrainingTask):
         spreads=True,
         extras=("t2v",),
         needs=("dataset.text", "dataset.videos", "evaluation.path"),
-        uses=frozenset({"lora", "video", "evaluation.label", "model.checkpoint"}),
+        uses=frozenset({"lora", "video", "distill", "evaluation.label", "model.checkpoint"}),
         reads_evaluation=frozenset({"text", "videos"}),
         fewest_rows=1,
         suits=frozenset({"text", "videos"}),
@@ -86,24 +91,35 @@ class T2vTask(TrainingTask):
             return "video.clip and video.detector score made clips; set video.samples"
         if unknown := sorted(set(video.vbench_dimensions or ()) - set(DIMENSIONS)):
             return f"video.vbench_dimensions: {', '.join(unknown)} is unknown; VBench has {', '.join(DIMENSIONS)}"
-        return None
+        return lacking(study, window_of(study).frames)
 
     def shares(self, study: Study, folder: Path) -> list[Any]:
         """The section `video`, and what its paths hold."""
         video = study.video
-        paths = {n: str(getattr(video, n)) for n in FOLDERS if getattr(video, n)}
         checkpoint = checkpoint_of(study, folder)
-        return [
+
+        def contents(section: Any, names: tuple[str, ...]) -> dict[str, str]:
+            paths = {n: str(getattr(section, n)) for n in names if getattr(section, n)}
+            return {n: content_hash(resolve(folder, p)) for n, p in paths.items()}
+
+        found = [
             shared(video, {*FOLDERS, "vbench_seconds"}),
-            {n: content_hash(resolve(folder, p)) for n, p in paths.items()},
+            contents(video, FOLDERS),
             content_hash(checkpoint) if checkpoint else None,
         ]
+        if is_distilled(study):
+            found += [shared(study.distill, set(DISTILLED)), contents(study.distill, DISTILLED)]
+        return found
 
     def kept(self, study: Study, folder: Path) -> Kept | None:
         """See Task."""
         if (source := checkpoint_of(study, folder)) is None:
             return of_preset("t2v", study)
-        return of_shapes(shapes_in(source / "transformer"), study, targets=study.lora.targets or LORA_TARGETS)
+        targets = study.lora.targets or (("",) if is_distilled(study) else LORA_TARGETS)
+        found = of_shapes(shapes_in(source / family_of(source).part), study, targets=targets)
+        if found and is_distilled(study):  # the target's weights
+            found = Kept(found.checkpoint, found.state + found.checkpoint)
+        return found
 
     def medium(self, study: Study, folder: Path) -> int:
         """See Task."""
@@ -124,6 +140,12 @@ class T2vTask(TrainingTask):
     def inputs(self, study: Study, folder: Path, _prepared: Path) -> list[Accounting]:
         """The tensors of the models that the study names."""
         return accounted(folder, needed_weights(study, folder))
+
+    def quicker(self, study: Study, prepared: Path, alone: float, samples: int) -> Study:
+        """See Task."""
+        return (
+            changed(study, compile="off") if is_distilled(study) else super().quicker(study, prepared, alone, samples)
+        )
 
     def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
         """See Task. A sample takes what encoding its row takes besides, where that is still to be done: a trial may be
@@ -199,7 +221,7 @@ def needed_weights(study: Study, folder: Path) -> list[Weights]:
         found.append(clip_weights(resolve(folder, video.clip)))
     if video.detector:
         found.append(detector_weights(resolve(folder, video.detector)))
-    return found
+    return [*found, *reward_weights(study, folder).values()]
 
 
 def _check_needs(study: Study, folder: Path) -> None:
@@ -213,6 +235,8 @@ def _check_needs(study: Study, folder: Path) -> None:
     window, network = window_of(study), PRESETS[study.model.preset][1]
     if checkpoint := checkpoint_of(study, folder):
         check_checkpoint(checkpoint, window)
+        if is_distilled(study):
+            check_base(study, folder, family_of(checkpoint), component(checkpoint, "scheduler"))
         if study.video.fps and not family_of(checkpoint).timed:
             raise StudyError(f"video.fps: the model of {checkpoint} is not told the frames a second; leave it out")
     elif network is None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +18,13 @@ from engine.tasks.shared.procedure import autocast
 from engine.tasks.shared.sharded import pieces, ranks, share
 from engine.tasks.shared.training import batches, course, fit, micro_batch, summed_up
 from engine.tasks.t2v.families import COG, DDPM, FLOW, Text
-from engine.tasks.t2v.frozen import Clips, Encoded
+from engine.tasks.t2v.frozen import Encoded
 from engine.tasks.t2v.model import Parts, to_video
 
 if TYPE_CHECKING:
     import torch
 
+P = TypeVar("P")
 LEVELS = (0.3, 0.5, 0.7, 0.85, 0.95)
 
 """How noisy the held-out clips are made, as shares of the scheduler's steps: mostly where captions matter."""
@@ -61,13 +61,12 @@ def noised(
 
 @dataclass(frozen=True)
 class _Part:
-    """Clips that go through the model at once. level: on the host. share: of the batch."""
+    """Clips that go through the model at once. level: on the host."""
 
     clean: torch.Tensor
     noise: torch.Tensor
     level: torch.Tensor
     words: Text
-    share: float
 
 
 def predict(parts: Parts, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
@@ -75,66 +74,92 @@ def predict(parts: Parts, noisy: torch.Tensor, timesteps: torch.Tensor, text: Te
     return parts.family.predict(parts.transformer, noisy, timesteps, text, parts.fps)
 
 
-def train(parts: Parts, study: Study, encoded: Encoded, rows: NDArray[np.int64], job: Job, report: Report) -> bool:
-    """Train on the rows; see `training.fit`. Noise, its level and dropped captions hang on seed and step only.
+class Draws:
+    """What is random in a step, by seed and step only, however its batch is cut. rows: of the whole batch."""
 
-    What is frozen first makes what the job will draw and nobody has made yet.
-    """
-    import torch
+    def __init__(self, seed: int, step: int, rows: NDArray[np.int64], device: torch.device) -> None:
+        import torch
+
+        self.rows, self._device = rows, device
+        self.generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        self._noises: dict[str, torch.Tensor] = {}
+
+    def shares(self) -> torch.Tensor:
+        """(rows,) from 0 to 1."""
+        import torch
+
+        return torch.rand(len(self.rows), generator=self.generator)
+
+    def noise(self, of: str, like: torch.Tensor, at: slice) -> torch.Tensor:
+        """Of some rows, of the shape of theirs."""
+        import torch
+
+        if of not in self._noises:
+            self._noises[of] = torch.randn((len(self.rows), *like.shape[1:]), generator=self.generator)
+        return moved(self._noises[of][at], self._device)
+
+    def latents(self, study: Study, encoded: Encoded, at: slice) -> torch.Tensor:
+        """Clean ones of some rows."""
+        sampled = partial(self.noise, "posterior", at=at) if study.video.latents == "sample" else None
+        return encoded.latents(self.rows[at], sampled)
+
+
+def train(parts: Parts, study: Study, encoded: Encoded, rows: NDArray[np.int64], job: Job, report: Report) -> bool:
+    """Train by the denoising loss on the rows; see `train_by`."""
     from torch.nn import functional
 
+    def drawn(draws: Draws) -> Callable[[slice], _Part]:
+        levels, dropped = draws.shares(), draws.shares() < study.video.drop_text
+
+        def part(at: slice) -> _Part:
+            clean = draws.latents(study, encoded, at)
+            words = encoded.words(draws.rows[at], dropped[at].tolist())
+            return _Part(clean, draws.noise("noise", clean, at), levels[at], words)
+
+        return part
+
+    def loss(part: _Part) -> torch.Tensor:
+        noisy, timesteps, target = noised(parts, part.clean, part.noise, part.level)
+        return functional.mse_loss(predict(parts, noisy, timesteps, part.words).float(), target)
+
+    return train_by(drawn, loss, parts, study, encoded, rows, job, report, **OPTIMIZER)
+
+
+def train_by(
+    drawn: Callable[[Draws], Callable[[slice], P]], loss: Callable[[P], torch.Tensor],
+    parts: Parts, study: Study, encoded: Encoded, rows: NDArray[np.int64], job: Job, report: Report, **options: Any,
+) -> bool:  # fmt: skip
+    """Train on the rows; see `training.fit`, whose options the last ones are. Draws hang on seed and step only.
+
+    drawn: of a step, what makes a part of its batch. loss: the mean of a part's rows. What is frozen first makes what
+    the job will draw and nobody has made yet.
+    """
     way, seed, device = course(study, len(rows), job), seed_of(study, job), parts.device
-    drawn = np.unique(np.concatenate(list(batches(rows, job.samples, way.batch, seed))))
+    asked = np.unique(np.concatenate(list(batches(rows, job.samples, way.batch, seed))))
     # several ranks go on together: none leaves by itself
-    if not encoded.fill(drawn, lambda: ranks() == 1 and job.trial in report.dropped()):
+    if not encoded.fill(asked, lambda: ranks() == 1 and job.trial in report.dropped()):
         return False
     each = batches(rows, job.samples, way.batch, seed)
     order = (np.concatenate([[step], chosen]) for step, chosen in enumerate(each, 1))
     micro = micro_batch(study, job, way.batch)
 
-    def made(numbered: NDArray[np.int64]) -> list[_Part]:
-        """What this rank trains of a batch, in pieces."""
-        step, chosen = int(numbered[0]), numbered[1:]
-        draws = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        levels, dropped = torch.rand(len(chosen), generator=draws), torch.rand(len(chosen), generator=draws)
+    def made(numbered: NDArray[np.int64]) -> list[tuple[float, P]]:
+        """What this rank trains of a batch, in pieces, each with its share."""
+        chosen = numbered[1:]
+        part = drawn(Draws(seed, int(numbered[0]), chosen, device))
+        return [(len(chosen[at]) / len(chosen), part(at)) for at in pieces(len(chosen), micro)]
 
-        noises: dict[str, torch.Tensor] = {}  # of the whole batch, however it is cut
-
-        def random(of: str, like: torch.Tensor, at: slice) -> torch.Tensor:
-            if of not in noises:
-                noises[of] = torch.randn((len(chosen), *like.shape[1:]), generator=draws)
-            return moved(noises[of][at], device)
-
-        def part(at: slice) -> _Part:
-            drop = dropped[at] < study.video.drop_text
-            draw = partial(random, "posterior", at=at) if study.video.latents == "sample" else None
-            clean = encoded.latents(chosen[at], draw)
-            words = encoded.words(chosen[at], drop.tolist())
-            return _Part(clean, random("noise", clean, at), levels[at], words, len(clean) / len(chosen))
-
-        return [part(at) for at in pieces(len(chosen), micro)]
-
-    def backward(batch: list[_Part]) -> torch.Tensor:
-        def loss(part: _Part) -> torch.Tensor:
-            noisy, timesteps, target = noised(parts, part.clean, part.noise, part.level)
-            guess = predict(parts, noisy, timesteps, part.words)
-            return functional.mse_loss(guess.float(), target) * part.share
-
-        return summed_up(device, batch, loss)
+    def backward(batch: list[tuple[float, P]]) -> torch.Tensor:
+        return summed_up(device, batch, lambda shared: loss(shared[1]) * shared[0])
 
     def own(numbered: NDArray[np.int64]) -> NDArray[np.int64]:
         return numbered[1:][share(len(numbered) - 1)]
 
-    def inputs(order: Iterator[NDArray[np.int64]]) -> Iterator[list[_Part]]:
+    def inputs(order: Iterator[NDArray[np.int64]]) -> Iterator[list[tuple[float, P]]]:
         coming = order if encoded.frozen else ahead(encoded.clips.frames, order, own)
         return prefetched(map(made, coming), device)
 
-    return fit(parts.transformer, study, job, report, way, order=order, inputs=inputs, backward=backward, **OPTIMIZER)
-
-
-def train_rows(parts: Parts, study: Study, prepared: Path, rows: NDArray[np.int64], job: Job, report: Report) -> bool:
-    """Train on the prepared clips of the rows."""
-    return train(parts, study, parts.encoded(Clips(prepared, "train")), rows, job, report)
+    return fit(parts.transformer, study, job, report, way, order=order, inputs=inputs, backward=backward, **options)
 
 
 def seed_of(study: Study, job: Job) -> int:
@@ -142,10 +167,11 @@ def seed_of(study: Study, job: Job) -> int:
     return study.video.seeds[job.seed] if job.seed < len(study.video.seeds) else job.seed
 
 
-def held_out_loss(parts: Parts, encoded: Encoded, rows: NDArray[np.int64], step: int) -> float:
+def held_out_loss(parts: Parts, encoded: Encoded, rows: NDArray[np.int64], step: int, guidance: float = 1) -> float:
     """Mean squared error of the prediction over rows and LEVELS, each with its own fixed noise. step: rows at once.
 
-    Nothing in it is drawn anew, so two models differ by what they have learned only.
+    guidance: the scale that a student is told. Nothing in it is drawn anew, so two models differ by what they have
+    learned only.
     """
     import torch
     from torch.nn import functional
@@ -157,7 +183,7 @@ def held_out_loss(parts: Parts, encoded: Encoded, rows: NDArray[np.int64], step:
     with torch.no_grad(), autocast(device):
         for at in range(0, len(rows), step):
             part = rows[at : at + step]
-            clean, words = encoded.latents(part, None), encoded.words(part)
+            clean, words = encoded.latents(part, None), parts.told(encoded.words(part), guidance)
             for number, level in enumerate(LEVELS):
                 noise = torch.stack([
                     torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(int(r) * 101 + number))

@@ -25,6 +25,7 @@ from engine.data.sift import Sifted
 from engine.records.accounting import refuse_gaps
 from engine.settings.study import Study
 from engine.tasks.contract import Progress, Rows
+from engine.tasks.shared.batches import image_mean_std
 from engine.tasks.shared.caches import make_caches
 from engine.tasks.shared.checkpoints import checkpoint_of, need_packages, read_config
 from engine.tasks.shared.images import Squares, cache_images
@@ -50,7 +51,6 @@ from engine.tasks.vlm.model import (
     LENGTH,
     PRESETS,
     SQUARE,
-    image_mean_std,
     image_shape,
     is_native,
     make_base,

@@ -7,7 +7,6 @@ onto.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from engine.base.durable import is_whole
 from engine.base.paths import resolve
 from engine.settings.study import Study
-from engine.tasks.shared.batches import CLIP_MEAN, CLIP_STD, Normal
 from engine.tasks.shared.checkpoints import adapter_of, checkpoint_of, read_config, save, with_lora
 from engine.tasks.shared.procedure import load_dtype, the_device
 from engine.tasks.shared.resident import frozen_base, let_go
@@ -197,15 +195,6 @@ def set_trained(model: Any, part: str) -> None:
     }
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(any(word in name for word in parts[part]))
-
-
-def image_mean_std(source: Path) -> Normal:
-    """How the model's images are normalised: its preprocessor's, or CLIP's."""
-    try:
-        told = json.loads((source / "preprocessor_config.json").read_text(encoding="utf-8"))
-        return tuple(told["image_mean"]), tuple(told["image_std"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return CLIP_MEAN, CLIP_STD
 
 
 def image_shape(config: dict[str, Any]) -> tuple[int, int]:

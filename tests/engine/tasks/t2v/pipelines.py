@@ -55,11 +55,7 @@ def latte(folder: Path, frames: int = 6) -> Path:
             cross_attention_dim=16, sample_size=8, patch_size=2, norm_type="ada_norm_single",
             norm_elementwise_affine=False, caption_channels=16, video_length=frames,
         ),
-        vae=made.AutoencoderKL(
-            block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4,
-            up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, layers_per_block=1,
-        ),
-        text_encoder=t5(),
+        vae=pictures(), text_encoder=t5(),
     )  # fmt: skip
 
 
@@ -173,6 +169,63 @@ def hunyuan(folder: Path) -> Path:
     )  # fmt: skip
 
 
+def clip_text(kind: str = "CLIPTextModel", **config: Any) -> Any:
+    """A CLIP's text encoder, for captions of 16 tokens."""
+    made: Any = transformers.CLIPTextConfig(
+        **LAYERS, num_hidden_layers=1, eos_token_id=3, max_position_embeddings=16, **config
+    )
+    return getattr(transformers, kind)(made)
+
+
+def pictures(**config: Any) -> Any:
+    """An autoencoder of pictures."""
+    made: Any = diffusers
+    return made.AutoencoderKL(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, layers_per_block=1, **config,
+    )  # fmt: skip
+
+
+def short(folder: Path) -> Any:
+    """A tokenizer of 16 tokens."""
+    made = tokenizer(folder)
+    made.model_max_length = 16
+    return made
+
+
+def modelscope(folder: Path, **config: Any) -> Path:
+    """ModelScope's UNet, which is VideoCrafter's too."""
+    made: Any = diffusers
+    scheduler = made.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
+    unet = made.UNet3DConditionModel(
+        block_out_channels=(8, 8), down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"), layers_per_block=1,
+        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"), norm_num_groups=4, cross_attention_dim=16,
+        attention_head_dim=4, sample_size=8, **config,
+    )  # fmt: skip
+    return save(
+        folder, "TextToVideoSDPipeline", scheduler, unet=unet, vae=pictures(), text_encoder=clip_text(),
+        tokenizer=short(folder),
+    )  # fmt: skip
+
+
+def animatediff(folder: Path, **config: Any) -> Path:
+    """AnimateDiff: motion modules in a UNet of pictures."""
+    made: Any = diffusers
+    scheduler = made.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="linear", clip_sample=False)
+    adapter = made.MotionAdapter(
+        block_out_channels=(8, 8), motion_layers_per_block=1, motion_norm_num_groups=4, motion_num_attention_heads=2
+    )
+    unet = made.UNetMotionModel(
+        block_out_channels=(8, 8), down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
+        up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion"), layers_per_block=1, norm_num_groups=4,
+        cross_attention_dim=16, num_attention_heads=2, motion_num_attention_heads=2, sample_size=8, **config,
+    )  # fmt: skip
+    return save(
+        folder, "AnimateDiffPipeline", scheduler, unet=unet, vae=pictures(), text_encoder=clip_text(),
+        tokenizer=short(folder), motion_adapter=adapter,
+    )  # fmt: skip
+
+
 PIPELINES: dict[str, Callable[[Path], Path]] = {
     "latte": latte,
     "easyanimate": easyanimate,
@@ -182,4 +235,6 @@ PIPELINES: dict[str, Callable[[Path], Path]] = {
     "wan-2.2": wan22,
     "ltx": ltx,
     "hunyuan": hunyuan,
+    "modelscope": modelscope,
+    "animatediff": animatediff,
 }

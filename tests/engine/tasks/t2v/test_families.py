@@ -27,6 +27,7 @@ torch.set_num_threads(1)
 STEPS, GUIDANCE = 3, 3.0
 OFTEN = ("wan-2.1", "ltx")
 SIDES = {"ltx": 32}  # its pipeline takes no less
+UNETS = ("modelscope", "animatediff")
 EACH = [name if name in OFTEN else pytest.param(name, marks=pytest.mark.long) for name in PIPELINES]
 
 
@@ -55,8 +56,9 @@ def by_pipeline(pipe: Any, kind: str, noise: torch.Tensor) -> np.ndarray:
     """(6, side, side, 3): a clip by the pipeline itself, from noise (channels, frames, height, width)."""
     latents, options = noise[None], {"guidance_scale": GUIDANCE, "negative_prompt": ""}
     frames, side = 4 * (noise.shape[1] - 1) + 1, SIDES.get(kind, 16)
-    if kind == "latte":
-        options |= {"mask_feature": False, "video_length": 6}
+    if kind in ("latte", *UNETS):
+        options |= {"mask_feature": False, "video_length": 6} if kind == "latte" else {}
+        frames = 6
         pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing")
     elif kind.startswith("cogvideox"):
         latents = latents.transpose(1, 2)
@@ -102,11 +104,12 @@ def test_a_family_is_trained_and_its_pipeline_reads_what_is_kept(moving: Tiny, t
         trial(study, rows, samples=4, horizon=8, pause=str(state))
         assert trial(study, rows, horizon=8, resume=str(state)) == scores
         pipe: Any = DiffusionPipeline.from_pretrained(base)
-        pipe.transformer = PeftModel.from_pretrained(pipe.transformer, str(out)).merge_and_unload()
+        part = "unet" if kind in UNETS else "transformer"
+        setattr(pipe, part, PeftModel.from_pretrained(getattr(pipe, part), str(out)).merge_and_unload())
         same(study, str(out), pipe, kind)
     with (study := study_of(moving, base, SIDES.get(kind))).store:
         assert trial(study, rows, output=str(tmp_path / "whole"))["loss"] != scores["loss"]
-        pipe.transformer = type(pipe.transformer).from_pretrained(tmp_path / "whole" / "transformer")
+        setattr(pipe, part, type(getattr(pipe, part)).from_pretrained(tmp_path / "whole" / part))
         same(study, str(tmp_path / "whole"), pipe, kind)
 
 
