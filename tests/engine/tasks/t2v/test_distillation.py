@@ -173,10 +173,10 @@ def test_the_target_follows_the_student_and_the_teacher_stays(moving: Tiny, mode
         assert trial(study)["loss"] != scores["loss"]
 
 
-def test_a_trial_is_repeatable_paused_and_read_without_djsb(moving: Tiny, models: Path, tmp_path: Path) -> None:
-    out, state = tmp_path / "out", tmp_path / "state.safetensors"
+def test_a_trial_is_paused_and_goes_on_bit_for_bit(moving: Tiny, models: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state.safetensors"
     with (study := opened(moving, models)).store:
-        scores = trial(study, output=str(out))
+        scores = trial(study)
         assert {"loss", "image_reward", "video_reward", "motion_smoothness"} <= set(scores)
         assert {m.name for m in study.metrics} == set(scores) and np.isfinite(list(scores.values())).all()
         assert [m.name for m in study.main_metrics] == ["loss"]
@@ -184,6 +184,13 @@ def test_a_trial_is_repeatable_paused_and_read_without_djsb(moving: Tiny, models
         assert any(name.startswith("beside.") for name in load_file(state))
         assert trial(study, horizon=8, resume=str(state)) == scores
         assert trial(study, micro_batch=2)["loss"] == pytest.approx(scores["loss"], rel=1e-3)
+
+
+@pytest.mark.long
+def test_a_student_makes_the_clips_that_it_makes_without_djsb(moving: Tiny, models: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with (study := opened(moving, models)).store:
+        trial(study, output=str(out))
         parts = build_model(study.study, study.prepared, 0, str(out))
         clip = few_steps(parts, ["a red circle", "a blue square"], (4, 6, 8, 8), 4, 7.5, 2)
         alone = few_steps(parts, ["a red circle"], (4, 6, 8, 8), 4, 7.5, 1)
