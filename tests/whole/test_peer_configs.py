@@ -100,7 +100,7 @@ def test_prompts_are_optimised_until_the_target_holds(here: Path) -> None:
     file = "configs/auto_prompt_optimization/sandbox_auto_prompt_optimization.yaml"
     with serving(script) as server:
         found = djsb(here, file, "--workers", "1", OPENAI_BASE_URL=server.url, OPENAI_API_KEY="none-needed")
-    assert found["iterations"] == 2
+    assert 1 < found["iterations"] < 5
     jobs = {job["job"]: job["outputs"] for job in found["jobs"]}
     evaluated = next(outputs for name, outputs in jobs.items() if name.endswith("grades_evaluation"))
     assert evaluated["min_mse"] <= 0.2
