@@ -87,10 +87,16 @@ class _Finder:
     components: Mapping[str, Component[Any]]
 
     def find(self, reference: str) -> Source | str:
-        """The source of `PIPELINE.NAME.OUTPUT` or `-1.OUTPUT`, or what is wrong with it."""
+        """The source of `PIPELINE.NAME.OUTPUT` or `-1.OUTPUT`, or what is wrong with it.
+
+        Empty where a job that cannot be run may give it: what is wrong with that job is told there.
+        """
         parts = reference.split(".")
         if parts[0] == "-1":
             earlier = [j for j in self.jobs[: self.number] if self._gives(j)]
+            last = earlier[-1].place if earlier else -1
+            if any(j.key not in self.components for j in self.jobs[last + 1 : self.number]):
+                return ""
             if not earlier:
                 return "no job before it gives outputs"
             return self._output(earlier[-1], parts[1:])
@@ -112,7 +118,7 @@ class _Finder:
     def _output(self, job: Job, parts: list[str]) -> Source | str:
         component = self.components.get(job.key)
         if component is None:
-            return f"{job.key} cannot be run, see there"
+            return ""
         names = output_names(job, component)
         if not parts or not parts[0]:
             return f"names no output of {job.key}; it gives {', '.join(names) or 'none'}"
@@ -138,10 +144,10 @@ def _node(
     inputs: dict[str, Source] = {}
     for key, reference in job.input.items():
         source = finder.find(reference) if isinstance(reference, str) else "is no reference"
-        if isinstance(source, str):
-            problems.append(Problem(job.key, f"input.{key}", f"{reference}: {source}"))
-        else:
+        if isinstance(source, Source):
             inputs[key] = source
+        elif source:
+            problems.append(Problem(job.key, f"input.{key}", f"{reference}: {source}"))
     draft, wrong = drafted(job, root, {}, 1, local, frozenset(job.input))
     problems += wrong
     problems += [Problem(job.key, key, text) for key, text in _wrong_keys(component, draft)]
@@ -275,10 +281,10 @@ def _iterations(configuration: Configuration, components: Mapping[str, Component
     """Targets and updaters that name nothing."""
     finder = _Finder(configuration.jobs, len(configuration.jobs), components)
     for target in configuration.targets:
-        if isinstance(source := finder.find(target.key), str):
+        if isinstance(source := finder.find(target.key), str) and source:
             yield Problem("", f"iter_targets ({target.text})", source)
     for key, goal in configuration.updater.items():
-        if isinstance(source := finder.find(key), str):
+        if isinstance(source := finder.find(key), str) and source:
             yield Problem("", f"iter_updater.{key}", source)
         parts = goal.split(".")
         jobs = [j for j in configuration.jobs if [j.pipeline, j.name] == parts[:2]]

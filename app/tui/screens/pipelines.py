@@ -37,7 +37,7 @@ sweep its variants with the metric. Beside it is the job under the cursor: outpu
 a runs the job anew, and all that needs it (djsb run --again), in a process that outlives the UI.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("a", "again", "Run anew from here", id="pipelines.again"),
+        Binding("a", "again", "Run anew", id="pipelines.again"),
         Binding("enter", "look", "In full", id="pipelines.look"),
     ]
 
