@@ -339,11 +339,12 @@ def log(
     folder: Folder = HERE,
     json: Json = False,
     last: Annotated[int, typer.Option("--last", min=1, help="how many entries")] = 50,
+    job: Annotated[str | None, typer.Option("--job", help="PIPELINE.NAME: what this job of a pipeline said")] = None,
 ) -> None:
     """Print events and decisions, oldest first."""
     from app.commands.log import log, show_log
 
-    _print(log(folder, last), json, show_log)
+    _print(log(folder, last, job), json, show_log)
 
 
 @app.command()

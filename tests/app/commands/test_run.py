@@ -17,6 +17,9 @@ def test_a_run_is_printed_and_reported(tmp_path: Path) -> None:
     again = json.loads(run_djsb("run", "pipeline.yaml", "--json", cwd=tmp_path).stdout)
     assert again["how"] == "done" and again["jobs"][0]["outputs"] == {"res": {"loss": 0.0}}
     page = Path(run_djsb("report", "work", cwd=tmp_path).stdout.strip()).read_text(encoding="utf-8")
+    log = run_djsb("log", "work", "--job", "anonymous.a", cwd=tmp_path)
+    assert log.returncode == 0 and "it runs" in log.stdout
+    assert "there are anonymous.a" in the_error(run_djsb("log", "work", "--job", "anonymous.b", cwd=tmp_path))
     assert "&lt;b&gt;demo" in page and "<b>demo" not in page and "anonymous.a" in page
 
 

@@ -12,6 +12,7 @@ import yaml
 PROGRAM = """
 import json, os, sys, time
 name, out, content = sys.argv[1:4]
+print("it runs")
 with open("ran.txt", "a") as file:
     file.write(name + "\\n")
 time.sleep(float(os.environ.get("PIPE_WAIT", "0")) if name == os.environ.get("PIPE_SLOW") else 0)

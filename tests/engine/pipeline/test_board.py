@@ -18,7 +18,7 @@ def ranked(folder: Path, **top: object) -> tuple[list[jobs.PoolScore], list[str]
     jsonl(folder / "a.jsonl", rows)
     pools = {"hook": "DataPoolManipulationHook", "meta_name": "pools", "output": "pools", "extra_configs": {
         "type": "data_pool_construction", "dataset_path": "a.jsonl", "export_path": "pools"}}  # fmt: skip
-    gives = "[{'score': 1 + ('control' not in p) * int(p[-7]) + 0.01 * seed} for p in got[0]]"
+    gives = "[{'score': 1 + (0 if 'control' in p else int(p[-7])) + 0.01 * seed} for p in got[0]]"
     score = job("score", gives, values={"p": ""}, input={"extra_configs.values.p": "-1.pools"})
     rank = {"hook": "GeneralProbeHook", "meta_name": "rank", "output": "top", "input": {
         "extra_configs.dataset_path": "anonymous.pools.pools", "extra_configs.metrics": "-1.res"}, "extra_configs": {
