@@ -19,14 +19,16 @@ from engine.tasks.t2v.model import (
     weights_of,
     window_of,
 )
+from engine.tasks.t2v.student import is_distilled
 from engine.tasks.t2v.training import noised, predict
+from engine.tasks.t2v.unets import MotionUNet, UNet
 
 if TYPE_CHECKING:
     import torch
 
     from engine.tasks.shared.memory import Shell
 
-TRACED = (Latte, EasyAnimate, CogVideoX, Wan, LTX, Hunyuan)
+TRACED = (Latte, EasyAnimate, CogVideoX, Wan, LTX, Hunyuan, UNet, MotionUNet)
 LEVEL = 0.5  # of noise
 Shape = tuple[int, ...]
 
@@ -51,7 +53,7 @@ def shell(study: Study, prepared: Path) -> Shell | None:
         ddpm: Any = diffusers.DDPMScheduler
         return _shell(model, Family({}, {}, {}), ddpm(prediction_type="sample"), clip, said, study)
     family = family_of(checkpoint)
-    if type(family) not in TRACED:
+    if type(family) not in TRACED or is_distilled(study):  # teacher, target and rewards are not traced
         return None
     model = without_weights(weights_of(checkpoint)[0])
     if study.lora.rank:

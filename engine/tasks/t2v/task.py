@@ -48,7 +48,7 @@ from engine.tasks.t2v.model import (
 from engine.tasks.t2v.rewards import reward_weights
 from engine.tasks.t2v.scores import clip_weights, detector_weights
 from engine.tasks.t2v.shell import shell
-from engine.tasks.t2v.student import check_base, is_distilled, lacking
+from engine.tasks.t2v.student import WIDTH, check_base, is_distilled, lacking
 from engine.tasks.t2v.vbench import DIMENSIONS
 
 CACHE = 1  # version of what lies in the caches
@@ -117,8 +117,9 @@ class T2vTask(TrainingTask):
             return of_preset("t2v", study)
         targets = study.lora.targets or (("",) if is_distilled(study) else LORA_TARGETS)
         found = of_shapes(shapes_in(source / family_of(source).part), study, targets=targets)
-        if found and is_distilled(study):  # the target's weights
-            found = Kept(found.checkpoint, found.state + found.checkpoint)
+        if found and is_distilled(study):  # with what hears the scale; the target's weights are a part of the state
+            more = 4 * WIDTH * int(family_of(source).net["block_out_channels"][0])
+            found = Kept(found.checkpoint + more, found.state + found.checkpoint + 4 * more)
         return found
 
     def medium(self, study: Study, folder: Path) -> int:

@@ -23,6 +23,7 @@ class UNet(Latte):
 
     part, pipeline, transformer = "unet", "TextToVideoSDPipeline", "UNet3DConditionModel"
     encoders: ClassVar[Mapping[str, Mapping[str, str]]] = {"text_encoder": {"clip_text_model": "CLIPTextModel"}}
+    length = 77
 
     def scaling(self, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
         """See Family; a config of Stable Diffusion's first days does not say its factor."""

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
+from diffusers import UNet3DConditionModel
 from safetensors.torch import load_file
 from transformers import CLIPConfig, CLIPModel, XCLIPConfig, XCLIPModel
 
@@ -17,6 +19,7 @@ from engine.base.errors import StudyError
 from engine.study.opened import OpenStudy, open_study
 from engine.tasks.contract import SILENT, Job
 from engine.tasks.registry import fitting_study
+from engine.tasks.shared.procedure import apply_checkpointing
 from engine.tasks.t2v.consistency import few_steps
 from engine.tasks.t2v.distillation import Distillation
 from engine.tasks.t2v.frozen import Clips
@@ -181,7 +184,9 @@ def test_a_trial_is_paused_and_goes_on_bit_for_bit(moving: Tiny, models: Path, t
         assert {m.name for m in study.metrics} == set(scores) and np.isfinite(list(scores.values())).all()
         assert [m.name for m in study.main_metrics] == ["loss"]
         trial(study, samples=4, horizon=8, pause=str(state))
-        assert any(name.startswith("beside.") for name in load_file(state))
+        kept, held = T2vTask().kept(study.study, study.folder), load_file(state)
+        assert any(name.startswith("beside.") for name in held) and kept is not None
+        assert sum(t.nbytes for t in held.values()) == pytest.approx(kept.state, rel=0.02)
         assert trial(study, horizon=8, resume=str(state)) == scores
         assert trial(study, micro_batch=2)["loss"] == pytest.approx(scores["loss"], rel=1e-3)
 
@@ -203,6 +208,29 @@ def test_a_student_makes_the_clips_that_it_makes_without_djsb(moving: Tiny, mode
     assert done.stdout.split() == ["False"]
     theirs = torch.load(tmp_path / "clip.pt")[0].permute(1, 2, 3, 0).clamp(-1, 1).numpy() * 127.5 + 127.5
     assert np.abs(alone[0] - theirs).max() < 2
+
+
+def test_activations_are_made_again_in_a_unet_with_the_same_gradients(models: Path) -> None:
+    unet = UNet3DConditionModel.from_pretrained(models / "base", subfolder="unet")
+    noisy, words = torch.randn(1, 4, 3, 8, 8), torch.randn(1, 5, 16)
+    found = []
+    for on in (False, True, False):
+        apply_checkpointing(unet, on)
+        assert any("forward" in m.__dict__ for m in unet.modules()) == on
+        unet.zero_grad()
+        unet(noisy, torch.tensor([400]), words).sample.square().sum().backward()
+        found.append([p.grad for p in unet.parameters() if p.grad is not None])
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0])
+
+
+def test_the_template_of_the_papers_settings_is_a_study(models: Path) -> None:
+    raw = yaml.safe_load((Path(__file__).parents[4] / "recipes" / "t2v-turbo.yaml").read_text())
+    raw["model"]["checkpoint"] = str(models / "base")
+    raw["distill"] |= {"image_model": str(models / "clip"), "video_model": str(models / "xclip")}
+    data = {"dataset": {"path": "a", "videos": "v"}, "evaluation": {"path": "b"}, "ops": {}, "name": "x"}
+    way = fitting_study({**raw, **data}).distill
+    assert [getattr(way, name) for name in WEIGHTS] == [0.5, 0.5, 1, 2] and way.teacher == "start"
 
 
 @pytest.mark.long
