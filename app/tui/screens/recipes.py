@@ -109,7 +109,7 @@ and to the YAML, where there is no room for all.
         _lineage(tree, s.results.get("lineage") or ())
         several = [r for r in s.board or () if r["kind"] == "combination" and r["change"] is not None]
         lattice = tree.root.add(Text(f"combinations ({len(several)}), under their slices", "title"), expand=True)
-        singles = {r["label"]: r for r in s.board or () if r["kind"] == "single"}
+        singles = {r["label"]: r for r in reversed(s.board or ()) if r["kind"] == "single"}  # its longest run
         below: dict[str, list[Row]] = {}
         for r in several:
             for part in r["label"].split(" + "):
@@ -117,7 +117,7 @@ and to the YAML, where there is no room for all.
         shown = LEAVES
         for part, rows in below.items():
             single = singles.get(part)
-            label = _line(single) if single else Text(printable(part))
+            label = _line(single).append_text(_length(single)) if single else Text(printable(part))
             node = lattice.add(label, data=single["pool"] if single else None, expand=shown > 0)
             self._folded[node.id] = part, rows
             if shown > 0:
@@ -141,7 +141,7 @@ and to the YAML, where there is no room for all.
         """Add a node's leaves when they are first looked at: a large lattice has thousands."""
         part, rows = self._folded.pop(node.id, ("", []))
         for r in rows:
-            node.add_leaf(_line(r, part), data=r["pool"])
+            node.add_leaf(_line(r, part).append_text(_length(r)), data=r["pool"])
 
     def _keep_place(self) -> None:
         """The cursor stays on its pool; at first it is on the first that there is."""
@@ -331,6 +331,11 @@ def _line(r: Row, under: str = "") -> Text:
     others = [part for part in r["label"].split(" + ") if part != under]
     name = " + ".join(others) if not under else f"+ {' + '.join(others)}"
     return Text.assemble(verdict, f"{percent(r['change'])} %{_interval(r)}  ", (printable(name), "title"))
+
+
+def _length(r: Row) -> Text:
+    """Of what size and length a pool's trials are: only what is alike compares."""
+    return Text(f"  {r['size']} rows, {100 * r['share']:g} %", "faint")
 
 
 def _interval(r: Row) -> str:
