@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install test test-long check demo bench-data bench-apply bench-media bench-search bench-evidence bench-verdicts bench-mixtures bench-pack bench-agent bench-tui bench-cycles bench-demos bench-chaos bench-memory bench-forecast bench-gpu bench-cluster bench-instructions bench-t2v wheel-test screenshots clean
+.PHONY: install test test-long check demo bench-data bench-apply bench-media bench-search bench-evidence bench-verdicts bench-mixtures bench-pack bench-agent bench-tui bench-cycles bench-demos bench-budgets bench-chaos bench-memory bench-forecast bench-gpu bench-cluster bench-instructions bench-t2v wheel-test screenshots clean
 
 install: $(READY)
 $(READY): pyproject.toml constraints.txt
@@ -67,6 +67,9 @@ bench-tui: $(READY)
 
 bench-demos: $(READY)
 	$(BIN)/python benchmarks/demos.py --write
+
+bench-budgets: $(READY)
+	test ! -d ../shared/data/cifar-web || $(BIN)/python benchmarks/budgets.py --write
 
 bench-chaos: $(READY)
 	$(BIN)/python benchmarks/chaos/run.py --write
