@@ -305,5 +305,8 @@ class _Course:
     def _larger(self, needed: float, whole: bool) -> str:
         """The budget that gets an answer. whole: the stages before have ended, so that all of what is added is left."""
         least = costs.total(self.view.store) + SPARE * needed
+        if design := results.DESIGN.get(self.view.store, self.view.setup):  # which reserves the confirmation
+            text = budget_text(max(least, design.least))
+            return f"The confirmation takes about {format_seconds(needed)}: djsb auto --budget {text}."
         least = max(least, self.view.limit) if whole else max(least, self.view.limit, SPARE * needed / LEFT)
         return f"The confirmation takes about {format_seconds(needed)}: djsb auto --budget {budget_text(least)}."

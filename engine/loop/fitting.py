@@ -18,6 +18,7 @@ from engine.evidence.noise import seed_noise
 from engine.evidence.recipe import confirmed
 from engine.journal import results, trials
 from engine.proposals.arms import trial_id
+from engine.records.design import StudyDesign
 from engine.records.proposal import Arm
 from engine.records.trial import FRESH
 from engine.runner.accounts import Accounts
@@ -49,23 +50,30 @@ def begin(opened: OpenStudy, accounts: Accounts, anyway: bool) -> list[str]:
     store, limit = opened.store, accounts.limit
     design = design_of(opened)
     if design is None:
-        share = (limit - accounts.spent()) / opened.study.cycles.max
-        designer = Designer(opened, lambda samples: accounts.estimate(int(samples)) or 0.0)
-        design = designer.design(share, anyway) if accounts.estimate(1) is not None else None
-        if design is None and accounts.estimate(1) is None:
+        if accounts.estimate(1) is None:
             store.event("design", "what a trial takes is not known, so sizes have their defaults", level="warning")
             return []
-        if design is None:
-            raise TooLittle(_too_little(designer.least()[0], limit, accounts))
-        design = replace(design, limit=limit)
+        _design(opened, accounts, anyway)  # at once
+        _ = opened.cuts  # how many pools there are
+        design = replace(_design(opened, accounts, anyway), limit=limit)
         for line in told(design, with_fields(opened.study, _open(opened, design.fields)), seed_noise(opened)):
             store.event("design", line)
     elif limit != design.limit:
         store.event("design", f"the budget is {format_seconds(limit)} now; what has run stays, and more is confirmed")
-        design = replace(design, limit=limit, unreserved=False)
+        read = results.LOOKS.get(store, opened.setup)
+        design = replace(design, limit=limit, unreserved=False, fitted=design.fitted if read else None)
     results.DESIGN.put(store, opened.setup, design)
     adopt(opened, design)
     return told(design, opened.study, seed_noise(opened))
+
+
+def _design(opened: OpenStudy, accounts: Accounts, anyway: bool) -> StudyDesign:
+    """The design of what is left of the budget. Raises: TooLittle unless `anyway`."""
+    designer = Designer(opened, lambda samples: accounts.estimate(int(samples)) or 0.0)
+    design = designer.design((accounts.limit - accounts.spent()) / opened.study.cycles.max, anyway)
+    if design is None:
+        raise TooLittle(_too_little(designer.least()[0], accounts.limit, accounts))
+    return design
 
 
 def look(opened: OpenStudy, accounts: Accounts, anew: bool) -> list[str]:
@@ -116,9 +124,9 @@ def enter(opened: OpenStudy) -> None:
 
 
 def fit(opened: OpenStudy, accounts: Accounts) -> None:
-    """Before the confirmation: as many candidates and fresh seeds as what is left pays for. One that was read stays."""
+    """Before the confirmation: as many candidates and fresh seeds as what is left pays for, once for a budget."""
     design = design_of(opened)
-    if design is None or results.LOOKS.get(opened.store, opened.setup):
+    if design is None or design.fitted or results.LOOKS.get(opened.store, opened.setup):
         return
     planned = opened.study.confirm.candidates
     chosen = None
@@ -175,6 +183,7 @@ def _use(opened: OpenStudy, candidates: int, seeds: int, why: str) -> None:
     design = design_of(opened)
     assert design is not None
     if (before.candidates, before.seeds) == (candidates, seeds):
+        results.DESIGN.put(opened.store, opened.setup, replace(design, fitted=(candidates, seeds)))
         return
     opened.adopt(with_fields(opened.study, dict(zip(WORDS, (candidates, seeds), strict=True))))
     effect = effect_at(opened, design.pools)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from engine.base.amounts import budget_text
 from engine.evidence.answer import answer
 from engine.journal import proposals, results, trials
 from engine.journal.results import Calibration
@@ -128,6 +129,26 @@ def test_what_is_left_after_nothing_was_confirmed_pays_for_more_seeds(opened: Op
     assert opened.study.confirm.seeds > 4 and results.LOOKS.get(opened.store, opened.setup) == [2]
     accounts.limit = accounts.spent() * 1.05
     assert not fitting.extend(opened, accounts)
+
+
+def test_a_search_that_a_person_wants_anyway_may_use_the_whole_budget(opened: OpenStudy) -> None:
+    few = Accounts(opened, 60.0)
+    with pytest.raises(fitting.TooLittle, match=r"the least that can is \d+min"):
+        fitting.begin(opened, few, anyway=False)
+    assert "searched only" in fitting.begin(opened, few, anyway=True)[0]
+    assert few.until("probe") == few.until("confirm") == 60.0
+    give(opened, "probe", 0.2, 15.0)
+    fitting.fit(opened, few)
+    for proposal in confirm(opened):
+        queue.submit(opened, proposal, few)
+    analyse(opened, "confirm")
+    told = answer(opened)
+    assert (told.kind, "ended before the confirmation" in told.text) == ("open", True)
+    least = results.DESIGN.get(opened.store, opened.setup)
+    assert least is not None and budget_text(least.least) in told.remedy
+    fitting.begin(opened, Accounts(opened, LIMIT), anyway=False)  # with more it is confirmed
+    fitting.fit(opened, Accounts(opened, LIMIT))
+    assert Accounts(opened, LIMIT).until("probe") < LIMIT and opened.study.confirm.seeds > 3
 
 
 def test_a_budget_that_cannot_end_in_an_answer_is_refused_with_the_least_that_can(tiny: Tiny) -> None:
