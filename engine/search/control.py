@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from engine.evidence.measured import control_noise
 from engine.journal import metrics, pools
+from engine.proposals.arms import has_run
 from engine.records.proposal import Proposal
 from engine.study.opened import OpenStudy
 
@@ -37,11 +38,13 @@ def measured_noise(opened: OpenStudy) -> float:
     return max(found, key=lambda pair: pair[1], default=(1.0, 0.0))[0]
 
 
-def with_control(rounds: Sequence[Proposal], seeds: Sequence[int]) -> list[Proposal]:
-    """The rounds, each with its part of the control's further seeds, so that they are decided on together."""
+def with_control(opened: OpenStudy, rounds: Sequence[Proposal], seeds: Sequence[int]) -> list[Proposal]:
+    """The rounds with the control's further seeds, so that they are decided on together: a part for each yet to run."""
+    ahead = [place for place, asked in enumerate(rounds) if not has_run(opened, asked)] or [len(rounds) - 1]
+    parts = {place: tuple(seeds[turn :: len(ahead)]) for turn, place in enumerate(ahead)}
     return [
         asked.model_copy(update={
             "control_seeds": more, "reason": f"{asked.reason}; the control at {len(more)} more, as all rest on it",
-        }) if (more := tuple(seeds[place :: len(rounds)])) else asked
+        }) if (more := parts.get(place)) else asked
         for place, asked in enumerate(rounds)
     ]  # fmt: skip

@@ -47,7 +47,7 @@ def probe(opened: OpenStudy) -> list[Proposal]:
         )
         for seed in range(seeds)
     ]  # fmt: skip
-    return with_control(rounds, range(seeds, control_seeds(seeds, len(cuts))))
+    return with_control(opened, rounds, range(seeds, control_seeds(seeds, len(cuts))))
 
 
 def _candidates(opened: OpenStudy) -> tuple[list[tuple[Ranked, ...]], str]:
@@ -86,7 +86,7 @@ def combine(opened: OpenStudy) -> list[Proposal]:
         )
         for seed in range(seeds)
     ]  # fmt: skip
-    return with_control(rounds, range(seeds, control_seeds(seeds, len(kept))))
+    return with_control(opened, rounds, range(seeds, control_seeds(seeds, len(kept))))
 
 
 def scale(opened: OpenStudy) -> list[Proposal]:
@@ -115,7 +115,7 @@ def confirm(opened: OpenStudy) -> list[Proposal]:
         for seed in range(section.seeds)
     ]  # fmt: skip
     most = control_seeds(section.seeds, len(compared) // len(controls), measured_noise(opened))
-    return with_control(rounds, range(FRESH + section.seeds, FRESH + most))
+    return with_control(opened, rounds, range(FRESH + section.seeds, FRESH + most))
 
 
 def _every_row(opened: OpenStudy, pools: Sequence[Arm]) -> list[Arm]:

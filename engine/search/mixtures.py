@@ -105,7 +105,7 @@ def _proposals(opened: OpenStudy, reference: Arm, arms: Sequence[Arm], why: str,
         origin="mixtures", kind="probe", stage="probe", pools=(reference, *arms) if first else tuple(arms), seeds=(0,),
         reason=why, fallback="the mixtures that ran are all that is known",
     )  # fmt: skip
-    return with_control([asked], range(1, CONTROL_SEEDS)) if first else [asked]
+    return with_control(opened, [asked], range(1, CONTROL_SEEDS)) if first else [asked]
 
 
 def _results(opened: OpenStudy, reference: Arm, arms: Sequence[Arm]) -> tuple[list[int], Floats]:

@@ -210,7 +210,7 @@ def _proposals(
                 reason=ahead + what, fallback="the race ends at this rung",
             )
         )  # fmt: skip
-    return with_control(proposals, rest) if compared else proposals
+    return with_control(opened, proposals, rest) if compared else proposals
 
 
 def _record(opened: OpenStudy, stage: str, rung: Rung, new: list[Drop]) -> set[str]:
