@@ -44,6 +44,7 @@ def check(folder: Path, workers: int | None, notice: Notice, deep: bool = False)
             _check_rows(opened, found, "evaluation", deep)
         if not found["problems"]:
             _check_overlap(opened, found, deep)
+            _check_held_back(opened, found)
             _check_media(opened, found)
             try:
                 refuse_if_full(opened)
@@ -94,6 +95,22 @@ def _check_overlap(opened: OpenStudy, found: Row, deep: bool) -> None:
     told = summary(pairs, *opened.sides, opened.study.evaluation.overlap == "drop")
     found["overlap"] = told.to_json()
     found["warnings" if told.warns else "findings"].append(f"evaluation: {told.text}")
+
+
+def _check_held_back(opened: OpenStudy, found: Row) -> None:
+    """How much of the evaluation the search never sees."""
+    share = opened.study.evaluation.held_back
+    if share and opened.study.task and not opened.held_back:
+        told = f"evaluation.held_back: task {opened.study.task} judges by itself, so nothing is held back"
+        found["warnings"].append(told)
+    elif share and opened.has_evaluation_rows:
+        good = opened.evaluation_scan.good
+        back = int((good & opened.rows_held_back).sum())
+        if back in (0, int(good.sum())):
+            text = f"evaluation.held_back: {share:g} of {good.sum()} rows leaves one side without any"
+            found["problems"].append(f"{text}; give more rows, or write 0")
+        else:
+            found["findings"].append(f"evaluation: {back} of {good.sum()} rows are held back for the confirmation")
 
 
 def _check_media(opened: OpenStudy, found: Row) -> None:

@@ -31,6 +31,7 @@ from engine.study.opened import silent
 from engine.tasks.registry import fitting_study, task_named, task_names
 
 LOOK = 200  # rows that are looked at
+HELD_BACK = 0.3  # of the evaluation's items, for the confirmation, where there are so many rows
 TEXT_NAMES = ("text", "txt", "caption", "content", "TEXT", "prompt")
 IMAGE_NAMES = ("images", "image", "image_path", "img", *KINDS["image"])
 VIDEO_NAMES = ("videos", "video", "video_path", *KINDS["video"])
@@ -193,6 +194,9 @@ def write_found(
         judged = {"metrics": ["likelihood"]} if (task, bool(label)) in (("clip", True), ("caption", False)) else {}
         given = {"path": path, "label": label, "split": found.eval_split}
         raw["evaluation"] = {**judged, **raw.get("evaluation", {}), **given}
+        holds_back = task is not None and task_named(task).traits.holds_back
+        if holds_back and len(_look(found.evaluation, found.eval_split)) >= LOOK:
+            raw["evaluation"].setdefault("held_back", HELD_BACK)
     text = study_yaml(_valid(raw, task))
     folder.mkdir(parents=True, exist_ok=True)
     hand_over(folder / STATE_FOLDER / "cache" / "rows")

@@ -27,6 +27,7 @@ def show(folder: Path, start: str) -> Row:
     from engine.evidence.lineage import lineage
     from engine.evidence.mapped import judged
     from engine.evidence.recipe import standing_recipe
+    from engine.evidence.stability import stability
     from engine.evidence.transfer import ScalingLaw
     from engine.proposals.kinds import prompt as prompting
     from engine.proposals.kinds.transfer import scaling
@@ -35,7 +36,8 @@ def show(folder: Path, start: str) -> Row:
     opened = view_study(folder)
     store = opened.store
     if start == "scaling":
-        return {"what": "scaling", **(scaling(opened) or ScalingLaw([], {})).to_json()}
+        held = asdict(stability(opened))
+        return {"what": "scaling", **(scaling(opened) or ScalingLaw([], {})).to_json(), "stability": held}
     if start == "mappers":
         return {"what": "mappers", "mappers": [m.to_json() for m in judged(opened)]}
     if start == "prompts":

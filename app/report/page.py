@@ -17,7 +17,7 @@ from app.report import data as report_data
 from app.report.figures import PALETTE, SYMBOLS, Picture, clean, interval, percent, picture
 from app.report.pipelines import only_pipelines, pipelines
 from app.text.contents import changed
-from app.text.lineage import flops_text, line_text, moves_text
+from app.text.lineage import flops_text, line_text, moves_text, stability_text
 from app.text.mappers_and_prompts import compared
 from app.text.numbers import chance, common_notes, folded
 from engine.base.amounts import format_seconds
@@ -29,6 +29,7 @@ from engine.evidence.lineage import lineage
 from engine.evidence.mapped import judged
 from engine.evidence.ranking import RECIPES, Ranked, degenerate, rank
 from engine.evidence.sentences import change_text, insights
+from engine.evidence.stability import stability
 from engine.journal import events, metrics, results, setups, trials
 from engine.journal.store import Row
 from engine.proposals.kinds import prompt as prompting
@@ -179,6 +180,7 @@ def gather(opened: StudyView) -> Row:
         "recipe": _json(results.RECIPE.get(store, setup)),
         "lineage": [c.to_json() for c in lineage(opened)],
         "scaling": _json(scaling(opened)),
+        "stability": stability_text(asdict(held)) if (held := stability(opened)).agreements else [],
         "mapped": [m.to_json() for m in judged(opened)],
         "prompts": _json(prompting.table(opened)),
         "answer": told,

@@ -43,6 +43,8 @@ def show_scaling(found: Row) -> None:
         say_table(rows, SCALES)
     for pool, line in found["lines"].items():
         say(f"{pool}: {line_text(line)}")
+    for text in stability_text(found.get("stability")):
+        say(text)
 
 
 def flops_text(flops: float | None) -> str:
@@ -58,12 +60,44 @@ def line_text(line: Row) -> str:
     """What the fitted line says, and where it is drawn on beyond what was measured."""
     slope = f"{line['slope']:+.2f} points for ten times the FLOPs"
     if line["slope_low"] is None:
-        return f"{slope}, from two points only, so without an interval"
+        return f"{slope} between two points, which have no interval: two points are no law, and nothing is drawn on"
     ahead = line["ahead"]
     return (
         f"{slope} [{line['slope_low']:+.2f}, {line['slope_high']:+.2f}] over {line['points']} points; extrapolated to "
         f"{flops_text(ahead['flops'])} FLOPs {ahead['change']:+.1f} % [{ahead['ci_low']:+.1f}, {ahead['ci_high']:+.1f}]"
     )
+
+
+def stability_text(found: Row | None) -> list[str]:
+    """How alike the orders of pools are over sizes, and where effects vanish, a line each."""
+    if found is None:
+        return []
+    if not found["agreements"] and not found["faded"]:
+        return ["order over sizes: no three pools ran at two sizes or lengths, so nothing is known of it"]
+    lines = [
+        f"order of {a['pools']} pools, {scale_text(a['small'])} against {scale_text(a['large'])}: "
+        f"Kendall {_coefficient(a['kendall'])}, Spearman {_coefficient(a['spearman'])}"
+        for a in found["agreements"]
+    ]
+    for f in found["faded"]:
+        how = "has turned" if f["turned"] else "is no longer shown"
+        lines.append(
+            f"{f['label']}: {f['seen_change']:+.1f} % at {scale_text(f['seen'])}; at {scale_text(f['lost'])} it {how} "
+            f"({f['lost_change']:+.1f} % [{f['ci_low']:+.1f}, {f['ci_high']:+.1f}])"
+        )
+    return lines
+
+
+def scale_text(scale: Row) -> str:
+    """`448 rows, 900 samples`."""
+    part = "" if scale["share"] >= 1 else f", {100 * scale['share']:g} % of the steps"
+    return f"{scale['rows']:,} rows, {scale['samples']:,} samples{part}"
+
+
+def _coefficient(found: Row) -> str:
+    """`+0.62 [+0.31, +0.81]`."""
+    interval = "no interval" if found["low"] is None else f"[{found['low']:+.2f}, {found['high']:+.2f}]"
+    return f"{found['value']:+.2f} {interval}"
 
 
 def moves_text(moves: Row) -> str:

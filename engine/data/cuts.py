@@ -92,7 +92,7 @@ def value_at(place: Place, values: Values) -> float:
     return float(distinct[np.argmin(np.abs(first - place.at / 100 * count))])
 
 
-def _mix(keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+def mix(keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
     """splitmix64 of each key under a seed: a random order that depends on nothing but both."""
     with np.errstate(over="ignore"):
         z = keys ^ np.uint64((seed * 0x9E3779B97F4A7C15 + 0xD1B54A32D192ED03) & 0xFFFFFFFFFFFFFFFF)
@@ -103,7 +103,7 @@ def _mix(keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
 
 def seeded_order(keys: NDArray[np.uint64], seed: int) -> RowNumbers:
     """Places of keys in a random order, the same on every machine."""
-    return np.argsort(_mix(keys, seed), kind="stable").astype(np.int64)
+    return np.argsort(mix(keys, seed), kind="stable").astype(np.int64)
 
 
 def eligible(
@@ -178,7 +178,7 @@ def realise(
 
     Raises: PoolError when its slices keep fewer rows than its size.
     """
-    order_keys = _mix(_mix(keys, pool.seed), seed)
+    order_keys = mix(mix(keys, pool.seed), seed)
     if pool.max_repeats is not None:
         return _mixed(pool, shares_of(pool, columns, good, spans), order_keys)
     taken = np.zeros(len(keys), bool)

@@ -60,7 +60,8 @@ def _recipe(view: StudyView, recipe: CycleRecipe, unconfirmed: str | None) -> An
     seeds = f"{recipe.seeds} fresh seed{'s' * (recipe.seeds != 1)}"
     reasons = [
         _against_all(view, setup, found),
-        f"Measured on {seeds}, which took no part in choosing it. It keeps {recipe.kept:,} of {recipe.rows:,} rows.",
+        f"Measured on {seeds}, which took no part in choosing it{_judged(view)}. It keeps {recipe.kept:,} of "
+        f"{recipe.rows:,} rows.",
     ]
     if recipe.bound is not None:
         sure = f"{100 * view.study.search.confidence:g} %"
@@ -71,6 +72,16 @@ def _recipe(view: StudyView, recipe: CycleRecipe, unconfirmed: str | None) -> An
     if recipe.cycle < view.cycle:
         reasons.append(f"Cycle {view.cycle} has confirmed none yet" + (f" ({unconfirmed})." if unconfirmed else "."))
     return Answer("recipe", text, tuple(reasons), "", recipe, found, unconfirmed, fresh=True)
+
+
+def _judged(view: StudyView) -> str:
+    """On which items of the evaluation a confirmation is judged, in words."""
+    asked = view.study.evaluation.held_back
+    if not asked:
+        return ""
+    if not view.held_back:
+        return f", on the same evaluation items: task {view.study.task} judges by itself, so none is held back"
+    return f", and on the {asked:.0%} of the evaluation items that were held back from the search"
 
 
 def _chain(view: StudyView) -> Sequence[CycleStart]:
@@ -221,6 +232,7 @@ class _Course:
             for r in found[:NAMED]
         ]
         lines += self._fewer_than_planned()
+        lines += [f"Measured on fresh seeds{judged_on}."] if (judged_on := _judged(self.view)) else []
         return Answer("none", text, tuple(lines), remedy, fresh=True)
 
     def _fewer_than_planned(self) -> list[str]:

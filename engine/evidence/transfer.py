@@ -144,13 +144,15 @@ def fit(flops: Sequence[float], changes: Sequence[float], confidence: float = 0.
 
 @dataclass(frozen=True)
 class ScalingLine:
-    """A recipe's line on the study's own data. ahead: the line drawn on beyond what was measured."""
+    """A recipe's line on the study's own data. ahead: the line drawn on beyond what was measured; None of two points,
+    which are no law.
+    """
 
     slope: float
     slope_low: float | None
     slope_high: float | None
     points: int
-    ahead: Expected
+    ahead: Expected | None
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,6 @@ def scaling_law(view: StudyView, transfers: Sequence[TransferRun]) -> ScalingLaw
         ]  # fmt: skip
         line = fit([f for f, _ in own], [c for _, c in own], view.study.search.confidence)
         if line is not None:
-            ahead = line.at(AHEAD * line.flops[1])
+            ahead = line.at(AHEAD * line.flops[1]) if line.points > 2 else None
             lines[pool] = ScalingLine(line.slope, line.slope_low, line.slope_high, line.points, ahead)
     return ScalingLaw(points, lines)

@@ -9,7 +9,7 @@ from engine.base.confine import inside
 from engine.base.errors import TrialError
 from engine.base.ids import content_id
 from engine.evidence.prompts import STAGE, Column, columns
-from engine.journal import costs, results
+from engine.journal import costs, results, trials
 from engine.proposals.kinds.prompt import approved, lacking, seconds
 from engine.runner.scheduler import Scheduler
 from engine.study.opened import OpenStudy
@@ -50,9 +50,12 @@ def _ask(opened: OpenStudy, scheduler: Scheduler, column: Column, prompt: str) -
             f"{format_seconds(max(0.0, left))} are left"
         )
         return "budget"
+    trial = trials.get(store, column.trial)
+    part, items = scheduler.judged(trial.seed if trial else 0)  # as its control was
     done, took = scheduler.alone(
-        "ask", "asking a prompt", checkpoint=str(inside(opened.folder, column.path)), prompt=prompt
-    )
+        "ask", "asking a prompt", checkpoint=str(inside(opened.folder, column.path)), prompt=prompt, part=part,
+        items=items,
+    )  # fmt: skip
     if not done.scores:
         raise TrialError(f"asking a prompt failed: the worker measured nothing; see {scheduler.slots[0].log}")
     own[prompt] = {n: v if math.isfinite(v) else None for n, v in done.scores.items()}

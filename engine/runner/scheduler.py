@@ -23,6 +23,7 @@ from engine.base.errors import BudgetError, TrialError
 from engine.journal import results
 from engine.journal.requests import Request
 from engine.journal.trials import QueuedTrial
+from engine.records.trial import FRESH
 from engine.runner.accounts import Accounts, Balance
 from engine.runner.backlog import RETRIES, Backlog
 from engine.runner.device import QUEUE, Arrival, Events, Slot, Slots, new_events
@@ -35,7 +36,7 @@ from engine.runner.training_states import TrainingStates
 from engine.runner.trial_book import TrialBook
 from engine.runner.watch import Watch
 from engine.study.opened import OpenStudy
-from engine.tasks.contract import Job, Outside
+from engine.tasks.contract import Job, Outside, Part
 
 TICK = 0.2  # seconds between two looks at what else there is to do
 
@@ -346,7 +347,16 @@ class Scheduler:
         return Job(
             trial.id, str(file), trial.samples, trial.seed, init, str(output) if keep else "", self.backlog.micro,
             trial.horizon, self.states.before(trial), self.states.after(trial),
+            *self.judged(trial.seed),
         )  # fmt: skip
+
+    def judged(self, seed: int) -> tuple[Part, str | None]:
+        """(the part of the evaluation that trials of a seed are judged on, file with the mask of its rows)."""
+        if not self.opened.held_back:
+            return "all", None
+        part: Part = "held back" if seed >= FRESH else "search"
+        file = self.opened.items_file(part)
+        return part, str(file) if file else None
 
     def _message(self, do: str, prepared: Path | None = None, **content: Any) -> dict[str, Any]:
         """A job for a worker. prepared: caches other than those of the study's own rows."""

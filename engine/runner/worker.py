@@ -224,13 +224,15 @@ def _ask(job: dict[str, Any]) -> dict[str, Any]:
     from engine.settings.study import Study
     from engine.tasks.contract import Asking
     from engine.tasks.registry import get_task
+    from engine.tasks.shared.items import judged_on
     from engine.tasks.shared.procedure import begin
 
     study = Study.model_validate(job["study"])
     begin(study)
     task = get_task(study)
     assert isinstance(task, Asking)
-    found = task.ask(study, Path(job["prepared"]), Path(job["checkpoint"]), job["prompt"])
+    with judged_on(study, job.get("part", "all"), job.get("items")):
+        found = task.ask(study, Path(job["prepared"]), Path(job["checkpoint"]), job["prompt"])
     return {"scores": {name: float(value) for name, value in found.items()}}
 
 

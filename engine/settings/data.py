@@ -192,6 +192,13 @@ class EvaluationSection(Section):
         "mean-of-changes",
         description="mean of the metrics' relative changes, or relative change of their mean (Eq. 1 of the paper)",
     )
+    held_back: float = later(
+        0.0,
+        ge=0,
+        le=0.9,
+        description="share of the evaluation's items that the search never sees and the confirmation is judged on; "
+        "0: both are judged on all (docs/guides/statistics.md)",
+    )
     guards: tuple[MetricGuard, ...] = later(
         (),
         description="metrics that a confirmed recipe must not collapse in: [{metric: NAME, worst: -5 %}] "

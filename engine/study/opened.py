@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base.arrays import save_array
 from engine.base.confine import refuse_links
+from engine.base.durable import is_whole
 from engine.base.errors import DataError, StudyError
 from engine.base.ids import content_id
 from engine.base.paths import DATABASE, STATE_FOLDER, resolve
@@ -26,6 +28,7 @@ from engine.data.cuts import Column, Cut, StatisticColumn
 from engine.data.dataset import Dataset
 from engine.data.fewer import first_cuts
 from engine.data.fingerprints import content_hash
+from engine.data.held_back import held_back
 from engine.data.media import Unreadable
 from engine.data.op_values import OpRun
 from engine.data.rare import with_rare
@@ -45,7 +48,7 @@ from engine.study.file import read_study
 from engine.study.lock import EngineLock
 from engine.study.soundness import Verified, verify
 from engine.study.view import StudyView, view_study
-from engine.tasks.contract import Form, Rows
+from engine.tasks.contract import Form, Part, Rows
 from engine.tasks.shared.media import form_of, set_bound
 
 # what is computed of a scan
@@ -448,6 +451,23 @@ class OpenStudy(StudyView):
             set_bound(self.state / "cache", self.study.cache.max_gb)
         notice = self._progress(f"caches of task {self.study.task}")
         return self.task.prepare(self.study, self.folder, train, held, self.workers, notice)
+
+    def items_file(self, part: Part) -> Path | None:
+        """File with the mask of the evaluation rows of a part, made where it is not; None without such rows."""
+        if not self.has_evaluation_rows:
+            return None
+        back = self.rows_held_back
+        mask = back if part == "held back" else ~back
+        digest = hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=8).hexdigest()
+        file = self.state / "cache" / f"items-{digest}.npy"
+        if not is_whole(file, sums=True):
+            save_array(file, mask)
+        return file
+
+    @property
+    def rows_held_back(self) -> NDArray[np.bool_]:
+        """(rows,) evaluation rows that the search never sees."""
+        return held_back(self.evaluation_scan.keys, self.held_back, self.study.seed)
 
     def _rows(self, data: Dataset, found: Scan, which: str) -> Rows:
         return Rows(data, media_root(data.path, self.state), found.good, form=self.forms.get(which, "raw"))

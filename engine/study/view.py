@@ -111,6 +111,11 @@ class StudyView:
         return [m for m in self.metrics if m.main] if names is None else self._named("metrics", names)
 
     @property
+    def held_back(self) -> float:
+        """Share of the evaluation's items that the search never sees; 0 where the task judges by itself."""
+        return self.study.evaluation.held_back if self.study.task and self.task.traits.holds_back else 0.0
+
+    @property
     def guards(self) -> list[tuple[Metric, float]]:
         """Metrics that a recipe must not collapse in, each with its lowest change, percent. Raises: StudyError."""
         guards = self.study.evaluation.guards

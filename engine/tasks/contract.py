@@ -25,6 +25,8 @@ from engine.settings.study import Study
 # raw: all in one array; exact, jpeg: what is drawn, in packs, with the same pixels or with small errors
 Form = Literal["raw", "exact", "jpeg"]
 Progress = Callable[[int, int], None]
+# of the evaluation's items: those that are not held back are the search's
+Part = Literal["all", "search", "held back"]
 BARE = "DJSB_BARE"
 POINTS = 1000  # of a curve, before every second one is left out
 WORTH = 0.05  # share by which a larger pack must be faster
@@ -61,7 +63,8 @@ class Job:
     rows: file with the pool's row numbers. samples: rows to train on in total, repeats counted.
     init: folder of the checkpoint to start from, or None. micro_batch: rows at once, or None for the study's.
     horizon: samples of the whole schedule, of which this is the beginning; None: `samples`. resume: file of the state
-    to go on from, or None. pause: file to leave the state in at the end, or None.
+    to go on from, or None. pause: file to leave the state in at the end, or None. part: of the evaluation, that it is
+    judged on. items: file with the mask of that part's rows in evaluation.path, or None for all.
     """
 
     trial: str
@@ -74,6 +77,8 @@ class Job:
     horizon: int | None = None
     resume: str | None = None
     pause: str | None = None
+    part: Part = "all"
+    items: str | None = None
 
 
 @dataclass
@@ -134,6 +139,7 @@ class Traits:
     suits: `djsb init` chooses the task for data with exactly these of text, images and videos. scores: name of the
     statistic that `ScoresRows.score` gives. spreads: one trial may have several devices. extras: those of djsb that
     it may need. demo: module whose `make_demo` writes a small world for it; the study is recipes/demo-TASK.yaml.
+    holds_back: it judges by `Job.part`.
     """
 
     version: int
@@ -146,6 +152,7 @@ class Traits:
     suits: frozenset[str] = frozenset()
     scores: str | None = None
     spreads: bool = False
+    holds_back: bool = False
     extras: tuple[str, ...] = ()
     demo: str | None = None
 

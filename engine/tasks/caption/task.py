@@ -46,6 +46,7 @@ class CaptionTask(ImageToText):
     """See the module."""
 
     traits = Traits(
+        holds_back=True,
         version=1,
         presets=tuple(PRESETS),
         spreads=True,

@@ -35,6 +35,7 @@ from engine.tasks.contract import Rows
 from engine.tasks.shared.batches import Normal, to_pixels
 from engine.tasks.shared.caches import make_caches, read_meta
 from engine.tasks.shared.images import cache_images
+from engine.tasks.shared.items import judged_items
 from engine.tasks.shared.media import form_of
 from engine.tasks.shared.packed import open_media
 from engine.tasks.shared.tokens import Encode
@@ -238,7 +239,7 @@ def set_features(
 
     about = read_meta(prepared)["sets"][name]
     place = prepared.parent / about["folder"]
-    good = np.flatnonzero(np.load(place / "good.npy"))
+    good, said = _judged(place, name)
     cache, tokens = open_media(place, "images"), np.load(prepared / f"set-{name}-tokens.npy", mmap_mode="r")
 
     def read(ids: NDArray[np.int32]) -> torch.Tensor:
@@ -250,6 +251,7 @@ def set_features(
         )
     }
     if not about["classes"]:
+        tokens = tokens[said]
         return found | {"texts": torch.cat([read(tokens[at : at + step]) for at in range(0, len(tokens), step)], -2)}
     shaped = tokens.reshape(about["templates"], about["classes"], -1)
     several = max(1, step // about["templates"])
@@ -262,12 +264,19 @@ def set_features(
     return found | {"classes": classes / classes.norm(dim=-1, keepdim=True)}
 
 
+def _judged(place: Path, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(the samples that count, places of the captions that belong to them)."""
+    good = np.flatnonzero(np.load(place / "good.npy"))
+    good = good[judged_items([f"{name} {number}" for number in good.tolist()])]
+    return good, np.flatnonzero(np.isin(np.load(place / "owners.npy"), good))
+
+
 def set_scores(features: Mapping[str, torch.Tensor], prepared: Path, name: str) -> dict[str, float]:
     """The metrics of one model on a set, from its `set_features`."""
     import torch
 
     place = prepared.parent / read_meta(prepared)["sets"][name]["folder"]
-    good, images = np.flatnonzero(np.load(place / "good.npy")), features["images"]
+    (good, told), images = _judged(place, name), features["images"]
     if "classes" in features:
         said = np.concatenate(
             [(part @ features["classes"].T).argmax(-1).cpu().numpy() for part in torch.split(images, 4096)]
@@ -279,7 +288,7 @@ def set_scores(features: Mapping[str, torch.Tensor], prepared: Path, name: str) 
         f1 = 2 * hits[there] / (counts[there] + claims[there])
         values = (float(right.mean()), float((hits[there] / counts[there]).mean()), float(f1.mean()))
         return {f"{name}_{metric}": value for metric, value in zip(OF_CLASSES, values, strict=True)}
-    texts, owners = features["texts"], np.load(place / "owners.npy")
+    texts, owners = features["texts"], np.load(place / "owners.npy")[told]
     forth = np.mean(owners[_nearest(images, texts)] == good)
     back = np.mean(good[_nearest(texts, images)] == owners)
     values = (float(forth + back) / 2, float(forth), float(back))

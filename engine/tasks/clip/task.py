@@ -41,6 +41,7 @@ from engine.tasks.shared.caches import in_turn, make_caches, read_meta
 from engine.tasks.shared.checkpoints import need_packages
 from engine.tasks.shared.crops import crop_of
 from engine.tasks.shared.images import Squares, cache_images
+from engine.tasks.shared.items import judged_on, judged_rows
 from engine.tasks.shared.kept import of_preset, of_shapes, shapes_in
 from engine.tasks.shared.media import files_of, key_of
 from engine.tasks.shared.packed import open_media
@@ -164,7 +165,7 @@ def _features(
     meta = read_meta(prepared)
     if not (meta["classes"] or meta["retrieval"]):
         return {}
-    good = np.flatnonzero(np.load(prepared / "eval-good.npy"))
+    good = judged_rows(np.load(prepared / "eval-good.npy"))
     cache = open_media(prepared, "eval-images")
     parts, normal = range(0, len(good), step), normal_of(prepared)
     found = {"images": torch.cat([image(to_pixels(cache[good[a : a + step]], device, normal)) for a in parts], -2)}
@@ -183,7 +184,7 @@ def _scores(features: dict[str, torch.Tensor], scale: torch.Tensor, study: Study
     scores: dict[str, float] = {}
     if not features:
         return scores
-    good = np.flatnonzero(np.load(prepared / "eval-good.npy"))
+    good = judged_rows(np.load(prepared / "eval-good.npy"))
     images = features["images"]
     if "prompts" in features:
         labels = torch.from_numpy(np.load(prepared / "eval-labels.npy")[good]).to(images.device)
@@ -232,6 +233,7 @@ class ClipTask(TrainingTask):
     """See the module."""
 
     traits = Traits(
+        holds_back=True,
         version=2,
         presets=tuple(PRESETS),
         spreads=True,
@@ -377,12 +379,15 @@ class ClipTask(TrainingTask):
         left = train_pack(pack, study, prepared, rows, jobs, report)
         if not left:
             return {}
-        with torch.inference_mode():
-            scores = evaluate_pack(pack, study, prepared)
+        parts = {}
+        for job in left:
+            if job.part not in parts:
+                with torch.inference_mode(), judged_on(study, job.part, job.items):
+                    parts[job.part] = evaluate_pack(pack, study, prepared)
         for place, job in enumerate(left):
             if job.output:
                 save_model(pack.member(place), study, prepared, Path(job.output))
-        return {job.trial: s for job, s in zip(left, scores, strict=True)}
+        return {job.trial: parts[job.part][place] for place, job in enumerate(left)}
 
     def calibrate_pack(self, study: Study, prepared: Path, candidates: Sequence[int] | None = None) -> dict[int, float]:
         """Time a few steps of packs of rising size, until a larger one is no faster or memory runs out."""

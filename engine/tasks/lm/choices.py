@@ -19,6 +19,7 @@ from engine.base.errors import DataError
 from engine.data.readers.contract import BROKEN, Row
 from engine.data.readers.json_rows import entries
 from engine.data.sift import MAX_BAD, Sifted, Unusable, sift
+from engine.tasks.shared.items import judged_items
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -102,6 +103,18 @@ def _common(before: Sequence[int], whole: Sequence[int]) -> int:
     """Tokens that a context and the context with a choice begin with alike."""
     pairs = zip(before, whole, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(whole)))
+
+
+def judged_questions(name: str, saved: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The arrays of the questions that a trial is judged on. name: of the file."""
+    sizes, owners = saved["sizes"].tolist(), saved["question"].tolist()
+    texts = [""] * (1 + max(owners))
+    for row, size, owner in zip(saved["ids"], sizes, owners, strict=True):
+        texts[owner] += f" {row[:size].tolist()}"
+    kept = judged_items([f"{name}{text}" for text in texts])
+    mine = np.isin(saved["question"], kept)
+    return {**{key: array[mine] for key, array in saved.items()},
+            "question": np.searchsorted(kept, saved["question"][mine])}  # fmt: skip
 
 
 def measure(name: str, found: NDArray[np.float64], saved: dict[str, NDArray[Any]]) -> dict[str, float]:

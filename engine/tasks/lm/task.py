@@ -28,10 +28,11 @@ from engine.records.accounting import Accounting
 from engine.records.metric import Metric
 from engine.settings.study import Study
 from engine.tasks.contract import Kept, Progress, Rows, Traits
-from engine.tasks.lm.choices import Question, encode_questions, measure, read_questions
+from engine.tasks.lm.choices import Question, encode_questions, judged_questions, measure, read_questions
 from engine.tasks.lm.model import PRESETS, build_model, log_likelihoods, sequences, shell, train, weights_of
 from engine.tasks.shared.caches import make_caches, read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of, load_tokenizer, read_config, save
+from engine.tasks.shared.items import judged_rows
 from engine.tasks.shared.kept import of_preset, of_shapes, shapes_in
 from engine.tasks.shared.tokens import SPECIAL_TOKENS, captions, train_tokenizer
 from engine.tasks.shared.trial import Training, TrainingTask
@@ -149,14 +150,16 @@ def evaluate(model: Any, study: Study, prepared: Path) -> dict[str, float]:
     if meta["held_out"]:
         offsets = np.load(prepared / "eval-offsets.npy")
         stream = np.memmap(prepared / "eval-tokens.bin", np.int32, "r")
-        spans = [span for start, stop in pairwise(offsets.tolist()) for span in _pieces(start, stop, meta["length"])]
+        ends = list(pairwise(offsets.tolist()))
+        rows = judged_rows(np.diff(offsets) > 0).tolist()
+        spans = [span for row in rows for span in _pieces(*ends[row], meta["length"])]
         texts = [np.asarray(stream[a:b]) for a, b in spans]
         total = log_likelihoods(model, texts, [1] * len(texts)).sum()
         mean = -float(total) / sum(len(t) - 1 for t in texts)
         scores |= {"log_perplexity": mean, "perplexity": math.exp(min(mean, 700))}
     for name in study.evaluation.benchmarks:
         with np.load(prepared / f"choices-{name}.npz") as file:
-            saved = dict(file)
+            saved = judged_questions(name, dict(file))
         texts = [row[:size] for row, size in zip(saved["ids"], saved["sizes"].tolist(), strict=True)]
         scores |= measure(name, log_likelihoods(model, texts, saved["starts"].tolist()), saved)
     return scores
@@ -184,6 +187,7 @@ class LmTask(TrainingTask):
     """See the module."""
 
     traits = Traits(
+        holds_back=True,
         version=1,
         presets=tuple(PRESETS),
         spreads=True,

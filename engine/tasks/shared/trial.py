@@ -19,6 +19,7 @@ from engine.base.machine import lacks_memory
 from engine.settings.study import Study
 from engine.tasks.contract import SILENT, Job, Report, Task
 from engine.tasks.shared.fitting import USED, changed, fit_memory, misfit, pays
+from engine.tasks.shared.items import judged_on
 from engine.tasks.shared.packed import open_media
 from engine.tasks.shared.procedure import begin, the_device
 from engine.tasks.shared.sharded import is_first, ranks
@@ -91,7 +92,8 @@ class TrainingTask(Task, Protocol):
             return {}
         if not is_first():
             return {}
-        scores = part.evaluate(model, study, prepared)
+        with judged_on(study, job.part, job.items):
+            scores = part.evaluate(model, study, prepared)
         if job.output:
             part.save(model, study, prepared, Path(job.output))
         return {job.trial: scores}

@@ -15,6 +15,7 @@ from engine.base.scratch import scratch
 from engine.base.text import read_text
 from engine.records.metric import Metric
 from engine.settings.study import Study
+from engine.tasks.shared.items import judged_items, judged_rows
 from engine.tasks.shared.procedure import autocast, frozen_dtype
 from engine.tasks.shared.videos import write_clip
 from engine.tasks.t2v import vbench as board
@@ -71,7 +72,7 @@ def left_out(study: Study) -> list[str]:
 def evaluate(parts: Parts, study: Study, prepared: Path) -> dict[str, float]:
     """Scores by metric. The captions and noises that clips are made from are the same for every trial."""
     video = study.video
-    clips, good = Clips(prepared, "eval"), np.flatnonzero(np.load(prepared / "eval-good.npy"))
+    clips, good = Clips(prepared, "eval"), judged_rows(np.load(prepared / "eval-good.npy"))
     batch = study.train.micro_batch or study.train.batch_size
     encoded = parts.encoded(clips)
     scores = {"loss": held_out_loss(parts, encoded, good, batch, video.guidance)}
@@ -142,7 +143,8 @@ def _vbench(
     video = study.video
     assert video.vbench is not None
     if video.vbench_prompts:
-        captions = read_prompts(resolve(prepared.parents[2], video.vbench_prompts))
+        prompts_read = read_prompts(resolve(prepared.parents[2], video.vbench_prompts))
+        captions = [prompts_read[at] for at in judged_items(prompts_read)]
     captions = list({board.clip_name(c, 0): c for c in captions}.values())  # a file name tells VBench the caption
     with scratch() as folder:
         videos, out, prompts = folder / "videos", folder / "out", folder / "prompts.json"

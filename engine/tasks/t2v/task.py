@@ -60,6 +60,7 @@ class T2vTask(TrainingTask):
     """See the module."""
 
     traits = Traits(
+        holds_back=True,
         version=1,
         presets=tuple(PRESETS),
         spreads=True,

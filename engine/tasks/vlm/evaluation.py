@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from engine.base.errors import StudyError
 from engine.tasks.shared.batches import Normal, to_pixels
+from engine.tasks.shared.items import judged_items
 from engine.tasks.shared.packed import open_media
 from engine.tasks.shared.procedure import autocast
 from engine.tasks.vlm.model import NO_LABEL, answer_losses
@@ -39,6 +40,11 @@ class Asked:
     options: tuple[str, ...]
     group: str
     item: str
+
+    @property
+    def named(self) -> str:
+        """What it is told by: questions of one item stay together."""
+        return f"{self.group} {self.item}" if self.item else f"{self.text} {self.answers}"
 
     @property
     def likely(self) -> str:
@@ -129,9 +135,10 @@ AnyJudge = Judge | NativeJudge
 
 
 def read_questions(prepared: Path, name: str) -> tuple[list[Asked], Any]:
-    """A benchmark's questions and its images: (images, side, side, 3), or `Pictures` for a processor."""
+    """A benchmark's questions that a trial is judged on; its images: (images, side, side, 3), or `Pictures`."""
     told = json.loads((prepared / f"{name}.json").read_text(encoding="utf-8"))
-    asked = [Asked(**{**q, "answers": tuple(q["answers"]), "options": tuple(q["options"])}) for q in told]
+    every = [Asked(**{**q, "answers": tuple(q["answers"]), "options": tuple(q["options"])}) for q in told]
+    asked = [every[at] for at in judged_items([f"{name} {q.named}" for q in every])]
     file = prepared / f"{name}-images.json"
     native = file.exists() and json.loads(file.read_text(encoding="utf-8"))["medium"] == Originals.__name__
     return asked, Pictures.of_cache(prepared, name) if native else open_media(prepared, f"{name}-images")

@@ -157,6 +157,7 @@ class VlmTask(ImageToText):
     """See the module."""
 
     traits = Traits(
+        holds_back=True,
         version=1,
         presets=tuple(PRESETS),
         spreads=True,
