@@ -67,7 +67,7 @@ def _budget(opened: OpenStudy, limit: float) -> str:
     accounts = Accounts(opened, limit)
     share, _ = last_rung(opened)
     spent = accounts.spent()
-    cost = accounts.estimate(max(1, int(opened.pool_size * opened.study.train.epochs * share)))
+    cost = accounts.estimate(max(1, int(opened.pool_size * opened.epochs * share)))
     return (
         f"## Budget\n{format_seconds(spent)} of {format_seconds(limit)} of device time spent, "
         f"{format_seconds(max(0.0, limit - spent))} left; one trial of a proposed pool takes "

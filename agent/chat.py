@@ -156,6 +156,6 @@ def _with_store(opened: OpenStudy, store: Store) -> OpenStudy:
     from dataclasses import replace
 
     copy = replace(opened, store=store)
-    for name in ("data", "scan", "op_plan", "statistic_columns", "pool_size", "cuts", "setup", "metrics"):
+    for name in ("data", "scan", "op_plan", "statistic_columns", "probe", "cuts", "setup", "metrics"):
         copy.__dict__[name] = getattr(opened, name)
     return copy

@@ -33,6 +33,8 @@ def show_plan(found: Row) -> None:
     _show_forecast(found["forecast"])
     if found["pool_bound"]:
         _show_bound(found["pool_bound"])
+    for text in found["target"]:
+        say(f"target: {text}")
     if found["forecast"].get("training"):
         _show_training(found["forecast"]["training"])
     if found["seconds"] is None:

@@ -115,8 +115,10 @@ def rank(
     by_name = {names[key]: p for key, p in trained.items()}
     share = {e.pool: by_name[e.pool].samples / by_name[e.pool].horizon for e in changes}
     best, shrunk = dict[str, float](), dict[str, float]()
-    for size in {p.pool.size for p in by_name.values()}:
-        alike = [e for e in changes if by_name[e.pool].pool.size == size]
+    # with a target recipes have rows of their own, and the same samples
+    sizes = {name: p.horizon if study.target.rows else p.pool.size for name, p in by_name.items()}
+    for size in set(sizes.values()):
+        alike = [e for e in changes if sizes[e.pool] == size]
         furthest = max((share[e.pool] for e in alike), default=1.0)
         best |= chances([e for e in alike if share[e.pool] == furthest])
         for length in () if fresh else {share[e.pool] for e in alike}:

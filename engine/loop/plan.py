@@ -12,10 +12,12 @@ from engine.loop import fitting
 from engine.runner.accounts import Accounts
 from engine.runner.scheduler import scheduler
 from engine.search.units import units
+from engine.settings.target import TargetSection
 from engine.study.forecast import forecast, refuse_if_full
 from engine.study.hoeffding import PoolBound
 from engine.study.opened import OpenStudy
-from engine.study.sample import look_at, skip_search
+from engine.study.sample import Seen, look_at, skip_search
+from engine.study.target import remarks
 from engine.tasks.contract import Outside
 
 
@@ -31,6 +33,7 @@ def make_plan(opened: OpenStudy, workers: int | None, budget: str | None = None)
     seen = look_at(opened) if study.task else None
     ahead: Row = {"forecast": {**forecast(opened, seen).to_json(), "notes": [note] if note else []}, "design": []}
     ahead["pool_bound"] = None
+    ahead["target"] = list[str]()
     if study.task is None:
         stage = {"stage": "pools", "trials": 0, "what": units(opened)[0].what, "seconds": None}
         return {"stages": [stage], "seconds": None, **ahead}
@@ -48,13 +51,14 @@ def make_plan(opened: OpenStudy, workers: int | None, budget: str | None = None)
         ahead["design"] = fitting.look(opened, timer.accounts, anew)
         study, size = opened.study, opened.pool_size
         ahead["pool_bound"] = PoolBound.of(size, study.confirm.seeds).to_json()
+        ahead["target"] = _target(opened, seen)
 
         def seconds(samples: float) -> float:
             found = timer.accounts.estimate(int(samples))
             assert found is not None
             return found
 
-        per_trial = size * study.train.epochs
+        per_trial = size * opened.epochs
         stages: list[Row] = [
             {"stage": u.stage, "trials": u.trials, "what": u.what,
              "seconds": u.trials * seconds(per_trial * u.length / u.trials) if u.trials else 0.0}
@@ -74,6 +78,20 @@ def make_plan(opened: OpenStudy, workers: int | None, budget: str | None = None)
         "budget": budget, "fits": total <= limit, "pool_size": size, "t_full": t_full, "m": m, "r": r,
         "with_sandbox": (1 + m * r) * t_full, "break_even": math.floor(1 + m * r) + 1, **ahead,
     }  # fmt: skip
+
+
+def _target(opened: OpenStudy, seen: Seen | None) -> list[str]:
+    """What of the target lies far beyond the probes, and how they repeat their rows."""
+    if opened.study.target == TargetSection():
+        return []
+    parameters = opened.task.parameters(seen.study.study, seen.study.prepared) if seen else None
+    probe = opened.probe
+    told = (
+        [f"a probe has {probe.rows:,} rows and sees each {probe.epochs:.3g} times, as the target"]
+        if probe.matched
+        else []
+    )
+    return [*told, *(f"WARNING: {text}" for text in remarks(opened.study, probe, parameters))]
 
 
 def _further(cycles: int, stages: Sequence[Row]) -> Row:

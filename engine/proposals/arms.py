@@ -45,8 +45,10 @@ def kind_of(pool: Pool) -> PoolKind:
 
 
 def request(opened: OpenStudy, pool: Pool, label: str, kind: PoolKind, epochs: float | None = None) -> Arm:
-    """A pool with the samples that the study's epochs give it."""
-    samples = int(pool.samples * (epochs if epochs is not None else opened.study.train.epochs))
+    """A pool with the samples that the study's epochs give it; with a target, of a probe, with the samples of all."""
+    samples = int(pool.samples * (epochs if epochs is not None else opened.epochs))
+    if epochs is None and opened.probe.matched and pool.repetition == 1 and pool.size <= opened.pool_size:
+        samples = opened.probe.samples
     return Arm.model_validate({"pool": pool.to_json(), "label": label, "kind": kind, "samples": max(1, samples)})
 
 
@@ -76,6 +78,8 @@ def combined(opened: OpenStudy, chosen: Sequence[Ranked], size: int) -> Arm:
     if len(chosen) == 1:
         return request(opened, replace(chosen[0].pool, size=size), label(chosen), "single")
     pool = Pool((Layer(ordered(r.pool.slices[0] for r in chosen)),), size, seed=opened.study.seed)
+    if opened.probe.matched:
+        pool = replace(pool, size=max(1, opened.rows_of(opened.kept(pool), size)))
     return request(opened, pool, label(chosen), "combination")
 
 
@@ -85,5 +89,7 @@ def ordered(slices: Iterable[Slice]) -> tuple[Slice, ...]:
 
 
 def fewest_rows(opened: OpenStudy) -> int:
-    """Rows below which a combination is left out."""
+    """Rows below which a combination is left out; with a target it may repeat few."""
+    if opened.probe.matched:
+        return opened.fewest_rows
     return max(int(opened.study.combine.floor * opened.pool_size), opened.fewest_rows)

@@ -37,7 +37,7 @@ def check(proposal: Proposal, opened: OpenStudy, cost: float | None, available: 
         problem = _pool_problem(request.to_pool(), opened)
         if problem:
             return Passed(False, f"{request.label}: {problem}", cost)
-        if request.samples > MAX_SAMPLES_FACTOR * len(opened.data) * max(1.0, opened.study.train.epochs):
+        if request.samples > MAX_SAMPLES_FACTOR * len(opened.data) * max(1.0, opened.epochs):
             return Passed(False, f"{request.label}: {request.samples} samples is beyond any use of the data", cost)
     if unknown := _unknown(proposal, opened):
         return Passed(False, f"cites {', '.join(unknown)}: no such pool, trial or proposal in this study", cost)

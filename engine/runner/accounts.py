@@ -115,7 +115,7 @@ class Accounts:
     def expect(self, seconds: float | None, rows: int) -> None:
         """Take the user's word, until a trial has run: device-seconds of a trial on a pool of so many rows."""
         if seconds is not None:
-            each = seconds / (rows * self.opened.study.train.epochs)
+            each = seconds / (rows * self.opened.epochs)
             results.CALIBRATION.put(self.store, self.opened.setup, Calibration(each, 0.0, {1: each}, 1, "expected"))
 
     def charge(self, trial: QueuedTrial, device: str, seconds: float) -> QueuedTrial:

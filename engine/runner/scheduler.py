@@ -103,7 +103,7 @@ class Scheduler:
         counted = flops and (before is None or before.flops is None)
         if not timed and not counted:
             return
-        samples = round(self.opened.pool_size * self.opened.study.train.epochs)
+        samples = round(self.opened.pool_size * self.opened.epochs)
         asked = {"timed": timed, "packs": not flops, "flops": counted, "samples": samples}
         done, seconds = self.alone("calibrate", "the calibration", **asked)
         first = self.slots[0]

@@ -35,8 +35,11 @@ def arms(opened: OpenStudy) -> tuple[int, list[Arm]]:
     if not several:
         return opened.pool_size, []
     # the size must fit every combination that may follow
-    size = min(opened.pool_size, max(fewest_rows(opened), min(rows[label(c)] for c in start)))
+    size = opened.pool_size  # with a target each has its own, at equal samples
+    if not opened.probe.matched:
+        size = min(size, max(fewest_rows(opened), min(rows[label(c)] for c in start)))
     tried = [*singles, *several[: max(BATCH, opened.study.combine.max // 2)]]
+    least = fewest_rows(opened) if opened.probe.matched else size
     space = {s.label: (False, True) for s in slices}
     while len(tried) - len(singles) < opened.study.combine.max:
         requests = [combined(opened, c, size) for c in tried]
@@ -50,7 +53,7 @@ def arms(opened: OpenStudy) -> tuple[int, list[Arm]]:
         new = []
         for _ in range(min(BATCH, opened.study.combine.max - len(tried) + len(singles))):
             choice = ask(
-                space, values_of, lambda c: possible(subset := _subset(slices, c)) and rows[label(subset)] >= size,
+                space, values_of, lambda c: possible(subset := _subset(slices, c)) and rows[label(subset)] >= least,
                 opened.study.seed,
             )  # fmt: skip
             if choice is None:

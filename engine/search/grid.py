@@ -69,7 +69,7 @@ def combine(opened: OpenStudy) -> list[Proposal]:
     dropped = [f"{label(chosen)} ({n} rows)" for chosen, n in rows if n < floor]
     if not any(len(chosen) > 1 for chosen, _ in kept):
         return []
-    size = min(opened.pool_size, *(n for _, n in kept))
+    size = opened.pool_size if opened.probe.matched else min(opened.pool_size, *(n for _, n in kept))
     pools = [request(opened, control(opened, size), "control", "control")]
     pools += [combined(opened, chosen, size) for chosen, _ in kept]
     reason = f"{len(kept)} combinations of {size} rows each ({how})"

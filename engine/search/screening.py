@@ -63,7 +63,7 @@ def arms_of(opened: OpenStudy, chosen: Sequence[Ranked]) -> tuple[list[Arm], lis
     for plain in [replace(p, mappers=()) for p in named if p.mappers]:
         if not plain.is_control:
             named.setdefault(plain, named[next(p for p in named if replace(p, mappers=()) == plain)].split(" → ")[0])
-    sizes = sorted({r.pool.size for r in chosen})
+    sizes = [opened.pool_size] if opened.probe.matched else sorted({r.pool.size for r in chosen})
     controls = [request(opened, control(opened, size), "control", "control") for size in sizes]
     return controls, [request(opened, pool, label, kind_of(pool)) for pool, label in named.items()]
 

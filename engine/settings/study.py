@@ -26,6 +26,7 @@ from engine.settings.search import (
     SearchSection,
 )
 from engine.settings.section import Section, amount_of_time
+from engine.settings.target import TargetSection
 
 Model = TypeVar("Model", bound=BaseModel)
 STAGES = ("probe", "combine", "scale", "screen", "confirm")
@@ -54,6 +55,7 @@ RARE = (
     "distill",
     "command",
     "dedup",
+    "target",
     "scores",
     "cache",
     "notify",
@@ -77,6 +79,7 @@ class Study(Section):
 
     name: str = Field(description="what the study is called")
     seed: int = Field(0, ge=0, description="seed of every sample that is drawn")
+    target: TargetSection = TargetSection()
     dataset: DatasetSection
     evaluation: EvaluationSection = EvaluationSection()
     task: str | None = Field(

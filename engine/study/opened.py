@@ -47,13 +47,14 @@ from engine.study import model_scores
 from engine.study.file import read_study
 from engine.study.lock import EngineLock
 from engine.study.soundness import Verified, verify
+from engine.study.target import Probe, probe_of, rows_for
 from engine.study.view import StudyView, view_study
 from engine.tasks.contract import Form, Part, Rows
 from engine.tasks.shared.media import form_of, set_bound
 
 # what is computed of a scan
 SCANNED = (
-    "scanned", "deduplicated", "scan", "evaluation_scan", "op_columns", "statistic_columns", "columns", "pool_size",
+    "scanned", "deduplicated", "scan", "evaluation_scan", "op_columns", "statistic_columns", "columns", "probe",
     "cuts",
 )  # fmt: skip
 # of the evaluation, what its content stands for, or what trials need not have in common
@@ -268,11 +269,29 @@ class OpenStudy(StudyView):
         return {c.statistic: c.column for c in self.statistic_columns}
 
     @cached_property
+    def probe(self) -> Probe:
+        """What a probe of a bucket trains on; of fewer rows where the target repeats them more often."""
+        good, wanted = int(self.scan.good.sum()), self.study.pools
+        size = pool_cuts.common_size(good, wanted.buckets, wanted.size, self.fewest_rows, wanted.places)
+        return probe_of(self.study, size, self.fewest_rows)
+
+    @property
     def pool_size(self) -> int:
-        """Rows of every probed pool."""
-        good = int(self.scan.good.sum())
-        wanted = self.study.pools
-        return pool_cuts.common_size(good, wanted.buckets, wanted.size, self.fewest_rows, wanted.places)
+        """Rows of every probed pool; a combination that keeps less of the data than a bucket may have fewer."""
+        return self.probe.rows
+
+    @property
+    def epochs(self) -> float:
+        """Passes over a pool of the common size."""
+        return self.probe.epochs if self.probe.matched else self.study.train.epochs
+
+    def rows_of(self, kept: int, size: int) -> int:
+        """Rows of a pool that keeps so many, at the common samples; `size` where no target matters."""
+        if not self.probe.matched:
+            return size
+        share = kept / int(self.scan.good.sum())
+        rows = rows_for(self.study, self.probe.samples, share, self.fewest_rows)
+        return min(size, kept, rows or size)
 
     @cached_property
     def cuts(self) -> list[Cut]:

@@ -217,6 +217,10 @@ class Task(Protocol):
         """Forecast bytes on each device by what takes them; None where the task cannot tell."""
         return None
 
+    def parameters(self, study: Study, prepared: Path) -> int | None:
+        """Of its reference model; None where the task cannot tell."""
+        return None
+
     def fitted(self, study: Study, prepared: Path) -> Study:
         """The study with the fields of `train` that it leaves open as this device's memory needs them.
 

@@ -67,7 +67,7 @@ def repeat(opened: OpenStudy, ranked: Sequence[Ranked], best: Ranked, rate: int)
     lower = [r.pool.slices for r in ranked if set(r.pool.slices) < own]
     layers = (Layer(best.pool.slices), *(Layer(s) for s in lower), Layer())
     distinct = min(best.pool.size * rate, int(opened.scan.good.sum()))
-    epochs = opened.study.train.epochs * best.pool.size * rate / distinct
+    epochs = opened.epochs * best.pool.size * rate / distinct
     added = Pool(layers, distinct, seed=best.pool.seed)
     pools = (
         request(opened, control(opened, distinct), "control", "control", epochs),

@@ -91,7 +91,7 @@ class TransferKind(Kind[Transfer]):
             pool = replace(pool, size=min(other.pool_size, other.kept(pool)))
         if pool.size < (batch := opened.study.train.batch_size):
             raise Refused(f"{stored.label} keeps {pool.size} rows there, fewer than a batch of {batch}")
-        epochs = opened.study.train.epochs * experiment.compute
+        epochs = opened.epochs * experiment.compute
         arms = [
             request(other, control(other, pool.size), "control", "control", epochs),
             request(other, pool, stored.label, kind_of(pool), epochs),

@@ -172,6 +172,11 @@ class TrainingTask(Task, Protocol):
 
         return _forecast(told)
 
+    def parameters(self, study: Study, prepared: Path) -> int | None:
+        """See Task."""
+        shell = self.training.shell(study, prepared)
+        return None if shell is None else sum(weight.numel() for weight in shell.model.parameters())
+
     def calibrate(self, study: Study, prepared: Path) -> tuple[float, float]:
         """Time a few steps after a warm-up; then all that comes after the training."""
         part = self.training

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,6 @@ from engine.records.trial import FRESH
 from engine.study.opened import OpenStudy, open_study
 from engine.tasks.contract import Part
 from engine.tasks.shared.items import judged_items, judged_on
-from engine.tasks.shared.trial import TrainingTask
 from tests.conftest import TEXT_ONLY, Row, make_tiny, merged, run_djsb, write_jsonl
 
 torch.set_num_threads(1)
@@ -27,8 +27,7 @@ PARTS: tuple[Part, ...] = ("all", "search", "held back")
 
 def scores(opened: OpenStudy) -> dict[Part, dict[str, float]]:
     """What an untrained model scores on each part."""
-    task = opened.task
-    assert isinstance(task, TrainingTask)
+    task: Any = opened.task
     model = task.training.build(opened.study, opened.prepared, 0, None)
     found: dict[Part, dict[str, float]] = {}
     for part in PARTS:
