@@ -72,7 +72,8 @@ def test_tight_recipes_are_compared_at_equal_samples(tmp_path: Path) -> None:
     assert (opened.pool_size, opened.epochs) == (20, 6)  # a third of 1,000 rows is seen 6 times
     whole = request(opened, control(opened, opened.pool_size), "control", "control")
     assert whole.samples == 120
-    tight = Pool((Layer((Slice("text_length_filter", "text_len", high=18.0), Slice("words_num_filter", "num_words", high=3.0))),), 20)  # fmt: skip
+    parts = (Slice("text_length_filter", "text_len", high=18.0), Slice("words_num_filter", "num_words", high=3.0))
+    tight = Pool((Layer(parts),), 20)
     kept = opened.kept(tight)
     assert 10 < kept < 80
     rows = opened.rows_of(kept, 20)
