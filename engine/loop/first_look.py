@@ -53,7 +53,7 @@ def _timed(opened: OpenStudy) -> Sized:
     with scheduler(seen.study, parse_budget(opened.study.budget), None) as timer:
         timer.calibrate(charge=False)
         devices, accounts = sum(slot.width for slot in timer.slots), timer.accounts
-    rows, epochs, limit = opened.pool_size, opened.study.train.epochs, WALL * devices
+    rows, epochs, limit = opened.probe.common, opened.study.train.epochs, WALL * devices
 
     def cost(passes: float) -> float:
         return accounts.estimate(int(rows * passes)) or 0.0

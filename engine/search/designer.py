@@ -113,7 +113,7 @@ class Designer:
         bare = with_fields(opened.study, {} if "pools.most" in opened.own else {"pools.most": None})
         whole = _at(opened, bare)
         self.pools, self.ops = probed(whole)
-        self.common = whole.pool_size
+        self.common = whole.probe.common
         self.options = list(self._options())
 
     def _options(self) -> Iterator[tuple[int, Option]]:

@@ -318,7 +318,7 @@ class OpenStudy(StudyView):
         """Go on with other sizes of pools, search and confirmation; data and setup are the same."""
         _ = self.own  # of the study as it was read
         self.study = study
-        for name in ("pool_size", "cuts"):
+        for name in ("probe", "cuts"):
             self.__dict__.pop(name, None)
 
     def realise(self, pool: Pool, seed: int = 0) -> NDArray[np.int64]:

@@ -17,11 +17,16 @@ APART = 1.5  # times that repetition may differ
 
 @dataclass(frozen=True)
 class Probe:
-    """What a probe trains on. rows: of its pool. samples: in all. matched: it has fewer rows, and repeats them more."""
+    """What a probe trains on. rows: of its pool. samples: in all. common: rows without a target."""
 
     rows: int
     samples: int
-    matched: bool
+    common: int
+
+    @property
+    def matched(self) -> bool:
+        """True where it has fewer rows, and repeats them more, as the target does."""
+        return self.rows < self.common
 
     @property
     def epochs(self) -> float:
@@ -33,9 +38,7 @@ def probe_of(study: Study, common: int, fewest: int) -> Probe:
     """Probes of one bucket. common: rows of a pool without a target. fewest: that can be trained on."""
     samples = int(common * study.train.epochs)
     rows = rows_for(study, samples, 1 / study.pools.buckets, fewest)
-    if rows is None or rows >= common:
-        return Probe(common, samples, False)
-    return Probe(rows, samples, True)
+    return Probe(min(common, rows or common), samples, common)
 
 
 def rows_for(study: Study, samples: int, share: float, fewest: int) -> int | None:

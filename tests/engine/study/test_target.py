@@ -23,22 +23,22 @@ def study(**target: Any) -> Study:
 def test_probes_repeat_their_rows_as_the_target() -> None:
     # 4 epochs of 300 rows; the target sees a third of a million rows 12 times
     probe = probe_of(study(rows="1M", samples="4M"), 300, 10)
-    assert probe == Probe(100, 1200, True) and probe.epochs == 12
-    assert probe_of(study(epochs=8), 300, 10) == Probe(150, 1200, True)
-    assert probe_of(study(rows="1M", samples="400M"), 300, 10) == Probe(10, 1200, True)  # a batch at least
-    assert probe_of(study(rows="1M", samples="1M"), 300, 10) == Probe(300, 1200, False)  # it repeats less
-    assert probe_of(study(), 300, 10) == Probe(300, 1200, False)
+    assert probe == Probe(100, 1200, 300) and probe.matched and probe.epochs == 12
+    assert probe_of(study(epochs=8), 300, 10) == Probe(150, 1200, 300)
+    assert probe_of(study(rows="1M", samples="400M"), 300, 10) == Probe(10, 1200, 300)  # a batch at least
+    assert probe_of(study(rows="1M", samples="1M"), 300, 10) == Probe(300, 1200, 300)  # it repeats less
+    assert probe_of(study(), 300, 10) == Probe(300, 1200, 300)
 
 
 def test_what_lies_far_beyond_the_probes_is_told() -> None:
     far = study(rows="12.8M", samples="1.28B", model="7B")
-    model, samples, repeats = remarks(far, Probe(300, 1200, False), 1_000_000)
+    model, samples, repeats = remarks(far, Probe(300, 1200, 300), 1_000_000)
     assert "7,000,000,000 parameters, 7,000 times the 1,000,000" in model
     assert "1,280,000,000 samples, 1,066,667 times the 1,200" in samples
     assert "sees each row 4 times, and the target 300 times" in repeats
     near = study(rows=1000, samples=1333, model="2M")
-    assert remarks(near, Probe(300, 1200, False), 1_000_000) == []
-    assert remarks(study(), Probe(300, 1200, False), 1) == []
+    assert remarks(near, Probe(300, 1200, 300), 1_000_000) == []
+    assert remarks(study(), Probe(300, 1200, 300), 1) == []
 
 
 @pytest.mark.parametrize(
