@@ -77,7 +77,7 @@ def test_tight_recipes_are_compared_at_equal_samples(tmp_path: Path) -> None:
     kept = opened.kept(tight)
     assert 10 < kept < 80
     rows = opened.rows_of(kept, 20)
-    assert rows == min(20, kept, max(8, round(120 / (2000 / (1000 * kept / 240)))))
+    assert rows == min(20, kept, max(opened.fewest_rows, round(120 / (2000 / (1000 * kept / 240)))))
     arm = request(opened, Pool(tight.layers, rows), "tight", "combination")
     assert arm.samples == 120  # as all others
     assert fewest_rows(opened) == opened.fewest_rows and fewest_rows(plain) == 30

@@ -107,7 +107,7 @@ def test_check_says_how_many_and_where_nothing_can_be_held_back(tmp_path: Path) 
     assert opened.setup != before
     assert f"evaluation: {opened.rows_held_back.sum()} of 60 rows are held back" in run_djsb("check", tiny.study).stdout
     content = yaml.safe_load((tiny.study / "study.yaml").read_text())
-    command = {"run": ["true"], "metrics": [{"name": "m"}]}
+    command = {"run": ["true", "{pool}"], "metrics": [{"name": "m"}]}
     content |= {"task": "command", "command": command}
     del content["model"]
     content["evaluation"].pop("label")
