@@ -15,9 +15,11 @@ from engine.base.errors import DataError
 from engine.data.held_back import held_back, keys_of
 from engine.demo.text import clean_text, facts, questions
 from engine.records.trial import FRESH
+from engine.settings.study import Study
 from engine.study.opened import OpenStudy, open_study
 from engine.tasks.contract import Part
 from engine.tasks.shared.items import judged_items, judged_on
+from engine.tasks.vlm.evaluation import read_questions
 from tests.conftest import TEXT_ONLY, Row, make_tiny, merged, run_djsb, write_jsonl
 
 torch.set_num_threads(1)
@@ -87,6 +89,29 @@ def test_texts_and_questions_are_judged_by_part(tmp_path: Path) -> None:
     assert (24 - count) * each["search"] + count * each["held back"] == pytest.approx(24 * each["all"], rel=1e-5)
 
 
+def test_questions_of_one_item_stay_together(tmp_path: Path) -> None:
+    study = Study.model_validate({"name": "x", "dataset": {"path": "d"}, "ops": {}, "evaluation": {"held_back": SHARE}})
+    told = [
+        {
+            "image": i // 2,
+            "text": f"q{i}",
+            "answers": ["yes"],
+            "options": ["yes", "no"],
+            "group": "g",
+            "item": f"{i // 2}",
+        }
+        for i in range(80)
+    ]
+    (tmp_path / "mme.json").write_text(json.dumps(told))
+    np.save(tmp_path / "mme-images.npy", np.zeros((40, 2, 2, 3), np.uint8))
+    asked: dict[Part, list[str]] = {}
+    for part in PARTS:
+        with judged_on(study, part, None):
+            asked[part] = [q.item for q in read_questions(tmp_path, "mme")[0]]
+    assert sorted(asked["search"] + asked["held back"]) == sorted(asked["all"])
+    assert not set(asked["search"]) & set(asked["held back"]) and 20 < len(asked["held back"]) < 50
+
+
 def test_a_side_without_items_is_refused(tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path, rows=60)
     tiny.set({"evaluation": {"held_back": SHARE}})
@@ -107,7 +132,7 @@ def test_check_says_how_many_and_where_nothing_can_be_held_back(tmp_path: Path) 
     assert opened.setup != before
     assert f"evaluation: {opened.rows_held_back.sum()} of 60 rows are held back" in run_djsb("check", tiny.study).stdout
     content = yaml.safe_load((tiny.study / "study.yaml").read_text())
-    command = {"run": ["true", "{pool}"], "metrics": [{"name": "m"}]}
+    command = {"run": ["true", "{pool}", "{seed}"], "metrics": [{"name": "m"}]}
     content |= {"task": "command", "command": command}
     del content["model"]
     content["evaluation"].pop("label")
