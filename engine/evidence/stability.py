@@ -125,8 +125,8 @@ def _agreement(small: Scale, large: Scale, scales: Mapping[Scale, _OfScale]) -> 
     both = [layers for layers in scales[small] if layers in scales[large]]
     if len(both) < FEWEST:
         return None
-    pairs = [[scales[scale][layers][1].change or 0.0 for layers in both] for scale in (small, large)]
-    return Agreement(small, large, len(both), *coefficients(*pairs))
+    before, after = ([scales[at][layers][1].change or 0.0 for layers in both] for at in (small, large))
+    return Agreement(small, large, len(both), *coefficients(before, after))
 
 
 def coefficients(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> tuple[Coefficient, Coefficient]:

@@ -152,7 +152,7 @@ def evaluate(model: Any, study: Study, prepared: Path) -> dict[str, float]:
         stream = np.memmap(prepared / "eval-tokens.bin", np.int32, "r")
         ends = list(pairwise(offsets.tolist()))
         rows = judged_rows(np.diff(offsets) > 0).tolist()
-        spans = [span for row in rows for span in _pieces(*ends[row], meta["length"])]
+        spans = [span for row in rows for span in _pieces(ends[row][0], ends[row][1], meta["length"])]
         texts = [np.asarray(stream[a:b]) for a, b in spans]
         total = log_likelihoods(model, texts, [1] * len(texts)).sum()
         mean = -float(total) / sum(len(t) - 1 for t in texts)
