@@ -12,12 +12,18 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from engine.tasks.shared.videos import write_clip
 from tests.agent.server import serving, text
 from tests.conftest import DJSB
 from tests.engine.data.tiny_models import languages
+from tests.engine.pipeline.components.test_easyanimate import PROMPTS, VBENCH, program
+from tests.engine.pipeline.components.test_internvl import coco
 from tests.engine.pipeline.components.test_programs import classifier, modelscope
+from tests.engine.tasks.t2v.pipelines import easyanimate
+from tests.engine.tasks.vlm.tiny_models import make_family
 
 CONFIGS = Path(__file__).resolve().parents[3] / "shared" / "data" / "peer-configs" / "configs"
 MAIN = (
@@ -105,3 +111,61 @@ def test_prompts_are_optimised_until_the_target_holds(here: Path) -> None:
     evaluated = next(outputs for name, outputs in jobs.items() if name.endswith("grades_evaluation"))
     assert evaluated["min_mse"] <= 0.2
     assert next(outputs for name, outputs in jobs.items() if name.endswith("merge_single_prompt_data_pools"))
+
+
+@pytest.mark.long
+def test_internvl_goes_from_single_statistics_to_larger_models(here: Path) -> None:
+    """Single → multiple → scaling. Of the OPs those without weights; the larger models are tiny, too."""
+    home = here / "internvl"
+    coco(home, rows=24)
+    for size in ("1B", "2B", "4B", "26B"):
+        make_family("internvl", home / "internvl_chat" / "pretrained" / f"InternVL2-{size}")
+    for file in (here / "configs" / "internvl_coco_caption").iterdir():
+        told = file.read_text(encoding="utf-8").replace("<internvl_home>", str(home))
+        if file.name in ("internvl_train_config.yaml", "internvl_eval_config.yaml"):
+            told += "\nbackend: djsb\n"
+        if file.name == "internvl_train_config.yaml":
+            told += "lora_rank: 2\nanswer_tokens: 4\n"
+        if file.name == "all_text_image_stats.yaml":
+            told = told.partition("process:")[0] + "process:\n  - text_length_filter:\n  - image_size_filter:\n"
+        file.write_text(told, encoding="utf-8")
+    file = "configs/internvl_coco_caption/sandbox_internvl_coco_caption.yaml"
+    found = djsb(here, file, "--workers", "1")
+    assert {job["state"] for job in found["jobs"]} == {"COMPLETE"}
+    scaled = [job for job in found["jobs"] if "scaling_op_exps_eval" in job["job"]]
+    assert [len(job["outputs"]["res_1"]) for job in scaled] == [3, 3, 3]
+
+
+@pytest.mark.long
+def test_easyanimate_trains_on_chosen_clips_and_duplicated_ones(here: Path) -> None:
+    """Pipelines 1, 2 and 3, with VBench by a stand-in."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for n in range(6):
+        write_clip(rng.integers(0, 255, (6, 16, 16, 3), np.uint8), here / f"{n}.mp4", 8)
+        rows.append({"videos": [str(here / f"{n}.mp4")], "text": f"<__dj__video> the {'red dog' if n % 2 else 'x'}"})
+    data = here / "configs" / "data" / "text-to-video" / "demo-dataset-videos.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    languages(here)
+    model = str(easyanimate(here / "easy"))
+    program(here / "vbench" / "bin", "python", "#!/bin/sh\n")
+    program(here / "vbench" / "bin", "vbench", VBENCH)
+    info = here / "thirdparty" / "mm_eval" / "vbench_metrics" / "VBench_mini_info.json"
+    info.parent.mkdir(parents=True)
+    info.write_text(json.dumps(PROMPTS), encoding="utf-8")
+    for file in (here / "configs" / "easyanimate_text_to_video").iterdir():
+        told = file.read_text(encoding="utf-8").replace("/PATH/TO/EASYANIMATE_MODEL", model)
+        told = told.replace("lang: 'zh'", "lang: 'en'").replace("min_score: 0.7206037306785583", "min_score: 0.1")
+        told = told.replace("min_duration: 19.315000", "min_duration: 0.1")
+        told = told.replace("env_manager: 'conda'", "env_manager: 'venv'")
+        told = told.replace("sample_size: 256", "sample_size: 16\n    frames: 6\n    rank: 2")
+        told = told.replace("image_size: 256", "image_size: 16\n    steps: 2")
+        told = told.replace("video_num_per_prompt: 5", "video_num_per_prompt: 1")
+        if file.name.startswith("model_"):
+            told += "\nbackend: djsb\n"
+        file.write_text(told, encoding="utf-8")
+    for name in ("1_single_op_pipeline", "2_multi_op_pipeline", "3_duplicate_pipeline"):
+        found = djsb(here, f"configs/easyanimate_text_to_video/{name}.yaml", "--workers", "1",
+                     DATA_JUICER_EXTERNAL_MODELS_HOME=str(here))  # fmt: skip
+        assert {job["state"] for job in found["jobs"]} == {"COMPLETE"}
+        assert found["jobs"][-1]["outputs"]["res_1"] == 0.25

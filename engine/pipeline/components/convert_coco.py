@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from pydantic import Field
 
@@ -57,24 +58,29 @@ class ToDj(Component[Keys]):
         keys = settings.extra_configs
         pools = open_pools([context.path(name) for name in keys.dataset_path], apart=True)
         folder = folder_for(context.path(keys.export_path))
-        made = [put_lines(folder / f"{p.stem}_dj_fmt.jsonl", _converted(p, context.job)) for p in pools]
+        places = [folder, folder.parent]  # the iteration's folder, and the one that the configuration names
+        made = [put_lines(folder / f"{p.stem}_dj_fmt.jsonl", _converted(p, context.job, places)) for p in pools]
         return Done([[str(path) for path in made]])
 
 
-def _converted(pool: Pool, job: str) -> Iterator[bytes]:
+def _converted(pool: Pool, job: str, places: list[Path]) -> Iterator[bytes]:
+    bases = [*places, pool.path.parent, pool.path.parent.parent]
     for start, stop in pool.blocks():
         rows = pool.read(start, stop)
-        yield as_lines(pool, [_with_text(row, f"{job}: {pool.path}, row {n}") for n, row in enumerate(rows, start)])
+        named = [_with_text(row, f"{job}: {pool.path}, row {n}", bases) for n, row in enumerate(rows, start)]
+        yield as_lines(pool, named)
 
 
-def _with_text(row: Row, where: str) -> Row:
+def _with_text(row: Row, where: str, bases: list[Path]) -> Row:
+    """A row with its caption, and its image by a path that holds anywhere where it lies below one of these folders."""
     turns, image = row.get("conversations"), row.get("image")
     said = turns[1].get("value") if isinstance(turns, list) and len(turns) > 1 and isinstance(turns[1], dict) else None
     if not isinstance(said, str) or not isinstance(image, str):
         raise ComponentError(
-            f"{where} has no image with a conversation of two turns; give captions as InternVL has them"
+            f"{where} has no image with two turns of a conversation; give captions as InternVL has them"
         )
-    return {**row, "images": [image], "text": f"{IMAGE_TOKEN} {said}"}
+    path = next((str((base / image).resolve()) for base in bases if (base / image).is_file()), image)
+    return {**row, "images": [path], "text": f"{IMAGE_TOKEN} {said}"}
 
 
 class Meta(Component[MetaKeys]):

@@ -17,6 +17,7 @@ from engine.pipeline.contract import Component, ComponentError, Context, Done
 from engine.pipeline.hooks import PROCESS
 from engine.pipeline.work.chat import KEYS
 from engine.pipeline.work.dj_keys import DjConfigs, DjKeys, cores
+from engine.pools.analyse import Names, analyse, runs_of
 from engine.pools.files import as_file
 
 OURS = (".jsonl", ".json")
@@ -64,8 +65,6 @@ def _why_not_ours(recipe: str, keys: DjConfigs, export: Path, context: Context) 
     """What djsb's own engine does not do, or None."""
     if export.suffix not in OURS:
         return f"{export.name} is none of {', '.join(OURS)}"
-    if keys.keep_stats_in_res_ds:
-        return "keep_stats_in_res_ds is set"
     try:
         read_recipe(recipe, context.job, context.root)
     except (OpError, StudyError) as error:
@@ -74,14 +73,19 @@ def _why_not_ours(recipe: str, keys: DjConfigs, export: Path, context: Context) 
 
 
 def _by_djsb(recipe: str, keys: DjConfigs, export: Path, context: Context) -> None:
-    rows = context.scratch / "rows.jsonl" if export.suffix == ".json" else export
-    done = apply_recipe(
-        recipe, context.job, context.path(keys.dataset_path), rows, root=context.root, overwrite=True,
-        workers=cores(context.workers, keys.np),
-    )  # fmt: skip
+    # beside the export, as media are named from there
+    rows = export.with_name(f".{export.stem}-rows.jsonl") if export.suffix == ".json" else export
+    data, workers = context.path(keys.dataset_path), cores(context.workers, keys.np)
+    if keys.keep_stats_in_res_ds:
+        analysed = context.scratch / "analysed.jsonl"
+        names = Names(keys.text_keys, keys.image_key, keys.video_key)
+        analyse(data, analysed, runs_of(keys.process, context.root), names, True, workers, tell=context.say)
+        data = analysed
+    done = apply_recipe(recipe, context.job, data, rows, root=context.root, overwrite=True, workers=workers)
     context.say(f"{done.rows_out} of {done.rows_in} rows kept; {done.quarantined} could not be read")
     if rows != export:
         as_list(rows, export)
+        rows.unlink()
 
 
 def as_list(rows: Path, target: Path) -> None:
@@ -102,6 +106,7 @@ def by_data_juicer(keys: DjConfigs, export: Path, context: Context) -> None:
     from data_juicer.core import DefaultExecutor
 
     content = keys.model_dump(exclude_unset=True, exclude={"type"})
+    content.setdefault("skip_op_error", False)  # or one bad row silently takes a whole batch with it
     content |= {
         "dataset_path": str(as_file(context.path(keys.dataset_path))), "export_path": str(export),
         "np": cores(context.workers, keys.np), "use_cache": False, "open_tracer": False,

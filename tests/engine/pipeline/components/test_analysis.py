@@ -113,6 +113,12 @@ def test_a_list_is_written_as_a_list(tmp_path: Path, data: dict[str, Any]) -> No
     assert [row["n"] for row in json.loads(Path(out).read_text(encoding="utf-8"))] == [1, 2, 3, 4, 5]
 
 
+def test_rows_that_stay_keep_their_statistics_where_asked(tmp_path: Path, data: dict[str, Any]) -> None:
+    dj = {**data, "process": data["process"][:1], "keep_stats_in_res_ds": True}
+    (out,) = run_component(tmp_path, PROCESS, dj=dj).outputs
+    assert [row["__dj__stats__"]["text_len"] for row in rows(out)] == [len(text) for text in TEXTS[1:]]
+
+
 def test_ops_that_djsb_lacks_are_run_by_data_juicer(tmp_path: Path, data: dict[str, Any]) -> None:
     said: list[str] = []
     process = [{"text_length_filter": {"min_len": 2}}, {"random_selector": {"select_num": 2}}]
