@@ -94,7 +94,7 @@ def effects(
         seen, reached = [r for r, _ in pairs], [x for _, found in pairs for x in found]
     else:
         seen, reached = comparisons, [None for c in comparisons for _ in c.pools]
-    read = measure(seen, careful=True)
+    read = measure(seen, careful=claim == "both")
     judged = claims.judge(measured, read, families, reached)
     found, at = list[Effect](), 0
     none = dict[int, dict[str, float | None]]()

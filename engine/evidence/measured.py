@@ -41,7 +41,7 @@ def measure(comparisons: Sequence[Comparison], careful: bool = False) -> list[Me
 
     The control's own variance counts where it is the larger one, and its degrees of freedom are always its own: its
     noise is in every change, and pools that are quieter must not hide it. careful: each pool's own counts where it is
-    the larger one, too, since the clearest of many is easily a noisy one.
+    the larger one, too, since the clearest of many is easily a noisy one; of the few of a confirmation it is not.
     """
     fits, variances, dfs = [], [], []
     for c in comparisons:

@@ -33,7 +33,7 @@ def run_stage(
 ) -> tuple[str, str]:
     """Run the rounds of a stage: how it ended, and why if it ended early."""
     asks = proposer(opened.study, stage)
-    advised = adviser is None or stage == "confirm"
+    advised = adviser is None or stage in ("screen", "confirm")
     while True:
         approved, refusals = _decide(opened, stage, asks, policy, scheduler)
         approved += _others(opened, stage, policy)

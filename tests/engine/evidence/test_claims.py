@@ -114,8 +114,10 @@ def test_a_claim_of_help_alone_has_the_whole_error() -> None:
     values = 100 + rng.normal(0, 3, (3, 5))
     values[0] += 5.4
     both, alone = (next(e for e in judge(values, claim=c) if e.pool == "p0") for c in ("both", "helps"))
-    assert both.p == alone.p
-    assert 0.025 < (both.p or 0) < 0.05, both.p
+    assert (
+        both.p is not None and alone.p is not None and alone.p <= both.p
+    )  # the few of a confirmation, the less careful
+    assert 0.025 < alone.p < 0.05, alone.p
     assert (both.verdict, alone.verdict) == ("unclear", "helps")
 
 
