@@ -16,7 +16,7 @@ from engine.base.errors import BudgetError
 from engine.evidence.guards import judged, vetoed
 from engine.evidence.noise import seed_noise
 from engine.evidence.recipe import confirmed
-from engine.journal import results, trials
+from engine.journal import proposals, results, trials
 from engine.proposals.arms import trial_id
 from engine.records.design import StudyDesign
 from engine.records.proposal import Arm
@@ -32,6 +32,7 @@ from engine.study.view import StudyView
 
 SPARE = 0.95  # of what is left that a confirmation is fitted to
 UNSPENT = 0.15  # of a budget: more than this is spent on further seeds while nothing is confirmed
+MORE = 2  # candidates beyond those planned that what is left may pay for
 FEWER = 2 / 3  # of the planned seeds: below, there are fewer candidates
 WORDS = "confirm.candidates", "confirm.seeds"
 
@@ -128,17 +129,45 @@ def fit(opened: OpenStudy, accounts: Accounts) -> None:
     design = design_of(opened)
     if design is None or design.fitted or results.LOOKS.get(opened.store, opened.setup):
         return
-    planned = opened.study.confirm.candidates
-    chosen = None
-    for candidates in [planned] if WORDS[0] in opened.own else range(planned, 0, -1):
+    chosen = _chosen(opened, accounts, design)
+    if chosen is None and _arms(opened, 1):  # by estimates; what has run by then says more
+        chosen = (opened.study.confirm.candidates if WORDS[0] in opened.own else 1, _affordable_or(opened, 2))
+    if chosen:
+        _use(opened, *chosen, why=f"{format_seconds(_left(accounts))} are left")
+
+
+def fits_now(opened: OpenStudy, accounts: Accounts) -> bool:
+    """After a confirmation for which there seemed to be too little left: fit it again; True where it may go on."""
+    design = design_of(opened)
+    if design is None or results.LOOKS.get(opened.store, opened.setup):
+        return False
+    chosen = _chosen(opened, accounts, design)
+    if chosen is None or not _cost(opened, accounts, _arms(opened, chosen[0]), chosen[1], measured_noise(opened)):
+        return False
+    proposals.supersede(
+        opened.store, opened.setup, "confirm", "paper", []
+    )  # those that were refused may be asked again
+    _use(opened, *chosen, why=f"{format_seconds(_left(accounts))} are left after what has run")
+    return True
+
+
+def _chosen(opened: OpenStudy, accounts: Accounts, design: StudyDesign) -> tuple[int, int] | None:
+    """(candidates, fresh seeds) that what is left pays for; None where it does for no two seeds."""
+    planned, chosen = opened.study.confirm.candidates, None
+    for candidates in [planned] if WORDS[0] in opened.own else range(planned + MORE, 0, -1):
         arms = _arms(opened, candidates)
         seeds = _affordable(opened, accounts, arms) if arms else 0
+        if candidates > planned and seeds < MOST_SEEDS:
+            continue  # more candidates only where more seeds of those planned are of no use
         if seeds >= 2:
             chosen = (candidates, seeds)
         if seeds >= max(3, FEWER * design.planned):
             break
-    if chosen:
-        _use(opened, *chosen, why=f"{format_seconds(_left(accounts))} are left")
+    return chosen
+
+
+def _affordable_or(opened: OpenStudy, seeds: int) -> int:
+    return opened.study.confirm.seeds if WORDS[1] in opened.own else seeds
 
 
 def _arms(opened: OpenStudy, candidates: int) -> Sequence[Arm]:

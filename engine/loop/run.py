@@ -27,6 +27,7 @@ from engine.settings.study import STAGES
 from engine.study.forecast import refuse_if_full
 from engine.study.opened import OpenStudy, held
 
+TRIES = 4  # times that a confirmation is fitted to what is left
 PATIENCE = 600.0  # seconds that an engine waits for a database that another process, a backup say, has locked
 
 
@@ -129,9 +130,12 @@ def _stage(
     """A stage with what it has shown: how it ended, and why if it ended early."""
     if stage == "confirm":
         fitting.fit(opened, scheduler.accounts)
-    how, note = run_stage(opened, stage, policy, scheduler, adviser)
-    if how == "stopped":
-        return how, note
+    for _ in range(TRIES):
+        how, note = run_stage(opened, stage, policy, scheduler, adviser)
+        if how == "stopped":
+            return how, note
+        if stage != "confirm" or not note or not fitting.fits_now(opened, scheduler.accounts):
+            break
     if stage == "confirm" and note and fitting.read_what_ran(opened):
         note = ""
     if note:

@@ -107,6 +107,20 @@ def test_a_confirmation_that_the_budget_ends_is_read_at_the_seeds_that_all_have(
     assert results.LOOKS.get(opened.store, opened.setup) == [3] and fitting.has_concluded(opened)
 
 
+def test_what_seemed_too_dear_goes_on_once_what_has_run_says_otherwise(opened: OpenStudy) -> None:
+    accounts = search(opened)
+    slow = accounts.limit = accounts.spent() + 90.0  # by the search a trial takes far more than a tenth of that
+    opened.store.execute("UPDATE trials SET seconds = 400")
+    fitting.fit(opened, accounts)
+    assert (opened.study.confirm.candidates, opened.study.confirm.seeds) == (1, 2)
+    statuses = [queue.submit(opened, p, accounts)[0] for p in confirm(opened)]
+    assert statuses == ["refused", "refused"] and not fitting.fits_now(opened, accounts)
+    opened.store.execute("UPDATE trials SET seconds = 5")  # the machine is free again
+    assert slow == accounts.limit and fitting.fits_now(opened, accounts)
+    assert opened.study.confirm.seeds >= 3
+    assert [queue.submit(opened, p, accounts)[0] for p in confirm(opened)] == ["queued"] * opened.study.confirm.seeds
+
+
 def test_one_seed_is_not_read_and_nothing_is_claimed_of_it(opened: OpenStudy) -> None:
     accounts = search(opened)
     fitting.fit(opened, accounts)
