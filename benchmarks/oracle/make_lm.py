@@ -112,10 +112,20 @@ def run_share(opened: OpenStudy, work: Sequence[tuple[int, str, Any]], out: Path
             log.flush()
 
 
-def main() -> None:
-    """Train what is missing, then write the table."""
+def write(folder: Path, pools: int) -> None:
+    """The table of all seeds that every pool has."""
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    rows = sorted(results(folder), key=lambda r: (r["pool"], r["seed"], r["at"]))
+    whole = {s for s in range(SEEDS) if len({r["pool"] for r in rows if r["seed"] == s}) == pools}
+    rows = [r for r in rows if r["seed"] in whole]
+    pq.write_table(pa.Table.from_pylist(rows), TABLE, compression="zstd", compression_level=19)
+    print(f"{len(rows)} evaluations, {len(whole)} seeds, {TABLE.stat().st_size / 1e3:.0f} kB")
+
+
+def main() -> None:
+    """Train what is missing, then write the table."""
     import torch
     import transformers.models.llama.modeling_llama  # before the fork, so that it is loaded once
 
@@ -138,9 +148,7 @@ def main() -> None:
     for process in running:
         process.join()
         assert process.exitcode == 0
-    rows = sorted(results(folder), key=lambda r: (r["pool"], r["seed"], r["at"]))
-    pq.write_table(pa.Table.from_pylist(rows), TABLE, compression="zstd", compression_level=19)
-    print(f"{len(rows)} evaluations, {TABLE.stat().st_size / 1e3:.0f} kB")
+    write(folder, len(pools))
 
 
 if __name__ == "__main__":
