@@ -51,6 +51,8 @@ bench-evidence: $(READY)
 	$(BIN)/python benchmarks/evidence.py --write
 
 bench-verdicts: $(READY)
+	$(BIN)/python benchmarks/verdicts.py --record
+	$(BIN)/python benchmarks/verdicts.py --replay --write
 	$(BIN)/python benchmarks/verdicts.py --write
 
 bench-mixtures: $(READY)

@@ -63,24 +63,24 @@ def truth() -> dict[str, tuple[float, float]]:
 
 
 def record() -> None:
-    """Train the pools of the demo that the oracle lacks, to the end, at its seeds."""
+    """Train the pools of the demo that the oracle lacks, to the end, at its seeds; goes on where it ended."""
     import torch
 
     from benchmarks.oracle.make import measure
     from engine.study.opened import open_study
 
     torch.set_num_threads(1)
-    known = set(load().pools)
+    found: dict[str, list[list[float]]] = json.loads(REST.read_text(encoding="utf-8")) if REST.exists() else {}
+    known = {*load().pools, *found}
     with tempfile.TemporaryDirectory() as scratch:
         opened = open_study(write_demo(Path(scratch) / "demo"), 2)
-        found: dict[str, list[list[float]]] = {}
         for cut in opened.cuts:
             if cut.reason is None and cut.label not in known:
                 for seed in range(SEEDS):
                     *_, end = measure(opened.study, opened.prepared, opened.realise(cut.pool, seed), seed, 1)
                     found.setdefault(cut.label, []).append([round(float(end[m.name]), 6) for m in METRICS])
+                REST.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
                 print(cut.label, flush=True)
-    REST.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def said(folder: Path, seed: int) -> dict[str, str]:
