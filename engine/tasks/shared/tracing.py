@@ -38,7 +38,10 @@ class Known(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = [value for value in tree_iter((args, kwargs)) if isinstance(value, torch.Tensor)]
-        if any(isinstance(tensor, FakeTensor) for tensor in given):
+        bare = [isinstance(tensor, FakeTensor) for tensor in given]
+        if bare and all(bare):
+            return func(*args, **kwargs)
+        if any(bare):
             if func in INDEXED:
                 args = (args[0], list(_numbers(args[1])), *args[2:])
             elif func is torch.ops.aten.masked_select.default and not isinstance(args[1], FakeTensor):

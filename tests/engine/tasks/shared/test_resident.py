@@ -13,10 +13,13 @@ from engine.settings.study import Study
 from engine.tasks.caption.task import CaptionTask
 from engine.tasks.shared import resident, sharded
 from engine.tasks.shared.weights import Weights
+from engine.tasks.t2v.model import build_model as build_video
 from engine.tasks.vlm.model import build_model
 from tests.conftest import Row, Tiny, merged
+from tests.engine.tasks.t2v.pipelines import PIPELINES
 from tests.engine.tasks.vlm.test_task import CAPTION, run, shown  # noqa: F401 - a fixture
 
+VIDEOS = [n if n in ("wan-2.1", "ltx") else pytest.param(n, marks=pytest.mark.long) for n in PIPELINES]
 ADAPTED: Row = merged(CAPTION, {"lora": {"rank": 4}, "train": {"epochs": 1}})
 
 
@@ -87,3 +90,26 @@ def test_a_trial_of_the_whole_model_and_a_changed_file_load_anew(
     monkeypatch.setattr(sharded._place, "count", 2)
     base(adapted), base(adapted)
     assert len(loads) == 7 and not resident._kept
+
+
+@pytest.mark.parametrize("kind", VIDEOS)
+def test_a_video_model_of_kept_weights_is_that_of_a_fresh_load(kind: str, tmp_path: Path, loads: list[Path]) -> None:
+    folder = PIPELINES[kind](tmp_path / "pipeline")
+    study = Study.model_validate({
+        "name": "x", "task": "t2v", "dataset": {"path": "x"}, "ops": {}, "lora": {"rank": 2},
+        "model": {"preset": "tiny", "checkpoint": str(folder)},
+    })  # fmt: skip
+
+    def adapted(seed: int) -> torch.nn.Module:
+        found: torch.nn.Module = build_video(study, folder / ".djsb" / "cache" / "x", seed, None).transformer
+        return found
+
+    fresh, other, again = (adapted(seed) for seed in (1, 2, 1))
+    assert len(loads) == 1
+    one, two, three = (dict(model.named_parameters()) for model in (fresh, other, again))
+    assert list(one) == list(three) and all(torch.equal(p, three[n]) for n, p in one.items())
+    for name, parameter in one.items():
+        is_adapter = "lora_" in name
+        assert parameter.requires_grad is is_adapter and parameter is not three[name]
+        assert (parameter.data_ptr() == three[name].data_ptr()) is not is_adapter
+    assert any(not torch.equal(p, two[n]) for n, p in one.items() if "lora_A" in n)
