@@ -133,15 +133,15 @@ def runs(store: Store) -> list[PipelineRun]:
 
 
 def plan(store: Store, rows: list[JobRow]) -> None:
-    """Write the jobs of an iteration, in place of what stands there: one that stands there as it is keeps its state."""
-    run, variant, iteration = rows[0].run, rows[0].variant, rows[0].iteration
-    there = {(r.place, r.seed): r for r in jobs_of(store, run) if (r.variant, r.iteration) == (variant, iteration)}
+    """Write the jobs of an iteration, which wait, in place of what stands there. Their last results stay known."""
+    sql = "DELETE FROM jobs WHERE run = ? AND variant = ? AND iteration = ?"
     with store.transaction():
-        sql = "DELETE FROM jobs WHERE run = ? AND variant = ? AND iteration = ?"
-        store.execute(sql, (run, variant, iteration))
-        for row in rows:
-            old = there.get((row.place, row.seed))
-            save(store, old if old and (old.key, old.component) == (row.key, row.component) else row)
+        for run, variant, iteration in {(row.run, row.variant, row.iteration) for row in rows}:
+            there = [r for r in jobs_of(store, run) if (r.variant, r.iteration) == (variant, iteration)]
+            last = {(r.key, r.component, r.seed): r.result for r in there}
+            store.execute(sql, (run, variant, iteration))
+            rows = [replace(row, result=last.get((row.key, row.component, row.seed))) for row in rows]
+        store.put("jobs", [asdict(row) for row in rows])
 
 
 def forget_after(store: Store, run: str, variant: int, iteration: int) -> None:

@@ -90,9 +90,6 @@ class Engine:
         rows = {(node.job.key, seed): self._row(node, variant, iteration, seed)
                 for node in self.nodes for seed in self.seeds(node)}  # fmt: skip
         jobs.plan(self.store, list(rows.values()))
-        for row in jobs.jobs_of(self.store, self.run):
-            if (row.variant, row.iteration) == (variant, iteration):
-                rows[row.key, row.seed] = row
         for node in self.nodes:
             own = {**self._added(node), **local.get(node.job.key, {})}
             for seed in self.seeds(node):
@@ -150,7 +147,7 @@ class Engine:
         row = jobs.save(self.store, replace(row, result=key, settings=settings))
         there = jobs.result(self.store, key)
         if there and results.stands(jobs.files_of(there.files)):
-            jobs.finished(self.store, row, there, reused=row.state != "COMPLETE")
+            jobs.finished(self.store, row, there, reused=True)
             self.options.tell(f"{node.job.key}: finished before")
             return there
         return self._run(node, row, draft, key)
