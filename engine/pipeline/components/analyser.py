@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine.pipeline.contract import Component, Context, Done
 from engine.pipeline.hooks import ANALYZER
-from engine.pipeline.work.dj_keys import DjKeys, cores, stats_file
+from engine.pipeline.work.dj_keys import DjKeys, as_list, cores, stats_file
 from engine.pools.analyse import Names, analyse, runs_of
 
 
@@ -29,10 +29,14 @@ class Analyser(Component[DjKeys]):
         out = export if keys.export_original_dataset else stats_file(export, context.job)
         out.parent.mkdir(parents=True, exist_ok=True)
         names = Names(keys.text_keys, keys.image_key, keys.video_key)
+        lines = out.with_name(f".{out.stem}-rows.jsonl") if out.suffix == ".json" else out
         table = analyse(
-            context.path(keys.dataset_path), out, runs_of(keys.process, context.root, context.say), names,
+            context.path(keys.dataset_path), lines, runs_of(keys.process, context.root, context.say), names,
             keys.export_original_dataset, cores(context.workers, keys.np), keys.percentiles, context.say,
         )  # fmt: skip
+        if lines != out:
+            as_list(lines, out)
+            lines.unlink()
         return Done([str(out)], table)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-from engine.base.durable import replaced
 from engine.base.errors import DjsbError, OpError, StudyError
 from engine.base.ids import json_text
 from engine.data.apply_recipe import apply_recipe
@@ -16,7 +15,7 @@ from engine.data.recipes import read_recipe
 from engine.pipeline.contract import Component, ComponentError, Context, Done
 from engine.pipeline.hooks import PROCESS
 from engine.pipeline.work.chat import KEYS
-from engine.pipeline.work.dj_keys import DjConfigs, DjKeys, cores
+from engine.pipeline.work.dj_keys import DjConfigs, DjKeys, as_list, cores
 from engine.pools.analyse import Names, analyse, runs_of
 from engine.pools.files import as_file
 
@@ -86,14 +85,6 @@ def _by_djsb(recipe: str, keys: DjConfigs, export: Path, context: Context) -> No
     if rows != export:
         as_list(rows, export)
         rows.unlink()
-
-
-def as_list(rows: Path, target: Path) -> None:
-    """JSON lines as one list, as Data-Juicer writes a .json file."""
-    with replaced(target) as part, part.open("w", encoding="utf-8") as out, rows.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines):
-            out.write(("[\n" if not number else ",\n") + line.rstrip("\n"))
-        out.write("\n]\n" if rows.stat().st_size else "[]\n")
 
 
 def by_data_juicer(keys: DjConfigs, export: Path, context: Context) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from engine.base.durable import replaced
 from engine.pipeline.contract import Group, Settings
 
 _OTHERS = """
@@ -84,3 +85,11 @@ def cores(wanted: int | None, most: int) -> int:
 def stats_file(export: Path, job: str) -> Path:
     """Where statistics alone are written: one file for each job, as several may have one export path."""
     return export.with_name(f"{export.stem}_{job.partition('.')[2] or job}_stats.jsonl")
+
+
+def as_list(rows: Path, target: Path) -> None:
+    """JSON lines as one list, as Data-Juicer writes a .json file."""
+    with replaced(target) as part, part.open("w", encoding="utf-8") as out, rows.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines):
+            out.write(("[\n" if not number else ",\n") + line.rstrip("\n"))
+        out.write("\n]\n" if rows.stat().st_size else "[]\n")

@@ -113,6 +113,13 @@ def test_a_list_is_written_as_a_list(tmp_path: Path, data: dict[str, Any]) -> No
     assert [row["n"] for row in json.loads(Path(out).read_text(encoding="utf-8"))] == [1, 2, 3, 4, 5]
 
 
+def test_an_analysis_for_a_list_is_a_list(tmp_path: Path, data: dict[str, Any]) -> None:
+    dj = {**data, "export_path": "out/a.json", "export_original_dataset": True}
+    (out,) = run_component(tmp_path, ANALYZER, dj=dj).outputs
+    assert [row["n"] for row in json.loads(Path(out).read_text(encoding="utf-8"))] == [*range(6)]
+    assert [file.name for file in Path(out).parent.iterdir()] == ["a.json"]
+
+
 def test_rows_that_stay_keep_their_statistics_where_asked(tmp_path: Path, data: dict[str, Any]) -> None:
     dj = {**data, "process": data["process"][:1], "keep_stats_in_res_ds": True}
     (out,) = run_component(tmp_path, PROCESS, dj=dj).outputs
