@@ -85,9 +85,7 @@ def record() -> None:
 
 def said(folder: Path, seed: int) -> dict[str, str]:
     """Pool → verdict, of a study of the demo by a seed of its own."""
-    write_demo(folder)
-    file = folder / "study.yaml"
-    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text(encoding="utf-8")), "seed": seed}))
+    write_demo(folder, change={"seed": seed})
     djsb("auto", folder, "--until", "probe", "--budget", "60min")
     board: list[Row] = json.loads(djsb("rank", folder, "--json"))
     return {r["label"]: r["verdict"] for r in board if r["change"] is not None}
