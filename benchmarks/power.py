@@ -156,7 +156,8 @@ def sure(oracle: Oracle, worlds: int) -> str:
     for i in range(worlds):
         rng = np.random.default_rng([40_000 + i])
         values = null_world(oracle, rng, 16) * (level / level[:1])
-        pools = [0, *rng.choice(np.arange(1, len(values)), size=int(rng.choice([5, 15, 30])), replace=False).tolist()]
+        some = min(int(rng.choice([5, 15, 30])), len(values) - 1)
+        pools = [0, *rng.choice(np.arange(1, len(values)), size=some, replace=False).tolist()]
         share, seeds = SHARES[int(rng.integers(1, 4))], int(rng.choice([2, 3, 4]))
         table = {
             **scores(values, pools[1:], range(seeds), share, oracle.metrics),
