@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install test test-long check demo bench-data bench-apply bench-media bench-search bench-evidence bench-verdicts bench-mixtures bench-pack bench-agent bench-tui bench-cycles bench-demos bench-budgets bench-chaos bench-memory bench-forecast bench-gpu bench-cluster bench-instructions bench-t2v bench-peer wheel-test screenshots clean
+.PHONY: install test test-long check demo bench-data bench-apply bench-media bench-search bench-evidence bench-verdicts bench-mixtures bench-pack bench-agent bench-tui bench-cycles bench-demos bench-budgets bench-chaos bench-memory bench-forecast bench-gpu bench-cluster bench-instructions bench-t2v bench-distillation bench-peer wheel-test screenshots clean
 
 install: $(READY)
 $(READY): pyproject.toml constraints.txt
@@ -105,6 +105,9 @@ bench-peer: $(READY)
 
 bench-t2v: $(READY)
 	$(BIN)/python benchmarks/t2v.py --write
+
+bench-distillation: $(READY)
+	$(BIN)/python benchmarks/distillation.py --write
 
 bench-instructions: $(READY)
 	$(BIN)/python benchmarks/instructions.py --write
