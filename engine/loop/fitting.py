@@ -184,7 +184,8 @@ def _affordable(opened: OpenStudy, accounts: Accounts, arms: Sequence[Arm]) -> i
         return opened.study.confirm.seeds
     found, noise = 0, measured_noise(opened)
     for seeds in range(2, MOST_SEEDS + 1):
-        if _cost(opened, accounts, arms, seeds, noise) > SPARE * _left(accounts):
+        spare = SPARE if seeds > 2 else 1.0  # two seeds are better than none
+        if _cost(opened, accounts, arms, seeds, noise) > spare * _left(accounts):
             break
         found = seeds
     return found
