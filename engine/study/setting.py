@@ -12,7 +12,7 @@ from engine.settings.study import Study
 from engine.study.file import read_study
 from engine.study.view import StudyView
 
-SECTIONS = ("dataset", "seed", "task", "model", "lora", "vlm", "video", "command", "train", "evaluation")
+SECTIONS = ("dataset", "seed", "task", "model", "lora", "vlm", "video", "distill", "command", "train", "evaluation")
 APART = {  # fields that trials need not have in common
     "dataset": {"max_bad", "columns", "scores"},
     "train": {"keep_checkpoints", "micro_batch", "activation_checkpointing"},
