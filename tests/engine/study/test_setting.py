@@ -75,7 +75,8 @@ def test_a_change_strands_results_only_where_it_touches_trials(standing: Tiny, w
 def test_every_field_is_known_to_touch_trials_or_not() -> None:
     """A new section of study.yaml has to be sorted here, too."""
     apart = {"name", "ops", "scores", "dedup", "pools", "search", "mixtures", "combine", "scale", "confirm", "cycles",
-             "cache", "executor", "devices_per_trial", "budget", "design", "approve", "agent", "guard", "notify"}  # fmt: skip
+             "cache", "executor", "devices_per_trial", "budget", "design", "approve", "agent", "guard",
+             "notify"}  # fmt: skip
     assert set(Study.model_fields) - apart <= {*SECTIONS, "target"}
     assert set(APART) <= set(SECTIONS)
 
