@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine.tasks.clip.checkpoint import KINDS
-from engine.tasks.t2v.families import FAMILIES as VIDEO
+from engine.tasks.t2v.unets import FAMILIES as VIDEO
 from engine.tasks.vlm.families import FAMILIES
 from tests.engine.tasks.clip import test_families as clip
 from tests.engine.tasks.t2v import test_families as video
