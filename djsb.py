@@ -47,7 +47,7 @@ def __dir__() -> list[str]:
 def main() -> None:
     """Run the command line."""
     _home_first()
-    from app.cli import run
+    from app.cli.main import run
 
     run()
 

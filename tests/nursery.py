@@ -28,7 +28,7 @@ from engine.base.environment import passed
 
 ROOT = Path(__file__).resolve().parents[1]
 IMPORTS = (
-    "app.cli", "app.commands.auto", "app.report.page", "app.report.figures", "app.tui.feed",
+    "app.cli.main", "app.commands.auto", "app.report.page", "app.report.figures", "app.tui.feed",
     "engine.runner.worker", "engine.loop.run",
     "engine.tasks.clip.packed", "engine.tasks.clip.task", "engine.tasks.lm.task", "engine.tasks.vlm.task",
     "engine.tasks.caption.task", "engine.tasks.command.task", "engine.tasks.t2v.task", "engine.data.warm",
@@ -261,7 +261,7 @@ def _run(what: list[str]) -> None:
 
         serve(Path(what[1]), 3, *map(Path, what[2:]))
     else:
-        from app.cli import run
+        from app.cli.main import run
 
         run()
 

@@ -10,7 +10,7 @@ from typing import Any
 import typer.main
 from pydantic import BaseModel
 
-from app.cli import app
+from app.cli.main import app
 from engine.journal.store import Store
 from engine.settings.study import Study
 

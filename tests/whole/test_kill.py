@@ -139,7 +139,7 @@ def worker_pids(parent: int) -> list[int]:
         return []
 
 
-QUICK = "import sys, engine.runner.watch as w; w.SILENCE = 4.0; from app.cli import run; run()"
+QUICK = "import sys, engine.runner.watch as w; w.SILENCE = 4.0; from app.cli.main import run; run()"
 
 
 @pytest.mark.long

@@ -70,7 +70,7 @@ def test_the_wheel_holds_one_package_with_all_its_data(wheel: Path) -> None:
         "agent/methods.jsonl",
     }
     data |= {"agent/methods.jsonl", "prompts/mcp.md", "prompts/skill.md", "app/publish/card.md.j2"}
-    code = {"__init__.py", "__main__.py", "app/cli.py", "app/report/page.html.j2", "app/tui/djsb.tcss"}
+    code = {"__init__.py", "__main__.py", "app/cli/main.py", "app/report/page.html.j2", "app/tui/djsb.tcss"}
     assert not {f"djsb/{n}" for n in data | code} - set(names)
 
 

@@ -145,7 +145,7 @@ def test_known_columns_import_no_heavy_library(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(LONG)
     np.save(tmp_path / "values.npy", [float(len(row["text"])) for row in texts(50)])
     code = (
-        "import sys, app.cli, app.text.progress, app.commands.apply\n"
+        "import sys, app.cli.main, app.text.progress, app.commands.apply\n"
         "from pathlib import Path\n"
         "import numpy as np\n"
         "from engine.data.selection import Known\n"

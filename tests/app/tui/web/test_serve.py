@@ -264,5 +264,5 @@ def test_tokens_are_long_and_never_the_same() -> None:
 
 
 def test_the_command_line_does_not_load_the_server() -> None:
-    code = "import app.cli, sys; assert not {'aiohttp', 'textual', 'textual_serve'} & set(sys.modules)"
+    code = "import app.cli.main, sys; assert not {'aiohttp', 'textual', 'textual_serve'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[4])
