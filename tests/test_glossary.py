@@ -29,7 +29,7 @@ RETIRED = {
     "gerunds": Retired(r"\b(look|showing|reviewing|advising|beyond|recorded|start)\.py\b", "the command's own file"),
     "modules of the flat engine": Retired(
         r"\bengine[/.](drafting|slots|ray_slots|feedback|insight|scaling|prompting|rewritten|rewriting|outcome|cycles"
-        r"|bounds|apply|catalogue|dataset|media|pools|scan|store)\b",
+        r"|bounds|apply|catalogue|dataset|media|scan)\b",
         "the module's room and name, see docs/architecture.md",
     ),
     "flat tasks": Retired(r"\btasks/(clip|clips|feed|training|vqa_files|command_guard)\.py\b", "clip/, shared/, vlm/"),

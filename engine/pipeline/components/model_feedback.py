@@ -1,6 +1,6 @@
-"""RefineRecipeViaModelFeedbackHook: bounds of a recipe's OPs from the rows that a model's feedback prefers.
+"""RefineRecipeViaModelFeedbackHook: bounds of a recipe's OPs from the rows that a model prefers.
 
-Of rows with the statistics of the OPs and of a model (ProbeViaModelInferHook), the share with the best feedback is
+Of rows with the statistics of the OPs and of a model (ProbeViaModelInferHook), the share with the best scores is
 taken; the bounds of each OP hold all but the ends of its statistic among them.
 """
 
@@ -25,7 +25,7 @@ FEWEST = 10  # rows that bounds are read of
 
 
 class Extra(Group):
-    """Its keys. dataset_path: rows with both kinds of statistics. prefer: which feedback is good. ratio: share taken.
+    """Its keys. dataset_path: rows with both kinds of statistics. prefer: which scores are good. ratio: share taken.
 
     percentiles: of the OP's statistic among the rows taken, between which its bounds lie.
     """
@@ -71,13 +71,13 @@ class ModelFeedback(Component[Keys]):
                 f"{context.job}: {keys.dataset_path} has no statistic {keys.feedback_key}; set feedback_key to one of: "
                 f"{there}"
             )
-        feedback = columns[keys.feedback_key]
-        order = np.argsort(-feedback if keys.prefer == "high" else feedback, kind="stable")
-        known = int((~np.isnan(feedback)).sum())
+        scores = columns[keys.feedback_key]
+        order = np.argsort(-scores if keys.prefer == "high" else scores, kind="stable")
+        known = int((~np.isnan(scores)).sum())
         taken = order[: round(known * keys.ratio)]
         if len(taken) < FEWEST:
             raise ComponentError(
-                f"{context.job}: {len(taken)} rows have the best feedback, and bounds need {FEWEST}; probe more rows, "
+                f"{context.job}: {len(taken)} rows have the best scores, and bounds need {FEWEST}; probe more rows, "
                 "or raise ratio"
             )
         process = [_bounded(entry, columns, taken, keys, context) for entry in settings.dj_configs.process]
@@ -101,7 +101,7 @@ def _bounded(
         values = columns[statistic][taken]
         values = values[~np.isnan(values)]
         if not len(values):
-            context.say(f"no row with the best feedback has {statistic}; the bounds of {name} stay as they are")
+            context.say(f"no row with the best scores has {statistic}; the bounds of {name} stay as they are")
             continue
         for end, share, up in ((bounds.low, keys.percentiles[0], False), (bounds.high, keys.percentiles[1], True)):
             if end:
