@@ -39,6 +39,7 @@ class Ranks:
         self._changed = threading.Condition()
         self._failed: Failed | None = None  # of the job that runs
         self._told = threading.Event()
+        self._parted: float | None = None  # when the first rank had done its part of the job that runs
 
     def listen(self, ranks: list[tuple[int, int, int]]) -> None:
         """Listen to them, each (process, its jobs, its words), until all are ready."""
@@ -77,7 +78,7 @@ class Ranks:
     @contextmanager
     def on_one_job(self, job: dict[str, Any], failed: Failed) -> Iterator[None]:
         """Within the block all ranks do the job together. failed: takes the error of another one."""
-        self._failed, count = failed, len(self._devices)
+        self._failed, self._parted, count = failed, None, len(self._devices)
         self._said = ["" for _ in self._devices]
         for jobs in self._jobs:
             with suppress(BrokenPipeError):  # its end arrives as its last words
@@ -88,6 +89,7 @@ class Ranks:
         join(0, count, self._store)
         with sharded.together(0, count):
             yield
+        self._parted = time.monotonic()
         self.wait_until("done")
         ended.set()
         self._failed = None
@@ -95,7 +97,7 @@ class Ranks:
     def _mind(self, ended: threading.Event) -> None:
         """Say it when nothing has gone on for too long."""
         while not ended.wait(0.5):
-            moved = sharded.moved()
+            moved = self._parted or sharded.moved()
             if moved is not None and time.monotonic() - moved > patience():
                 self._fail(
                     f"the {len(self._devices)} devices of the trial have waited for each other for "

@@ -45,7 +45,7 @@ class Known(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if func in INDEXED:
                 args = (args[0], list(_numbers(args[1])), *args[2:])
             elif func is torch.ops.aten.masked_select.default and not isinstance(args[1], FakeTensor):
-                return args[0].new_empty(int(self._real(torch.sum, args[1].expand(args[0].shape))))
+                return args[0].new_empty(self._count(args[1], args[0].shape))
             args, kwargs = tree_map_only(torch.Tensor, self._without_content, (args, kwargs))
             return func(*args, **kwargs)
         if not given:
@@ -57,6 +57,12 @@ class Known(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _real(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         with computed():
             return func(*args, **kwargs)
+
+    def _count(self, mask: torch.Tensor, shape: torch.Size) -> int:
+        """How many numbers of a tensor of such a shape the mask chooses."""
+        with computed():
+            whole = torch.broadcast_shapes(mask.shape, shape)  # type: ignore[no-untyped-call]
+            return int(mask.expand(whole).sum())
 
     def _without_content(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor if isinstance(tensor, FakeTensor) else self._fake.from_tensor(tensor)

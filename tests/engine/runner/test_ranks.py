@@ -20,6 +20,7 @@ from engine.runner import ray_cluster
 from engine.runner.device import Slots, grouped, joint, left_over, new_events
 from engine.runner.local import LocalSlot
 from engine.runner.messages import Timing
+from engine.runner.ranks import Ranks
 from engine.runner.ray_cluster import RaySlots
 from engine.runner.scheduler import Scheduler, scheduler
 from engine.search.grid import Paper
@@ -119,6 +120,24 @@ def test_devices_that_wait_for_each_other_too_long_are_told(tmp_path: Path, monk
     at_work, told, _ = probe(made, once_it_trains(signal.SIGSTOP))
     assert at_work.finished == 1
     assert any(text.startswith("the 2 devices of the trial have waited for each other for 4 s") for text in told), told
+
+
+@pytest.mark.timeout(60)
+def test_a_rank_that_hangs_once_the_first_has_done_its_part_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJSB_RANK_WAIT", "0.2")
+    monkeypatch.setattr("engine.runner.ranks.join", lambda *_: None)
+    ranks, told = Ranks(0, ["cpu0", "cpu1"]), list[str]()
+
+    def failed(error: str, _: bool) -> None:
+        told.append(error)
+        with ranks._changed:  # so that the block ends
+            ranks._said[1] = "done"
+            ranks._changed.notify_all()
+
+    with ranks.on_one_job({}, failed):
+        pass
+    (line,) = told
+    assert line.startswith("the 2 devices of the trial have waited for each other")
 
 
 def test_no_rank_outlives_its_worker(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def use(study: Path, deep: bool = False) -> tuple[Verified, list[str], list[tupl
     """What is found as the study is opened, what its log says of it, and its pools with their rows."""
     with (opened := open_study(study, 1)).store, held(opened, deep) as found:
         _ = opened.prepared
+        opened.overlapping()
         pools = [(cut.pool.id, opened.realise(cut.pool).tolist()) for cut in opened.cuts if cut.pool]
         return found, told(opened), pools
 
