@@ -62,9 +62,11 @@ def _point(view: StudyView, transfer: TransferRun, points: int) -> Point:
     runs = metrics.of_proposal(view.store, transfer.proposal)
     calibration = results.CALIBRATION.get(view.store, runs.setup) if runs.setup else None
     per_sample = calibration.flops if calibration else None
+    change = asdict(_change(view, runs, points))
+    del change["bound"]  # a point tells its two-sided interval
     return Point(
         **asdict(transfer), flops_per_sample=per_sample, flops=per_sample * transfer.samples if per_sample else None,
-        **asdict(_change(view, runs, points)),
+        **change,
     )  # fmt: skip
 
 
