@@ -33,6 +33,7 @@ VERSION = 1
 EVERY = 1.0  # seconds at least between two snapshots
 KEYS = {"trials": "id", "proposals": "id", "decisions": "id", "events": "id", "board": "pool"}  # long lists of rows
 NAMES = tuple(Whole.__annotations__)
+LATER = {"pipelines": []}  # fields that recordings of before lack, with what they had
 TUPLES = {f.name for f in fields(Snapshot) if "tuple" in str(f.type)}
 LINE = 16 * 2**20  # bytes of a line
 BLOCK = 3 * LINE  # bytes of a block, unpacked
@@ -186,8 +187,9 @@ def _rows(old: list[Row] | None, new: list[Row] | None, key: str) -> Row | None:
 
 def applied(old: State, frame: Frame) -> State:
     """The state after a frame. Raises: ValueError when the frame does not fit."""
-    state: State = {**old, **frame.get("set", {})}
-    if frame.get("key") and len(frame.get("set", {})) != len(NAMES):
+    whole = frame.get("set", {})
+    state: State = {**LATER, **old, **whole}
+    if frame.get("key") and len(LATER | whole) != len(NAMES):
         raise ValueError("a whole snapshot lacks fields")
     for name, change in frame.get("rows", {}).items():
         gone = set(change["gone"])  # type: ignore[index]

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from app.text.printable import printable
 from engine.base.errors import DjsbError
 from engine.base.ids import ID
+from engine.journal.jobs import State
 from engine.records.pool import BUCKETS
 
 LONGEST = 20_000  # characters of a text; the recorder cuts what is longer
@@ -258,6 +259,57 @@ class Results(TypedDict):
     mixtures: NotRequired[Surface | None]
 
 
+@with_config(STRICT)
+class Job(TypedDict):
+    """A job of a pipeline."""
+
+    variant: Int
+    iteration: Int
+    seed: Int
+    pipeline: Str
+    place: Int
+    label: Str
+    phase: Str
+    component: Str
+    state: State
+    reused: Int
+    seconds: Float | None
+    started: Str | None
+    error: Str | None
+
+
+@with_config(STRICT)
+class Variant(TypedDict):
+    """A variant of a sweep."""
+
+    run: Str
+    variant: Int
+    params: Str
+    state: Str
+    objective: Float | None
+    steps: Str
+    note: Str | None
+    at: Str
+
+
+@with_config(STRICT)
+class Pipeline(TypedDict):
+    """A run of `djsb run`, with its jobs and variants."""
+
+    run: Str
+    source: Str
+    project: Str
+    experiment: Str
+    config: Str
+    state: Str
+    note: Str | None
+    at: Str
+    ended: Str | None
+    folder: Str
+    jobs: list[Job]
+    sweep: list[Variant]
+
+
 def _bounded(value: Any) -> Any:
     """JSON whose texts are plain and whose numbers are within bounds."""
     if isinstance(value, str):
@@ -360,6 +412,7 @@ class Whole(TypedDict, total=False):
     answer: list[Str]
     board: list[Place] | None
     buckets: Annotated[list[Str], AfterValidator(_buckets)]
+    pipelines: list[Pipeline]
     problem: Str
 
 

@@ -99,9 +99,8 @@ class Help(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """The text."""
         with VerticalScroll(classes="dialog"):
-            yield Label(self.title_text, classes="title", markup=False)
+            yield Label(f"{self.title_text}   (Escape leaves)", classes="title", markup=False)
             yield Static(self.text, markup=False)
-            yield Label("\nEscape leaves", classes="quiet")
 
     def on_mount(self) -> None:
         """The arrows scroll."""

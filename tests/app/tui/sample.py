@@ -158,6 +158,43 @@ def _correlation(names: tuple[str, ...], clusters: int) -> Row:
             "clusters": {n: i // size + 1 for i, n in enumerate(names)}}  # fmt: skip
 
 
+def _job(variant: int, place: int, label: str, component: str, state: str, **more: Any) -> Row:
+    return {
+        "variant": variant, "iteration": 1, "seed": 0, "pipeline": "refine", "place": place, "label": label,
+        "phase": "execution_job_configs", "component": component, "state": state, "reused": 0,
+        "seconds": 12.5 * place + 3 if state == "COMPLETE" else None,
+        "started": None if state == "WAITING" else f"2026-01-01T11:0{place}:00.000+00:00", "error": None, **more,
+    }  # fmt: skip
+
+
+def _trial_of(variant: int, state: str, objective: float | None) -> Row:
+    return {
+        "run": "demo", "variant": variant, "params": f'{{"min_num": {5 * variant}}}', "state": state,
+        "objective": objective, "steps": "[]", "note": None, "at": "2026-01-01T11:00:00.000+00:00",
+    }  # fmt: skip
+
+
+PIPELINES = (
+    {
+        "run": "demo", "source": "demo.yaml", "project": "demo", "experiment": "words", "config": "{}",
+        "state": "running", "note": None, "at": "2026-01-01T11:00:00.000+00:00", "ended": None, "folder": "sample",
+        "jobs": [
+            _job(1, 0, "slice", "process_data", "COMPLETE", reused=1), _job(1, 1, "train", "train_model", "COMPLETE"),
+            _job(1, 2, "score", "evaluate_mse", "COMPLETE"), _job(2, 0, "slice", "process_data", "COMPLETE"),
+            _job(2, 1, "train", "train_model", "FAIL", error="refine.train: no rows are left"),
+            _job(2, 2, "score", "evaluate_mse", "WAITING"), _job(3, 0, "slice", "process_data", "RUNNING"),
+            _job(3, 1, "train", "train_model", "WAITING"), _job(3, 2, "score", "evaluate_mse", "WAITING"),
+        ],
+        "sweep": [_trial_of(1, "COMPLETE", 0.25), _trial_of(2, "FAIL", None), _trial_of(3, "RUNNING", None)],
+    },
+    {
+        "run": "old", "source": "old.yaml", "project": "demo", "experiment": "lengths", "config": "{}",
+        "state": "failed", "note": "refine.slice failed", "at": "2026-01-01T09:00:00.000+00:00",
+        "ended": "2026-01-01T09:01:00.000+00:00", "folder": "sample",
+        "jobs": [_job(0, 0, "slice", "process_data", "FAIL", error="refine.slice: no such file")], "sweep": [],
+    },
+)  # fmt: skip
+
 SNAPSHOT = Snapshot(
     folder=Path("sample"),
     name="sample",
@@ -214,6 +251,7 @@ SNAPSHOT = Snapshot(
     ),
     board=BOARD,
     buckets=("low", "mid", "high"),
+    pipelines=PIPELINES,
 )  # fmt: skip
 
 YAML = """\
@@ -266,6 +304,13 @@ def answer(what: str, *asked: Any) -> Any:
         }
     if what == "log":
         return {"names": ["engine.log", "worker-cpu0.log"], "name": "engine.log", "text": "probe: 20/20\n"}
+    if what == "job":
+        run, *which = asked
+        jobs = next(r for r in PIPELINES if r["run"] == run)["jobs"]
+        job = next(j for j in jobs if [j[name] for name in ("variant", "iteration", "place", "seed")] == which)
+        return {**job, "hook": "TrainModelHook", "after": ["refine.slice"] if job["place"] else [], "attempts": 1,
+                "finished": None, "outputs": [("loss", "0.25")], "settings": '{"min_num": 5}',
+                "lines": ["epoch 1: 0.5", "epoch 2: 0.25"]}  # fmt: skip
     return YAML
 
 

@@ -103,9 +103,19 @@ def check_chat(screen: Pane) -> None:
     assert "Everything else works without one" in text(screen, "#talk Static")
 
 
+def check_pipelines(screen: Pane) -> None:
+    runs = screen.query_one("#jobs", Tree).root.children
+    assert [str(run.label) for run in runs] == ["demo / words · running", "demo / lengths · failed"]
+    variants = [str(node.label) for node in runs[0].children]
+    assert variants[0] == 'variant 1 · COMPLETE · 0.25 · {"min_num": 5}' and len(variants) == 3
+    assert str(runs[1].children[1].children[0].label) == "✗ slice  process_data"
+    assert "choose a job in the tree" in text(screen, "#job")
+
+
 CHECKS = {
     "overview": check_overview, "ops": check_ops, "correlations": check_correlations, "proposals": check_proposals,
     "trials": check_trials, "recipes": check_recipes, "log": check_log, "chat": check_chat,
+    "pipelines": check_pipelines,
 }  # fmt: skip
 
 

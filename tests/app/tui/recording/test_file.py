@@ -31,6 +31,7 @@ from app.tui.screens.base import Head
 from app.tui.widgets.table import KeyedTable
 from engine.journal.store import Store
 from tests.app.tui.driving import wait
+from tests.app.tui.sample import PIPELINES
 from tests.conftest import DJSB, Tiny, fuzz, run_djsb, the_error
 
 KEY = "sk-not-for-anyone-else-0123456789"
@@ -120,6 +121,18 @@ def test_a_problem_is_recorded(tmp_path: Path) -> None:
     recorder.take(Snapshot(tmp_path, problem="no study here"))
     recorder.close()
     assert Recording(file)[0].problem == "no study here"
+
+
+def test_pipelines_are_recorded_and_a_recording_without_them_still_opens(tmp_path: Path) -> None:
+    file = tmp_path / "a.djsbrec"
+    recorder = Recorder(file, {})
+    recorder.take(Snapshot(tmp_path, pipelines=PIPELINES))
+    recorder.close()
+    assert Recording(file)[0].pipelines == PIPELINES
+    whole = line_of(file)
+    del whole["set"]["pipelines"]
+    file.write_bytes(packed([line_of(file, 0)], [whole, {"t": 9, "set": {"spent": 2.0}}]))
+    assert [Recording(file)[i].pipelines for i in (0, 1)] == [(), ()]
 
 
 ROW = st.fixed_dictionaries({"id": st.integers(0, 6), "v": st.integers(0, 2)})
@@ -376,7 +389,7 @@ async def test_hostile_texts_are_shown_as_they_are_on_every_screen(steps: Path) 
     app = ReplayApp(Recording(steps))
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("space")
-        for key in "12345671":
+        for key in "123456791":
             await pilot.press(key)
             await pilot.pause(0.1)
             assert "REPLAY" in told(app)
