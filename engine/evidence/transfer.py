@@ -55,6 +55,7 @@ class Point(TransferRun):
     ci_high: float | None
     seeds: int
     verdict: str
+    bound: float | None
 
 
 def _point(view: StudyView, transfer: TransferRun, points: int) -> Point:

@@ -239,7 +239,7 @@ def set_features(
 
     about = read_meta(prepared)["sets"][name]
     place = prepared.parent / about["folder"]
-    good, said = _judged(place, name)
+    good = _judged(place, name)
     cache, tokens = open_media(place, "images"), np.load(prepared / f"set-{name}-tokens.npy", mmap_mode="r")
 
     def read(ids: NDArray[np.int32]) -> torch.Tensor:
@@ -251,7 +251,7 @@ def set_features(
         )
     }
     if not about["classes"]:
-        tokens = tokens[said]
+        tokens = tokens[_captions_of(place, good)[0]]
         return found | {"texts": torch.cat([read(tokens[at : at + step]) for at in range(0, len(tokens), step)], -2)}
     shaped = tokens.reshape(about["templates"], about["classes"], -1)
     several = max(1, step // about["templates"])
@@ -264,11 +264,17 @@ def set_features(
     return found | {"classes": classes / classes.norm(dim=-1, keepdim=True)}
 
 
-def _judged(place: Path, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(the samples that count, places of the captions that belong to them)."""
+def _judged(place: Path, name: str) -> NDArray[np.int64]:
+    """The samples that count."""
     good = np.flatnonzero(np.load(place / "good.npy"))
-    good = good[judged_items([f"{name} {number}" for number in good.tolist()])]
-    return good, np.flatnonzero(np.isin(np.load(place / "owners.npy"), good))
+    return good[judged_items([f"{name} {number}" for number in good.tolist()])]
+
+
+def _captions_of(place: Path, good: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Places of the captions that belong to the samples that count, and the sample of each."""
+    owners = np.load(place / "owners.npy")
+    places = np.flatnonzero(np.isin(owners, good))
+    return places, owners[places]
 
 
 def set_scores(features: Mapping[str, torch.Tensor], prepared: Path, name: str) -> dict[str, float]:
@@ -276,7 +282,7 @@ def set_scores(features: Mapping[str, torch.Tensor], prepared: Path, name: str) 
     import torch
 
     place = prepared.parent / read_meta(prepared)["sets"][name]["folder"]
-    (good, told), images = _judged(place, name), features["images"]
+    good, images = _judged(place, name), features["images"]
     if "classes" in features:
         said = np.concatenate(
             [(part @ features["classes"].T).argmax(-1).cpu().numpy() for part in torch.split(images, 4096)]
@@ -288,7 +294,7 @@ def set_scores(features: Mapping[str, torch.Tensor], prepared: Path, name: str) 
         f1 = 2 * hits[there] / (counts[there] + claims[there])
         values = (float(right.mean()), float((hits[there] / counts[there]).mean()), float(f1.mean()))
         return {f"{name}_{metric}": value for metric, value in zip(OF_CLASSES, values, strict=True)}
-    texts, owners = features["texts"], np.load(place / "owners.npy")[told]
+    texts, (_, owners) = features["texts"], _captions_of(place, good)
     forth = np.mean(owners[_nearest(images, texts)] == good)
     back = np.mean(good[_nearest(texts, images)] == owners)
     values = (float(forth + back) / 2, float(forth), float(back))

@@ -211,7 +211,7 @@ def test_more_seeds_of_the_control_help_when_seeds_have_nothing_in_common() -> N
 def test_it_is_the_paired_mean_when_seeds_decide_almost_everything() -> None:
     ours, paired, covered = errors(common=0.3)
     assert ours == pytest.approx(paired, rel=0.02)
-    assert 0.85 <= covered <= 0.95
+    assert 0.9 <= covered <= 0.98  # the control's degrees of freedom are its own: of the two seeds that pools share
 
 
 def test_intervals_cover_when_seeds_matter_as_much_as_chance() -> None:

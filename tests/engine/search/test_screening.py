@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.loop.plan import _screening
 from engine.proposals.queue import ensure_trials
 from engine.records.metric import Metric
 from engine.search import grid as paper
 from engine.search.race import Race
 from engine.search.screening import candidates, finalists, going_on, screen
+from engine.search.units import _screening
 from engine.settings.study import STAGES, Study
 from engine.study.opened import OpenStudy, open_study
 from tests.conftest import Tiny
