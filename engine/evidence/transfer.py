@@ -55,7 +55,6 @@ class Point(TransferRun):
     ci_high: float | None
     seeds: int
     verdict: str
-    bound: float | None
 
 
 def _point(view: StudyView, transfer: TransferRun, points: int) -> Point:

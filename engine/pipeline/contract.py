@@ -146,6 +146,7 @@ class Component(Generic[S]):
     seeded: ClassVar[bool] = False
     over_seeds: ClassVar[bool] = False
     environ: ClassVar[tuple[str, ...]] = ()
+    environ_key: ClassVar[str] = ""  # of extra_configs: names more of them
     tracks: ClassVar[bool] = False
     needs_tracked: ClassVar[bool] = False
     version: ClassVar[int] = 1  # raised when the same settings give other results: what was stored is run again

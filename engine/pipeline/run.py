@@ -230,7 +230,8 @@ class Engine:
                 "groups": values.encode(dict(draft.groups), node.job.key),
                 "tracked": values.encode(self._tracked(node, row.seed), node.job.key),
             }  # fmt: skip
-            return process.run_job(order, node.component.environ, listener)
+            more = (draft.groups.get("extra_configs") or {}).get(node.component.environ_key) or ()
+            return process.run_job(order, [*node.component.environ, *map(str, more)], listener)
 
     def _tracked(self, node: Node, seed: int) -> dict[str, Any]:
         found: dict[str, Any] = {}

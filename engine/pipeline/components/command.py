@@ -47,6 +47,7 @@ class Command(Component[Keys]):
     """Its one output is what outputs.json holds: a mapping, of which `PIPELINE.NAME.res_1.KEY` is a part."""
 
     name = "command"
+    environ_key = "env"
     hooks = frozenset({TRAIN, INFER, EVALUATE_DATA, EVALUATE_MODEL, CONVERT, GENERAL_PROBE})
     settings = Keys
     gives = ("outputs",)
