@@ -54,6 +54,7 @@ def test_replies_become_statistics_and_bounds(tmp_path: Path, monkeypatch: pytes
         run_component(tmp_path, MODEL_FEEDBACK, {**extra, "ratio": 0.01}, dj)
 
 
+@pytest.mark.long
 def test_a_model_here_replies_and_says_how_hard_a_text_is(tmp_path: Path) -> None:
     causal(tmp_path)
     (tmp_path / "d.jsonl").write_text('{"text": "a small dog"}\n{"text": "the cat sees"}\n', encoding="utf-8")
