@@ -22,11 +22,11 @@ _BEGINNINGS = """
 _NAMES, _FAMILIES = frozenset(_USUAL.split()), tuple(_BEGINNINGS.split())
 
 
-def passed(environment: Mapping[str, str] = os.environ, more: Iterable[str] = ()) -> dict[str, str]:
-    """What of an environment is passed on. more: names that are, whatever they are and hold."""
+def passed(environment: Mapping[str, str] | None = None, more: Iterable[str] = ()) -> dict[str, str]:
+    """What of an environment is passed on; None: of this process. more: names that are, whatever they are and hold."""
     also = frozenset(more)
     return {
-        name: value for name, value in environment.items()
+        name: value for name, value in (os.environ if environment is None else environment).items()
         if name in also
         or ((name.upper() in _NAMES or name.upper().startswith(_FAMILIES)) and not is_secret(name, value))
     }  # fmt: skip
