@@ -19,6 +19,7 @@ CASES = ROOT.parent / "shared" / "cases"
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is not there")
 # names of the revision that the cases were written for → today's
 NAMES = {
+    "import app.cli as c": "import app.cli.main as c",
     "engine.tasks.vqa_files": "engine.tasks.vlm.benchmarks",
     "engine.media": "engine.data.images",
     "engine.tasks.images": "engine.tasks.shared.images",
