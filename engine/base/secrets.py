@@ -29,18 +29,23 @@ def is_secret(name: str, value: str) -> bool:
     return by_name or _KEY.search(value) is not None or _LOGIN.search(value) is not None
 
 
-def secret_names(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Variables of the environment that hold a key long enough to be one; a path to a key is none."""
+def secret_names(environment: Mapping[str, str] | None = None) -> list[str]:
+    """Variables, by default of this process, that hold a key long enough to be one; a path to a key is none."""
     return [
-        name for name, value in environment.items()
+        name for name, value in _current(environment).items()
         if len(value) >= SHORTEST and is_secret(name, value)
         and not (value.startswith("/") and os.access(value, os.F_OK))
     ]  # fmt: skip
 
 
-def secret_values(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+def secret_values(environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """What is blacked out → the name that takes its place, longest first. The password of a URL counts by itself."""
-    return _values(tuple(environment.items()))
+    return _values(tuple(_current(environment).items()))
+
+
+def _current(environment: Mapping[str, str] | None) -> Mapping[str, str]:
+    """An environment, or that of this process as it is now: a library may have put another object in its place."""
+    return os.environ if environment is None else environment
 
 
 @lru_cache(maxsize=4)
@@ -57,12 +62,12 @@ def _values(items: tuple[tuple[str, str], ...]) -> dict[str, str]:
     return dict(sorted(found.items(), key=lambda pair: -len(pair[0])))
 
 
-def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
+def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
     """The text with all keys of the environment replaced by their names, and what looks like a key by [key]."""
     return _by_looks(_by_value(text, environment))
 
 
-def _by_value(text: str, environment: Mapping[str, str] = os.environ) -> str:
+def _by_value(text: str, environment: Mapping[str, str] | None = None) -> str:
     for value, name in secret_values(environment).items():
         text = text.replace(value, f"[{name}]")
     return text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,12 @@ def test_where_a_key_lies_may_be_shown(tmp_path: Path) -> None:
     assert passed(environment) == {}
     assert redact(f"{file}: no permission", environment) == f"{file}: no permission"
     assert redact("task-0123456789abcdefghijkl and risk-0123456789abcdefghijkl stay", {}).count("[key]") == 0
+
+
+def test_another_object_in_the_place_of_the_environment_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` leaves a copy there when it maps rows in several processes."""
+    monkeypatch.setattr(os, "environ", deepcopy(os.environ))
+    monkeypatch.setenv("DJSB_OF_LATE", "here")
+    monkeypatch.setenv("SOME_API_KEY", "a-key-of-late")
+    assert passed()["DJSB_OF_LATE"] == "here" and "SOME_API_KEY" not in passed()
+    assert redact("it is a-key-of-late") == "it is [SOME_API_KEY]"
