@@ -7,12 +7,13 @@ engine has put local settings, inputs and the iteration's folder into the settin
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from engine.base.confine import inside
 from engine.base.errors import DjsbError
@@ -48,6 +49,22 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     dj_configs: NoKeys = NoKeys()
     extra_configs: NoKeys = NoKeys()
+
+
+class Files(Group):
+    """Data sets that are read, and the folder that is written to."""
+
+    dataset_path: Paths = Field(min_length=1)
+    export_path: str
+
+
+E = TypeVar("E", bound=Group)
+
+
+class Takes(Settings, Generic[E]):
+    """Settings of a component that takes keys in extra_configs only."""
+
+    extra_configs: E  # type: ignore[assignment]
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -127,7 +144,7 @@ class Done:
     tracked: Any = None
 
 
-class Component(Generic[S]):
+class Component(ABC, Generic[S]):
     """One component. Its class attributes are the contract; `check`, `reads` and `writes` have what most need.
 
     name: its `type`, as in the guide. hooks: that may run it. settings: its keys. gives: what its outputs are, one word
@@ -169,9 +186,9 @@ class Component(Generic[S]):
         del groups
         return {}
 
+    @abstractmethod
     def run(self, settings: S, context: Context) -> Done:
         """Do the job, in a process of its own. What is killed is run again from the start.
 
         Raises: DjsbError in one line.
         """
-        raise NotImplementedError

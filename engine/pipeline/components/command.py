@@ -20,7 +20,7 @@ from engine.base.environment import passed
 from engine.base.lines import storable
 from engine.base.secrets import redact
 from engine.data.readers.pool_rows import ROWS
-from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Group, Settings
+from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Group, Takes
 from engine.pipeline.hooks import CONVERT, EVALUATE_DATA, EVALUATE_MODEL, GENERAL_PROBE, INFER, TRAIN
 from engine.pools.files import as_file
 
@@ -37,10 +37,7 @@ class Extra(Group):
     env: list[str] = Field(default_factory=list)
 
 
-class Keys(Settings):
-    """See Settings."""
-
-    extra_configs: Extra  # type: ignore[assignment]
+Keys = Takes[Extra]
 
 
 class Command(Component[Keys]):

@@ -7,40 +7,27 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import Field
-
 from engine.base.durable import replaced
+from engine.data.conversations import read_conversation
 from engine.data.ops.contract import IMAGE_TOKEN
 from engine.data.readers.contract import Row
 from engine.data.readers.pool_rows import ROWS
-from engine.pipeline.contract import Component, ComponentError, Context, Done, Group, Paths, Settings
+from engine.data.sift import Unusable
+from engine.pipeline.contract import Component, ComponentError, Context, Done, Files, Takes
 from engine.pipeline.hooks import CONVERT
 from engine.pools.files import Pool, as_lines, folder_for, open_pools, put_lines
 
 
-class Extra(Group):
-    """Keys of the conversion."""
-
-    dataset_path: Paths = Field(min_length=1)
-    export_path: str
-
-
-class MetaExtra(Extra):
+class MetaExtra(Files):
     """Keys of the meta files. data_root_path: folder that annotations are named from."""
 
     data_root_path: str
 
 
-class Keys(Settings):
-    """See Settings."""
-
-    extra_configs: Extra  # type: ignore[assignment]
+Keys = Takes[Files]
 
 
-class MetaKeys(Settings):
-    """See Settings."""
-
-    extra_configs: MetaExtra  # type: ignore[assignment]
+MetaKeys = Takes[MetaExtra]
 
 
 class ToDj(Component[Keys]):
@@ -73,12 +60,13 @@ def _converted(pool: Pool, job: str, places: list[Path]) -> Iterator[bytes]:
 
 def _with_text(row: Row, where: str, bases: list[Path]) -> Row:
     """A row with its caption, and its image by a path that holds anywhere where it lies below one of these folders."""
-    turns, image = row.get("conversations"), row.get("image")
-    said = turns[1].get("value") if isinstance(turns, list) and len(turns) > 1 and isinstance(turns[1], dict) else None
-    if not isinstance(said, str) or not isinstance(image, str):
-        raise ComponentError(
-            f"{where} has no image with two turns of a conversation; give captions as InternVL has them"
-        )
+    image = row.get("image")
+    if not isinstance(image, str):
+        raise ComponentError(f"{where} has no image; give captions as InternVL has them")
+    try:
+        said = read_conversation({"conversations": row.get("conversations"), "image": image}).pairs[0][1]
+    except Unusable as error:
+        raise ComponentError(f"{where}: {error}; give captions as InternVL has them") from error
     path = next((str((base / image).resolve()) for base in bases if (base / image).is_file()), image)
     return {**row, "images": [path], "text": f"{IMAGE_TOKEN} {said}"}
 

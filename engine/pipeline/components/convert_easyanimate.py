@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from engine.base.durable import replaced
 from engine.data.dataset import as_list, json_line
 from engine.data.ops.contract import VIDEO_TOKEN
-from engine.pipeline.contract import Component, ComponentError, Context, Done, Group, Paths, Settings
+from engine.pipeline.contract import Component, ComponentError, Context, Done, Files, Takes
 from engine.pipeline.hooks import CONVERT
 from engine.pools.files import folder_for, open_pools
 
-
-class Extra(Group):
-    """Its keys."""
-
-    dataset_path: Paths = Field(min_length=1)
-    export_path: str
-
-
-class Keys(Settings):
-    """See Settings."""
-
-    extra_configs: Extra  # type: ignore[assignment]
+Keys = Takes[Files]
 
 
 class ToEasyAnimate(Component[Keys]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from engine.pipeline.contract import Component, Context, Done, Group, Paths, Settings
+from engine.pipeline.contract import Component, Context, Done, Group, Paths, Takes
 from engine.pipeline.hooks import POOLS
 from engine.pools.join import join
 
@@ -17,10 +17,7 @@ class Extra(Group):
     export_path: str
 
 
-class Keys(Settings):
-    """See Settings."""
-
-    extra_configs: Extra  # type: ignore[assignment]
+Keys = Takes[Extra]
 
 
 class CartesianJoin(Component[Keys]):

@@ -2,51 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from engine.pipeline.contract import Component, Context, Done, Group, Paths, Settings
-from engine.pipeline.hooks import POOLS
-from engine.pools.files import Form
+from engine.pipeline.contract import Context, Takes
+from engine.pipeline.work.over_pools import OverPools, Written
 from engine.pools.resize import SEED, duplicate
 
 Times = Annotated[int, Field(ge=1, le=10_000)]
 
 
-class Extra(Group):
-    """Its keys. form: see data_pool_construction."""
+class Extra(Written):
+    """Its keys."""
 
-    dataset_path: Paths = Field(min_length=1)
-    export_path: str
     duplicating_times: list[Times] = Field(min_length=1)
     shuffle: bool = False
     shuffle_seed: int = SEED
-    form: Form = "rows"
 
 
-class Keys(Settings):
-    """See Settings."""
-
-    extra_configs: Extra  # type: ignore[assignment]
-
-
-class Duplication(Component[Keys]):
+class Duplication(OverPools[Extra]):
     """See `engine.pools.resize`."""
 
     name = "data_pool_duplication"
-    hooks = frozenset({POOLS})
-    settings = Keys
-    gives = ("paths",)
-    read_keys = ("extra_configs.dataset_path",)
-    write_keys = ("extra_configs.export_path",)
+    settings = Takes[Extra]
 
-    def run(self, settings: Keys, context: Context) -> Done:
-        """See Component."""
-        keys = settings.extra_configs
-        sources, out = [context.path(name) for name in keys.dataset_path], context.path(keys.export_path)
-        made = duplicate(sources, out, keys.duplicating_times, keys.shuffle, keys.shuffle_seed, keys.form)
-        return Done([[str(path) for path in made]])
+    def make(self, keys: Extra, sources: Sequence[Path], out: Path, context: Context) -> Sequence[Path]:
+        """See OverPools."""
+        return duplicate(sources, out, keys.duplicating_times, keys.shuffle, keys.shuffle_seed, keys.form)
 
 
 COMPONENTS = (Duplication(),)

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
-from engine.pipeline.contract import Component, Context, Done, Group, Paths, Settings
+from engine.pipeline.contract import Component, Context, Done, Takes
 from engine.pipeline.hooks import POOLS
-from engine.pools.files import Form
+from engine.pipeline.work.over_pools import Written
 from engine.pools.join import merge
 
-
-class Extra(Group):
-    """Its keys. form: see data_pool_construction."""
-
-    dataset_path: Paths = Field(min_length=1)
-    export_path: str
-    form: Form = "rows"
-
-
-class Keys(Settings):
-    """See Settings."""
-
-    extra_configs: Extra  # type: ignore[assignment]
+Keys = Takes[Written]
 
 
 class Merging(Component[Keys]):

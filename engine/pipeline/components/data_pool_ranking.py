@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from engine.pipeline.contract import Component, Context, Done, Group, Paths, Settings
+from engine.pipeline.contract import Component, Context, Done, Group, Paths, Takes
 from engine.pipeline.hooks import GENERAL_PROBE, POOLS
 from engine.pipeline.values import number
 from engine.pools.control import is_control
@@ -24,10 +24,7 @@ class Extra(Group):
     top_n: int | None = Field(None, ge=1)
 
 
-class Keys(Settings):
-    """See Settings."""
-
-    extra_configs: Extra  # type: ignore[assignment]
+Keys = Takes[Extra]
 
 
 class Ranking(Component[Keys]):

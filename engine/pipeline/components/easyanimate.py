@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field
 
 from engine.base.durable import replaced
 from engine.data.dataset import json_line
-from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Group, Settings
+from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Group, Takes
 from engine.pipeline.hooks import INFER, TRAIN
 from engine.pipeline.work import own
 from engine.pipeline.work.programs import OWN, EnvKeys, Losses, environment, lacks_manager, run_program
@@ -138,16 +138,10 @@ class InferExtra(Common):
     train: InferPart
 
 
-class TrainKeys(Settings):
-    """See Settings."""
-
-    extra_configs: TrainExtra  # type: ignore[assignment]
+TrainKeys = Takes[TrainExtra]
 
 
-class InferKeys(Settings):
-    """See Settings."""
-
-    extra_configs: InferExtra  # type: ignore[assignment]
+InferKeys = Takes[InferExtra]
 
 
 def _of_home(draft: Draft, key: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.pipeline.contract import Component, Context, Done, Settings
+from engine.pipeline.contract import Component, Context, Done, Takes
 from engine.pipeline.hooks import EVALUATE_DATA
 from engine.pipeline.work.compared import Compared, files_of, pairs
 
@@ -16,10 +16,7 @@ class Extra(Compared):
     ground_truth_label_key: str
 
 
-class Keys(Settings):
-    """See Settings."""
-
-    extra_configs: Extra  # type: ignore[assignment]
+Keys = Takes[Extra]
 
 
 class Accuracy(Component[Keys]):

@@ -19,7 +19,7 @@ from pydantic import Field
 from engine.base.errors import DataError
 from engine.data.dataset import as_list
 from engine.data.videos import open_video
-from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Group, Settings
+from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Group, Takes
 from engine.pipeline.hooks import EVALUATE_DATA
 from engine.pools.files import open_pool
 from engine.tasks.t2v.scores import frechet_distance
@@ -69,10 +69,7 @@ class Extra(Group):
     metric: str = "fvd2048_16f"
 
 
-class Keys(Settings):
-    """See Settings."""
-
-    extra_configs: Extra  # type: ignore[assignment]
+Keys = Takes[Extra]
 
 
 class Inception(Component[Keys]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from engine.pipeline.contract import Component, ComponentError, Context, Done, Settings
+from engine.pipeline.contract import Component, ComponentError, Context, Done, Takes
 from engine.pipeline.hooks import EVALUATE_DATA
 from engine.pipeline.work.compared import Compared, files_of, pairs
 
@@ -17,10 +17,7 @@ class Extra(Compared):
     ground_truth_value_key: str
 
 
-class Keys(Settings):
-    """See Settings."""
-
-    extra_configs: Extra  # type: ignore[assignment]
+Keys = Takes[Extra]
 
 
 class Mse(Component[Keys]):

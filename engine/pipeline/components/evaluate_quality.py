@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Group, Settings
+from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Group, Takes
 from engine.pipeline.hooks import EVALUATE_DATA
 from engine.pipeline.work.spark_text import read_classifier
 from engine.pools.files import open_pool
@@ -24,10 +24,7 @@ class Extra(Group):
     model: str | None = None
 
 
-class Keys(Settings):
-    """See Settings."""
-
-    extra_configs: Extra  # type: ignore[assignment]
+Keys = Takes[Extra]
 
 
 def place() -> Path:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from engine.base.durable import replaced
 from engine.base.errors import TrialError
-from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Settings
+from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Takes
 from engine.pipeline.hooks import EVALUATE_DATA
 from engine.pipeline.work.programs import EnvKeys, environment, lacks_manager, run_program
 from engine.tasks.t2v.vbench import DIMENSIONS, read_results
@@ -30,10 +30,7 @@ class Extra(EnvKeys):
     dimension_list: list[str] = Field(min_length=1)
 
 
-class Keys(Settings):
-    """See Settings."""
-
-    extra_configs: Extra  # type: ignore[assignment]
+Keys = Takes[Extra]
 
 
 class VBench(Component[Keys]):

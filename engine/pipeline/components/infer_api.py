@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from engine.pipeline.contract import Component, Context, Done, Draft, Settings
+from engine.pipeline.contract import Component, Context, Done, Draft, Takes
 from engine.pipeline.hooks import INFER
 from engine.pipeline.work.chat import KEYS, ApiKeys, Chat, infer, keys_in_file, server_of
 
@@ -13,10 +13,7 @@ class Extra(Chat, ApiKeys):
     """Its keys."""
 
 
-class Keys(Settings):
-    """See Settings."""
-
-    extra_configs: Extra  # type: ignore[assignment]
+Keys = Takes[Extra]
 
 
 class InferApi(Component[Keys]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 
-from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Settings
+from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Takes
 from engine.pipeline.hooks import INFER
 from engine.pipeline.work.chat import Chat, infer
 from engine.pipeline.work.local_model import opened_model, reply
@@ -13,10 +13,7 @@ from engine.pipeline.work.local_model import opened_model, reply
 OFFER = "use type huggingface, or type api with the address of a server"
 
 
-class Keys(Settings):
-    """See Settings."""
-
-    extra_configs: Chat  # type: ignore[assignment]
+Keys = Takes[Chat]
 
 
 class InferHuggingFace(Component[Keys]):

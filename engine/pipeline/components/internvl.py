@@ -17,7 +17,7 @@ from pydantic import Field
 
 from engine.base.durable import replaced
 from engine.base.ids import json_text
-from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Paths, Settings
+from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Paths, Takes
 from engine.pipeline.hooks import EVALUATE_MODEL, TRAIN
 from engine.pipeline.work import own
 from engine.pipeline.work.programs import OWN, EnvKeys, environment, lacks_manager, run_program
@@ -69,16 +69,10 @@ class EvaluateExtra(Common):
     ckpt_paths: Paths = Field(min_length=1)
 
 
-class TrainKeys(Settings):
-    """See Settings."""
-
-    extra_configs: TrainExtra  # type: ignore[assignment]
+TrainKeys = Takes[TrainExtra]
 
 
-class EvaluateKeys(Settings):
-    """See Settings."""
-
-    extra_configs: EvaluateExtra  # type: ignore[assignment]
+EvaluateKeys = Takes[EvaluateExtra]
 
 
 def _lacks(draft: Draft) -> Iterable[tuple[str, str]]:

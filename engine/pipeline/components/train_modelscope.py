@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from engine.base.ids import json_text
-from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Settings
+from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Takes
 from engine.pipeline.hooks import TRAIN
 from engine.pipeline.work import modelscope_program
 from engine.pipeline.work.programs import EnvKeys, Losses, environment, lacks_manager, run_program
@@ -37,10 +37,7 @@ class Extra(EnvKeys):
     preprocessor: dict[str, Any] = Field(default_factory=dict)
 
 
-class Keys(Settings):
-    """See Settings."""
-
-    extra_configs: Extra  # type: ignore[assignment]
+Keys = Takes[Extra]
 
 
 class TrainModelScope(Component[Keys]):

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable
 
 from engine.base.yaml_text import NotYaml, parse_yaml, read_utf8
-from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Settings
+from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Takes
 from engine.pipeline.hooks import TRAIN
 from engine.pipeline.work.programs import EnvKeys, environment, lacks_manager, run_program
 
@@ -23,10 +23,7 @@ class Extra(EnvKeys):
     trinity_config_path: str
 
 
-class Keys(Settings):
-    """See Settings."""
-
-    extra_configs: Extra  # type: ignore[assignment]
+Keys = Takes[Extra]
 
 
 class TrainTrinity(Component[Keys]):

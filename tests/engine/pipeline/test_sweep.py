@@ -13,7 +13,7 @@ import yaml
 from engine.journal import jobs
 from engine.journal.store import Store
 from engine.pipeline import process, registry, values
-from engine.pipeline.contract import Component, Group, Settings
+from engine.pipeline.contract import Component, Context, Done, Group, Settings
 from engine.pipeline.hooks import PROCESS
 from engine.pipeline.start import Ended, checked, start
 
@@ -41,6 +41,9 @@ class Played(Component[Keys]):
     """A job whose work the test does."""
 
     name, hooks, settings, gives, tracks = "played", frozenset({PROCESS}), Keys, ("score",), True
+
+    def run(self, settings: Keys, context: Context) -> Done:
+        raise AssertionError("the test does its work")
 
 
 Loss = Callable[[dict[str, Any], int], float]

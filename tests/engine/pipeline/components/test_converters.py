@@ -47,6 +47,21 @@ def test_captions_of_coco_and_their_meta_files(tmp_path: Path) -> None:
         run_component(tmp_path, CONVERT, keys)
 
 
+def test_captions_are_read_by_who_says_them(tmp_path: Path) -> None:
+    talk = [
+        {"from": "system", "value": "Be short."},
+        {"from": "human", "value": "<image>"},
+        {"from": "gpt", "value": "A cat."},
+    ]
+    data = write(tmp_path / "train.jsonl", [{"image": "0.jpg", "conversations": talk}])
+    keys = {"type": "coco_caption_to_dj_conversion", "dataset_path": data, "export_path": "out"}
+    (made,) = run_component(tmp_path, CONVERT, keys).outputs
+    assert json.loads(Path(made[0]).read_text(encoding="utf-8"))["text"] == "<__dj__image> A cat."
+    write(tmp_path / "train.jsonl", [{"image": "0.jpg", "conversations": talk[:2]}])
+    with pytest.raises(ComponentError, match="row 0: "):
+        run_component(tmp_path, CONVERT, keys)
+
+
 def test_videos_for_easyanimate(tmp_path: Path) -> None:
     rows = [{"videos": ["a.mp4"], "text": "<__dj__video> a man"}, {"videos": [], "text": "x"}]
     (tmp_path / "v.json").write_text(json.dumps(rows), encoding="utf-8")
