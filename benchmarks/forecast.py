@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -104,10 +105,13 @@ def image_text_family(name: str, folder: Path) -> tuple[Shell, Any]:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (70, 100, 3), np.uint8))
     talk = Talk((("<image>which colour", "red photo of it"),))
 
-    def loss(like: Any, rows: int) -> torch.Tensor:
+    @lru_cache  # rows are made by another thread in a training, and their making is none of its memory
+    def part(rows: int) -> Any:
         with computed():
-            part = chat.examples([talk] * rows, [[picture]] * rows)
-        return part_losses(like, part)[0].sum()
+            return chat.examples([talk] * rows, [[picture]] * rows)
+
+    def loss(like: Any, rows: int) -> torch.Tensor:
+        return part_losses(like, part(rows))[0].sum()
 
     weights = Weights(name, f"transformers.{FAMILIES[name].model}", folder)
     return Shell(without_weights(weights), loss, 4), weights.load()
