@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from engine.base.errors import DjsbError, StudyError
 from engine.evidence.answer import answer
 from engine.evidence.contents import contents
-from engine.evidence.ranking import leaderboard
 from engine.evidence.recipe import standing_recipe
 from engine.evidence.recipe_file import find_pool, recipe
 from engine.journal import decisions, proposals, setups, trials
@@ -23,7 +22,7 @@ from engine.journal.pools import StoredPool
 from engine.journal.setups import Setup
 from engine.records.contents import Contents
 from engine.records.decision import Decision
-from engine.records.leaderboard import CycleRecipe, Entry
+from engine.records.leaderboard import CycleRecipe
 from engine.records.trial import Trial
 from engine.study.opened import OpenStudy
 
@@ -32,8 +31,8 @@ from engine.study.opened import OpenStudy
 class Facts:
     """Of one recipe of a study. rows: numbers of the data's rows that it keeps, ascending. recipe: as YAML.
 
-    confirmed: what fresh seeds said of it; None: a pool that is no confirmed recipe. entry: its line of the
-    leaderboard, or None. answer: the study's, line by line. contents: what it keeps and drops, or None where that
+    confirmed: what fresh seeds said of it; None: a pool that is no confirmed recipe.
+    answer: the study's, line by line. contents: what it keeps and drops, or None where that
     cannot be told. trials: those that finished, of the whole setup. decisions: on their proposals.
     """
 
@@ -46,7 +45,6 @@ class Facts:
     source: str
     setup: Setup
     confirmed: CycleRecipe | None
-    entry: Entry | None
     answer: Sequence[str]
     contents: Contents | None
     ops: Sequence[str]
@@ -109,7 +107,7 @@ def gather(opened: OpenStudy, start: str | None, said: Sequence[str]) -> Facts:
         rows=opened.kept_rows(pool.pool), of=int(opened.scan.good.sum()), source=_source(opened),
         setup=setup,
         confirmed=best if best and best.pool == pool.id else None,
-        entry=next((e for e in leaderboard(opened) if e.pool == pool.id), None), answer=said,
+        answer=said,
         contents=_contents(opened, pool), ops=[run.name for run in opened.op_plan[0]],
         metrics=[m.direction for m in opened.main_metrics], trials=done, decisions=made, at=datetime.now(UTC),
     )  # fmt: skip
