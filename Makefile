@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install test test-long check demo bench-data bench-apply bench-media bench-search bench-evidence bench-verdicts bench-mixtures bench-pack bench-agent bench-tui bench-cycles bench-demos bench-budgets bench-chaos bench-memory bench-forecast bench-gpu bench-cluster bench-instructions bench-t2v bench-distillation bench-peer wheel-test screenshots clean
+.PHONY: install test test-long check docs demo bench-data bench-apply bench-media bench-search bench-evidence bench-verdicts bench-mixtures bench-pack bench-agent bench-tui bench-cycles bench-demos bench-budgets bench-chaos bench-memory bench-forecast bench-gpu bench-cluster bench-instructions bench-t2v bench-distillation bench-peer wheel-test screenshots clean
 
 install: $(READY)
 $(READY): pyproject.toml constraints.txt
@@ -25,6 +25,9 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(READY) # as a site in site/, without the network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 demo: $(READY)
 	$(BIN)/djsb auto demo-study --demo
@@ -98,7 +101,7 @@ wheel-test: $(READY)
 	$(BIN)/python -m pytest tests/whole/test_wheel.py -m slow
 
 clean:
-	rm -rf $(VENV) demo-study build dist
+	rm -rf $(VENV) demo-study build dist site
 
 bench-peer: $(READY)
 	$(BIN)/python benchmarks/peer.py --write

@@ -1,0 +1,35 @@
+"""Pages of the site that stand elsewhere in the repository: README, CHANGELOG, CONTRIBUTING, the notebook."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from nbconvert import MarkdownExporter
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {"index.md": "README.md", "changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
+LINKS = {"](docs/": "](", "](CONTRIBUTING.md)": "](contributing.md)", "](CHANGELOG.md)": "](changelog.md)"}
+
+
+def elsewhere(name: str) -> str:
+    """The text of a page, its links as they are within docs/."""
+    text = (ROOT / PAGES[name]).read_text(encoding="utf-8")
+    for there, here in LINKS.items():
+        text = text.replace(there, here)
+    return text
+
+
+def notebook() -> str:
+    """The notebook of the tutorial as Markdown."""
+    text, _ = MarkdownExporter().from_filename(str(ROOT / "docs/tutorial/python.ipynb"))
+    return str(text)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Called by mkdocs once it has listed docs/."""
+    for name in PAGES:
+        files.append(File.generated(config, name, content=elsewhere(name)))
+    files.append(File.generated(config, "tutorial/python.md", content=notebook()))
+    return files
