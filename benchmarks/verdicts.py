@@ -1,6 +1,6 @@
 """Is it right what the demo's ranking says of its pools? `make bench-verdicts`.
 
-    python benchmarks/verdicts.py [--studies 20] [--write]      # about two minutes a study on two idle cores
+    python benchmarks/verdicts.py [--studies 20] [--keep DIR] [--write]     # two minutes a study on two idle cores
     python benchmarks/verdicts.py --replay [--write]            # the same replayed on recorded seeds: minutes
     python benchmarks/verdicts.py --record                      # truth of the demo's pools that the oracle lacks
 
@@ -84,8 +84,9 @@ def record() -> None:
 
 
 def said(folder: Path, seed: int) -> dict[str, str]:
-    """Pool → verdict, of a study of the demo by a seed of its own."""
-    write_demo(folder, change={"seed": seed})
+    """Pool → verdict, of a study of the demo by a seed of its own; goes on where it ended."""
+    if not folder.exists():
+        write_demo(folder, change={"seed": seed})
     djsb("auto", folder, "--until", "probe", "--budget", "60min")
     board: list[Row] = json.loads(djsb("rank", folder, "--json"))
     return {r["label"]: r["verdict"] for r in board if r["change"] is not None}
@@ -161,6 +162,7 @@ def main() -> None:
     """Run the studies, print the table, write it on request."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--studies", type=int, default=20)
+    parser.add_argument("--keep", type=Path, help="folder of the studies; goes on where an earlier run ended")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--replay", action="store_true")
     parser.add_argument("--write", action="store_true")
@@ -181,12 +183,12 @@ def main() -> None:
     true, studies, began = truth(), [], time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         for seed in range(1, args.studies + 1):
-            studies.append(said(Path(scratch) / str(seed), seed))
+            studies.append(said((args.keep or Path(scratch)) / str(seed), seed))
             right, wrong = shares(studies, true)
             print(f"seed {seed}: {100 * right[-1]:.0f} % said rightly, {wrong} wrong so far", flush=True)
-    minutes = (time.monotonic() - began) / 60 / len(studies)
+    minutes = "" if args.keep else f", {(time.monotonic() - began) / 60 / len(studies):.1f} min each"
     text = (
-        f"{len(studies)} studies of the demo `clip`, each by a seed of its own, {minutes:.1f} min each. Of the pools "
+        f"{len(studies)} studies of the demo `clip`, each by a seed of its own{minutes}. Of the pools "
         f"with a true change beyond ± {LARGE:g} % the ranking says rightly {100 * np.mean(right):.0f} % "
         f"({100 * min(right):.0f} … {100 * max(right):.0f} % a study; goal: a third); wrong verdicts, of any pool: "
         f"{wrong} (goal: 0). True: the mean over {SEEDS} seeds of whole trainings, ± its standard error."
