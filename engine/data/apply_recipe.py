@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.base.confine import inside
 from engine.base.errors import DataError, OpError
@@ -24,7 +25,7 @@ from engine.data import datajuicer
 from engine.data.catalogue import MAPPERS_FIXED, mapper_fields
 from engine.data.dataset import Dataset
 from engine.data.ops.needs import missing_needs
-from engine.data.output import Output, planned, working
+from engine.data.output import Chunk, Output, planned, working
 from engine.data.placement import Placement
 from engine.data.recipes import Recipe, read_recipe
 from engine.data.rows_file import Change, Numbers
@@ -107,21 +108,15 @@ def apply_recipe(
         placement = None if output.form == "webdataset" else placed(rows, media, output, with_media, mapped)
         mapping = _Mapping(recipe, rows, media, root or Path(), output)
         writer = Writer(output, rows, media, log, lambda kept: mapping.prepare(kept, placement))
-        said, kept = _Bad(refused), 0
-        stay = np.zeros(len(rows) if recipe.deduplicators else 0, bool)
-        for chunk in select(recipe, where, rows, media, have, log, workers or recipe.np, progress):
-            said.add(chunk.bad)
-            kept += len(chunk.kept)
-            if recipe.deduplicators:
-                stay[chunk.kept] = True
-            else:
-                writer.add(chunk.kept)
+        said = _Bad(refused)
+        stay = np.zeros(len(rows), bool) if recipe.deduplicators else None
+        kept = _write(select(recipe, where, rows, media, have, log, workers or recipe.np, progress), writer, said, stay)
         if said.rows == len(rows):
             reason, n = said.reasons.most_common(1)[0]
             raise DataError(f"no row of {data} can be read for {where}: {n} × {reason}; check the recipe's fields")
         if not kept:
             _refuse_absent(recipe, where, rows)
-        if recipe.deduplicators:
+        if stay is not None:
             from engine.data.dedup import without_alike  # start-up time: most recipes have none
 
             stay = without_alike(recipe.deduplicators, rows, stay, output.work, workers or recipe.np, progress)
@@ -130,15 +125,22 @@ def apply_recipe(
     names_known = tuple(name for name, _ in recipe.filters if name in have.columns)
     told = writer.told
     return Applied(
-        len(rows),
-        writer.rows,
-        said.rows,
-        tuple(said.first),
-        told.rewritten,
-        dict(told.kept),
-        names_known,
+        len(rows), writer.rows, said.rows, tuple(said.first), told.rewritten, dict(told.kept), names_known,
         kept - writer.rows,
-    )
+    )  # fmt: skip
+
+
+def _write(chunks: Iterator[Chunk], writer: Writer, said: _Bad, stay: NDArray[np.bool_] | None) -> int:
+    """Write the rows that filters keep, or mark them in `stay` for deduplicators; how many there are."""
+    kept = 0
+    for chunk in chunks:
+        said.add(chunk.bad)
+        kept += len(chunk.kept)
+        if stay is None:
+            writer.add(chunk.kept)
+        else:
+            stay[chunk.kept] = True
+    return kept
 
 
 def _refuse_absent(recipe: Recipe, where: str, rows: Dataset) -> None:

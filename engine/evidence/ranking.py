@@ -12,7 +12,7 @@ from engine.evidence.chances import chances, shrunken
 from engine.evidence.claims import Looks, halvings
 from engine.evidence.effects import Effect, effects
 from engine.journal import drops, metrics, pools, results, trials
-from engine.journal.metrics import Table
+from engine.journal.metrics import Key, Table
 from engine.journal.pools import StoredPool
 from engine.records.leaderboard import Entry
 from engine.records.metric import Metric
@@ -83,7 +83,7 @@ def rank(
     trained = {p.key: p for p in pools.trained(store, setup)}
     controls = {key[1:]: key for key, p in trained.items() if p.kind == "control"}
 
-    def reference(key: tuple[str, int, int]) -> tuple[str, int, int]:
+    def reference(key: Key) -> Key:
         """What a pool is judged against."""
         if trained[key].kind == "mapper" and not against_control:
             plain = (replace(trained[key].pool, mappers=()).id, *key[1:])
@@ -93,18 +93,12 @@ def rank(
     first = trials.unsettled(store, setup, fresh)
     names = {key: ":".join(map(str, key)) for key in trained}
     least = 2 if fresh else 1  # a candidate of an earlier search, left at one fresh seed, is none any more
-    chosen = [
+    chosen = _longest(view, stages, [
         k for k, p in trained.items() if p.kind in kinds and k[1:] in controls and len(table.get(k, ())) >= least
-    ]  # fmt: skip
-    # a length that some pools still miss is used only where there is no other: the order of trials must not matter
-    unfinished = trials.unfinished_lengths(store, setup, stages)
-    longest: dict[tuple[str, int], float] = {}
-    for pool, samples, horizon in sorted(chosen):
-        if (samples, horizon) not in unfinished or (pool, horizon) not in longest:
-            longest[pool, horizon] = samples
+    ])  # fmt: skip
     changes = effects(
         {names[key]: runs for key, runs in table.items() if key in names},
-        {names[k]: names[reference(k)] for k in chosen if longest[k[0], k[2]] == k[1]},
+        {names[k]: names[reference(k)] for k in chosen},
         view.main_metrics if counted is None else counted,
         aggregate=study.evaluation.aggregate,
         confidence=study.search.confidence,
@@ -114,15 +108,9 @@ def rank(
     )
     by_name = {names[key]: p for key, p in trained.items()}
     share = {e.pool: by_name[e.pool].samples / by_name[e.pool].horizon for e in changes}
-    best, shrunk = dict[str, float](), dict[str, float]()
     # with a target recipes have rows of their own, and the same samples
     sizes = {name: p.horizon if study.target.rows else p.pool.size for name, p in by_name.items()}
-    for size in set(sizes.values()):
-        alike = [e for e in changes if sizes[e.pool] == size]
-        furthest = max((share[e.pool] for e in alike), default=1.0)
-        best |= chances([e for e in alike if share[e.pool] == furthest])
-        for length in () if fresh else {share[e.pool] for e in alike}:
-            shrunk |= shrunken([e for e in alike if share[e.pool] == length])
+    best, shrunk = _by_size_and_length(changes, sizes, share, fresh)
     lost = _lost(view, table, names, fresh)
     dropped = {} if fresh else {d.pool: d.reason for d in drops.standing(store, setup, stages)}
     ranked = [
@@ -134,6 +122,33 @@ def rank(
         for pool in [by_name[e.pool]]
     ]  # fmt: skip
     return sorted(ranked, key=lambda r: (-r.share, r.dropped is not None))
+
+
+def _longest(view: StudyView, stages: Sequence[str], found: Sequence[Key]) -> list[Key]:
+    """Of each pool and horizon the longest training.
+
+    A length that some pools still miss is used only where there is no other: the order of trials must not matter.
+    """
+    unfinished = trials.unfinished_lengths(view.store, view.setup, stages)
+    longest: dict[tuple[str, int], int] = {}
+    for pool, samples, horizon in sorted(found):
+        if (samples, horizon) not in unfinished or (pool, horizon) not in longest:
+            longest[pool, horizon] = samples
+    return [key for key in found if longest[key[0], key[2]] == key[1]]
+
+
+def _by_size_and_length(
+    changes: Sequence[Effect], sizes: Mapping[str, int], share: Mapping[str, float], fresh: bool
+) -> tuple[dict[str, float], dict[str, float]]:
+    """(P(best) of each pool, its shrunken change), among pools of its size that trained as long."""
+    best, shrunk = dict[str, float](), dict[str, float]()
+    for size in set(sizes.values()):
+        alike = [e for e in changes if sizes[e.pool] == size]
+        furthest = max((share[e.pool] for e in alike), default=1.0)
+        best |= chances([e for e in alike if share[e.pool] == furthest])
+        for length in () if fresh else {share[e.pool] for e in alike}:
+            shrunk |= shrunken([e for e in alike if share[e.pool] == length])
+    return best, shrunk
 
 
 def _looks(view: StudyView, fresh: bool) -> Looks | Literal["any"]:
@@ -155,17 +170,17 @@ def _looks(view: StudyView, fresh: bool) -> Looks | Literal["any"]:
 
 
 def _lost(
-    view: StudyView, table: Table, names: Mapping[tuple[str, int, int], str], fresh: bool
+    view: StudyView, table: Table, names: Mapping[Key, str], fresh: bool
 ) -> dict[str, tuple[str, ...]]:  # fmt: skip
     """Pool → the seeds whose trials failed, in words, and whether the other pools did worse there than elsewhere."""
-    found: dict[tuple[str, int, int], list[int]] = {}
+    found: dict[Key, list[int]] = {}
     for t in trials.failed(view.store, view.setup):
         if (t.seed >= FRESH) == fresh:
             found.setdefault((t.pool, t.samples, t.horizon), []).append(t.seed)
     return {names[key]: _in_words(view, table, key, sorted(seeds)) for key, seeds in found.items() if key in names}
 
 
-def _in_words(view: StudyView, table: Table, key: tuple[str, int, int], seeds: list[int]) -> tuple[str, ...]:
+def _in_words(view: StudyView, table: Table, key: Key, seeds: list[int]) -> tuple[str, ...]:
     told = f"lost: the trial at seed {', '.join(map(str, seeds))} failed"
     there, elsewhere = list[float](), list[float]()
     for other, runs in table.items():

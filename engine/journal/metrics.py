@@ -10,7 +10,8 @@ from engine.records.trial import FRESH
 
 Scores = dict[str, float | None]  # metric → value
 Runs = dict[int, Scores]  # seed → its scores
-Table = dict[tuple[str, int, int], Runs]  # (pool, samples, horizon) → its runs
+Key = tuple[str, int, int]  # (pool, samples, horizon)
+Table = dict[Key, Runs]
 
 
 def of_trial(store: Store, trial: str) -> Scores:
