@@ -27,6 +27,8 @@ check: $(READY)
 	$(BIN)/lint-imports
 
 docs: $(READY) # as a site in site/, without the network
+	$(BIN)/python docs/reference/make.py
+	$(BIN)/python docs/guides/ops.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 demo: $(READY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -25,6 +26,11 @@ def notebook() -> str:
     """The notebook of the tutorial as Markdown."""
     text, _ = MarkdownExporter().from_filename(str(ROOT / "docs/tutorial/python.ipynb"))
     return str(text)
+
+
+def on_page_content(html: str, **_: object) -> str:
+    """Called with each page's body: names of options and fields stay whole at the end of a line."""
+    return re.sub(r"<code>([^<\s]{1,26})</code>", r'<code class="whole">\1</code>', html)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
