@@ -14,11 +14,12 @@ from app.text.mappers_and_prompts import show_mappers, show_prompts
 from app.text.printable import one_line, say, say_fields
 from engine.base.errors import DjsbError, StudyError
 from engine.base.ids import by_beginning, some
-from engine.journal import checkpoints, costs, curves, decisions, metrics, pools, proposals, trials
+from engine.journal import checkpoints, costs, curves, decisions, metrics, pools, proposals, trials, usage
 from engine.journal.pools import StoredPool
 from engine.journal.store import Row, Store
 from engine.records.proposal import StoredProposal
 from engine.records.trial import Trial
+from engine.records.usage import MEASURES
 from engine.study.view import StudyView, view_study
 
 
@@ -92,6 +93,9 @@ def _trial(store: Store, trial: Trial) -> Row:
         "what": "trial", **some(trial, *(f.name for f in fields(trial) if f.name not in ("label", "kind"))),
         "metrics": metrics.of_trial(store, trial.id), "curve": curves.of_trial(store, trial.id),
         "costs": [some(c, "id", "device", "seconds", "at") for c in costs.of_trial(store, trial.id)],
+        "usage": {
+            u.name: {**some(u, "peak", "mean"), "unit": MEASURES.get(u.name)} for u in usage.of_trial(store, trial.id)
+        },
         "checkpoint": checkpoint and some(checkpoint, "path", "bytes", "kept"),
     }  # fmt: skip
 

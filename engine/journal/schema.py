@@ -239,3 +239,12 @@ def m013_pool_scores(db: Database) -> None:
         place INTEGER NOT NULL, label TEXT NOT NULL, seed INTEGER NOT NULL, name TEXT NOT NULL, value REAL,
         PRIMARY KEY(run, variant, iteration, place, label, seed, name));
     """)
+
+
+@migrations()
+def m014_usage(db: Database) -> None:
+    """What a trial took of the machine."""
+    db.executescript("""
+    CREATE TABLE usage(trial TEXT NOT NULL, name TEXT NOT NULL, peak REAL NOT NULL, mean REAL NOT NULL,
+        latest REAL NOT NULL, seconds REAL NOT NULL, PRIMARY KEY(trial, name));
+    """)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from engine.base.lines import Lines
 from engine.base.thinning import Thinning
 from engine.journal.trials import QueuedTrial
-from engine.runner.messages import Bad, Beat, Gone, Message, Point, parse
+from engine.runner.messages import Bad, Beat, Gone, Message, Point, Usage, parse
 
 CHUNK = 2**16  # bytes that are read of a worker at once
 QUEUE = 1000  # messages that wait for the scheduler; a worker that says more has to wait
@@ -133,6 +133,9 @@ class Listener:
             if values:
                 self._post(Point(trial=message.trial, step=message.step, values=values))
             return
+        if isinstance(message, Usage):
+            self._post(message)
+            return
         self._post_last_points()
         self._garbled = isinstance(message, Bad)
         self._post(message)
@@ -183,5 +186,6 @@ def worker_env(devices: Sequence[str]) -> dict[str, str]:
     return {
         "PYTHONUNBUFFERED": "1", "DJSB_THREADS": threads, "OMP_NUM_THREADS": threads,
         "CUDA_VISIBLE_DEVICES": ",".join(d[3:] for d in devices) if on_gpu else "",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as nvidia-smi and NVML count
         "DJSB_DEVICE": joint(devices), "DJSB_DEVICES": " ".join(devices),
     }  # fmt: skip

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from engine.base.ids import json_text
 from engine.base.secrets import redact
-from engine.journal import curves, trials
+from engine.journal import curves, trials, usage
 from engine.runner.accounts import Accounts
 from engine.runner.backlog import Backlog
 from engine.runner.device import Arrival, Slot
-from engine.runner.messages import Bad, Described, Done, Failed, Gone, Note, Point, Ready, Unfit
+from engine.runner.messages import Bad, Described, Done, Failed, Gone, Note, Point, Ready, Unfit, Usage
 from engine.runner.training_states import TrainingStates
 from engine.runner.trial_book import TrialBook
 from engine.runner.watch import SILENCE
@@ -37,6 +37,7 @@ class Hearing:
     states: TrainingStates
     backlog: Backlog
     _steps: list[curves.Step] = field(default_factory=list)
+    _taken: list[usage.Reading] = field(default_factory=list)
     _due: float = 0.0
 
     def __post_init__(self) -> None:
@@ -58,6 +59,9 @@ class Hearing:
             self._bad(slot, arrival.at, message.why)
         elif isinstance(message, Note):
             self._note(slot, arrival.at, message.text)
+        elif isinstance(message, Usage):
+            readings = (usage.Reading(trial, message.seconds, dict(message.values)) for trial in slot.trials)
+            self._taken += readings
         elif not slot.trials:
             self._bad(slot, arrival.at, f"the worker sent a message ({message.event}) while it had no job")
         elif isinstance(message, Failed):
@@ -135,7 +139,7 @@ class Hearing:
     def charge(self, slots: Sequence[Slot]) -> bool:
         """Charge what runs once it is due, and write the points that have come; False when the budget is spent."""
         running = [s for s in slots if s.trials]
-        if self.until_due() or not (running or self._steps):
+        if self.until_due() or not (running or self._steps or self._taken):
             return True
         now = time.monotonic()
         with self.store.transaction():
@@ -157,8 +161,9 @@ class Hearing:
             self._charge(slot, time.monotonic() if at is None else at)
 
     def _write(self) -> None:
-        steps, self._steps = self._steps, []
+        steps, self._steps, taken, self._taken = self._steps, [], self._taken, []
         curves.add(self.store, steps)
+        usage.add(self.store, taken)
 
     def _charge(self, slot: Slot, at: float) -> None:
         """Share what the job has used since the last time among its trials that still run."""

@@ -24,6 +24,7 @@ Bytes = Annotated[int, Field(ge=0, le=2**60)]
 Fact = bool | int | Annotated[str, Field(max_length=NAME)] | None
 Size = Annotated[str, Field(pattern=r"^[1-9]\d{0,5}$")]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Measure = Literal["cpu", "memory", "written", "gpu", "gpu_memory", "gpu_power", "gpu_temperature"]
 
 
 class _Message(BaseModel):
@@ -71,6 +72,14 @@ class Described(_Message):
     event: Literal["procedure"] = "procedure"
     trial: Id
     facts: Annotated[dict[Id, Fact], Field(max_length=FACTS)]
+
+
+class Usage(_Message):
+    """What the worker has taken of the machine in so many seconds, by what `engine/records/usage.py` names."""
+
+    event: Literal["usage"] = "usage"
+    seconds: Annotated[float, Field(gt=0, le=1e9)]
+    values: dict[Measure, Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]]
 
 
 class Timing(_Message):
@@ -131,7 +140,7 @@ class Gone(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-_Parsed = Ready | Beat | Unfit | Note | Point | Described | Done | Failed
+_Parsed = Ready | Beat | Unfit | Note | Point | Described | Usage | Done | Failed
 Message = _Parsed | Bad | Gone
 _FORM: TypeAdapter[_Parsed] = TypeAdapter(Annotated[_Parsed, Field(discriminator="event")])
 

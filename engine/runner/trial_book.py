@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from engine.base.confine import remove
-from engine.journal import checkpoints, trials
+from engine.journal import checkpoints, trials, usage
 from engine.journal.store import now
 from engine.journal.trials import QueuedTrial
 from engine.study.opened import OpenStudy
@@ -54,6 +54,7 @@ class TrialBook:
             started=now(), error=None, charged=0.0,
         )  # fmt: skip
         trials.launch(self.store, started)
+        usage.clear(self.store, trial.id)
         return started
 
     def complete(self, trial: str, metrics: Mapping[str, float], seconds: float) -> None:

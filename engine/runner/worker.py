@@ -13,8 +13,8 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 BEAT = 1.0  # seconds between two heartbeats
+SAMPLE = 2.0  # seconds between two readings of what a trial takes of the machine
 
 
 class _Notes(logging.Handler):
@@ -67,6 +68,7 @@ class _Channel:
 def main() -> None:
     """Serve jobs until standard input closes."""
     end_with_owner()
+    gpus = tuple(name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name)  # of all ranks
     ranks = split(settle_threads, _work, _is_memory)  # before there are threads
     channel = _Channel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     logging.getLogger("djsb").addHandler(_Notes(channel))
@@ -99,7 +101,7 @@ def main() -> None:
         with arrived:
             arrived.wait_for(lambda: bool(jobs))
             job = jobs.pop(0)
-        _serve(job, channel, dropped, ranks)
+        _serve(job, channel, dropped, ranks, gpus)
         dropped.clear()
 
 
@@ -124,8 +126,10 @@ def settle_threads() -> None:
     check_device()
 
 
-def _serve(job: dict[str, Any], channel: _Channel, dropped: set[str], ranks: Ranks | None) -> None:
-    """Run one job; its end is `done` or `failed`, once, never silence."""
+def _serve(
+    job: dict[str, Any], channel: _Channel, dropped: set[str], ranks: Ranks | None, gpus: Sequence[str] = ()
+) -> None:
+    """Run one job; its end is `done` or `failed`, once, never silence. gpus: of all ranks."""
     stop, ending = threading.Event(), threading.Lock()
 
     def end(event: str, **content: Any) -> None:
@@ -145,7 +149,8 @@ def _serve(job: dict[str, Any], channel: _Channel, dropped: set[str], ranks: Ran
     try:
         kinds = {"calibrate": _calibrate, "ask": _ask, "score": _score}
         shared = ranks and (job["do"] == "trials" or (job["do"] == "calibrate" and job.get("timed", True)))
-        with ranks.on_one_job(job, failed) if ranks and shared else nullcontext():
+        measured = _usage_told(channel, gpus) if job["do"] == "trials" else nullcontext()
+        with measured, ranks.on_one_job(job, failed) if ranks and shared else nullcontext():
             result = kinds[job["do"]](job) if job["do"] in kinds else _trials(job, channel, dropped)
         end("done", **result)
     except Exception as error:  # the process border: the engine records it
@@ -153,6 +158,37 @@ def _serve(job: dict[str, Any], channel: _Channel, dropped: set[str], ranks: Ran
         if ranks:
             ranks.await_cause()
         failed(one_line(error), _is_memory(error))
+
+
+@contextmanager
+def _usage_told(channel: _Channel, gpus: Sequence[str]) -> Iterator[None]:
+    """Within the block the engine is told what this worker takes of the machine, at its end once more.
+
+    A thread of its own reads it: a driver that hangs holds neither heartbeats nor results.
+    """
+    from engine.base.usage import Sampler
+
+    ended, left = threading.Event(), threading.Event()
+
+    def sample() -> None:
+        sampler = Sampler(gpus)
+        while not left.is_set():
+            ended.wait(SAMPLE)
+            last = ended.is_set()
+            seconds, values = sampler.read()
+            if not left.is_set():
+                channel.send("usage", seconds=seconds, values=values)
+            if last:
+                return
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(1.0)
+        left.set()
 
 
 def _work(job: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.journal import curves
+from engine.journal import curves, usage
 from engine.runner import local
 from engine.runner.device import Slots, new_events
 from engine.runner.local import LocalSlot
@@ -79,6 +79,9 @@ BAD = [
     'say(event="curve", trial=trial, step=1, values={"loss": "low"})',
     'say(event="curve", trial="another", step=1, values={"loss": 1.0})',
     'say(event="curve", trial="\\ud800", step=1, values={"loss": 1.0})',
+    'say(event="usage", seconds=0, values={"cpu": 1.0})',
+    'say(event="usage", seconds=1, values={"cpu": float("nan")})',
+    'say(event="usage", seconds=1, values={"fans": 1.0})',
     'say(event="done", results={})',
     'say(event="done", results={"../../etc": {"accuracy": 1.0}})',
     'say(event="done", results={trial: {"accuracy": [1]}})',
@@ -126,6 +129,22 @@ done(trial)"""
     assert states(queued) == {"COMPLETE": 7}
     points = curves.of_trial(queued.store, first(queued))
     assert [(p.name, p.step, p.value) for p in points] == [("half ?", 2, 1.5), ("loss", 1, None), ("loss", 2, None)]
+
+
+def test_what_a_worker_takes_is_kept_by_trial_peak_and_mean(queued: OpenStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = """
+say(event="usage", seconds=3.0, values={"cpu": 50.0, "memory": 8e9})
+say(event="usage", seconds=1.0, values={"cpu": 90.0, "memory": 5e9})
+done(trial)
+say(event="usage", seconds=1.0, values={"cpu": 9e3})"""
+    scripted(queued, monkeypatch, job)
+    assert states(queued) == {"COMPLETE": 7}
+    cpu, memory = usage.of_trial(queued.store, first(queued))
+    assert (cpu.name, cpu.peak, cpu.latest, cpu.mean, cpu.seconds) == ("cpu", 90.0, 90.0, 60.0, 4.0)
+    assert (memory.peak, memory.mean, memory.latest) == (8e9, 7.25e9, 5e9)
+    assert len(usage.latest(queued.store, queued.setup, 3)) == 6
+    usage.clear(queued.store, first(queued))
+    assert not usage.of_trial(queued.store, first(queued))
 
 
 def test_400_000_points_are_charged_in_full_and_cost_little(queued: OpenStudy, monkeypatch: pytest.MonkeyPatch) -> None:
