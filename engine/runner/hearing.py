@@ -60,8 +60,8 @@ class Hearing:
         elif isinstance(message, Note):
             self._note(slot, arrival.at, message.text)
         elif isinstance(message, Usage):
-            readings = (usage.Reading(trial, message.seconds, dict(message.values)) for trial in slot.trials)
-            self._taken += readings
+            values = {str(name): value for name, value in message.values.items()}
+            self._taken += [usage.Reading(trial, message.seconds, values) for trial in slot.trials]
         elif not slot.trials:
             self._bad(slot, arrival.at, f"the worker sent a message ({message.event}) while it had no job")
         elif isinstance(message, Failed):
