@@ -82,7 +82,7 @@ def _children(process: int) -> list[int]:
     try:
         return [
             int(word) for task in Path(f"/proc/{process}/task").iterdir()
-            for word in (task / "children").read_text().split()
+            for word in (task / "children").read_text(encoding="ascii").split()
         ]  # fmt: skip
     except OSError:
         return []  # it has just ended
