@@ -6,6 +6,7 @@ process puts their folder first on `sys.path`: no `app.py`, `engine/` or `PYTHON
 """
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +15,30 @@ if TYPE_CHECKING:
 
 HOME = str(Path(__file__).resolve().parent)
 __all__ = ["Answer", "Awaited", "Ended", "Entry", "Error", "Leaderboard", "Study", "init", "open_study"]
+CONTRACTS = {  # what plug-ins are written with (docs/guides/plugins.md), by the module that has it
+    "engine.tasks.contract": ("Job", "Kept", "Report", "Rows", "Task", "Traits"),
+    "engine.tasks.shared.caches": ("make_caches",),
+    "engine.records.metric": ("Metric",),
+    "engine.pipeline.contract": ("Component", "ComponentError", "Context", "Done", "Draft", "Group", "Takes"),
+    "engine.data.ops.contract": ("Bounds", "Op"),
+    "engine.search.contract": ("Proposer",),
+    "engine.search.grid": ("Paper",),
+    "engine.records.proposal": ("Arm", "Proposal"),
+    "engine.proposals.arms": ("control", "ended", "request"),
+    "engine.data.readers.contract": ("BROKEN", "BrokenFile", "FileReader", "Options"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    """The names of app/api.py. Raises: ImportError where a user's module is in the way."""
-    if name not in __all__:
+    """The names of app/api.py, and those of plug-ins. Raises: ImportError where a user's module is in the way."""
+    place = "app.api" if name in __all__ else next((m for m, names in CONTRACTS.items() if name in names), None)
+    if place is None:
         raise AttributeError(f"module 'djsb' has no attribute {name!r}")
     if HOME not in sys.path:
         sys.path.append(HOME)
     for mine in ("app", "agent", "engine"):
         _own(mine)
-    from app import api
-
-    return getattr(api, name)
+    return getattr(import_module(place), name)
 
 
 def _own(name: str) -> None:
@@ -41,7 +53,7 @@ def _own(name: str) -> None:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *__all__, *(name for names in CONTRACTS.values() for name in names)])
 
 
 def main() -> None:

@@ -231,6 +231,7 @@ def _become(files: list[int], message: dict[str, Any], address: Path) -> NoRetur
     os.environ.clear()
     os.environ.update(message["env"])
     os.chdir(message["cwd"])
+    sys.path[1:1] = [p for p in message["env"].get("PYTHONPATH", "").split(os.pathsep) if p]
     local.launch = lambda env, log: _worker(address, env, log)
     forkserver.ensure_running = forkserver._forkserver.ensure_running = lambda: None  # it is the nursery's
     sys.argv = ["djsb", *message["what"]]

@@ -38,6 +38,22 @@ def init(
 
 
 @app.command()
+def plugins(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME…]", help="these alone, which are imported and checked")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List what installed packages add: tasks, components of pipelines, OPs, strategies, readers."""
+    from app.commands.plugins import list_plugins, show_plugins
+
+    found = list_plugins(names or ())
+    put(found, json, show_plugins)
+    if names and any(row["problem"] for row in found):
+        raise typer.Exit(1)
+
+
+@app.command()
 def check(
     folder: Folder = HERE,
     json: Json = False,

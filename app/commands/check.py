@@ -12,6 +12,7 @@ from engine.journal import caches
 from engine.journal.store import Row
 from engine.review.guard import check_guard
 from engine.study.opened import Notice, OpenStudy, held, open_study
+from engine.study.plugged import plugins_of
 from engine.study.sample import Seen
 from engine.tasks.contract import Remarks
 
@@ -32,9 +33,11 @@ def check(folder: Path, workers: int | None, notice: Notice, deep: bool = False)
 
     found: Row = {"problems": [], "findings": [], "bad_rows": [], "duplicates": [], "ops": [], "left_out": []}
     found["inputs"], found["warnings"], found["overlap"] = [], [], None
+    found["plugins"] = []
     opened = open_study(folder, workers, notice)
     with opened.store, held(opened, deep) as verified:
         found["verified"] = asdict(verified)
+        found["plugins"] = [asdict(used) for used in plugins_of(opened)]
         try:
             check_guard(opened.study)
         except DjsbError as error:
@@ -185,6 +188,9 @@ def show_check(found: Row) -> None:
         say(f"ok       disk: {parts}, {len(seen['damaged'])} damaged")
     for text in seen["damaged"]:
         say(f"damaged  {text}")
+    for row in found["plugins"]:
+        counts = f"; version {row['counts']} of what it does is part of results' ids" if row["counts"] else ""
+        say(f"plug-in  {row['what']} {row['name']} of {row['package']} {row['version']}{counts}")
     for row in found["inputs"]:
         say(f"input    {row['line']}")
     for text in found["findings"]:

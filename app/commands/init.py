@@ -14,6 +14,7 @@ from engine.base.addresses import address
 from engine.base.errors import DataError, StudyError
 from engine.base.gpus import gpu_memory
 from engine.base.paths import HOME, STATE_FOLDER, STUDY_FILE, resolve
+from engine.base.plugins import TASKS, missing, plugin
 from engine.base.yaml_text import parse_yaml, read_utf8
 from engine.data.addressed import how_to_fetch, picture_addresses
 from engine.data.catalogue import check_params, ops_for, statistics_of
@@ -125,8 +126,8 @@ def write_study(
     Raises: StudyError, DataError.
     """
     file = _free(folder, force)
-    if task not in (None, *task_names(), "null", "none"):
-        raise StudyError(f"unknown task {task!r}; {', '.join(task_names())} are known, or leave it out")
+    if task not in (None, *task_names(), "null", "none") and plugin(TASKS, str(task)) is None:
+        raise StudyError(f"{missing(TASKS, str(task), task_names())}; or leave it out")
     found = look_at(data, evaluation, split, eval_split, task)
     chosen = found.task if task is None else None if task in ("null", "none") else task
     write_found(folder, found, chosen, found.ops, {}, force)
@@ -206,6 +207,8 @@ def write_found(
 
 def _beginning(task: str) -> dict[str, Any]:
     """The task's template; without a GPU the smallest model, trained as in the task's demo, at sizes that fit it."""
+    if task not in task_names():
+        return {}  # of a plug-in
     raw = template(task)
     preset = raw.get("model", {}).get("preset", "tiny")
     if gpu_memory() or (preset == "tiny" and "lora" not in raw) or task_named(task).traits.demo is None:

@@ -17,6 +17,7 @@ from engine.journal.store import Store
 from engine.pipeline import values
 from engine.pipeline.board import Board, boards, short
 from engine.pipeline.check import Node, output_names
+from engine.pipeline.registry import plugin_of
 from engine.pipeline.start import Checked, Ended, checked
 
 Row = dict[str, Any]
@@ -41,7 +42,7 @@ def _node(number: int, node: Node, found: Checked) -> Row:
     times = found.configuration.seeds if node.repeated else 1
     return {
         "number": number, "job": node.job.key, "phase": node.job.phase, "hook": node.job.hook,
-        "component": node.component.name, "after": list(node.after),
+        "component": node.component.name, "plugin": plugin_of(node.component), "after": list(node.after),
         "inputs": {key: f"{s.job.key}.{'.'.join([output_names(s.job, _of(found, s.job.key))[s.place], *s.rest])}"
                    for key, s in node.inputs.items()},
         "reads": list(node.reads), "writes": list(node.writes),
@@ -68,6 +69,8 @@ def show_dry_run(found: Row) -> None:
             say(f"  {phase}")
         times = f", at {job['times']} seeds" if job["times"] > 1 else ""
         say(f"    {job['number']}. {job['job'].partition('.')[2]}: {job['hook']}, {job['component']}{times}")
+        if job["plugin"]:
+            say(f"         plug-in: {job['plugin']}")
         for name in ("after", "reads", "writes", "gives"):
             if job[name]:
                 say(f"         {name}: {', '.join(job[name])}")

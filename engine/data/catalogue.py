@@ -11,9 +11,11 @@ import importlib.util
 import json
 import string
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from engine.base import plugins
 from engine.base.errors import OpError
 from engine.base.ids import json_text
 from engine.data.ops import hub
@@ -21,6 +23,7 @@ from engine.data.ops.contract import Bounds, Kind, Op
 from engine.data.ops.table import OPS
 
 LONGEST = 20_000  # characters of a parameter
+PLUGIN = "plugin"  # parameter that says whose plug-in an OP is, so that its version is part of a pool's id
 _CONDITION = (
     ast.BoolOp, ast.And, ast.Or, ast.Compare, ast.cmpop, ast.UnaryOp, ast.USub, ast.UAdd, ast.Not, ast.Name, ast.Load,
     ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Expression,
@@ -28,15 +31,35 @@ _CONDITION = (
 
 
 def get_op(name: str) -> Op:
-    """The OP of that name.
+    """The OP of that name, Data-Juicer's or a plug-in's.
 
-    Raises: OpError that names the nearest known one.
+    Raises: OpError that names the nearest known one, PluginError.
     """
-    if name in OPS:
-        return OPS[name]
+    if found := find_op(name):
+        return found
     near = difflib.get_close_matches(name, OPS, n=1)
     hint = f"; did you mean {near[0]}?" if near else "; docs/guides/ops.md lists the known ones"
-    raise OpError(f"unknown OP {name!r}{hint}")
+    raise OpError(f"unknown OP {name!r}{hint}, or pip install the package whose plug-in it is")
+
+
+def find_op(name: str) -> Op | None:
+    """The OP of that name, or None where there is none that gives a statistic. Raises: PluginError."""
+    if name in OPS:
+        return OPS[name]
+    given = plugins.plugin(plugins.OPS, name)
+    if given is None:
+        return None
+    op: Op = plugins.loaded(given, lambda found: op_fault(name, found))
+    return replace(op, fixed={**op.fixed, PLUGIN: f"{given.package} {op.version}"})
+
+
+def op_fault(name: str, given: Any) -> str | None:
+    """Why what a plug-in gives is no OP, or None."""
+    if not isinstance(given, Op) or given.name != name or not name.endswith("_filter"):
+        return f"is no Op of the name {name}, which ends with _filter"
+    if not given.by or not given.statistics:
+        return "names no filter (by), or no statistic"
+    return None
 
 
 def ops_for(modalities: frozenset[str]) -> list[Op]:
@@ -67,6 +90,8 @@ def check_params(name: str, params: Mapping[str, Any], root: Path | None = None)
     for key, value in params.items():
         if key in op.fixed and value == op.fixed[key]:
             continue  # a statistic's own parameters come back with it
+        if key == PLUGIN and key in op.fixed:
+            raise OpError(f"{name}: its values are of {value}, and {op.fixed[key]} is installed; compute them anew")
         if key == op.model:
             checked[key] = _model(name, key, value, root or Path())
             continue
@@ -195,6 +220,7 @@ def as_written(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: json.loads(value) if kinds.get(key) in ("fields", "words", "rows") and isinstance(value, str) else value
         for key, value in params.items()
+        if key != PLUGIN
     }
 
 

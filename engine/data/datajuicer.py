@@ -12,16 +12,16 @@ import sys
 import types
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from typing import Any, NoReturn
 
-from engine.base import machine
+from engine.base import machine, plugins
 from engine.base.errors import DjsbError, MachineError, OpError
 from engine.base.gpus import gpus
 from engine.base.parallel import workers_elsewhere
 from engine.data import images, videos
-from engine.data.catalogue import as_built
+from engine.data.catalogue import as_built, find_op
 from engine.data.ops.table import OPS
 
 OFFLINE = {
@@ -115,9 +115,7 @@ def on_gpus(names: Collection[str]) -> tuple[frozenset[str], tuple[str, ...]]:
     if torch.version.cuda is None and torch.version.hip is None:
         return frozenset(), ()  # a PyTorch for CPUs is what the user has installed
     prepare()
-    from data_juicer.ops.base_op import OPERATORS
-
-    taken = frozenset(name for name in names if OPERATORS.modules[name]._accelerator == "cuda")
+    taken = frozenset(name for name in names if operator(name)._accelerator == "cuda")
     return taken, tuple(found) if taken else ()
 
 
@@ -175,6 +173,31 @@ PREPARE: dict[str, Callable[[], None]] = {
 }  # fmt: skip
 
 
+def operator(name: str) -> Any:
+    """The class of an OP; a plug-in's is imported and registered at Data-Juicer.
+
+    Raises: OpError for one that would take the place of Data-Juicer's, PluginError.
+    """
+    from data_juicer.ops.base_op import OPERATORS, Filter
+
+    op = None if name in OPS else find_op(name)
+    own = OPERATORS.modules.get(name)
+    if op is None or (own and f"{own.__module__}:{own.__name__}" == op.by):
+        return OPERATORS.modules[name]
+    given = plugins.plugin(plugins.OPS, name)
+    assert given and op.by
+    if own:
+        raise OpError(f"{name} is an OP of Data-Juicer, and the plug-in of {given.package} may not take its place")
+    made = plugins.loaded(replace(given, target=op.by), lambda found: _no_filter(found, Filter))
+    if name not in OPERATORS.modules:  # where it does not register itself
+        OPERATORS.register_module(name, made)
+    return made
+
+
+def _no_filter(given: Any, base: type) -> str | None:
+    return None if isinstance(given, type) and issubclass(given, base) else "is no filter of Data-Juicer"
+
+
 def load_op(name: str, params: dict[str, Any]) -> Any:
     """One Data-Juicer OP object, a filter or a mapper. `params` must have been checked by the catalogue.
 
@@ -185,7 +208,8 @@ def load_op(name: str, params: dict[str, Any]) -> Any:
 
     local_only()
     PREPARE.get(name, lambda: None)()
-    built = as_built(name, params) if name in OPS else params
+    operator(name)
+    built = as_built(name, params) if find_op(name) else params
     with _no_fault_of_a_row(f"{name} cannot be built"):
         op = load_ops([{name: {**built, "skip_op_error": False}}])[0]
     for attribute, model in vars(op).items():

@@ -24,6 +24,7 @@ from engine.data.readers.contract import Options, Reader
 from engine.data.readers.contract import as_list as as_list  # others take it from here
 from engine.data.readers.kept import own_place
 from engine.data.readers.opening import open_reader
+from engine.data.readers.plugged import reader_identity
 from engine.data.readers.saved import is_saved
 from engine.data.readers.scored import ScoredReader, ScoreTable, refuse_clashes
 from engine.data.readers.sources import SourcesReader
@@ -158,8 +159,13 @@ class Dataset:
     def fingerprint(self) -> str:
         """Content hash of the data file(s), all their bytes; media files count by their paths in the rows.
 
-        In shards the media count by their names and sizes.
+        In shards the media count by their names and sizes. What a plug-in reads hangs on its version, too.
         """
+        identity = reader_identity(self.path)
+        return content_id([self._content, identity]) if identity else self._content
+
+    @property
+    def _content(self) -> str:
         split = self.fields.split
         if self.fields.sources:
             return content_id(sorted((name, part.fingerprint) for name, part in self.parts.items()))

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.places import Place
-from engine.data.catalogue import statistics_of
+from engine.data.catalogue import find_op, statistics_of
 from engine.data.cuts import Column, Cut, RowMask, StatisticColumn, Values, keeps, value_at
-from engine.data.ops.table import OPS
 from engine.data.tails import LEAST, tails
 from engine.records.pool import BY_VALUE, Layer, Pool, Slice
 from engine.settings.data import MOST_VALUES
@@ -147,7 +146,7 @@ def _without(part: Slice, source: StatisticColumn, first: float, last: float) ->
     outside = replace(part, outside=True)
     if not source.column.single:
         return outside, "rows have several values, so what lies between others cannot be left out"
-    bounds = statistics_of(source.op, dict(source.params)).get(source.statistic) if source.op in OPS else None
+    bounds = statistics_of(source.op, dict(source.params)).get(source.statistic) if find_op(source.op) else None
     if bounds and not (bounds.low and bounds.high):
         return outside, f"{source.op} bounds one side only, so what lies between others cannot be left out"
     return outside, None

@@ -166,7 +166,7 @@ def _looks(view: StudyView, fresh: bool) -> Looks | Literal["any"]:
     if search.strategy == "race":
         own = {search.screen.seeds} if search.screen.top else set()
         return Looks(tuple(sorted({n for n in own | {n for _, n in view.rungs} if n > 1})) or (2,))
-    return halvings(search.seeds if search.strategy == "grid" else 1)
+    return halvings(1 if search.strategy == "mixtures" else search.seeds)
 
 
 def _lost(

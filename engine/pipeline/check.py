@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from engine.base.plugins import PluginError
 from engine.base.problems import each
 from engine.pipeline.configuration import Configuration, Job, Problem
 from engine.pipeline.contract import GROUPS, Component, Draft
@@ -69,12 +70,17 @@ def check(
 def _component(job: Job, root: Path, problems: list[Problem]) -> Component[Any] | None:
     draft, _ = drafted(job, root, {}, 1, later=frozenset(job.input))
     kind = draft.get("extra_configs.type")
-    component = component_of(job.hook, kind if isinstance(kind, str) else None)
+    try:
+        component = component_of(job.hook, kind if isinstance(kind, str) else None)
+    except PluginError as error:
+        problems.append(Problem(job.key, "extra_configs.type", str(error)))
+        return None
     if component is None:
         types = ", ".join(types_of(job.hook)) or "none yet"
         key = "extra_configs.type" if types_of(job.hook) else "hook"
         said = f"{kind!r} is no type of {job.hook}" if kind else f"{job.hook} needs a type"
-        problems.append(Problem(job.key, key, f"{said}; there are {types}"))
+        other = "; for another, pip install the package whose plug-in it is (djsb plugins)" if kind else ""
+        problems.append(Problem(job.key, key, f"{said}; there are {types}{other}"))
     return component
 
 

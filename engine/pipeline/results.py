@@ -11,6 +11,7 @@ from engine.base.ids import content_id
 from engine.data.fingerprints import content_hash
 from engine.pipeline.check import Node, absolute
 from engine.pipeline.contract import Draft
+from engine.pipeline.registry import plugin_of
 from engine.pipeline.values import encode
 
 Files = Mapping[str, list[int]]
@@ -29,9 +30,10 @@ def result_id(node: Node, draft: Draft, seed: int, needs: Iterable[str], root: P
         for path in sorted(set(component.reads(draft)))
         if _is_fixed(absolute(path, root), writes)
     }
+    plugin = plugin_of(component)
     return content_id([
         node.job.hook, component.name, component.version, encode(dict(draft.groups), node.job.key),
-        seed if component.seeded else 0, sorted(needs), reads,
+        seed if component.seeded else 0, sorted(needs), reads, *([plugin.package] if plugin else []),
     ])  # fmt: skip
 
 

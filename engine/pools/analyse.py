@@ -16,11 +16,10 @@ from engine.base.errors import OpError, PoolError
 from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
 from engine.base.paths import folder_of
-from engine.data.catalogue import check_params, get_op
+from engine.data.catalogue import check_params, find_op, get_op
 from engine.data.dataset import Dataset, as_list, json_line
 from engine.data.op_values import Job, OpRun, whole_chunk
 from engine.data.ops.needs import missing_needs
-from engine.data.ops.table import OPS
 from engine.data.readers.contract import BROKEN, Row
 from engine.data.statistics import passes
 from engine.pools.construct import STATS
@@ -57,7 +56,7 @@ def runs_of(process: Sequence[Mapping[str, Any]], root: Path, tell: Tell = silen
     found: list[OpRun] = []
     for entry in process:
         ((name, given),) = entry.items()
-        if name not in OPS and not name.endswith("_filter"):
+        if find_op(name) is None and not name.endswith("_filter"):
             tell(f"{name} gives no statistic and is not analysed")
             continue
         op = get_op(name)

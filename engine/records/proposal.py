@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -13,7 +13,8 @@ from engine.base.ids import content_id
 from engine.records.experiment import Id, Suggestion
 from engine.records.pool import Pool, pool_from_json
 
-Origin = Literal["paper", "race", "mixtures", "person", "model", "agent"]
+# paper, race, mixtures, person, model, agent, or the name of a plug-in's strategy
+Origin = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 Status = Literal["queued", "held", "refused", "approved", "rejected", "edited", "superseded"]
 
 

@@ -83,7 +83,7 @@ def sizes_of(study: Study, pools: int, ops: int, rungs: tuple[tuple[float, int],
     made = Design.of(study, pools, several)
     if study.search.strategy == "race":
         return replace(made, rungs=rungs, keeps=made.keeps[: len(rungs)])
-    seeds = study.search.seeds if study.search.strategy == "grid" else 1
+    seeds = 1 if study.search.strategy == "mixtures" else study.search.seeds
     return replace(made, rungs=((1.0, seeds),), keeps=(0.5,))
 
 

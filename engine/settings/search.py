@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from engine.settings.section import Section
 
+STRATEGIES = ("race", "grid", "mixtures")  # that are built in
 Rungs = tuple[tuple[Annotated[float, Field(gt=0, le=1)], Annotated[int, Field(ge=1)]], ...]
 LOW = ((0.25, 1), (0.5, 1), (0.5, 2))  # a sixth of the grid's price
 MEDIUM = ((0.25, 1), (0.5, 1), (1.0, 2), (1.0, 4))  # two fifths
@@ -25,10 +26,12 @@ class ScreenSection(Section):
 class SearchSection(Section):
     """How much evidence is gathered, and how."""
 
-    strategy: Literal["race", "grid", "mixtures"] = Field(
+    strategy: str = Field(
         "race",
+        pattern=r"^[a-z][a-z0-9_-]*$",
         description="race: short trials first, more for what may still be among the best; "
-        "grid: every pool, every seed, to the end (the paper); mixtures: weights of sources (docs/guides/mixtures.md)",
+        "grid: every pool, every seed, to the end (the paper); mixtures: weights of sources "
+        "(docs/guides/mixtures.md); or a plug-in's name (docs/guides/plugins.md)",
     )
     seeds: int = Field(3, ge=1, description="grid: seeds of every pool and of the control in probe and combine")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="coverage of the intervals, over all pools together")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base import plugins
 from engine.base.arrays import save_array
 from engine.base.confine import refuse_links
 from engine.base.durable import is_whole
@@ -50,6 +51,7 @@ from engine.study.soundness import Verified, verify
 from engine.study.target import Probe, probe_of, rows_for
 from engine.study.view import StudyView, view_study
 from engine.tasks.contract import Form, Part, Rows
+from engine.tasks.registry import task_names
 from engine.tasks.shared.media import form_of, set_bound
 
 # what is computed of a scan
@@ -414,7 +416,9 @@ class OpenStudy(StudyView):
             files = {n: content_hash(resolve(self.folder, p)) for n, p in named.items()}
             lora = s.lora.model_dump() if s.lora.rank else None
             media = {"lossy": lossy} if lossy else None
-            parts += [x for x in (files, lora, self.task.shares(s, self.folder), media) if x]
+            given = plugins.plugin(plugins.TASKS, s.task) if s.task not in task_names() else None
+            by = f"by {given.package}" if given else None
+            parts += [x for x in (files, lora, self.task.shares(s, self.folder), media, by) if x]
         return content_id(parts, 12)
 
     @property

@@ -10,10 +10,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from engine import tasks
+from engine.base import plugins
 from engine.base.errors import StudyError
 from engine.base.problems import explain
+from engine.settings.search import STRATEGIES
 from engine.settings.study import Study
-from engine.tasks.contract import Outside, ScoresRows, Task, packing
+from engine.tasks.contract import Outside, ScoresRows, Task, Traits, packing
 
 # fields that some tasks use; one that the study's task does not use may not be set
 SOME = (
@@ -29,11 +31,22 @@ def task_names() -> list[str]:
 
 
 def task_named(name: str) -> Task:
-    """The task of that name. Raises: StudyError when there is none."""
-    if name not in task_names():
-        raise StudyError(f"task: there is no task {name!r}; {', '.join(task_names())} are there (docs/guides/tasks.md)")
-    task: Task = import_module(f"engine.tasks.{name}.task").TASK
+    """The task of that name, djsb's or a plug-in's. Raises: StudyError when there is none, PluginError."""
+    task: Task
+    if name in task_names():
+        task = import_module(f"engine.tasks.{name}.task").TASK
+    elif given := plugins.plugin(plugins.TASKS, name):
+        task = plugins.loaded(given, fault)
+    else:
+        raise StudyError(f"task: {plugins.missing(plugins.TASKS, name, task_names())}")
     return task
+
+
+def fault(given: Any) -> str | None:
+    """Why what a plug-in gives is no task, or None."""
+    if not isinstance(getattr(given, "traits", None), Traits):
+        return "has no traits of type Traits"
+    return plugins.lacks(given, "lacks", "shares", "metrics", "inputs", "prepare", "run", "memory", "calibrate")
 
 
 def get_task(study: Study) -> Task:
@@ -58,6 +71,9 @@ def fitting_study(fields: object) -> Study:
         study = Study.model_validate(fields)
     except ValidationError as error:
         raise StudyError(explain(error)) from None
+    strategy = study.search.strategy
+    if strategy not in STRATEGIES and plugins.plugin(plugins.PROPOSERS, strategy) is None:
+        raise StudyError(f"search.strategy: {plugins.missing(plugins.PROPOSERS, strategy, STRATEGIES)}")
     if study.task is not None and (problem := misfit(study, get_task(study))):
         raise StudyError(f"study: {problem}")
     return study

@@ -54,6 +54,8 @@ class Op:
     the base installation. params: extra parameters that a study may set, with their kind; `required`: those that it
     must. fixed: parameters that no study sets. asks: scores come from a language model's server. barred: why it gives
     no statistic here. rare: for texts or images that few data sets have; `djsb init` leaves it to people.
+    by: of a plug-in, `module:name` of Data-Juicer's filter that computes it. version: of a plug-in, raised when the
+    same parameters give other values.
     """
 
     name: str
@@ -71,6 +73,8 @@ class Op:
     asks: bool = False
     barred: str | None = None
     rare: bool = False
+    by: str | None = None
+    version: int = 1
 
     @property
     def modalities(self) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -106,6 +106,18 @@ class Tables(Protocol):
     def tables(self, numbers: Numbers) -> Iterator[pa.Table]:
         """These rows, which ascend, as tables of the reader's schema. Raises: DataError."""
         ...
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """What a plug-in of group djsb.readers gives.
+
+    open: (file, options) → its reader. It raises BrokenFile for a file that is none of its format. version: raised when
+    the same file gives other rows.
+    """
+
+    open: Callable[[Path, Options], Reader]
+    version: int = 1
 
 
 def as_list(value: Any) -> list[Any]:

@@ -18,6 +18,7 @@ from engine.data.readers.joined import joined
 from engine.data.readers.json_rows import JsonReader
 from engine.data.readers.packed import PackedReader
 from engine.data.readers.parquet import ParquetReader
+from engine.data.readers.plugged import opener_for
 from engine.data.readers.pool_rows import PoolReader, read_rows_file
 from engine.data.readers.saved import SavedReader, is_saved
 from engine.data.readers.splits import NoData, files_of
@@ -73,8 +74,13 @@ def _of_files(path: Path, files: Sequence[Path], options: Options) -> Reader:
         )
     if kind == "tar":
         return WebDatasetReader(files, options, folder_of(path))
+    if kind is None and (opener := opener_for(files)):
+        return _each(files, options, opener)
     if kind not in OPENERS:
-        raise DataError(f"{path}: unknown kind of file; {KINDS} are read")
+        raise DataError(
+            f"{path}: unknown kind of file; {KINDS} are read, and what installed packages add (djsb plugins); pip "
+            f"install the package that reads {files[0].suffix or 'such'} files"
+        )
     return OPENERS[kind](files, options)
 
 

@@ -13,9 +13,8 @@ from pydantic import Field
 
 from engine.base.durable import replaced
 from engine.base.ids import json_text
-from engine.data.catalogue import statistics_of
+from engine.data.catalogue import find_op, statistics_of
 from engine.data.ops.contract import Bounds
-from engine.data.ops.table import OPS
 from engine.pipeline.contract import Component, ComponentError, Context, Done, Group, Settings
 from engine.pipeline.hooks import K_SIGMA
 from engine.pipeline.work.dj_keys import DjConfigs, without_iteration
@@ -70,7 +69,7 @@ def refined(entry: Mapping[str, Mapping[str, Any] | None], context: Context, k: 
     """
     ((name, given),) = entry.items()
     params = dict(given or {})
-    if name not in OPS:
+    if find_op(name) is None:
         return {name: params}
     for statistic, bounds in statistics_of(name, params).items():
         table = context.tracked.get(statistic)

@@ -12,8 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from engine.data.catalogue import statistics_of
-from engine.data.ops.table import OPS
+from engine.data.catalogue import find_op, statistics_of
 from engine.pipeline.components.k_sigma import write_recipe, written
 from engine.pipeline.contract import Component, ComponentError, Context, Done, Group, Settings
 from engine.pipeline.hooks import MODEL_FEEDBACK
@@ -92,7 +91,7 @@ def _bounded(
 ) -> dict[str, Any]:  # fmt: skip
     ((name, given),) = entry.items()
     params = dict(given or {})
-    for statistic, bounds in (statistics_of(name, params) if name in OPS else {}).items():
+    for statistic, bounds in (statistics_of(name, params) if find_op(name) else {}).items():
         if statistic not in columns:
             raise ComponentError(
                 f"{context.job}: {keys.dataset_path} has no {statistic} of {name}; analyse the rows first, then probe "
