@@ -136,6 +136,33 @@ def report(
 
 
 @app.command()
+def studies(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", help="folder that holds studies", show_default="this folder")
+    ] = HERE,
+    json: Json = False,
+) -> None:
+    """List the studies of a folder: state, answer, budget, task, data, trials, best pool. Changes none of them."""
+    from app.commands.studies import show_studies
+    from app.commands.studies import studies as every
+
+    put(every(folder), json, show_studies)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="folder of a study")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="folder of another")],
+    json: Json = False,
+) -> None:
+    """Put two studies' leaderboards side by side, pool by pool, with how the studies differ."""
+    from app.commands.compare import compare as side_by_side
+    from app.commands.compare import show_compare
+
+    put(side_by_side(a, b), json, show_compare)
+
+
+@app.command()
 def papers(
     query: Annotated[str, typer.Argument(metavar="[QUERY]", help="words of name, title or method; left out: all")] = "",
     tag: Annotated[

@@ -32,6 +32,7 @@ from app.tui.screens.overview import Overview, board_of
 from app.tui.screens.pipelines import Pipelines
 from app.tui.screens.proposals import Proposals
 from app.tui.screens.recipes import Recipes
+from app.tui.screens.system import System
 from app.tui.screens.trials import Trials
 from app.tui.shell import Source
 from app.tui.widgets.dialogs import AskLine, Help, keys_of
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 KEYS: dict[str, tuple[str, type[Pane]]] = {
     "overview": ("1", Overview), "ops": ("2", Ops), "correlations": ("3", Correlations), "proposals": ("4", Proposals),
     "trials": ("5", Trials), "recipes": ("6", Recipes), "log": ("7", Log), "chat": ("8", Chat),
-    "pipelines": ("9", Pipelines),
+    "pipelines": ("9", Pipelines), "system": ("0", System),
 }  # fmt: skip
 BINDINGS: dict[str, Any] = {}  # screen → its bindings; "": the app's, which hold on every screen
 EXITS = {0: "done", 1: "an error", 3: "a decision is awaited", 4: "the budget is spent", 130: "stopped"}

@@ -189,3 +189,9 @@ def unreadable_of(store: Store, run: str) -> Unreadable:
 def unreadable_statistics(store: Store) -> list[StatisticRun]:
     """Runs whose OP could not read some rows."""
     return [run for run in statistic_runs(store) if run.unreadable > 0]
+
+
+def rows_of(store: Store) -> int | None:
+    """Rows of the data, as the statistics that were begun last have them; None before there are any."""
+    row = store.one("SELECT rows FROM statistics ORDER BY at DESC LIMIT 1")
+    return row["rows"] if row else None

@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from engine.base.errors import StoreError
 from engine.journal.keeping import copy_of
 from engine.journal.patience import TURN, is_locked
 
+LONGEST = 60.0  # seconds that somebody else's database may be read
+LARGEST = 64 << 20  # bytes of one of its values
+COPIED = 1 << 30  # bytes of it that are copied
 UNWRITABLE = ("readonly", "unable to open")  # in SQLite's message where a file beside the database cannot be made
 
 
@@ -33,15 +37,22 @@ def writer(file: Path) -> sqlite3.Connection:
     return sqlite3.connect(file, isolation_level=None, timeout=TURN / 1000)
 
 
-def reader(file: Path) -> Look:
-    """A connection that reads, by the first way that works."""
-    if not file.exists():
+def reader(file: Path, untouched: bool = False) -> Look:
+    """A connection that reads, by the first way that works.
+
+    untouched: the database is somebody else's: nothing beside it is made or changed, and it may hold anything.
+    """
+    if not file.is_file():
         raise StoreError(f"{file} does not exist yet; run djsb auto or djsb pools first")
     _refuse_empty(file)
     ways: list[Callable[[Path], Look]] = [_as_owner, _beside_a_writer, _alone, _copied]
-    for way in ways[not may_write(file) :]:
+    if untouched:
+        ways = [_untouched, _untouched, _alone, _copied]
+    for way in ways[untouched or not may_write(file) :]:
         try:
             look = way(file)
+            if untouched:
+                _bound(look.connection)
             look.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             return look
         except sqlite3.OperationalError as error:
@@ -98,6 +109,22 @@ def _beside_a_writer(file: Path) -> Look:
     return Look(_connect(file, "mode=ro"))
 
 
+def _untouched(file: Path) -> Look:
+    """Where there is a log with its index: both are read, and the index, too, is opened read-only."""
+    if not log_of(file).exists():
+        raise sqlite3.OperationalError(UNWRITABLE[1])
+    return Look(_connect(file, "mode=ro&readonly_shm=1"))
+
+
+def _bound(connection: sqlite3.Connection) -> None:
+    """A query that takes too long ends, a value that is too large is none, and a schema runs nothing of its own."""
+    end = time.monotonic() + LONGEST
+    connection.set_progress_handler(lambda: int(time.monotonic() > end), 10_000)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST)
+    connection.execute("PRAGMA trusted_schema=OFF")
+    connection.execute("PRAGMA query_only=ON")
+
+
 def _alone(file: Path) -> Look:
     """Without a log, nobody has the database open to write."""
     if log_of(file).exists():
@@ -107,6 +134,8 @@ def _alone(file: Path) -> Look:
 
 def _copied(file: Path) -> Look:
     """A killed engine's log without its index can be read of a copy only, which goes with the connection."""
+    if sum(part.stat().st_size for part in (file, log_of(file)) if part.exists()) > COPIED:
+        raise StoreError(f"{file} has a killed engine's log and is too large to be copied; djsb auto puts it in order")
     with tempfile.TemporaryDirectory(prefix="djsb-look-") as scratch:
         copy = Path(scratch) / file.name
         for part in (file, log_of(file)):

@@ -86,21 +86,24 @@ class Store:
     """The database of one study, one connection. Not shared between threads.
 
     readonly: open without creating or migrating (`djsb status` while the engine writes). patience: how long a database
-    that another process has locked is waited for. still: the study may not be written, and what is read stays as it was
-    when the database was opened.
+    that another process has locked is waited for. untouched: the database is somebody else's: it is read as it lies
+    there, and an older one is brought up to date in memory. still: the study may not be written, and what is read stays
+    as it was when the database was opened.
     """
 
     # of all stores of this process: seconds that they wait for a lock, and where they say so
     wait: float = 30.0
     tell: Callable[[str], None] = staticmethod(lambda _: None)
 
-    def __init__(self, file: Path, readonly: bool = False, patience: Patience | None = None) -> None:
+    def __init__(
+        self, file: Path, readonly: bool = False, patience: Patience | None = None, untouched: bool = False
+    ) -> None:
         self.file, self.patience, self.still = file, patience or Patience(file, self.wait, tell=self.tell), False
         self.closed = False
         self.keeping: Keeping | None = None
         with _readable_errors(file):
             if readonly:
-                look = connect.reader(file)
+                look = connect.reader(file, untouched)
                 self.connection, self.still = look.connection, look.still
             else:
                 if file.parent.exists() and not connect.may_write(file):
@@ -124,7 +127,7 @@ class Store:
                     self.tell(self.keeping.restored)
                     self.event("database", self.keeping.restored, level="warning")
             elif self._patiently(lambda: schema().pending(self.db)):
-                self._bring_up_to_date()
+                self._bring_up_to_date(untouched)
             if self.still:
                 self.connection.execute("PRAGMA query_only=ON")
 
@@ -161,12 +164,12 @@ class Store:
                 f"{self.file} is from a newer djsb (it has {newer[-1]}); upgrade djsb, or open another study"
             )
 
-    def _bring_up_to_date(self) -> None:
+    def _bring_up_to_date(self, untouched: bool) -> None:
         """Take the steps that a reader's database lacks, in a copy, where the study may not be written.
 
         Raises: Outdated where it may.
         """
-        if connect.may_write(self.file):
+        if connect.may_write(self.file) and not untouched:
             raise Outdated(
                 f"{self.file} is from an older djsb; end its engine, and the same command brings it up to date"
             )

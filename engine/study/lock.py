@@ -45,7 +45,7 @@ class EngineLock:
 def engine_pid(state: Path) -> int | None:
     """The process that holds the study's engine lock, or None."""
     file = state / "engine.lock"
-    if not file.exists():
+    if not file.is_file():
         return None
     with file.open(encoding="utf-8") as lock:
         try:

@@ -74,6 +74,11 @@ def _changed_since(view: StudyView) -> str:
     return f"study.yaml has changed since ({changed}): all this is of the setting before, until djsb auto runs the new."
 
 
+def every_difference(old: Study, new: Study) -> list[str]:
+    """How one setting differs from another, a line for each field."""
+    return list(_differences(old, new))
+
+
 def differences(old: Study, new: Study) -> str:
     """`train.epochs 1 → 2, …`: how one setting differs from another."""
     found = list(_differences(old, new))

@@ -14,6 +14,7 @@ from engine.base.confine import inside, refuse_links
 from engine.base.errors import StudyError, damaged
 from engine.base.paths import DATABASE, STATE_FOLDER
 from engine.journal import cycles, results, setups
+from engine.journal.patience import Patience
 from engine.journal.store import Outdated, Store
 from engine.records.metric import Metric
 from engine.settings.study import Study
@@ -21,6 +22,7 @@ from engine.study.lock import engine_pid
 from engine.tasks.contract import Task
 from engine.tasks.registry import get_task
 
+MOMENT = 0.5  # seconds that somebody else's database is waited for while it is locked
 Viewed = TypeVar("Viewed", bound="StudyView")
 
 
@@ -142,13 +144,20 @@ def store_to_read(state: Path) -> Store:
         return Store(file, readonly=True)
 
 
-def view_study(folder: Path, cycle: int | None = None) -> StudyView:
+def store_untouched(state: Path) -> Store:
+    """A database that is somebody else's, to read: nothing in its folder is made or changed, and no lock is awaited."""
+    file = inside(state, DATABASE)
+    return Store(file, readonly=True, patience=Patience(file, MOMENT), untouched=True)
+
+
+def view_study(folder: Path, cycle: int | None = None, untouched: bool = False) -> StudyView:
     """The study to look at, in one of its cycles; None: the one that the engine was in last. Nothing is run.
 
+    untouched: it is somebody else's; nothing in its folder is made or changed.
     Raises: NotStarted when nothing was recorded yet, StudyError for a cycle that is not there, StoreError.
     """
     folder = folder.resolve()
-    store = store_to_read(inside(folder, STATE_FOLDER))
+    store = (store_untouched if untouched else store_to_read)(inside(folder, STATE_FOLDER))
     last = setups.last(store)
     if last is None:
         store.close()

@@ -284,16 +284,18 @@ def _burn(costs: Sequence[Cost]) -> tuple[tuple[float, float], ...]:
 
 
 def _running(view: OpenStudy) -> list[Row]:
-    from engine.journal import curves, trials
+    from engine.journal import curves, trials, usage
 
     rows = []
     for t in trials.running(view.store, view.setup):
+        taken = {u.name: u.latest for u in usage.of_trial(view.store, t.id)}
         points = curves.curve(view.store, t.id, "loss", LOSS)
         step = points[-1].step if points else 0
         rows.append({
             **some(t, "id", "device", "seed", "samples", "resumed", "label", "kind", "started", "estimate"),
             "seconds": t.charged, "loss": [p.value for p in points if p.value is not None], "step": step,
             "progress": min(1.0, step * view.study.train.batch_size / max(1, t.samples)),
+            "usage": taken,
         })  # fmt: skip
     return rows
 
@@ -314,7 +316,7 @@ def curves(view: OpenStudy, trials: Sequence[str], name: str) -> dict[str, list[
 
 def trial_details(view: OpenStudy, key: str) -> Row:
     """Metrics, names of curves and configuration of one trial; those of fresh seeds are a person's to see."""
-    from engine.journal import curves, metrics, pools, trials
+    from engine.journal import curves, metrics, pools, trials, usage
 
     trial = trials.get(view.store, key)
     pool = pools.get(view.store, trial.pool) if trial else None
@@ -324,6 +326,7 @@ def trial_details(view: OpenStudy, key: str) -> Row:
         **asdict(trial), "content": pool.pool.to_json(),
         "metrics": dict(sorted(metrics.of_trial(view.store, key).items())),
         "curves": curves.names(view.store, key), "fresh": trial.fresh,
+        "usage": {u.name: some(u, "peak", "mean") for u in usage.of_trial(view.store, key)},
     }  # fmt: skip
 
 
@@ -403,6 +406,12 @@ def _job(view: OpenStudy | PipelineView, *which: Any) -> Row:
     return pipelines.job(view, *which)
 
 
+def _system(view: OpenStudy | PipelineView) -> Row:
+    from app.tui.reading.system import system
+
+    return system(view)
+
+
 def _drafting(name: str) -> Callable[..., Any]:
     """A question of the proposal form; what answers it is imported in the feed's process only."""
 
@@ -422,6 +431,7 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "contents": pool_contents,
     "log": worker_log,
     "job": _job,
+    "system": _system,
     "choices": _drafting("choices"),
     "tried": _drafting("tried"),
     "pool": _drafting("pool"),

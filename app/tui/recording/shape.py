@@ -69,6 +69,7 @@ class Running(TypedDict):
     loss: list[Float]
     step: Int
     progress: Float
+    usage: NotRequired[dict[Str, Float]]
 
 
 @with_config(STRICT)

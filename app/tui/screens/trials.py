@@ -16,7 +16,7 @@ from app.text.printable import printable
 from app.tui.proposal.text import bounds
 from app.tui.reading.snapshot import Snapshot
 from app.tui.screens.base import Pane
-from app.tui.widgets.marks import cut
+from app.tui.widgets.marks import cut, measured
 from app.tui.widgets.table import KeyedTable
 from app.tui.widgets.windows import Compare, LogTail
 from engine.base.errors import DjsbError
@@ -265,6 +265,8 @@ def _detail(row: Row) -> Text:
         text.append(f"✗ {printable(row['error'])}\n", "bad")
     for name, value in row["metrics"].items():
         text.append(f"{printable(name):20} {'–' if value is None else f'{value:.4g}'}\n")
+    for name, one in row.get("usage", {}).items():
+        text.append(f"{name:20} {measured(name, one, True)}\n", "faint")
     for layer in row["content"]["layers"]:
         if layer.get("weight") is not None:
             text.append(f"{printable(layer.get('source') or 'weight')} {100 * layer['weight']:.3g} %\n", "faint")

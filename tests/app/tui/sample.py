@@ -83,6 +83,7 @@ TRIALS = (
 )
 RUNNING = tuple(
     {**t, "resumed": 0, "estimate": 4.0, "seconds": 2.0, "step": 60 + 20 * i, "progress": 0.4 + 0.2 * i,
+     "usage": {"cpu": 99.0 - i, "memory": 1.25e9, "gpu": 96.0, "gpu_memory": 3e10},
      "loss": [3.0 * math.exp(-k / 9) + 0.1 * (k % 3) for k in range(24 + 8 * i)]}
     for i, t in enumerate(t for t in TRIALS if t["state"] == "RUNNING")
 )  # fmt: skip
@@ -302,6 +303,22 @@ def answer(what: str, *asked: Any) -> Any:
             "stays": [{"row": 7, "text": "#sky #hashtag", "picture": [[(200, 30, 30)] * 4] * 4}],
             "goes": [{"row": 8, "text": "a photo of a tall tree", "picture": None}],
         }
+    if what == "system":
+        kept = {t["id"]: {"cpu": {"peak": 101.0, "mean": 98.2 - n, "latest": 99.0},
+                          "memory": {"peak": 1.31e9, "mean": 1.2e9, "latest": 1.25e9},
+                          "written": {"peak": 2.5e6, "mean": 1e6, "latest": 2.5e6},
+                          "gpu": {"peak": 97.0, "mean": 71.0 + n, "latest": 96.0},
+                          "gpu_memory": {"peak": 3.1e10, "mean": 2.9e10, "latest": 3e10},
+                          "gpu_power": {"peak": 412.0, "mean": 380.0, "latest": 401.0},
+                          "gpu_temperature": {"peak": 63.0, "mean": 58.0, "latest": 60.0}}
+                for n, t in enumerate(TRIALS[24:30])}  # fmt: skip
+        gpu = {"model": "NVIDIA H200", "memory": 3.1e10, "total": 1.5e11, "power": 402.0, "temperature": 61.0}
+        return {
+            "node": "here", "cpu": 52.0, "cores": 16, "load": 8.3, "memory": 4.1e10, "memory_total": 1.28e11,
+            "disk": 4e11, "disk_total": 1e12, "disk_free": 6e11, "no_gpu": "", "trials": kept,
+            "parts": {"cache": 4.2e9, "checkpoints": 1.3e9, "database": 2.1e7, "logs": 0},
+            "gpus": [{"name": "0", "use": 93.0, **gpu}, {"name": "1", "use": None, **gpu, "power": None}],
+        }  # fmt: skip
     if what == "log":
         return {"names": ["engine.log", "worker-cpu0.log"], "name": "engine.log", "text": "probe: 20/20\n"}
     if what == "job":

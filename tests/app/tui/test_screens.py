@@ -112,10 +112,19 @@ def check_pipelines(screen: Pane) -> None:
     assert "choose a job in the tree" in text(screen, "#job")
 
 
+def check_system(screen: Pane) -> None:
+    machine = text(screen, "#machine")
+    assert "52 % of 16 cores" in machine and "5.52 GB: cache 4.2 GB, checkpoints" in machine
+    assert "93 %, 31 GB of 150 GB, 402 W, 61 °C  NVIDIA H200" in machine and "GPU 1" in machine
+    assert len(rows(screen, "#live")) == 2
+    kept = rows(screen, "#kept")
+    assert len(kept) == 4 and "101 / 98" in kept[0] and "31 GB / 29 GB" in kept[0]
+
+
 CHECKS = {
     "overview": check_overview, "ops": check_ops, "correlations": check_correlations, "proposals": check_proposals,
     "trials": check_trials, "recipes": check_recipes, "log": check_log, "chat": check_chat,
-    "pipelines": check_pipelines,
+    "pipelines": check_pipelines, "system": check_system,
 }  # fmt: skip
 
 
