@@ -81,6 +81,11 @@ if (
         from engine.pipeline.child import main as job_main
 
         job_main()
+    elif sys.argv[1:] == ["exporter"]:  # to a tracker
+        _home_first()
+        from engine.track.process import serve as export
+
+        export()
     elif sys.argv[1:2] == ["feed"]:  # the UI's reader: folder, file descriptor of its pipe, file to record to
         _home_first()
         from app.tui.feed import serve

@@ -200,6 +200,36 @@ def run_pipeline(
 
 
 @app.command()
+def track(
+    folder: Folder = HERE,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--to", help="mlflow, wandb, trackio or tensorboard; repeatable; left out: those that study.yaml names"
+        ),
+    ] = None,
+    project: Annotated[
+        str | None, typer.Option("--project", help="its project or experiment; left out: the study's name")
+    ] = None,
+    uri: Annotated[
+        str | None, typer.Option("--uri", help="MLflow's store, as MLFLOW_TRACKING_URI; left out: in the study")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Export trials, curves, leaderboard and answer to trackers; what they have already is not sent again."""
+    from app.commands.track import show_track
+    from app.commands.track import track as export
+    from engine.settings.track import KINDS
+
+    if unknown := [name for name in to or () if name not in KINDS]:
+        raise typer.BadParameter(f"--to {unknown[0]}: choose from {', '.join(KINDS)}")
+    found = export(folder, [kind for kind in KINDS if kind in (to or ())], project, uri)
+    put(found, json, show_track)
+    if any(one["faults"] for one in found):
+        raise typer.Exit(1)
+
+
+@app.command()
 def status(folder: Folder = HERE, json: Json = False) -> None:
     """Show where the study stands: stages, running trials, budget, what awaits a decision."""
     from app.commands.status import show_status, status

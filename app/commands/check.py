@@ -15,6 +15,7 @@ from engine.study.opened import Notice, OpenStudy, held, open_study
 from engine.study.plugged import plugins_of
 from engine.study.sample import Seen
 from engine.tasks.contract import Remarks
+from engine.track.targets import lacking
 
 LOOKED_AT = 1_000  # rows whose media's headers are told of
 EXAMPLES = 5  # pairs of rows that are alike, that are shown
@@ -61,6 +62,7 @@ def check(folder: Path, workers: int | None, notice: Notice, deep: bool = False)
             _check_ops_and_task(seen.study if seen else opened, seen, found)
         if not found["problems"]:
             _check_inputs(seen.study if seen else opened, found)
+        found["warnings"] += [t for kind in opened.study.track.kinds if (t := lacking(kind))]
     devices = gpus()
     found["findings"].append(f"devices: {len(devices)} GPU(s)" if devices else "devices: no GPU; CPU cores are used")
     return found

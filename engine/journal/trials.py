@@ -68,6 +68,11 @@ def of_proposal(store: Store, proposal: str) -> list[Trial]:
     return _trials(store, ids, (proposal,))
 
 
+def begun(store: Store) -> list[Trial]:
+    """All trials of the study that were ever started, in that order."""
+    return _trials(store, "WHERE t.started IS NOT NULL ORDER BY t.started, t.id", ())
+
+
 def failed(store: Store, setup: str) -> list[Trial]:
     """Trials of a setup that were given up, by id."""
     return _trials(store, "WHERE t.setup = ? AND t.state = 'FAIL' ORDER BY t.id", (setup,))

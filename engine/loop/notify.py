@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import queue
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +17,7 @@ from engine.base.ids import json_text
 from engine.base.secrets import redact
 from engine.evidence.answer import answer
 from engine.journal import events, results
+from engine.loop.beside import Faults, after_events
 from engine.runner.scheduler import Scheduler
 from engine.settings.running import NotifySection, Occasion
 from engine.study.opened import OpenStudy
@@ -34,7 +34,7 @@ class Notices:
         self._opened, self._settings = opened, opened.study.notify
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="notices") if _is_set(self._settings) else None
         self._sent: list[Future[None]] = []
-        self._faults: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._faults = Faults(opened.store, "notify", "a notice was not sent")
 
     def tell(self, occasion: Occasion, text: str) -> None:
         """Send a notice, where the study asks for those of its kind."""
@@ -52,19 +52,13 @@ class Notices:
 
     def watch(self, scheduler: Scheduler) -> None:
         """Tell once, now or after any of the scheduler's events, that the budget is nearly spent."""
-        seen = scheduler.watch
 
         def look(now: Scheduler) -> None:
             if now.balance().spent >= NEARLY * now.limit:
                 self.tell("budget", f"{NEARLY:.0%} of the budget of {format_seconds(now.limit)} is spent")
 
-        def watch(now: Scheduler) -> None:
-            seen(now)
-            look(now)
-
         if self._thread is not None and "budget" in self._settings.on:
-            look(scheduler)
-            scheduler.watch = watch
+            after_events(scheduler, look)
 
     def close(self) -> None:
         """Wait for what is under way, as long as one notice may take; what failed is an event."""
@@ -73,8 +67,7 @@ class Notices:
             self._thread.shutdown(wait=False, cancel_futures=True)
             for _ in late:
                 self._faults.put(f"it took longer than {self._settings.timeout:g} s")
-        while not self._faults.empty():
-            self._opened.store.event("notify", f"a notice was not sent: {self._faults.get()}", level="warning")
+        self._faults.write()
 
     def _send(self, notice: dict[str, str]) -> None:
         """Hand a notice to the program and to the webhook. Runs in the thread, which has no database."""

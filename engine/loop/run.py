@@ -16,6 +16,7 @@ from engine.loop import cycles, fitting, model_scores, outcome
 from engine.loop.notify import notices, tell_ending
 from engine.loop.prompts import run_prompts
 from engine.loop.stage import Policy, run_stage
+from engine.loop.tracking import tracked
 from engine.loop.transfer import run_transfers
 from engine.proposals.queue import record_cuts
 from engine.review.decisions import waiting_proposals
@@ -68,7 +69,7 @@ def run_loop(
     limit = parse_budget(budget or opened.study.budget)
     policy = Policy(approve or opened.study.approve, guard=approve == "auto")
     whole = until == STAGES[-1]
-    with held(opened), notices(opened) as sent, scheduler(opened, limit, workers) as timed:
+    with held(opened), notices(opened) as sent, tracked(opened) as show, scheduler(opened, limit, workers) as timed:
         if setups.last(opened.store) is None:
             timed.slots[0].start()  # which takes seconds, while the data are read
         _ = opened.pool_size
@@ -83,6 +84,7 @@ def run_loop(
             tell(line)
         started(timed)
         sent.watch(timed)
+        show(timed)
         ends: list[Ended] = []
         for cycle in cycles.each(opened, timed, whole):
             ends.append(_cycle(cycle, until, policy, timed, adviser))

@@ -27,6 +27,7 @@ from engine.settings.search import (
 )
 from engine.settings.section import Section, amount_of_time
 from engine.settings.target import TargetSection
+from engine.settings.track import TrackSection
 
 Model = TypeVar("Model", bound=BaseModel)
 STAGES = ("probe", "combine", "scale", "screen", "confirm")
@@ -59,6 +60,11 @@ RARE = (
     "scores",
     "cache",
     "notify",
+    "track",
+    "mlflow",
+    "wandb",
+    "trackio",
+    "tensorboard",
     "sources",
     "columns",
     "mixtures",
@@ -122,6 +128,7 @@ class Study(Section):
     agent: AgentSection = AgentSection()
     guard: GuardSection = GuardSection()
     notify: NotifySection = NotifySection()
+    track: TrackSection = TrackSection()
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ STANDS: dict[str, dict[str, Any]] = {
     "guard": {"guard": {"cost": "5min"}},
     "approval": {"approve": "hold"},
     "notices": {"notify": {"command": ["true"]}},
+    "trackers": {"track": ["tensorboard"]},
     "bad rows": {"dataset": {"max_bad": 0.5}},
     "checkpoints": {"train": {"keep_checkpoints": 2}},
 }
@@ -76,7 +77,7 @@ def test_every_field_is_known_to_touch_trials_or_not() -> None:
     """A new section of study.yaml has to be sorted here, too."""
     apart = {"name", "ops", "scores", "dedup", "pools", "search", "mixtures", "combine", "scale", "confirm", "cycles",
              "cache", "executor", "devices_per_trial", "budget", "design", "approve", "agent", "guard",
-             "notify"}  # fmt: skip
+             "notify", "track"}  # fmt: skip
     assert set(Study.model_fields) - apart <= {*SECTIONS, "target"}
     assert set(APART) <= set(SECTIONS)
 

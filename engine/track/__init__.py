@@ -1,0 +1,1 @@
+"""What trackers of experiments are told: MLflow, W&B, trackio, TensorBoard."""

@@ -1,0 +1,1 @@
+"""One tracker a file, each by its own client."""
