@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from engine.settings.section import Section
 
@@ -81,6 +81,11 @@ class TrackSection(Section):
                 raise ValueError(f"{unknown[0]} is no tracker; choose from {', '.join(KINDS)}")
             return {name: {} if options is None else options for name, options in value.items()}
         return value
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A name alone stands for the tracker with its defaults, so what is not tracked is not written."""
+        return {name: options for name, options in dump(self).items() if options is not None}
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

@@ -86,6 +86,7 @@ class Wandb:
         fill(made)
         made.finish()
         for folder in self._scratch.glob(f"wandb/*-{key}"):
+            shutil.rmtree(folder / "logs", ignore_errors=True)  # a link in it leads out of the study
             (folder / MARK).write_text(mark, encoding="utf-8")
             for old in before:
                 shutil.rmtree(old)
