@@ -10,7 +10,7 @@ from typing import IO
 from engine.base.confine import inside
 from engine.base.durable import Damaged, check, write_text
 from engine.base.errors import LockedError
-from engine.base.ids import content_id
+from engine.base.ids import content_id, json_text
 from engine.track.contract import Target
 
 
@@ -45,7 +45,7 @@ class Bookmark:
 
     def save(self) -> None:
         """Put it on the disk, whole."""
-        write_text(self._file, json.dumps(self.marks))
+        write_text(self._file, json_text(self.marks))
 
     def close(self) -> None:
         """Let another process have it."""
