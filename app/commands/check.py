@@ -34,7 +34,7 @@ def check(folder: Path, workers: int | None, notice: Notice, deep: bool = False)
 
     found: Row = {"problems": [], "findings": [], "bad_rows": [], "duplicates": [], "ops": [], "left_out": []}
     found["inputs"], found["warnings"], found["overlap"] = [], [], None
-    found["plugins"] = []
+    found["plugins"], found["overlaps"] = [], []
     opened = open_study(folder, workers, notice)
     with opened.store, held(opened, deep) as verified:
         found["verified"] = asdict(verified)
@@ -91,15 +91,21 @@ def _check_rows(opened: OpenStudy, found: Row, name: str, deep: bool) -> None:
 
 
 def _check_overlap(opened: OpenStudy, found: Row, deep: bool) -> None:
-    """Whether evaluation rows stand among the training rows; of large data by a sample, unless all were compared."""
-    from engine.data.overlap import summary
+    """What the models are judged by and the training rows have in common; of large data by a sample, unless all were
+    compared.
+    """
+    from engine.study.overlaps import overlaps
 
-    pairs = opened.overlapping(only_known=not deep) or opened.overlapping(quick=not deep)
-    if pairs is None:
+    try:
+        every = overlaps(opened, quick=not deep)
+    except DjsbError as error:
+        found["problems"].append(str(error))
         return
-    told = summary(pairs, *opened.sides, opened.study.evaluation.overlap == "drop")
-    found["overlap"] = told.to_json()
-    found["warnings" if told.warns else "findings"].append(f"evaluation: {told.text}")
+    found["overlap"] = next((told.to_json() for told in every if not told.name), None)
+    for told in every:
+        pairs = [{**asdict(pair), "like": told.like(pair)} for pair in told.first]
+        found["overlaps"].append({**told.to_json(), "first": pairs})
+        found["warnings" if told.warns else "findings"].append(f"{told.name or 'evaluation'}: {told.text}")
 
 
 def _check_held_back(opened: OpenStudy, found: Row) -> None:
@@ -199,9 +205,9 @@ def show_check(found: Row) -> None:
         say(f"ok       {text}")
     for text in found["warnings"]:
         say(f"WARNING  {text}")
-    for pair in (found["overlap"] or {}).get("first", ())[:EXAMPLES]:
+    for pair in [pair for told in found["overlaps"] for pair in told["first"][:EXAMPLES]]:
         text = ": " + " ".join(pair["text"].split()) if pair["text"] else ""
-        say(f"overlap  data {pair['row']} is like evaluation {pair['evaluation']} ({pair['alike']:.0%}){text}")
+        say(f"overlap  data {pair['row']} is like {pair['like']} ({pair['alike']:.0%}){text}")
     for op in found["ops"]:
         say(f"ok       {op}")
     for left in found["left_out"]:

@@ -16,6 +16,7 @@ from engine.journal import costs, cycles, events, proposals, results, trials
 from engine.records.answer import Answer
 from engine.records.cycle import CycleStart
 from engine.records.leaderboard import Change, CycleRecipe
+from engine.records.overlap import warnings
 from engine.records.proposal import StoredProposal
 from engine.records.trial import FRESH, Trial
 from engine.settings.study import STAGES
@@ -32,8 +33,8 @@ def answer(view: StudyView) -> Answer:
     """The study's current answer with its reasons, and what would get one."""
     view, of_setting = shown(view)
     told = _answer(view)
-    if (overlap := results.OVERLAP.get(view.store, view.root)) and overlap.warns:
-        told = replace(told, reasons=(*told.reasons, overlap.text))
+    overlaps = results.OVERLAP.get(view.store, view.root) or ()
+    told = replace(told, reasons=(*told.reasons, *warnings(overlaps)))
     return replace(told, reasons=(of_setting, *told.reasons)) if of_setting else told
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from engine.base.errors import damaged
 from engine.base.ids import checked_id, plain
@@ -182,6 +182,8 @@ class MapperSummary:
         return asdict(self)
 
 
+# an earlier djsb stored one alone
+Overlaps = Annotated[tuple[Overlap, ...], BeforeValidator(lambda told: [told] if isinstance(told, dict) else told)]
 # trial → prompt → metric → value
 PromptScores = dict[str, dict[str, dict[str, float | None]]]
 
@@ -194,7 +196,7 @@ STATISTICS = Result[Correlation]("statistics", Correlation)  # of the statistics
 METRICS = Result[Correlation]("metrics", Correlation)  # of the metrics over the probing trials
 TERMS = Result[dict[str, list[Term]]]("terms", dict[str, list[Term]])  # pool → the words that tell its bucket
 DUPLICATES = Result[Duplicates]("duplicates", Duplicates)
-OVERLAP = Result[Overlap]("overlap", Overlap)  # of training and evaluation rows
+OVERLAP = Result[tuple[Overlap, ...]]("overlap", Overlaps)  # of the training rows and each evaluation
 PARTS = Result[dict[str, int]]("parts", dict[str, int])  # what mixtures weight → its good rows
 MIXTURES = Result[Surface]("mixtures", Surface)  # what the regression on mixtures expects
 SCALE = Result[list[ScaleArm]]("scale", list[ScaleArm])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from engine.data.cuts import keeps
-from engine.data.overlap import summary
 from engine.evidence.analysis import correlate, distinctive, pool_entropies, split
 from engine.evidence.answer import answer
 from engine.evidence.mixtures import response, surface
@@ -16,6 +15,7 @@ from engine.records.trial import FRESH, Trial
 from engine.search.contract import Adviser
 from engine.search.screening import candidates
 from engine.study.opened import OpenStudy
+from engine.study.overlaps import overlaps
 from engine.tasks.contract import Rows
 from engine.tasks.shared.tokens import captions
 
@@ -41,14 +41,13 @@ def analyse(opened: OpenStudy, stage: str) -> None:
 
 
 def overlap(opened: OpenStudy) -> None:
-    """Store which training rows are like evaluation rows, and warn of those that are trained on."""
-    pairs = opened.overlapping()
-    if pairs is None:
-        return
-    told = summary(pairs, *opened.sides, opened.study.evaluation.overlap == "drop")
-    if told.warns and results.OVERLAP.get(opened.store, opened.root) != told:
-        opened.store.event("data", told.text, level="warning")
-    results.OVERLAP.put(opened.store, opened.root, told)
+    """Store which training rows are like what models are judged by, and warn of those that are trained on."""
+    found = tuple(overlaps(opened))
+    before = results.OVERLAP.get(opened.store, opened.root) or ()
+    for told in found:
+        if told.warns and told not in before:
+            opened.store.event("data", told.text, level="warning")
+    results.OVERLAP.put(opened.store, opened.root, found)
 
 
 def summarise(opened: OpenStudy, stage: str, adviser: Adviser) -> None:

@@ -19,11 +19,11 @@ from engine.base import plugins
 from engine.base.arrays import save_array
 from engine.base.confine import refuse_links
 from engine.base.durable import is_whole
-from engine.base.errors import DataError, StudyError
+from engine.base.errors import StudyError
 from engine.base.ids import content_id
 from engine.base.paths import DATABASE, STATE_FOLDER, resolve
 from engine.data import cuts as pool_cuts
-from engine.data import fingerprints, overlap, statistics
+from engine.data import fingerprints, statistics
 from engine.data.columns import column_runs
 from engine.data.cuts import Column, Cut, StatisticColumn
 from engine.data.dataset import Dataset
@@ -44,7 +44,7 @@ from engine.records.pool import BY_VALUE, MODEL_SCORE, Pool, Slice
 from engine.settings.data import DatasetSection
 from engine.settings.section import shared
 from engine.settings.study import Study, explicit
-from engine.study import model_scores
+from engine.study import model_scores, overlaps
 from engine.study.file import read_study
 from engine.study.lock import EngineLock
 from engine.study.soundness import Verified, verify
@@ -129,10 +129,11 @@ class OpenStudy(StudyView):
             raise StudyError("evaluation.path is a copy of the training data; hold some rows out")
         return found
 
-    def _progress(self, what: str) -> Callable[[int, int], None]:
+    def progress(self, what: str) -> Callable[[int, int], None]:
+        """Where work on the data tells how far it is."""
         return lambda done, total: self.notice(what, done, total)
 
-    def _crew(self, data: Dataset) -> AbstractContextManager[None]:
+    def crew(self, data: Dataset) -> AbstractContextManager[None]:
         """Within the block, data work is done by the study's executor."""
         if self.study.executor.kind == "local":
             return nullcontext()
@@ -148,53 +149,18 @@ class OpenStudy(StudyView):
     @cached_property
     def scanned(self) -> Scan:
         """Keys and quarantine of the training rows, duplicates among them: what caches are made of."""
-        with self._crew(self.data):
-            return scan(self.data, self.store, self.state, self.workers, self._progress("scan of the data"))
+        with self.crew(self.data):
+            return scan(self.data, self.store, self.state, self.workers, self.progress("scan of the data"))
 
     @cached_property
     def scan(self) -> Scan:
-        """The rows that may stand in a pool: those without duplicates, less those that are like evaluation rows where
-        the study drops such.
+        """The rows that may stand in a pool: those without duplicates, less those that are like what the models are
+        judged by, where the study drops such.
 
         Raises: DataError where it refuses them.
         """
         found = self.deduplicated
-        if self.study.evaluation.overlap == "warn" or not self.has_evaluation_rows:
-            return found
-        pairs = self.overlapping()
-        if pairs is None or not len(pairs.rows):
-            return found
-        if self.study.evaluation.overlap == "refuse":
-            told = overlap.summary(pairs, *self.sides, left_out=False)
-            raise DataError(f"{told.text} evaluation.overlap is refuse; take them out, or write drop or warn")
-        good = found.good.copy()
-        good[pairs.rows] = False
-        return replace(found, good=good, overlapping=len(pairs.rows))
-
-    @property
-    def sides(self) -> tuple[overlap.Side, overlap.Side]:
-        """Training rows and evaluation rows, to be compared."""
-        root, held = media_root(self.data.path, self.state), media_root(self.evaluation.path, self.state)
-        return (
-            overlap.Side(self.data, root, self.deduplicated.good),
-            overlap.Side(self.evaluation, held, self.evaluation_scan.good),
-        )
-
-    def overlapping(self, quick: bool = False, only_known: bool = False) -> overlap.Found | None:
-        """Training rows that are near-duplicates of evaluation rows; None where nothing can be compared.
-
-        quick: of few rows of large data. only_known: None, too, where it was not searched yet.
-        """
-        if not self.has_evaluation_rows or (by := overlap.by_what(self.data, self.evaluation)) is None:
-            return None
-        most = overlap.LOOKED_AT[by] if quick else overlap.MOST[by]
-        every = self.study.evaluation.overlap != "warn" and not quick
-        notice = self._progress("search for evaluation rows in the data")
-        with self._crew(self.data):
-            return overlap.search(
-                *self.sides, self.study.dedup, self.state, self.workers, None if every else most, notice,
-                only_known=only_known,
-            )  # fmt: skip
+        return found if self.study.evaluation.overlap == "warn" else overlaps.without(self, found)
 
     @cached_property
     def deduplicated(self) -> Scan:
@@ -204,8 +170,8 @@ class OpenStudy(StudyView):
             return found
         from engine.data.dedup import without_duplicates
 
-        notice = self._progress("search for duplicates")
-        with self._crew(self.data):
+        notice = self.progress("search for duplicates")
+        with self.crew(self.data):
             good = without_duplicates(section, self.data, found.good, self.store, self.state, self.workers, notice)
         return replace(found, good=good, duplicates=int((found.good & ~good).sum()))
 
@@ -221,8 +187,8 @@ class OpenStudy(StudyView):
     @cached_property
     def evaluation_scan(self) -> Scan:
         """The same of the evaluation rows."""
-        told = self._progress("scan of the evaluation")
-        with self._crew(self.evaluation):
+        told = self.progress("scan of the evaluation")
+        with self.crew(self.evaluation):
             return scan(self.evaluation, self.store, self.state, self.workers, told)
 
     @cached_property
@@ -259,8 +225,8 @@ class OpenStudy(StudyView):
             return []
         if not runs:
             raise StudyError("no OP of the study can run here; see djsb check, and add OPs under ops")
-        good, told = self.scanned.good, self._progress("statistics")
-        with self._crew(self.data):
+        good, told = self.scanned.good, self.progress("statistics")
+        with self.crew(self.data):
             return statistics.compute(
                 runs, self.data, good, self.store, self.state, self.workers, told, self.study.scores
             )
@@ -472,7 +438,7 @@ class OpenStudy(StudyView):
         held = self._rows(self.evaluation, self.evaluation_scan, "evaluation") if self.has_evaluation_rows else None
         if set(self.forms.values()) - {"raw"} or (self.state / "cache" / "packs").exists():
             set_bound(self.state / "cache", self.study.cache.max_gb)
-        notice = self._progress(f"caches of task {self.study.task}")
+        notice = self.progress(f"caches of task {self.study.task}")
         return self.task.prepare(self.study, self.folder, train, held, self.workers, notice)
 
     def items_file(self, part: Part) -> Path | None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from engine.base.durable import share
 from engine.base.thinning import NAME, NAMES, Thinning
 from engine.data.dataset import Dataset
+from engine.data.judged import Judged
 from engine.records.accounting import Accounting
 from engine.records.metric import Metric
 from engine.settings.study import Study
@@ -170,6 +171,13 @@ class Task(Protocol):
         """What else its results hang on, as JSON: part of every trial's id.
 
         Data, model, lora, train, evaluation and the content of checkpoint and benchmarks count anyway.
+        """
+        return []
+
+    def judged_by(self, study: Study, folder: Path) -> list[Judged]:
+        """What else than evaluation.path it is judged by, where training rows may be compared with it; named.
+
+        folder: the study's. Raises: DataError.
         """
         return []
 

@@ -24,6 +24,7 @@ from engine.base.ids import content_id
 from engine.base.paths import resolve
 from engine.data.dataset import Dataset, as_list
 from engine.data.images import check_whole
+from engine.data.judged import Judged, Side
 from engine.data.media import locate
 from engine.data.readers.webdataset import KINDS
 from engine.records.accounting import Accounting
@@ -173,6 +174,14 @@ def sets_of(study: Study, folder: Path) -> list[EvaluationSet]:
             raise DataError(f"evaluation.sets.{name}: {place / TEMPLATES}: {odd[:60]!r} needs one {{c}} for the class")
         found.append(EvaluationSet(name, place, tuple(classes), tuple(templates), folder / ".djsb" / "cache" / "rows"))
     return found
+
+
+def judged(study: Study, folder: Path) -> list[Judged]:
+    """The images of each set, to be compared with those of the training rows."""
+    return [
+        Judged(one.name, "images", "images", Side(one.data, one.data.path, np.ones(len(one.data), bool)))
+        for one in sets_of(study, folder)
+    ]
 
 
 def key_of_sets(study: Study, folder: Path) -> list[Any]:

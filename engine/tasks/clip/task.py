@@ -19,6 +19,7 @@ from engine.base.arrays import save_array
 from engine.base.durable import written_whole
 from engine.base.errors import DataError
 from engine.base.ids import content_id
+from engine.data.judged import Judged
 from engine.records.accounting import Accounting, accounting_from_json
 from engine.records.metric import Metric
 from engine.settings.study import Study
@@ -34,6 +35,7 @@ from engine.tasks.clip.model import (
     train,
 )
 from engine.tasks.clip.open_clip import BESIDE
+from engine.tasks.clip.sets import judged as judged_sets
 from engine.tasks.clip.sets import key_of_sets, metrics_of_sets, prepare_sets, set_features, set_scores, with_mean
 from engine.tasks.contract import Job, Kept, Progress, Report, Rows, Traits
 from engine.tasks.shared.batches import to_pixels
@@ -273,6 +275,10 @@ class ClipTask(TrainingTask):
         """How images become pixels, where that isn't CLIP's way."""
         source = source_of(study, folder)
         return source.processor.differs if source else []
+
+    def judged_by(self, study: Study, folder: Path) -> list[Judged]:
+        """The evaluation sets."""
+        return judged_sets(study, folder)
 
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """Accuracy and likelihood with a label field, recalls with captions that tell rows apart."""

@@ -7,7 +7,7 @@ first), or its text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.base.errors import DataError
+from engine.data.fingerprints import content_hash
+from engine.data.judged import Item, Judged, Listed
 from engine.data.readers.contract import BROKEN, Row
 from engine.data.readers.json_rows import entries
 from engine.data.sift import MAX_BAD, Sifted, Unusable, sift
 from engine.tasks.shared.items import judged_items
 
+ALONE = 13  # words of a question that is known by itself: what GPT-3's authors took for an overlap
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -63,6 +66,22 @@ def _question(_: str, row: Row) -> Question:
         told = f"answer {str(row.get('answer'))[:100]!r} is none of its {len(choices)} choices"
         raise Unusable("no such answer", told)
     return Question("\n".join(parts), tuple(choices), answer)
+
+
+def judged(name: str, file: Path, max_bad: float) -> Judged:
+    """The file's questions, to be compared with training rows: each with its right answer, a long one alone, too."""
+
+    def read() -> list[Item]:
+        questions = enumerate(read_questions(name, file, max_bad), 1)
+        return [Item(f"question {number}", tuple(_texts(question))) for number, question in questions]
+
+    return Judged(name, "questions", "text", Listed(content_hash(file), read), within=True)
+
+
+def _texts(question: Question) -> Iterator[str]:
+    yield f"{question.stem} {question.choices[question.answer]}"
+    if len(question.stem.split()) >= ALONE:
+        yield question.stem
 
 
 def encode_questions(

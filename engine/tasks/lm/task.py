@@ -23,12 +23,13 @@ from engine.base.errors import DataError, StudyError
 from engine.base.ids import content_id
 from engine.base.paths import resolve
 from engine.data.fingerprints import content_hash
+from engine.data.judged import Judged
 from engine.data.sift import Sifted
 from engine.records.accounting import Accounting
 from engine.records.metric import Metric
 from engine.settings.study import Study
 from engine.tasks.contract import Kept, Progress, Rows, Traits
-from engine.tasks.lm.choices import Question, encode_questions, judged_questions, measure, read_questions
+from engine.tasks.lm.choices import Question, encode_questions, judged, judged_questions, measure, read_questions
 from engine.tasks.lm.model import PRESETS, build_model, log_likelihoods, sequences, shell, train, weights_of
 from engine.tasks.shared.caches import make_caches, read_meta
 from engine.tasks.shared.checkpoints import checkpoint_of, load_tokenizer, read_config, save
@@ -227,6 +228,11 @@ class LmTask(TrainingTask):
         """See Task."""
         source = checkpoint_of(study, folder)
         return of_shapes(shapes_in(source), study) if source else of_preset("lm", study)
+
+    def judged_by(self, study: Study, folder: Path) -> list[Judged]:
+        """The questions of each file."""
+        files = study.evaluation.benchmarks.items()
+        return [judged(name, resolve(folder, path), study.dataset.max_bad) for name, path in files]
 
     def inputs(self, study: Study, folder: Path, _prepared: Path) -> list[Accounting]:
         """The questions of each file, and the checkpoint's tensors."""

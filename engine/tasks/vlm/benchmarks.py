@@ -17,6 +17,8 @@ from engine.base import machine
 from engine.base.errors import DataError
 from engine.base.text import read_text
 from engine.data.conversations import text_of
+from engine.data.fingerprints import content_hash
+from engine.data.judged import Item, Judged, Listed
 from engine.data.readers.contract import BROKEN, Row
 from engine.data.readers.json_rows import entries
 from engine.data.sift import MAX_BAD, Sifted, Unusable, sift
@@ -289,3 +291,16 @@ def read_benchmark(name: str, path: Path, max_bad: float = MAX_BAD) -> Sifted[Qu
     if not questions:
         raise DataError(f"evaluation.benchmarks.{name}: {path} asks nothing; give a file with questions")
     return questions
+
+
+def judged(name: str, path: Path, max_bad: float) -> Judged:
+    """The images that a benchmark asks about, each once, to be compared with those of the training rows."""
+
+    def read() -> list[Item]:
+        found: dict[Path | bytes, str] = {}
+        for question in read_benchmark(name, path, max_bad):
+            assert not isinstance(question.image, Inner)
+            found.setdefault(question.image, question.place.replace(f"{path.parent}/", ""))
+        return [Item(place, (image,)) for image, place in found.items()]
+
+    return Judged(name, "images", "images", Listed([name, content_hash(path)], read))

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.base.paths import resolve
+from engine.data.judged import Judged
 from engine.records.accounting import Accounting, accounting_from_json
 from engine.records.metric import Metric
 from engine.settings.study import Study
@@ -23,7 +25,7 @@ from engine.tasks.shared.images import Squares
 from engine.tasks.shared.kept import of_preset, of_shapes, shapes_in
 from engine.tasks.shared.trial import IMAGES, Training, TrainingTask
 from engine.tasks.shared.weights import accounted
-from engine.tasks.vlm.benchmarks import READERS
+from engine.tasks.vlm.benchmarks import READERS, judged
 from engine.tasks.vlm.chat import chat_of
 from engine.tasks.vlm.data import prepare, shared_content, side_of
 from engine.tasks.vlm.evaluation import AnyJudge, Judge, benchmark_scores
@@ -175,6 +177,11 @@ class VlmTask(ImageToText):
         if study.evaluation.path is not None:
             return "task vlm is judged by evaluation.benchmarks; leave evaluation.path out"
         return super().lacks(study)
+
+    def judged_by(self, study: Study, folder: Path) -> list[Judged]:
+        """The images of each benchmark."""
+        paths = study.evaluation.benchmarks.items()
+        return [judged(name, resolve(folder, path), study.dataset.max_bad) for name, path in paths]
 
     def metrics(self, study: Study, prepared: Path) -> list[Metric]:
         """Those of the benchmarks that the study names; the likelihoods and the parts do not count in the ranking."""
