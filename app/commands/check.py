@@ -94,10 +94,8 @@ def _check_overlap(opened: OpenStudy, found: Row, deep: bool) -> None:
     """What the models are judged by and the training rows have in common; of large data by a sample, unless all were
     compared.
     """
-    from engine.study.overlaps import overlaps
-
     try:
-        every = overlaps(opened, quick=not deep)
+        every = opened.comparison.overlaps(quick=not deep)
     except DjsbError as error:
         found["problems"].append(str(error))
         return

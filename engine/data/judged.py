@@ -28,7 +28,7 @@ from engine.settings.data import DedupSection
 
 By = Literal["images", "videos", "text"]
 CHUNK = {"text": 5_000, "images": 500, "videos": 500}
-ITEMS = "items.json"
+META = "meta.json"
 Value = str | bytes | Path  # a text, or where an image or video is
 Numbered = tuple[int, Value]
 Sketches = tuple[NDArray[Any], NDArray[Any]]  # of texts as `shingles`, of images hashes and colours
@@ -195,7 +195,7 @@ def write_index(
         scratch.mkdir(parents=True)
         for name, array in arrays.items():
             np.save(scratch / f"{name}.npy", array)
-        (scratch / ITEMS).write_text(json.dumps(told, allow_nan=False), encoding="utf-8")
+        (scratch / META).write_text(json.dumps(told, allow_nan=False), encoding="utf-8")
 
 
 def _joined(arrays: Sequence[NDArray[Any]], width: int | None = None) -> NDArray[Any]:

@@ -21,7 +21,7 @@ from engine.base.durable import is_whole
 from engine.base.ids import content_id
 from engine.base.parallel import run_chunks
 from engine.data.dataset import Dataset, utf8
-from engine.data.judged import CHUNK, ITEMS, By, Judged, Numbered, Part, Side, Sketches, open_index, sketch, write_index
+from engine.data.judged import CHUNK, META, By, Judged, Numbered, Part, Side, Sketches, open_index, sketch, write_index
 from engine.data.look import places
 from engine.records.overlap import Overlap, Pair
 from engine.settings.data import DedupSection
@@ -111,7 +111,7 @@ class Search:
                 of_own.update(hit)
         compared = int(sum(self.train.good[slice(*span)].sum() for span in spans))
         for judged, (index, _), own, of_own in zip(every, indexes, best, hits, strict=True):
-            told, rows = json.loads((index / ITEMS).read_text(encoding="utf-8")), sorted(own)
+            told, rows = json.loads((index / META).read_text(encoding="utf-8")), sorted(own)
             named = [told["places"][own[row][0]] for row in rows[:EXAMPLES]] if told["places"] else []
             save_arrays(
                 self._file(judged), rows=np.array(rows, np.int64), of=np.array([own[row][0] for row in rows], np.int64),

@@ -15,7 +15,6 @@ from engine.records.trial import FRESH, Trial
 from engine.search.contract import Adviser
 from engine.search.screening import candidates
 from engine.study.opened import OpenStudy
-from engine.study.overlaps import overlaps
 from engine.tasks.contract import Rows
 from engine.tasks.shared.tokens import captions
 
@@ -42,7 +41,7 @@ def analyse(opened: OpenStudy, stage: str) -> None:
 
 def overlap(opened: OpenStudy) -> None:
     """Store which training rows are like what models are judged by, and warn of those that are trained on."""
-    found = tuple(overlaps(opened))
+    found = tuple(opened.comparison.overlaps())
     before = results.OVERLAP.get(opened.store, opened.root) or ()
     for told in found:
         if told.warns and told not in before:

@@ -30,8 +30,10 @@ from engine.data.dataset import Dataset
 from engine.data.fewer import first_cuts
 from engine.data.fingerprints import content_hash
 from engine.data.held_back import held_back
+from engine.data.judged import Judged, Side
 from engine.data.media import Unreadable
 from engine.data.op_values import OpRun
+from engine.data.overlap import Search, by_what
 from engine.data.rare import with_rare
 from engine.data.scan import Scan, leave_out, scan
 from engine.data.tars import media_root
@@ -44,9 +46,10 @@ from engine.records.pool import BY_VALUE, MODEL_SCORE, Pool, Slice
 from engine.settings.data import DatasetSection
 from engine.settings.section import shared
 from engine.settings.study import Study, explicit
-from engine.study import model_scores, overlaps
+from engine.study import model_scores
 from engine.study.file import read_study
 from engine.study.lock import EngineLock
+from engine.study.overlaps import Comparison
 from engine.study.soundness import Verified, verify
 from engine.study.target import Probe, probe_of, rows_for
 from engine.study.view import StudyView, view_study
@@ -129,11 +132,10 @@ class OpenStudy(StudyView):
             raise StudyError("evaluation.path is a copy of the training data; hold some rows out")
         return found
 
-    def progress(self, what: str) -> Callable[[int, int], None]:
-        """Where work on the data tells how far it is."""
+    def _progress(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self.notice(what, done, total)
 
-    def crew(self, data: Dataset) -> AbstractContextManager[None]:
+    def _crew(self, data: Dataset) -> AbstractContextManager[None]:
         """Within the block, data work is done by the study's executor."""
         if self.study.executor.kind == "local":
             return nullcontext()
@@ -149,8 +151,8 @@ class OpenStudy(StudyView):
     @cached_property
     def scanned(self) -> Scan:
         """Keys and quarantine of the training rows, duplicates among them: what caches are made of."""
-        with self.crew(self.data):
-            return scan(self.data, self.store, self.state, self.workers, self.progress("scan of the data"))
+        with self._crew(self.data):
+            return scan(self.data, self.store, self.state, self.workers, self._progress("scan of the data"))
 
     @cached_property
     def scan(self) -> Scan:
@@ -160,7 +162,22 @@ class OpenStudy(StudyView):
         Raises: DataError where it refuses them.
         """
         found = self.deduplicated
-        return found if self.study.evaluation.overlap == "warn" else overlaps.without(self, found)
+        return found if self.study.evaluation.overlap == "warn" else self.comparison.without(found)
+
+    @property
+    def comparison(self) -> Comparison:
+        """The training rows beside all that models are judged by. Raises: DataError."""
+        every: list[Judged] = []
+        if self.has_evaluation_rows and (by := by_what(self.data, self.evaluation)):
+            held = Side(self.evaluation, media_root(self.evaluation.path, self.state), self.evaluation_scan.good)
+            every.append(Judged("", "evaluation rows", by, held))
+        if self.study.task:
+            every += self.task.judged_by(self.study, self.folder)
+        train = Side(self.data, media_root(self.data.path, self.state), self.deduplicated.good)
+        notice = self._progress("search for evaluation rows in the data")
+        search = Search(train, self.study.dedup, self.state, self.workers, progress=notice)
+        named = [judged for judged in every if getattr(self.data.fields, judged.by)]
+        return Comparison(search, named, self.study.evaluation.overlap, lambda: self._crew(self.data))
 
     @cached_property
     def deduplicated(self) -> Scan:
@@ -170,8 +187,8 @@ class OpenStudy(StudyView):
             return found
         from engine.data.dedup import without_duplicates
 
-        notice = self.progress("search for duplicates")
-        with self.crew(self.data):
+        notice = self._progress("search for duplicates")
+        with self._crew(self.data):
             good = without_duplicates(section, self.data, found.good, self.store, self.state, self.workers, notice)
         return replace(found, good=good, duplicates=int((found.good & ~good).sum()))
 
@@ -187,8 +204,8 @@ class OpenStudy(StudyView):
     @cached_property
     def evaluation_scan(self) -> Scan:
         """The same of the evaluation rows."""
-        told = self.progress("scan of the evaluation")
-        with self.crew(self.evaluation):
+        told = self._progress("scan of the evaluation")
+        with self._crew(self.evaluation):
             return scan(self.evaluation, self.store, self.state, self.workers, told)
 
     @cached_property
@@ -225,8 +242,8 @@ class OpenStudy(StudyView):
             return []
         if not runs:
             raise StudyError("no OP of the study can run here; see djsb check, and add OPs under ops")
-        good, told = self.scanned.good, self.progress("statistics")
-        with self.crew(self.data):
+        good, told = self.scanned.good, self._progress("statistics")
+        with self._crew(self.data):
             return statistics.compute(
                 runs, self.data, good, self.store, self.state, self.workers, told, self.study.scores
             )
@@ -438,7 +455,7 @@ class OpenStudy(StudyView):
         held = self._rows(self.evaluation, self.evaluation_scan, "evaluation") if self.has_evaluation_rows else None
         if set(self.forms.values()) - {"raw"} or (self.state / "cache" / "packs").exists():
             set_bound(self.state / "cache", self.study.cache.max_gb)
-        notice = self.progress(f"caches of task {self.study.task}")
+        notice = self._progress(f"caches of task {self.study.task}")
         return self.task.prepare(self.study, self.folder, train, held, self.workers, notice)
 
     def items_file(self, part: Part) -> Path | None:

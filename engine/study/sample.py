@@ -19,7 +19,6 @@ from engine.data.media import Unreadable, locate
 from engine.data.scan import leave_out
 from engine.data.tars import media_root
 from engine.study.opened import OpenStudy
-from engine.study.overlaps import are_known
 from engine.tasks.contract import Form, Rows
 
 ROWS = 512  # of a sample, at least
@@ -90,7 +89,7 @@ def skip_search(opened: OpenStudy) -> str | None:
     if is_heavy(section) and not is_whole(result_file(section, opened.data, good, opened.state)):
         opened.scan = opened.deduplicated = opened.scanned
         return f"dedup: duplicates are not searched yet; {later}"
-    if opened.study.evaluation.overlap != "warn" and not are_known(opened):
+    if opened.study.evaluation.overlap != "warn" and not opened.comparison.is_known:
         opened.scan = opened.deduplicated
         return f"evaluation.overlap: not all rows are compared with the evaluation yet; {later}"
     return None

@@ -23,7 +23,6 @@ from engine.loop import outcome
 from engine.records.overlap import Overlap, warnings
 from engine.settings.data import DedupSection
 from engine.study.opened import open_study
-from engine.study.overlaps import are_known, overlaps
 from engine.study.view import view_study
 from tests.conftest import TEXT_ONLY, Row, Tiny, make_tiny, merged, run_djsb, write_jsonl
 
@@ -206,7 +205,7 @@ def test_items_of_benchmarks_are_told_by_their_name_and_dropped(tmp_path: Path, 
     settings, told = make(tiny)
     tiny.set(settings)
     with (opened := open_study(tiny.study, 1)).store:
-        [found] = overlaps(opened)
+        [found] = opened.comparison.overlaps()
         rows = [pair.row for pair in found.first]
         assert found.text.startswith(f"{told} have near-duplicates among 24 training rows: {len(rows)} rows")
         assert rows == [7, 8][: len(rows)] and found.like(found.first[0]).startswith(found.name)
@@ -264,6 +263,6 @@ def test_texts_are_compared_where_there_are_no_images(tmp_path: Path) -> None:
     write_jsonl(tiny.train_file, [*tiny.rows, {"id": 999, "text": rows[2]["text"] + "!", "images": ["train/0000.png"]}])
     tiny.set({**TEXT_ONLY, "task": "lm", "evaluation": {"path": "../data/test.jsonl", "label": None}})
     opened = open_study(tiny.study)
-    [found] = overlaps(opened)
+    [found] = opened.comparison.overlaps()
     assert [pair.row for pair in found.first] == [240] and (found.rows, found.held) == (1, 1)
-    assert are_known(open_study(tiny.study))  # it was kept
+    assert open_study(tiny.study).comparison.is_known  # it was kept

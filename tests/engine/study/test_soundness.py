@@ -14,7 +14,6 @@ import pytest
 from engine.base.durable import SEAL
 from engine.journal import caches, events
 from engine.study.opened import OpenStudy, held, open_study
-from engine.study.overlaps import overlaps
 from engine.study.soundness import Verified
 from tests.conftest import Tiny, run_djsb
 
@@ -68,7 +67,7 @@ def use(study: Path, deep: bool = False) -> tuple[Verified, list[str], list[tupl
     """What is found as the study is opened, what its log says of it, and its pools with their rows."""
     with (opened := open_study(study, 1)).store, held(opened, deep) as found:
         _ = opened.prepared
-        overlaps(opened)
+        opened.comparison.overlaps()
         pools = [(cut.pool.id, opened.realise(cut.pool).tolist()) for cut in opened.cuts if cut.pool]
         return found, told(opened), pools
 
