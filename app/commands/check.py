@@ -63,9 +63,24 @@ def check(folder: Path, workers: int | None, notice: Notice, deep: bool = False)
         if not found["problems"]:
             _check_inputs(seen.study if seen else opened, found)
         found["warnings"] += [t for kind in opened.study.track.kinds if (t := lacking(kind))]
+    if opened.study.executor.kind == "slurm":
+        _check_slurm(opened, workers, found)
+        return found
     devices = gpus()
     found["findings"].append(f"devices: {len(devices)} GPU(s)" if devices else "devices: no GPU; CPU cores are used")
     return found
+
+
+def _check_slurm(opened: OpenStudy, workers: int | None, found: Row) -> None:
+    """What Slurm would be asked for; nothing is submitted."""
+    from engine.runner.slurm_jobs import asked_for, lacking
+
+    try:
+        found["findings"] += asked_for(opened.study.executor.slurm, workers, opened.study.devices_per_trial)
+    except DjsbError as error:
+        found["problems"].append(str(error))
+    if missing := lacking():
+        found["problems"].append(missing)
 
 
 def _check_rows(opened: OpenStudy, found: Row, name: str, deep: bool) -> None:

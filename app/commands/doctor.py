@@ -15,7 +15,10 @@ from engine.base.errors import DjsbError
 from engine.journal.store import Row
 
 LEADING = ("torch", "transformers", "py-data-juicer", "diffusers", "peft", "textual", "ray")
-PROGRAMS = {"nvidia-smi": "GPUs are found by it", "java": "the caption task's METEOR; without it, it is left out"}
+PROGRAMS = {
+    "nvidia-smi": "GPUs are found by it", "java": "the caption task's METEOR; without it, it is left out",
+    "sbatch": "executor: slurm submits by it",
+}  # fmt: skip
 LITTLE = 5 << 30  # bytes of free disk below which a study soon stands still
 KEYS = re.compile(r"[A-Z0-9_]*API_KEY")
 

@@ -11,7 +11,8 @@ from engine.journal.store import Store, now
 class Cost:
     """A charge.
 
-    kind: trial, calibration, mapper, model_scores or prompt. seconds: of device time. at: UTC, ISO 8601.
+    kind: trial, calibration, mapper, model_scores, prompt, or allocation: what a job of Slurm took beside those.
+    seconds: of device time. at: UTC, ISO 8601.
     """
 
     id: str

@@ -70,7 +70,7 @@ def run_loop(
     policy = Policy(approve or opened.study.approve, guard=approve == "auto")
     whole = until == STAGES[-1]
     with held(opened), notices(opened) as sent, tracked(opened) as show, scheduler(opened, limit, workers) as timed:
-        if setups.last(opened.store) is None:
+        if timed.slots.eager and setups.last(opened.store) is None:
             timed.slots[0].start()  # which takes seconds, while the data are read
         _ = opened.pool_size
         refuse_if_full(opened)

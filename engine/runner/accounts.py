@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from engine.journal import costs, cycles, results, trials
 from engine.journal.results import Calibration
 from engine.journal.trials import QueuedTrial
+from engine.runner.device import Bill
 from engine.settings.study import STAGES, Study
 from engine.study.designed import design_of
 from engine.study.opened import OpenStudy
@@ -125,6 +126,10 @@ class Accounts:
             device=device, samples=trial.samples,
         )  # fmt: skip
         return replace(trial, charged=seconds)
+
+    def charge_bill(self, bill: Bill) -> None:
+        """What devices took that others account for, less what of it is charged already."""
+        costs.charge(self.store, bill.key, "allocation", max(0.0, bill.seconds - bill.used), device=bill.device)
 
     def charge_once(self, kind: str, device: str, seconds: float, again: bool = False) -> None:
         """What the calibration, or scoring the rows, took. again: the second calibration, which counted FLOPs."""

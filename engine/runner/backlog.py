@@ -90,7 +90,7 @@ class Backlog:
         self.store.event("memory", f"out of memory; {what}", next(iter(slot.trials)), "warning")
         slot.kill()  # gives the memory back
         for trial in self.free(slot):
-            self._again(trial)
+            self.again(trial)
         return True
 
     def _may_change(self) -> bool:
@@ -112,7 +112,7 @@ class Backlog:
             self._retry(slot, why)
         elif slot.lost:
             self.store.event("lost", f"{why}; its trials go to the others", slot.device, "warning")
-        elif not served:
+        elif not served and not slot.taken:
             self.starts[slot.device] += 1
             if self.starts[slot.device] > RETRIES:
                 raise TrialError(f"{why} before its first trial; see {slot.log}")
@@ -121,14 +121,15 @@ class Backlog:
     def _retry(self, slot: Slot, error: str) -> None:
         """Try each trial again, as often as the task allows; a pack's are not to blame yet, so they are tried alone.
 
-        That a device was lost is no trial's fault.
+        That a device was lost, or taken away, is no trial's fault.
         """
         alone = len(slot.trials) == 1
         trials = self.free(slot)
         with self.store.transaction():
             for trial in trials:
-                self.store.event("crash", f"{error}; see {slot.log}", trial.id, "error")
-                if slot.lost:
+                kind, level = ("taken", "warning") if slot.taken else ("crash", "error")
+                self.store.event(kind, f"{error}; see {slot.log}", trial.id, level)
+                if slot.lost or slot.taken:
                     continue
                 self.failures[trial.id] += 1
                 self.states.forget(trial)  # should its state be to blame
@@ -136,9 +137,10 @@ class Backlog:
                     self.book.fail(trial.id, error)
         for trial in reversed(trials):
             if not alone or self.failures[trial.id] <= self.retries:
-                self._again(trial)
+                self.again(trial)
 
-    def _again(self, trial: QueuedTrial) -> None:
+    def again(self, trial: QueuedTrial) -> None:
+        """It waits again, before the others."""
         self.book.wait_again(trial.id)
         self.waiting.appendleft(trial)
 

@@ -29,6 +29,20 @@ class Arrival(NamedTuple):
     message: Message
 
 
+class Bill(NamedTuple):
+    """What others account for devices that were given to a run, whether they worked or not.
+
+    key: of its charge. seconds: device-seconds in all; used: of them, what is charged to trials and the like. final:
+    it will not rise any more.
+    """
+
+    key: str
+    device: str
+    seconds: float
+    used: float
+    final: bool
+
+
 Events = queue.Queue[Arrival]
 
 
@@ -45,7 +59,8 @@ class Slot(ABC):
     another one for each worker, so that the last words of an earlier one are told from its own. trials: what runs on it
     now, by id; dropped: those of them that it was asked to leave. began: when it was given its job; seconds: of the
     job, that are charged for each device. beats: of all its workers so far. notes: lines for the log that this worker
-    has sent.
+    has sent. leaving: why the device is left soon, and takes no more trials; empty where it is not. taken: the device
+    was taken away, which is no fault of what ran there; it may come back. spent: device-seconds charged so far.
     Messages arrive on one queue, Gone when the worker is.
     """
 
@@ -57,7 +72,13 @@ class Slot(ABC):
         self.dropped: set[str] = set()
         self.began = self.seconds = 0.0
         self.beats = self.notes = 0
-        self.why = ""
+        self.why = self.leaving = ""
+        self.taken, self.spent = False, 0.0
+
+    @property
+    def is_wanted(self) -> bool:
+        """It was started, and its worker does not serve yet."""
+        return self.started and not self.ready
 
     @property
     def width(self) -> int:
@@ -89,6 +110,10 @@ class Slot(ABC):
         """True when the worker's process is known to stand still, by SIGSTOP or a debugger."""
         return False
 
+    def spend(self, seconds: float) -> None:
+        """So many device-seconds of it are charged to what it ran."""
+        self.spent += seconds
+
     def reborn(self) -> Listener:
         """A worker starts, or the one there was is gone: who listens to it. What others still say is left aside."""
         self.life += 1
@@ -98,7 +123,26 @@ class Slot(ABC):
 
 
 class Slots(list[Slot]):
-    """The devices of a run. There may be more of them later."""
+    """The devices of a run. There may be more of them later.
+
+    eager: all are started as soon as a trial waits; else as many as trials wait for.
+    """
+
+    eager = True
+
+    def tend(self, busy: bool) -> list[str]:
+        """Keep house, time and again; lines for the log. busy: something waits for a device, or is about to run."""
+        return []
+
+    def bills(self) -> list[Bill]:
+        """What is charged beside the time of trials."""
+        return []
+
+    def close(self) -> list[str]:
+        """End all workers, once; lines for the log."""
+        for slot in self:
+            slot.kill()
+        return []
 
     def joined(self) -> list[Slot]:
         """Those that have come since this was asked last; they are among the others now."""
@@ -131,25 +175,25 @@ class Listener:
         if isinstance(message, Point):
             values = self._thinning.keep(message.trial, message.step, message.values)
             if values:
-                self._post(Point(trial=message.trial, step=message.step, values=values))
+                self.post(Point(trial=message.trial, step=message.step, values=values))
             return
         if isinstance(message, Usage):
             self._post(message)
             return
         self._post_last_points()
         self._garbled = isinstance(message, Bad)
-        self._post(message)
+        self.post(message)
 
     def end(self) -> None:
         """The worker has ended. Half a line is none."""
         self._post_last_points()
-        self._post(Gone())
+        self.post(Gone())
 
     def _post_last_points(self) -> None:
         for trial, step, values in self._thinning.rest():
-            self._post(Point(trial=trial, step=step, values=values))
+            self.post(Point(trial=trial, step=step, values=values))
 
-    def _post(self, message: Message) -> None:
+    def post(self, message: Message) -> None:
         """Hand a message to the scheduler; waits while the queue is full and the worker is still the slot's."""
         arrival = Arrival(self._slot, self._life, time.monotonic(), message)
         while self._slot.life == self._life:

@@ -1,4 +1,4 @@
-"""The study's devices: of this machine, or of a Ray cluster."""
+"""The study's devices: of this machine, of a Ray cluster, or of Slurm's jobs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def open_slots(
     """The slots of a study's executor, of `each` devices; their workers end with the block.
 
     tell: takes what a person should know of devices that stay idle, and of nodes that join. extra: what the
-    environment of local workers holds besides; those of a Ray node have the node's own.
+    environment of local workers holds besides; those of other nodes have the node's own.
     Raises: StudyError when there are too few devices for a slot.
     """
     if executor.kind == "ray":
@@ -29,6 +29,12 @@ def open_slots(
 
         with ray_slots(executor.address, workers, logs, events, tell, each, BARE in (extra or {})) as found:
             yield found
+        return
+    if executor.kind == "slurm":
+        from engine.runner.slurm_cluster import slurm_slots
+
+        with slurm_slots(executor, workers, logs, events, each, BARE in (extra or {})) as jobs:
+            yield jobs
         return
     names = devices(workers)
     if len(names) < each:
@@ -41,5 +47,4 @@ def open_slots(
     try:
         yield slots
     finally:
-        for slot in slots:
-            slot.kill()
+        slots.close()

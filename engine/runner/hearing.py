@@ -66,7 +66,11 @@ class Hearing:
             self._bad(slot, arrival.at, f"the worker sent a message ({message.event}) while it had no job")
         elif isinstance(message, Failed):
             self.settle(slot, arrival.at)
-            self.backlog.failed(slot, message.error, message.memory)
+            if slot.leaving:  # its programs are told to end as well
+                slot.taken = True
+                self.backlog.lost(slot, message.error)
+            else:
+                self.backlog.failed(slot, message.error, message.memory)
         elif isinstance(message, Done):
             return self._finish(slot, arrival.at, message)
         elif isinstance(message, Point):
@@ -111,7 +115,9 @@ class Hearing:
             self._bad(slot, at, f"the worker told of {message.trial!r}, which it does not train")
 
     def _finish(self, slot: Slot, at: float, done: Done) -> int:
-        others, missing = done.results.keys() - slot.trials, slot.trials.keys() - done.results.keys() - slot.dropped
+        parked = done.parked if slot.leaving else {}
+        said = {*done.results, *done.parked}
+        others, missing = said - slot.trials.keys(), slot.trials.keys() - done.results.keys() - slot.dropped - {*parked}
         if others or missing:
             what = f"of {min(others)!r}, which it does not train" if others else f"without {min(missing)}"
             self._bad(slot, at, f"the worker sent results {what}")
@@ -121,9 +127,14 @@ class Hearing:
             for key, trial in slot.trials.items():
                 if key in done.results:
                     self.book.complete(key, done.results[key], trial.charged)
-                else:
+                elif key not in parked or key in slot.dropped:
                     self.book.cancel(key)
-        finished = [t for t in self.backlog.free(slot) if t.id in done.results]
+        dropped = slot.dropped
+        freed = self.backlog.free(slot)
+        for trial in (t for t in reversed(freed) if t.id in parked.keys() - done.results.keys() - dropped):
+            self.store.event("parked", f"{slot.leaving}: it goes on after {self.states.had(trial)} samples", trial.id)
+            self.backlog.again(trial)
+        finished = [t for t in freed if t.id in done.results]
         for trial in finished:
             self.book.keep_best(trial.id)
             self.states.supersede(trial)
@@ -171,6 +182,7 @@ class Hearing:
         slot.seconds += spent
         for key, trial in slot.trials.items():
             own = slot.width * spent / len(slot.trials)
+            slot.spend(own)
             slot.trials[key] = self.accounts.charge(trial, slot.device, trial.charged + own)
 
     def _end_if_hung(self, slot: Slot) -> None:

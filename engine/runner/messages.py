@@ -111,12 +111,16 @@ class Timing(_Message):
 
 
 class Done(_Message):
-    """A job's end. results: trial → metric → value. calibration, scores: of a job that is no trial."""
+    """A job's end. results: trial → metric → value. calibration, scores: of a job that is no trial.
+
+    parked: samples trained of each trial that was broken off, as the device is left.
+    """
 
     event: Literal["done"] = "done"
     results: dict[Id, Scores] = {}
     calibration: Timing | None = None
     scores: Scores = {}
+    parked: dict[Id, Annotated[int, Field(ge=0)]] = {}
 
 
 class Failed(_Message):

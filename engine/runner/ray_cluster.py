@@ -268,5 +268,4 @@ def ray_slots(
         try:
             yield slots
         finally:
-            for slot in slots:
-                slot.kill()
+            slots.close()

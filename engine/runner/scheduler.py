@@ -28,7 +28,7 @@ from engine.runner.accounts import Accounts, Balance
 from engine.runner.backlog import RETRIES, Backlog
 from engine.runner.device import QUEUE, Arrival, Events, Slot, Slots, new_events
 from engine.runner.devices import open_slots
-from engine.runner.hearing import Hearing
+from engine.runner.hearing import CHARGE, Hearing
 from engine.runner.inbox import Inbox
 from engine.runner.mapped_rows import MappedRows
 from engine.runner.messages import Bad, Done, Failed, Note, Ready, Unfit
@@ -68,6 +68,7 @@ class Scheduler:
         self.enter(self.opened)
         self.inbox = Inbox(self.store)
         self.workers = Watch(self.store, self.slots)
+        self.charging, self._billed = True, 0.0
         self._tell("running")
 
     def enter(self, opened: OpenStudy) -> None:
@@ -94,6 +95,7 @@ class Scheduler:
 
         flops: count those of a trained sample, too; packs are not timed then, as few trials follow.
         """
+        self.charging = charge
         task = self.opened.task
         if isinstance(task, Outside):
             self.accounts.expect(task.expected(self.opened.study), self.opened.pool_size)
@@ -127,17 +129,21 @@ class Scheduler:
         It is tried again as a trial is. what: names it in errors. Raises: TrialError.
         """
         message = self._message(do, **content)
-        for left in reversed(range(RETRIES + 1)):
-            slot = next((s for s in self.slots if not s.lost), self.slots[0])
+        left = RETRIES
+        while True:
+            there = [s for s in self.slots if not s.lost and not s.leaving] or [*self.slots]
+            slot = next((s for s in there if s.ready), there[0])
             try:
-                return self._alone(slot, message)
+                done, seconds = self._alone(slot, message)
+                slot.spend(seconds)
+                return done, seconds
             except TrialError as error:
                 slot.kill()
                 text = f"{what} failed: {error}; see {slot.log}"
-                if not left or all(s.lost for s in self.slots):
+                if (not left and not slot.taken) or all(s.lost for s in self.slots):
                     raise TrialError(text) from error
+                left -= not slot.taken
                 self.store.event("crash", f"{text}; it is tried again", slot.device, "error")
-        raise AssertionError("unreachable")
 
     def _alone(self, slot: Slot, message: dict[str, Any]) -> tuple[Done, float]:
         """Once. Raises: TrialError; KeyboardInterrupt when the engine is to end at once."""
@@ -147,6 +153,7 @@ class Scheduler:
             slot.start()
         while not self.aborting:
             self.workers.look()
+            self._tend(busy=True)
             for arrival in self._arrived():
                 answer = arrival.message
                 if arrival.slot is not slot or arrival.life != slot.life:
@@ -271,9 +278,9 @@ class Scheduler:
         for slot in self.slots:
             if not self.waiting:
                 return
-            if slot.trials or slot.lost:
+            if slot.trials or slot.lost or slot.leaving:
                 continue
-            if not slot.started:
+            if not slot.started and (self.slots.eager or self._has_work_for_another()):
                 slot.start()
             if not slot.ready:
                 continue
@@ -288,6 +295,10 @@ class Scheduler:
                     )
                 return
             self._launch(slot, pack, estimate)
+
+    def _has_work_for_another(self) -> bool:
+        """More trials wait than the devices that are on their way will take."""
+        return len(self.waiting) > self._pack_size() * sum(s.is_wanted for s in self.slots)
 
     def _pack_size(self) -> int:
         """How many trials a worker trains at once: the fastest of the calibration, or less once memory ran out."""
@@ -347,7 +358,7 @@ class Scheduler:
         return Job(
             trial.id, str(file), trial.samples, trial.seed, init, str(output) if keep else "", self.backlog.micro,
             trial.horizon, self.states.before(trial), self.states.after(trial),
-            *self.judged(trial.seed),
+            *self.judged(trial.seed), self.states.within(trial),
         )  # fmt: skip
 
     def judged(self, seed: int) -> tuple[Part, str | None]:
@@ -368,6 +379,7 @@ class Scheduler:
     def _turn(self) -> None:
         """Take in what has arrived, charge what runs, and find workers that have gone silent."""
         self.workers.look()
+        self._tend(busy=bool(self.waiting) and not (self.stopping or self.paused or self.note))
         for arrival in self._arrived():
             self.finished += self.hearing.hear(arrival)
         for slot in self.slots:
@@ -377,6 +389,30 @@ class Scheduler:
             self.note = f"the budget of {format_seconds(self.limit)} is spent"
             for slot in self._running():
                 self._rescind(slot, "the budget is spent")
+
+    def _tend(self, busy: bool) -> None:
+        """Let the devices keep house, and charge what others account for them."""
+        self._tell_of(self.slots.tend(busy))
+        if time.monotonic() - self._billed >= CHARGE:
+            self.bill()
+
+    def _tell_of(self, lines: list[str]) -> None:
+        for line in lines:
+            self.store.event("slurm", line)
+
+    def bill(self) -> None:
+        """Charge what others account for the devices, as far as it is known."""
+        self._billed = time.monotonic()
+        if self.charging and (bills := self.slots.bills()):
+            with self.store.transaction():
+                for bill in bills:
+                    self.accounts.charge_bill(bill)
+
+    def close(self) -> None:
+        """End the workers, and settle what they took."""
+        self.workers.pulse.stop()
+        self._tell_of(self.slots.close())
+        self.bill()
 
     def _arrived(self) -> Iterator[Arrival]:
         """Messages that have come, after a while of waiting for the first."""
@@ -412,4 +448,4 @@ def scheduler(opened: OpenStudy, limit: float, workers: int | None) -> Iterator[
         try:
             yield found
         finally:
-            found.workers.pulse.stop()
+            found.close()

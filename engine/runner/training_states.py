@@ -28,8 +28,9 @@ class TrainingStates:
 
     def _files(self, trial: Trial) -> dict[int, Path]:
         """Samples → state, of the training that the trial is a part of."""
-        found = self.folder.glob(f"{self._key(trial)}-*.safetensors")
-        return {int(f.stem.split("-")[1]): f for f in found if is_whole(f)}
+        found = {f: f.stem.split("-")[1:] for f in self.folder.glob(f"{self._key(trial)}-*.safetensors")}
+        own = ([], [str(trial.samples)])  # of a trial that was broken off it is for no other
+        return {int(samples): f for f, (samples, *of) in found.items() if of in own and is_whole(f)}
 
     def had(self, trial: Trial) -> int:
         """Samples of the trial that are trained already."""
@@ -42,19 +43,27 @@ class TrainingStates:
 
     def after(self, trial: Trial) -> str | None:
         """Where to leave the state; None when the schedule ends with the trial, or the disk's share is used up."""
-        if trial.samples >= trial.horizon or self.limit <= 0:
-            return None
-        self.folder.mkdir(exist_ok=True)
-        used = [f.stat().st_size for f in self.folder.glob("*.safetensors")]
-        if sum(used) + max(used, default=0) > self.limit:
+        if trial.samples >= trial.horizon or not self._has_room():
             return None
         return str(self.folder / f"{self._key(trial)}-{trial.samples}.safetensors")
+
+    def within(self, trial: Trial) -> str | None:
+        """Beginning of the name of the state of a trial that is broken off; None where it is not to leave one."""
+        return str(self.folder / self._key(trial)) if self._has_room() else None
+
+    def _has_room(self) -> bool:
+        if self.limit <= 0:
+            return False
+        self.folder.mkdir(exist_ok=True)
+        used = [f.stat().st_size for f in self.folder.glob("*.safetensors")]
+        return sum(used) + max(used, default=0) <= self.limit
 
     def supersede(self, trial: Trial) -> None:
         """A finished trial's own state replaces the shorter ones."""
         files = self._files(trial)
         for samples, file in files.items():
-            if samples < trial.samples and (trial.samples in files or trial.whole):
+            broken_off = file.stem.count("-") > 1
+            if broken_off or (samples < trial.samples and (trial.samples in files or trial.whole)):
                 discard(file)
 
     def forget(self, trial: Trial) -> None:

@@ -75,6 +75,7 @@ def main() -> None:
     os.dup2(2, 1)  # prints of libraries go to the log
     jobs: list[dict[str, Any]] = []
     dropped: set[str] = set()
+    leaving = threading.Event()
     arrived = threading.Condition()
 
     def listen() -> None:
@@ -82,6 +83,9 @@ def main() -> None:
             message = json.loads(line)
             if message["do"] == "drop":
                 dropped.update(message["trials"])
+                continue
+            if message["do"] == "leave":
+                leaving.set()
                 continue
             with arrived:
                 jobs.append(message)
@@ -101,7 +105,7 @@ def main() -> None:
         with arrived:
             arrived.wait_for(lambda: bool(jobs))
             job = jobs.pop(0)
-        _serve(job, channel, dropped, ranks, gpus)
+        _serve(job, channel, dropped, leaving, ranks, gpus)
         dropped.clear()
 
 
@@ -127,8 +131,9 @@ def settle_threads() -> None:
 
 
 def _serve(
-    job: dict[str, Any], channel: _Channel, dropped: set[str], ranks: Ranks | None, gpus: Sequence[str] = ()
-) -> None:
+    job: dict[str, Any], channel: _Channel, dropped: set[str], leaving: threading.Event, ranks: Ranks | None,
+    gpus: Sequence[str] = (),
+) -> None:  # fmt: skip
     """Run one job; its end is `done` or `failed`, once, never silence. gpus: of all ranks."""
     stop, ending = threading.Event(), threading.Lock()
 
@@ -151,7 +156,7 @@ def _serve(
         shared = ranks and (job["do"] == "trials" or (job["do"] == "calibrate" and job.get("timed", True)))
         measured = _usage_told(channel, gpus) if job["do"] == "trials" else nullcontext()
         with measured, ranks.on_one_job(job, failed) if ranks and shared else nullcontext():
-            result = kinds[job["do"]](job) if job["do"] in kinds else _trials(job, channel, dropped)
+            result = kinds[job["do"]](job) if job["do"] in kinds else _trials(job, channel, dropped, leaving)
         end("done", **result)
     except Exception as error:  # the process border: the engine records it
         traceback.print_exc()
@@ -209,8 +214,10 @@ def _is_memory(error: BaseException) -> bool:
     return not isinstance(error, DjsbError) and lacks_memory(error)
 
 
-def _trials(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> dict[str, Any]:
-    """Train one trial, or several as a pack; metrics by trial, without those that were dropped on the way."""
+def _trials(
+    job: dict[str, Any], channel: _Channel, dropped: set[str], leaving: threading.Event
+) -> dict[str, Any]:
+    """Train one trial, or several as a pack; metrics by trial, without those that were dropped or broken off."""
     from engine.settings.study import Study
     from engine.tasks.contract import Job, Report, packing
     from engine.tasks.registry import get_task
@@ -219,7 +226,7 @@ def _trials(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> dict[s
     study, prepared = Study.model_validate(job["study"]), Path(job["prepared"])
     report = Report(
         lambda kind, content: channel.send(kind, **content), lambda: dropped,
-        describe=lambda trial, facts: channel.send("procedure", trial=trial, facts=facts),
+        describe=lambda trial, facts: channel.send("procedure", trial=trial, facts=facts), leaving=leaving.is_set,
     )  # fmt: skip
     jobs = [Job(**j) for j in job["jobs"]]
     task = get_task(study)
@@ -235,7 +242,8 @@ def _trials(job: dict[str, Any], channel: _Channel, dropped: set[str]) -> dict[s
         found = _with_room(train)
     finally:
         report.end()
-    return {"results": {t: {name: float(value) for name, value in m.items()} for t, m in found.items()}}
+    results = {t: {name: float(value) for name, value in m.items()} for t, m in found.items()}
+    return {"results": results, **({"parked": report.parked} if report.parked else {})}
 
 
 def _with_room(train: Callable[[], T]) -> T:

@@ -6,19 +6,74 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from engine.base.amounts import parse_budget
 from engine.settings.section import Section, amount_of_time
+
+# values go into the head of a batch script: no blank, no quote, no new line
+Word = Annotated[str, Field(pattern=r"^[\w.,:=@/+%*&|()\[\]-]+$", max_length=200)]
+# of sbatch: what says where and how a job waits and what it gets; nothing that runs, writes or sends anything
+Option = Literal[
+    "begin", "constraint", "contiguous", "core-spec", "cpu-freq", "deadline", "exclude", "exclusive", "gpu-freq",
+    "gres", "hint", "licenses", "mcs-label", "mem-per-cpu", "mem-per-gpu", "mincpus", "nice", "nodelist",
+    "oversubscribe", "prefer", "priority", "reservation", "switches", "thread-spec", "tmp", "wckey",
+]  # fmt: skip
+
+
+class SlurmSection(Section):
+    """What is asked of Slurm: each job is one node's share, whose devices train one trial after another."""
+
+    partition: Word | None = Field(None, description="partition, or several with commas; null: the cluster's default")
+    account: Word | None = Field(None, description="account that is charged; null: the user's default")
+    qos: Word | None = Field(None, description="quality of service; null: the default")
+    time: str = Field("4h", description="wall time of a job: 30min, 4h, 2days")
+    jobs: int = Field(4, ge=1, le=1000, description="jobs at once, at most")
+    gpus: int = Field(1, ge=0, le=64, description="GPUs of a job; 0: trials are trained on CPU cores")
+    cpus: int = Field(4, ge=1, le=1024, description="CPU cores for each GPU; with gpus 0: of a job, each a device")
+    memory: str | None = Field(
+        None, pattern=r"^[1-9]\d{0,6}[MGT]$", description="memory of a job, as 64G; null: the cluster's default"
+    )
+    notice: float = Field(
+        120.0, ge=5, description="seconds before a job's end at which trainings are paused, to go on in another job"
+    )
+    idle: float = Field(120.0, ge=0, description="seconds that a job is kept for which no trial waits")
+    sbatch: dict[Option, Word | int | bool] = Field({}, description="other options of sbatch, by name")
+
+    @field_validator("time")
+    @classmethod
+    def _is_time(cls, time: str) -> str:
+        return amount_of_time(time)
+
+    @model_validator(mode="after")
+    def _lasts_longer_than_its_notice(self) -> SlurmSection:
+        if self.seconds < 60 or self.notice > self.seconds / 2:
+            raise ValueError("time must be a minute or more, and twice the notice")
+        return self
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of a job."""
+        return parse_budget(self.time)
+
+    @property
+    def devices(self) -> int:
+        """Of a job."""
+        return self.gpus or self.cpus
 
 
 class ExecutorSection(Section):
     """Where trials run, and what is computed of the data."""
 
-    kind: Literal["local", "ray"] = Field(
+    kind: Literal["local", "ray", "slurm"] = Field(
         "local",
-        description="local: this machine's devices; ray: a Ray cluster's, for trials and for work on the data",
+        description="local: this machine's devices; ray: a Ray cluster's, for trials and for work on the data; slurm: "
+        "jobs of a Slurm cluster, for trials (docs/guides/slurm.md)",
     )
     address: str | None = Field(
-        None, description="address of a running Ray cluster; null: RAY_ADDRESS, or a Ray of this machine's own"
+        None,
+        description="ray: address of a running cluster; null: RAY_ADDRESS, or a Ray of this machine's own. slurm: "
+        "HOST or HOST:PORT at which jobs reach this machine; null: its name, and any port",
     )
+    slurm: SlurmSection = SlurmSection()
 
 
 class CacheSection(Section):

@@ -65,6 +65,7 @@ RARE = (
     "wandb",
     "trackio",
     "tensorboard",
+    "slurm",
     "sources",
     "columns",
     "mixtures",

@@ -137,7 +137,7 @@ class OpenStudy(StudyView):
 
     def _crew(self, data: Dataset) -> AbstractContextManager[None]:
         """Within the block, data work is done by the study's executor."""
-        if self.study.executor.kind == "local":
+        if self.study.executor.kind != "ray":
             return nullcontext()
         from engine.data.cluster_chunks import on_cluster  # Ray takes a second to import
 

@@ -65,7 +65,8 @@ class Job:
     init: folder of the checkpoint to start from, or None. micro_batch: rows at once, or None for the study's.
     horizon: samples of the whole schedule, of which this is the beginning; None: `samples`. resume: file of the state
     to go on from, or None. pause: file to leave the state in at the end, or None. part: of the evaluation, that it is
-    judged on. items: file with the mask of that part's rows in evaluation.path, or None for all.
+    judged on. items: file with the mask of that part's rows in evaluation.path, or None for all. park: beginning of the
+    name of the file for the state of a training that is broken off on the way, or None.
     """
 
     trial: str
@@ -80,6 +81,7 @@ class Job:
     pause: str | None = None
     part: Part = "all"
     items: str | None = None
+    park: str | None = None
 
 
 @dataclass
@@ -87,19 +89,28 @@ class Report:
     """Messages of running trials: curve points out; ids of trials to stop in.
 
     dropped: ids of such trials; asked for at every curve point. describe: takes a trial and how it is trained, once its
-    training begins: precision, attention, optimiser and the like.
+    training begins: precision, attention, optimiser and the like. leaving: whether the device is to be left, and what
+    trains is to be broken off in a state from which it goes on. parked: samples that such trials have trained.
     """
 
     emit: Callable[[str, dict[str, Any]], None]
     dropped: Callable[[], set[str]] = set
     total: int = 0
     describe: Callable[[str, dict[str, Any]], None] = lambda _trial, _facts: None
+    leaving: Callable[[], bool] = lambda: False
+    parked: dict[str, int] = field(default_factory=dict)
     _thinning: Thinning = field(default_factory=lambda: Thinning(POINTS))
 
     def curve(self, trial: str, step: int, /, **values: float) -> None:
         """Report a trial's values at a step; of very many points some are left out, but not the last."""
         if values := self._thinning.keep(trial, step, values):
             self._emit(trial, step, values)
+
+    def park(self, job: Job, step: int, steps: int) -> str:
+        """The file for the state of a training that is broken off after a step, which is told of at the job's end."""
+        samples = min(job.samples - 1, job.samples * step // steps)
+        self.parked[job.trial] = samples
+        return f"{job.park}-{samples}-{job.samples}.safetensors"
 
     def end(self) -> None:
         """Report the last points, where they were left out."""

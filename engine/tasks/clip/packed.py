@@ -196,6 +196,10 @@ def train_pack(
                     break
                 pack.keep(places, optimizer)
                 source = feed(prepared, pack.device, chosen(step), crop=crop)
+        if report.leaving() and all(jobs[i].park for i in left):
+            for place, i in enumerate(left):
+                pause(report.park(jobs[i], step, way.steps), step, pack.parameters, optimizer, place)
+            return []
     for place, i in enumerate(left):
         if file := jobs[i].pause:
             pause(file, way.steps, pack.parameters, optimizer, place)

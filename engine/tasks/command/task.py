@@ -140,7 +140,8 @@ class CommandTask(Task):
                 raise
             if job.output and not dropped:
                 move_whole(out, Path(job.output))
-            shutil.rmtree(work, ignore_errors=True)
+            goes_on = study.command.keep_out and job.trial in report.parked
+            shutil.rmtree(work / "pool" if goes_on else work, ignore_errors=True)
         return found
 
     def calibrate(self, _study: Study, _prepared: Path) -> tuple[float, float]:
@@ -205,7 +206,7 @@ def _meeting(devices: int) -> dict[str, str]:
 def _watch(
     argv: list[str], study: Study, folder: Path, job: Job, report: Report, numbers: Numbers, logs: list[Path], lock: int
 ) -> bool:
-    """Run the command under its guard until it ends. True, or False when the trial was dropped.
+    """Run the command under its guard until it ends. True, or False when the trial was dropped, or broken off.
 
     Raises: TrialError when it fails or takes longer than command.timeout.
     """
@@ -217,7 +218,7 @@ def _watch(
         time.sleep(POLL)
         numbers.read()
         late = study.devices_per_trial * (time.monotonic() - began) > limit
-        if late or job.trial in report.dropped():
+        if late or report.leaving() or job.trial in report.dropped():
             guard.end(process)
             if late:
                 for log in logs:
@@ -226,6 +227,8 @@ def _watch(
                     f"the command took longer than command.timeout ({format_seconds(limit)}) and was ended; "
                     f"{_last_words(logs[1])}"
                 )
+            if report.leaving():
+                report.parked[job.trial] = 0  # what it has left is its own matter
             return False
     numbers.read(last=True)
     if process.returncode:

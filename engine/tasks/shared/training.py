@@ -107,6 +107,11 @@ def rates(
         yield step, rate, step % every == 0 or step == course.steps
 
 
+def is_left(report: Report, is_point: bool) -> bool:
+    """Whether the training is to be broken off after this step; several ranks agree on it at points of the curve."""
+    return report.leaving() if ranks() == 1 else is_point and agreed(report.leaving())
+
+
 def fit(
     model: Any,
     study: Study,
@@ -127,7 +132,7 @@ def fit(
     takes. backward: leaves the gradients of a batch, and returns its loss on the device. after: called after each step.
     beside: tensors that `after` changes, which belong to the state of a paused training. optimizer_options: in place of
     those of `procedure.adamw`.
-    True, or False when the trial was dropped. Raises: StudyError.
+    True, or False when the trial was dropped, or broken off. Raises: StudyError.
     """
     if study.train.optimizer == "adamw8bit" and ranks() > 1:
         raise StudyError("train.optimizer adamw8bit goes on one device; set devices_per_trial to 1, or take adamw")
@@ -169,6 +174,10 @@ def _fit(
             running.clear()
             if agreed(job.trial in report.dropped()):
                 return False
+        if job.park and is_left(report, is_point):
+            file = report.park(job, step, course.steps)
+            pause(file, step, parameters, optimizer, whole=trained.whole, beside=beside)
+            return False
     if job.pause:
         pause(job.pause, course.steps, parameters, optimizer, whole=trained.whole, beside=beside)
     return True

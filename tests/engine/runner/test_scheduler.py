@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine.base.durable import written_whole
 from engine.base.errors import TrialError
-from engine.runner.device import new_events
+from engine.runner.device import Slots, new_events
 from engine.study.opened import OpenStudy
 from tests.engine.runner.played import Played, finish, lost, run, run_on, sizes, states
 
@@ -115,3 +117,67 @@ def test_the_failing_member_of_a_pack_is_found_and_the_others_finish(queued: Ope
     failed = queued.store.query("SELECT id, error FROM trials WHERE state = 'FAIL'")
     assert failed == [{"id": bad, "error": "ValueError: a bad row"}]
     assert states(queued) == {"COMPLETE": 6, "FAIL": 1}
+
+
+def test_trials_of_a_device_that_is_left_go_on_from_their_states(
+    queued: OpenStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def back(slots: Slots, busy: bool) -> list[str]:
+        for slot in slots:
+            slot.leaving = slot.leaving if slot.trials else ""
+        return ["it is there again"]
+
+    monkeypatch.setattr(Slots, "tend", back)
+    first: list[dict[str, Any]] = []
+
+    def leaves(slot: Played, message: dict[str, Any]) -> None:
+        if first:
+            return finish(slot, message)
+        first.extend(message["jobs"])
+        for job in first:
+            with written_whole(Path(f"{job['park']}-4-{job['samples']}.safetensors")) as scratch:
+                scratch.write_bytes(b"state")
+        slot.leaving = "its job ends"
+        slot.tell(after=2.0, event="done", parked={job["trial"]: 4 for job in first})
+        return None
+
+    _, (slot,), how = run(queued, leaves)
+    assert (how, states(queued)) == ("done", {"COMPLETE": 7})
+    again = [job for job in slot.jobs[1] if job["trial"] in {j["trial"] for j in first}]
+    left = ["4", f"{first[0]['samples']}.safetensors"]
+    assert [Path(job["resume"]).name.split("-")[1:] for job in again] == [left] * 4
+    assert not list(queued.state.glob("paused/*"))  # what was broken off is of no use to any other
+    charged = {r["id"]: r["seconds"] for r in queued.store.query("SELECT id, seconds FROM costs WHERE kind = 'trial'")}
+    assert all(charged[f"{job['trial']}:1"] == pytest.approx(0.5, abs=0.2) for job in first)
+    assert all(f"{job['trial']}:2" in charged for job in first)
+    told = queued.store.query("SELECT text FROM events WHERE kind = 'parked'")
+    assert [t["text"] for t in told] == ["its job ends: it goes on after 4 samples"] * 4
+
+
+def test_a_worker_that_breaks_trials_off_unasked_is_ended(queued: OpenStudy) -> None:
+    first: list[Any] = []
+
+    def leaves(slot: Played, message: dict[str, Any]) -> None:
+        if first:
+            return finish(slot, message)
+        first.append(message)
+        return slot.tell(event="done", parked={j["trial"]: 4 for j in message["jobs"]})
+
+    run(queued, leaves)
+    assert states(queued) == {"COMPLETE": 7}
+    assert len(queued.store.query("SELECT 1 FROM events WHERE kind = 'crash'")) == len(first[0]["jobs"])
+
+
+def test_a_device_that_was_taken_away_comes_back_and_no_trial_is_to_blame(queued: OpenStudy) -> None:
+    def taken(slot: Played, message: dict[str, Any]) -> None:
+        if len(slot.jobs) > 3:
+            return finish(slot, message)
+        slot.taken = True
+        slot.died = lambda: "its job was preempted"  # type: ignore[method-assign]
+        assert slot.listener is not None
+        return slot.listener.end()
+
+    _, (slot,), how = run(queued, taken)
+    assert (how, states(queued)) == ("done", {"COMPLETE": 7})
+    assert not queued.store.query("SELECT 1 FROM events WHERE kind = 'crash'")
+    assert len(queued.store.query("SELECT 1 FROM events WHERE kind = 'taken'")) == sum(sizes(slot)[:3])

@@ -152,6 +152,18 @@ def test_a_paused_pack_goes_on_as_if_it_had_not_been(
         together(prepared, [on[0], jobs[1]])
 
 
+def test_a_pack_that_is_broken_off_on_its_way_goes_on_as_if_it_had_not_been(
+    prepared: tuple[Study, Path], jobs: list[Job], tmp_path: Path
+) -> None:
+    whole, _ = together(prepared, jobs)
+    steps: list[int] = []
+    report = Report(lambda _, c: steps.append(c["step"]), leaving=lambda: steps[-1:] >= [5])
+    park = [replace(job, park=str(tmp_path / job.trial)) for job in jobs]
+    assert ClipTask().pack(*prepared, park, report) == {} and set(report.parked) == {job.trial for job in jobs}
+    left = [f"{job.park}-{report.parked[job.trial]}-{job.samples}.safetensors" for job in park]
+    assert together(prepared, [replace(job, resume=file) for job, file in zip(jobs, left, strict=True)])[0] == whole
+
+
 def test_a_trial_alone_can_be_dropped_too(prepared: tuple[Study, Path], jobs: list[Job]) -> None:
     steps: list[int] = []
     report = Report(lambda _, c: steps.append(c["step"]), lambda: {"trial-0"} if steps[-1] >= 5 else set())

@@ -110,6 +110,19 @@ def test_a_trial_goes_on_from_its_pause_as_if_it_had_not_stopped(words: Tiny, tm
     assert run(words, horizon=480, resume=state)[0] == whole
 
 
+def test_a_trial_that_is_broken_off_on_its_way_goes_on_as_if_it_had_not_been(words: Tiny, tmp_path: Path) -> None:
+    whole, losses = run(words)
+    points: list[int] = []
+    report = Report(lambda _kind, content: points.append(content["step"]), leaving=lambda: len(points) == 7)
+    job = Job("t", str(words.root / "rows.npy"), 480, 0, None, "", park=str(tmp_path / "key"))
+    with (study := opened(words)).store:
+        assert LmTask().run(study.study, study.prepared, job, report) == {}
+    (state,) = tmp_path.glob("key-*-480.safetensors")
+    assert report.parked == {"t": int(state.stem.split("-")[1])} and 0 < report.parked["t"] < 480
+    again, rest = run(words, resume=str(state))
+    assert again == whole and rest == losses[7:]
+
+
 def test_micro_batches_change_nothing_but_rounding(words: Tiny) -> None:
     whole, pieces = run(words, samples=160)[0], run(words, samples=160, micro_batch=3)[0]
     assert pieces["log_perplexity"] == pytest.approx(whole["log_perplexity"], rel=1e-3)
