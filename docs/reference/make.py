@@ -39,7 +39,8 @@ SEE = {
     "command": "tasks.md#command", "train": "tasks.md#precision-and-memory",
     "scores": "ops.md#scores-by-a-language-model", "search": "search.md", "mixtures": "mixtures.md",
     "scale": "transfer.md", "confirm": "statistics.md", "cycles": "cycles.md", "cache": "media.md#what-is-kept-of-them",
-    "executor": "data.md#on-a-ray-cluster", "agent": "agent.md#the-language-model", "guard": "agent.md#decisions",
+    "executor": "data.md#on-a-ray-cluster", "executor.slurm": "slurm.md", "agent": "agent.md#the-language-model",
+    "guard": "agent.md#decisions",
     "notify": "stopping.md#being-told",
 }  # fmt: skip
 BEGIN, END = "<!-- made by docs/reference/make.py -->\n", "<!-- its end -->"

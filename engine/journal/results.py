@@ -182,6 +182,17 @@ class MapperSummary:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Allocated:
+    """A run of a job of Slurm that has not been settled. key: of its charge. seconds: device-seconds taken so far."""
+
+    key: str
+    job: str
+    run: int
+    devices: int
+    seconds: float
+
+
 # an earlier djsb stored one alone
 Overlaps = Annotated[tuple[Overlap, ...], BeforeValidator(lambda told: [told] if isinstance(told, dict) else told)]
 # trial → prompt → metric → value
@@ -192,6 +203,7 @@ DESIGN = Result[StudyDesign]("design", StudyDesign)  # what was fitted to the bu
 CALIBRATION = Result[Calibration]("calibration", Calibration)
 METRIC_SCALES = Result[tuple[Metric, ...]]("metric_scales", tuple[Metric, ...])
 ENGINE = Result[Literal["running", "paused"]]("engine", Literal["running", "paused"])
+ALLOCATED = Result[list[Allocated]]("allocated", list[Allocated])  # jobs that ran when last looked at
 STATISTICS = Result[Correlation]("statistics", Correlation)  # of the statistics over the good rows
 METRICS = Result[Correlation]("metrics", Correlation)  # of the metrics over the probing trials
 TERMS = Result[dict[str, list[Term]]]("terms", dict[str, list[Term]])  # pool → the words that tell its bucket

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from engine.journal import costs, cycles, results, trials
-from engine.journal.results import Calibration
+from engine.journal.results import Allocated, Calibration
 from engine.journal.trials import QueuedTrial
 from engine.runner.device import Bill
 from engine.settings.study import STAGES, Study
@@ -127,9 +127,22 @@ class Accounts:
         )  # fmt: skip
         return replace(trial, charged=seconds)
 
-    def charge_bill(self, bill: Bill) -> None:
+    def charge_bills(self, bills: Sequence[Bill]) -> None:
         """What devices took that others account for, less what of it is charged already."""
-        costs.charge(self.store, bill.key, "allocation", max(0.0, bill.seconds - bill.used), device=bill.device)
+        for bill in bills:
+            rest = max(0.0, bill.taken.seconds - bill.used)
+            costs.charge(self.store, bill.taken.key, "allocation", rest, device=bill.device)
+        results.ALLOCATED.put(self.store, self.opened.root, [bill.taken for bill in bills if not bill.final])
+
+    def charge_rest(self, accounted: Callable[[Allocated], float | None]) -> Iterator[tuple[str, float]]:
+        """Charge what jobs of an earlier engine took after its last word, which it could not: (job, device-seconds)."""
+        left = results.ALLOCATED.get(self.store, self.opened.root) or []
+        for taken in left:
+            if rest := max(0.0, (accounted(taken) or 0.0) - taken.seconds):
+                costs.charge(self.store, taken.key, "allocation", costs.get(self.store, taken.key) + rest)
+                yield taken.job, rest
+        if left:
+            results.ALLOCATED.put(self.store, self.opened.root, [])
 
     def charge_once(self, kind: str, device: str, seconds: float, again: bool = False) -> None:
         """What the calibration, or scoring the rows, took. again: the second calibration, which counted FLOPs."""

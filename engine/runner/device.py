@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from engine.base.lines import Lines
 from engine.base.thinning import Thinning
+from engine.journal.results import Allocated
 from engine.journal.trials import QueuedTrial
 from engine.runner.messages import Bad, Beat, Gone, Message, Point, Usage, parse
 
@@ -32,13 +33,12 @@ class Arrival(NamedTuple):
 class Bill(NamedTuple):
     """What others account for devices that were given to a run, whether they worked or not.
 
-    key: of its charge. seconds: device-seconds in all; used: of them, what is charged to trials and the like. final:
-    it will not rise any more.
+    taken: key of its charge, job, and device-seconds in all. used: of them, what is charged to trials and the like.
+    final: it will not rise any more.
     """
 
-    key: str
+    taken: Allocated
     device: str
-    seconds: float
     used: float
     final: bool
 
@@ -138,6 +138,10 @@ class Slots(list[Slot]):
         """What is charged beside the time of trials."""
         return []
 
+    def accounted(self, taken: Allocated) -> float | None:
+        """Device-seconds in all that others have accounted for a run of a job; None where they do not say."""
+        return None
+
     def close(self) -> list[str]:
         """End all workers, once; lines for the log."""
         for slot in self:
@@ -178,7 +182,7 @@ class Listener:
                 self.post(Point(trial=message.trial, step=message.step, values=values))
             return
         if isinstance(message, Usage):
-            self._post(message)
+            self.post(message)
             return
         self._post_last_points()
         self._garbled = isinstance(message, Bad)

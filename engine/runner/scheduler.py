@@ -405,8 +405,13 @@ class Scheduler:
         self._billed = time.monotonic()
         if self.charging and (bills := self.slots.bills()):
             with self.store.transaction():
-                for bill in bills:
-                    self.accounts.charge_bill(bill)
+                self.accounts.charge_bills(bills)
+
+    def settle(self) -> None:
+        """Charge what jobs of an engine that was killed took beyond what it could charge."""
+        with self.store.transaction():
+            for job, seconds in self.accounts.charge_rest(self.slots.accounted):
+                self.store.event("slurm", f"job {job} took {format_seconds(seconds)} more than its engine could charge")
 
     def close(self) -> None:
         """End the workers, and settle what they took."""
@@ -445,6 +450,7 @@ def scheduler(opened: OpenStudy, limit: float, workers: int | None) -> Iterator[
     with open_slots(study.executor, workers, logs, events, tell, extra, study.devices_per_trial) as slots:
         found = Scheduler(opened, limit, slots, events)
         found.workers.pulse.start()
+        found.settle()
         try:
             yield found
         finally:

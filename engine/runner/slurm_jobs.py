@@ -15,6 +15,7 @@ from pathlib import Path
 from engine.base.environment import passed
 from engine.base.errors import StudyError
 from engine.base.program_guard import MARK
+from engine.journal.results import Allocated
 from engine.runner import slurm_relay
 from engine.runner.slurm_queue import Seen
 from engine.runner.slurm_relay import Relay
@@ -45,9 +46,10 @@ class Run:
     final: tuple[float, str] | None = None
 
     @property
-    def key(self) -> str:
-        """Of its charge."""
-        return f"slurm:{self.job}:{self.run}"
+    def taken(self) -> Allocated:
+        """What it has taken so far."""
+        key = f"slurm:{self.job}:{self.run}"
+        return Allocated(key, self.job, self.run, self.devices, self.devices * self.seconds)
 
     def see(self, seen: Seen, on_gpus: bool) -> None:
         """Take in what Slurm says of the run."""
@@ -95,7 +97,7 @@ def parameters(settings: SlurmSection, name: str) -> dict[str, object]:
     """What submitit is given."""
     given = {"partition": settings.partition, "account": settings.account, "qos": settings.qos, "mem": settings.memory}
     names = ",".join(sorted(n for n in passed() if n != MARK and not n.startswith(("SLURM_", "SBATCH_"))))
-    options: dict[str, object] = {**settings.sbatch, "requeue": True, "export": names}
+    options: dict[str, object] = {**dict(settings.sbatch.items()), "requeue": True, "export": names}
     asked: dict[str, object] = {
         "name": name, "timeout_min": math.ceil(settings.seconds / 60), "nodes": 1, "tasks_per_node": 1,
         "cpus_per_task": settings.cpus * max(1, settings.gpus), "slurm_signal_delay_s": round(settings.notice),

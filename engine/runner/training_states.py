@@ -29,7 +29,7 @@ class TrainingStates:
     def _files(self, trial: Trial) -> dict[int, Path]:
         """Samples → state, of the training that the trial is a part of."""
         found = {f: f.stem.split("-")[1:] for f in self.folder.glob(f"{self._key(trial)}-*.safetensors")}
-        own = ([], [str(trial.samples)])  # of a trial that was broken off it is for no other
+        own: tuple[list[str], ...] = ([], [str(trial.samples)])  # of a trial that was broken off it is for no other
         return {int(samples): f for f, (samples, *of) in found.items() if of in own and is_whole(f)}
 
     def had(self, trial: Trial) -> int:

@@ -214,9 +214,7 @@ def _is_memory(error: BaseException) -> bool:
     return not isinstance(error, DjsbError) and lacks_memory(error)
 
 
-def _trials(
-    job: dict[str, Any], channel: _Channel, dropped: set[str], leaving: threading.Event
-) -> dict[str, Any]:
+def _trials(job: dict[str, Any], channel: _Channel, dropped: set[str], leaving: threading.Event) -> dict[str, Any]:
     """Train one trial, or several as a pack; metrics by trial, without those that were dropped or broken off."""
     from engine.settings.study import Study
     from engine.tasks.contract import Job, Report, packing
