@@ -240,7 +240,7 @@ class SlurmSlots(Slots):
         while job is not None and job.id is None and job.uid:  # sbatch has not answered yet
             time.sleep(0.1)
         if job is None or self.closing or not job.uid:
-            link.send(json.dumps({"do": "end"}).encode())
+            link.send(json.dumps({"do": "end"}, allow_nan=False).encode())
             link.close()
             return
         job.come(int(hello["run"]))

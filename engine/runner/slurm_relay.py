@@ -108,7 +108,7 @@ class Relay:
         while (link := self._connected()) is not None:
             worker = _Worker(link)
             try:
-                link.send(struct.pack(HEAD, HELLO, 0) + json.dumps(self._hello(at)).encode())
+                link.send(struct.pack(HEAD, HELLO, 0) + json.dumps(self._hello(at), allow_nan=False).encode())
                 with self._lock:
                     self._links.append(link)
                     leaving = self._leaving
