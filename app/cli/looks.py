@@ -38,7 +38,9 @@ def rank(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Print the study's answer, then the pools, best first, with intervals: a table for each size and length."""
+    """Print the study's answer, then the pools, best first, with intervals: a table for each size and length.
+
+    Of the folder of a pipeline: the pools that its jobs ranked."""
     from app.commands import rank as look
     from app.commands import rank_file as recorded
 
@@ -49,7 +51,7 @@ def rank(
             )
         ranking = look.rank(folder, cycle, tell, settings)
         if json:
-            put(ranking.rows, json, None)
+            put(ranking.rows or ranking.pipelines, json, None)
         else:
             look.show_ranking(ranking, every)
     else:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.text.answer import show_answer
+from app.text.boards import show_boards
 from app.text.numbers import VERDICTS, chance, common_notes, folded, percent, values_text
 from app.text.printable import say, say_table, terminal_width
 from engine.base.errors import StudyError
+from engine.base.paths import DATABASE, STATE_FOLDER
 from engine.journal.store import Row
 from engine.records.leaderboard import NEAR_ZERO
+
+if TYPE_CHECKING:
+    from engine.pipeline.board import Board
 
 
 def rank(folder: Path, cycle: int | None, tell: Callable[[str], None], settings: bool = False) -> Ranking:
@@ -23,9 +28,15 @@ def rank(folder: Path, cycle: int | None, tell: Callable[[str], None], settings:
     from engine.evidence.answer import answer
     from engine.evidence.ranking import leaderboard
     from engine.study.setting import differences, earlier, shown
-    from engine.study.view import view_study
+    from engine.study.view import NotStarted, view_study
 
-    opened = view_study(folder, cycle)
+    ranked = pipeline_boards(folder)
+    try:
+        opened = view_study(folder, cycle)
+    except NotStarted:
+        if not ranked:
+            raise
+        return Ranking({}, [], 0, ranked)
     told = answer(opened).to_json()["answer"]
     if settings:
         others = [(s, differences(s.view.study, opened.study)) for s in earlier(opened)]
@@ -33,33 +44,60 @@ def rank(folder: Path, cycle: int | None, tell: Callable[[str], None], settings:
             {**e.to_json(), "setting": s.view.setup, "changed": changed}
             for s, changed in others for e in leaderboard(s.view)
         ]  # fmt: skip
-        return Ranking(told, rows, 0)
+        return Ranking(told, rows, 0, ranked)
     view, _ = shown(opened)
     found = [e.to_json() for e in leaderboard(view)]
     if not found:
         raise StudyError(f"no pool was cut yet in {folder}; start with: djsb auto {folder}")
     tell(f"metrics: {', '.join(m.direction for m in view.main_metrics)}")
-    return Ranking(told, found, len([s for s in earlier(opened) if s.view.setup != view.setup]))
+    return Ranking(told, found, len([s for s in earlier(opened) if s.view.setup != view.setup]), ranked)
+
+
+def pipeline_boards(folder: Path) -> list[Row]:
+    """What pipelines ranked in a folder, the latest run first, each with a title."""
+    from engine.journal import jobs
+    from engine.journal.store import Store
+    from engine.pipeline.board import last_boards
+
+    file = folder / STATE_FOLDER / DATABASE
+    if not file.exists():
+        return []
+    with Store(file, readonly=True) as store:
+        return [
+            {"run": run.run, "title": " / ".join([run.project, run.experiment, *_which(board)]), **asdict(board)}
+            for run in jobs.runs(store) for board in last_boards(jobs.scores(store, run.run))
+        ]  # fmt: skip
+
+
+def _which(board: Board) -> list[str]:
+    named = (("variant", board.variant), ("iteration", board.iteration))
+    return [f"{word} {number}" for word, number in named if number > 1]
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """answer: the study's, as of `djsb status --json`. others: settings of study.yaml beside that have results."""
+    """answer: the study's, as of `djsb status --json`. others: settings of study.yaml beside that have results.
+
+    pipelines: tables of what `djsb run` ranked in the same folder.
+    """
 
     answer: Row
     rows: list[Row]
     others: int
+    pipelines: list[Row]
 
 
 def show_ranking(found: Ranking, every: bool) -> None:
     """As people read it: the answer, then the tables. every: with what was dropped or left out."""
-    show_answer(found.answer)
+    if found.answer:
+        show_answer(found.answer)
     for setting, rows in _grouped(found.rows, lambda r: (r.get("setting"), r.get("changed"))):
         if setting[0]:
             say(f"\nsetting {setting[0]} (to the study as it is: {setting[1]})")
         show_rank(rows, every)
     if found.others:
         say(f"{found.others} other setting(s) of study.yaml have results: djsb rank --setting")
+    show_boards(found.pipelines)
 
 
 COLUMNS = ("rank", "verdict", "pool", "change %", "expected %", "interval", "P(best)", "seeds", "id", "note")

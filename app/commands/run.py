@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from app.text.numbers import percent
+from app.text.boards import show_boards
 from app.text.printable import say, say_table
 from engine.base.amounts import format_seconds
 from engine.base.paths import DATABASE, STATE_FOLDER
@@ -15,7 +15,7 @@ from engine.journal import jobs
 from engine.journal.jobs import JobRow
 from engine.journal.store import Store
 from engine.pipeline import values
-from engine.pipeline.board import Board, boards, short
+from engine.pipeline.board import last_boards
 from engine.pipeline.check import Node, output_names
 from engine.pipeline.registry import plugin_of
 from engine.pipeline.start import Checked, Ended, checked
@@ -106,40 +106,10 @@ def ending(ended: Ended) -> Row:
             "run": ended.run, "how": ended.how, "note": ended.note, "work_dir": str(ended.work),
             "iterations": ended.iterations,
             "jobs": [_job(store, row) for row in shown],
-            "pools": [asdict(board) for board in _last_boards(store, ended.run)],
+            "pools": [asdict(board) for board in last_boards(jobs.scores(store, ended.run))],
             "sweep": [{"variant": t.variant, "params": json.loads(t.params), "state": t.state, "value": t.objective}
                       for t in trials],
         }  # fmt: skip
-
-
-def _last_boards(store: Store, run: str) -> list[Board]:
-    """The boards of the last iteration of each variant."""
-    found = boards(jobs.scores(store, run))
-    last = {board.variant: board.iteration for board in found}
-    return [board for board in found if board.iteration == last[board.variant]]
-
-
-def show_boards(found: list[Row]) -> None:
-    """The pools of each ranking job."""
-    for board in found:
-        metrics = list(board["rows"][0]["means"])
-        say("")
-        lines = [
-            [short(row["pool"]), *(_spread(row, name) for name in metrics), percent(row["change"]),
-             f"{percent(row['ci_low'])} … {percent(row['ci_high'])}" if row["ci_low"] is not None else "",
-             str(row["seeds"]), row["verdict"] or ""]
-            for row in board["rows"]
-        ]  # fmt: skip
-        say_table(lines, ["pool", *metrics, "change", "interval", "seeds", "verdict"])
-        for note in board["notes"]:
-            say(note)
-
-
-def _spread(row: Row, name: str) -> str:
-    mean, spread = row["means"][name], row["deviations"][name]
-    if mean is None:
-        return "–"
-    return f"{mean:.4g}" if spread is None else f"{mean:.4g} ± {spread:.2g}"
 
 
 def _job(store: Store, row: JobRow) -> Row:

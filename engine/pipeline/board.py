@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from statistics import fmean, stdev
@@ -35,7 +35,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Board:
-    """What one ranking job compared, best first where there is a control. notes: what is not known."""
+    """What one ranking job compared, best first, a control last. notes: what is not known."""
 
     variant: int
     iteration: int
@@ -50,6 +50,13 @@ def boards(scores: Sequence[PoolScore]) -> list[Board]:
     return [_board(key, [s for s in scores if (s.variant, s.iteration, s.place) == key]) for key in keys]
 
 
+def last_boards(scores: Sequence[PoolScore]) -> list[Board]:
+    """Those of the last iteration of each variant."""
+    found = boards(scores)
+    last = {board.variant: board.iteration for board in found}
+    return [board for board in found if board.iteration == last[board.variant]]
+
+
 def _board(key: tuple[int, int, int], scores: Sequence[PoolScore]) -> Board:
     labels = list(dict.fromkeys(s.label for s in scores))
     metrics = list(dict.fromkeys(s.name for s in scores))
@@ -60,7 +67,8 @@ def _board(key: tuple[int, int, int], scores: Sequence[PoolScore]) -> Board:
     notes = [SINGLE] if max(len(runs) for runs in table.values()) < 2 else []
     control = next((label for label in labels if is_control(label)), None)
     if control is None:
-        return Board(*key, tuple(rows.values()), (*notes, LONE))
+        best_first = sorted(rows.values(), key=lambda row: -_above(row, rows.values()))
+        return Board(*key, tuple(best_first), (*notes, LONE))
     seeds = len(table[control])
     sound = [Metric(name, direction(name) is not False, -math.inf, math.inf) for name in metrics]
     found = effects(
@@ -72,6 +80,17 @@ def _board(key: tuple[int, int, int], scores: Sequence[PoolScore]) -> Board:
         for e in found for r in (rows[e.pool],)
     ]  # fmt: skip
     return Board(*key, (*ranked, rows[control]), tuple(notes))
+
+
+def _above(row: Ranked, every: Collection[Ranked]) -> float:
+    """How far a pool lies above the mean of all, as a share of that, on average over its metrics."""
+    shares = []
+    for name, value in row.means.items():
+        middle = fmean([v for other in every if (v := other.means[name]) is not None] or [0.0])
+        if value is not None:
+            sign = -1 if direction(name) is False else 1
+            shares.append(sign * (value - middle) / (abs(middle) or 1.0))
+    return fmean(shares) if shares else -math.inf
 
 
 def _row(label: str, runs: dict[int, dict[str, float | None]], metrics: Sequence[str]) -> Ranked:

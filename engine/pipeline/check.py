@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from engine.base.plugins import PluginError
 from engine.base.problems import each
+from engine.data.readers.pool_rows import rows_file
 from engine.pipeline.configuration import Configuration, Job, Problem
 from engine.pipeline.contract import GROUPS, Component, Draft
 from engine.pipeline.registry import component_of, types_of
@@ -30,7 +31,8 @@ class Source:
 @dataclass(frozen=True)
 class Node:
     """A job in the graph. inputs: dotted key → source. after: jobs that it needs, by key. tracked: jobs whose tracked
-    results it reads. repeated: it is run at every seed.
+    results it reads. kept: pools that it reads, that no earlier job writes, and of which only the row numbers are
+    there. repeated: it is run at every seed.
     """
 
     job: Job
@@ -41,6 +43,7 @@ class Node:
     tracked: tuple[str, ...]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    kept: tuple[str, ...]
     repeated: bool
 
 
@@ -167,6 +170,7 @@ def _node(
         text = f"{component.name} needs an earlier job of the same name that analyses; there is no {job.name}"
         problems.append(Problem(job.key, "meta_name", text))
     reads, writes = component.reads(draft), component.writes(draft)
+    kept = [path for path in reads if rows_of(path, root) and not writers(earlier, path, root)]
     after = {source.job.key for source in inputs.values()} | set(tracked if component.needs_tracked else ())
     after |= {n.job.key for path in reads for n in writers(earlier, path, root)}
     ordered = tuple(n.job.key for n in earlier if n.job.key in after)
@@ -174,7 +178,7 @@ def _node(
     repeated = not component.over_seeds and (component.seeded or hangs)
     return Node(
         job, component, draft, inputs, ordered, tuple(tracked) if component.needs_tracked else (), tuple(reads),
-        tuple(writes), repeated,
+        tuple(writes), tuple(kept), repeated,
     )  # fmt: skip
 
 
@@ -206,6 +210,12 @@ def absolute(path: str, root: Path) -> str:
     return os.path.normpath(root / Path(path).expanduser())
 
 
+def rows_of(path: str, root: Path) -> Path | None:
+    """Where the row numbers of a pool are, where they are all that is there of it."""
+    pool = Path(absolute(path, root))
+    return rows_file(pool) if not pool.exists() and rows_file(pool).is_file() else None
+
+
 def writers(earlier: Iterable[Node], path: str, root: Path) -> list[Node]:
     """Earlier jobs that write what is read: the last that writes just this path, else all that write above or below."""
     read = absolute(path, root)
@@ -226,7 +236,7 @@ def _files(nodes: Sequence[Node], configuration: Configuration, root: Path) -> I
     own = absolute(str(configuration.file), root)
     for number, node in enumerate(nodes):
         for path in node.reads:
-            if writers(nodes[:number], path, root) or Path(absolute(path, root)).exists():
+            if path in node.kept or writers(nodes[:number], path, root) or Path(absolute(path, root)).exists():
                 continue
             later = [n.job.key for n in writers(nodes[number + 1 :], path, root)]
             reason = f"{later[0]} writes it only after that; move it before" if later else "check the path"

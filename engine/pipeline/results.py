@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.base.ids import content_id
 from engine.data.fingerprints import content_hash
-from engine.pipeline.check import Node, absolute
+from engine.pipeline.check import Node, absolute, rows_of
 from engine.pipeline.contract import Draft
 from engine.pipeline.registry import plugin_of
 from engine.pipeline.values import encode
@@ -30,6 +30,7 @@ def result_id(node: Node, draft: Draft, seed: int, needs: Iterable[str], root: P
         for path in sorted(set(component.reads(draft)))
         if _is_fixed(absolute(path, root), writes)
     }
+    reads |= {path: content_hash(rows) for path in node.kept if (rows := rows_of(path, root))}
     plugin = plugin_of(component)
     return content_id([
         node.job.hook, component.name, component.version, encode(dict(draft.groups), node.job.key),

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from app.text.boards import lines_of
 from engine.base.errors import DjsbError
 from engine.base.paths import DATABASE, STATE_FOLDER
 from engine.journal import jobs
@@ -53,9 +54,23 @@ def pipelines(store: Store) -> tuple[Row, ...]:
             **asdict(run),
             "jobs": [{name: getattr(row, name) for name in KEPT} for row in jobs.jobs_of(store, run.run)],
             "sweep": [asdict(trial) for trial in jobs.sweep(store, run.run)],
+            "pools": _pools(store, run.run),
         }
         for run in jobs.runs(store)
     )
+
+
+def _pools(store: Store, run: str) -> list[Row]:
+    """The pools that its jobs ranked, a table each: lines and what is not known of them."""
+    scores = jobs.scores(store, run)
+    if not scores:
+        return []
+    from engine.pipeline.board import last_boards  # SciPy: most folders have no ranking
+
+    return [
+        {"lines": ["  ".join(filter(None, line)) for line in lines_of(asdict(board))[0]], "notes": list(board.notes)}
+        for board in last_boards(scores)
+    ]
 
 
 def light(view: PipelineView) -> dict[str, Any]:

@@ -294,8 +294,16 @@ class Variant(TypedDict):
 
 
 @with_config(STRICT)
+class RankedPools(TypedDict):
+    """What a job ranked, a line each pool."""
+
+    lines: list[Str]
+    notes: list[Str]
+
+
+@with_config(STRICT)
 class Pipeline(TypedDict):
-    """A run of `djsb run`, with its jobs and variants."""
+    """A run of `djsb run`, with its jobs and variants. pools: recordings of before have none."""
 
     run: Str
     source: Str
@@ -309,6 +317,7 @@ class Pipeline(TypedDict):
     folder: Str
     jobs: list[Job]
     sweep: list[Variant]
+    pools: NotRequired[list[RankedPools]]
 
 
 def _bounded(value: Any) -> Any:

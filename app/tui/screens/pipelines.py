@@ -76,6 +76,7 @@ a runs the job anew, and all that needs it (djsb run --again), in a process that
             if run["note"]:
                 node.add_leaf(Text(printable(run["note"]), "faint"))
             _add_jobs(node, run)
+            _add_pools(node, run)
         if not s.pipelines:
             tree.root.add_leaf(Text("none was run here; djsb run CONFIG.yaml runs one", "faint"))
         self.call_after_refresh(lambda: tree.move_cursor_to_line(min(line, tree.last_line)))
@@ -147,6 +148,16 @@ def _add_jobs(node: Any, run: Row) -> None:
         label = Text.assemble((mark, style), f" {printable(job['label'])}{seed}", told)
         which = (run["run"], job["variant"], job["iteration"], job["place"], job["seed"])
         parents[way].add_leaf(label, data=which)
+
+
+def _add_pools(node: Any, run: Row) -> None:
+    """The pools that were ranked, best first, and what is not known of them."""
+    for board in run.get("pools", ()):
+        place = node.add(Text("pools, best first", "title"), expand=True)
+        for line in board["lines"]:
+            place.add_leaf(Text(printable(line)))
+        for note in board["notes"]:
+            place.add_leaf(Text(printable(note), "faint"))
 
 
 def _level(name: str, value: Any, trials: dict[int, Row]) -> str:

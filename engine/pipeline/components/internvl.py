@@ -22,6 +22,7 @@ from engine.pipeline.hooks import EVALUATE_MODEL, TRAIN
 from engine.pipeline.work import own
 from engine.pipeline.work.programs import OWN, EnvKeys, environment, lacks_manager, run_program
 from engine.pools.files import as_file, open_pool
+from engine.settings.study import with_fields
 
 STYLES = {"1B": "Hermes-2", "40B": "Hermes-2", "4B": "phi3-chat"} | dict.fromkeys(
     ("2B", "8B", "26B", "76B"), "internlm2-chat"
@@ -243,6 +244,12 @@ def captions_of(test: Path, images: Path, folder: Path) -> Path:
     return target
 
 
+NO_METEOR = (
+    "METEOR is left out, and avg_score is the mean of the other scores: METEOR 1.5 and the PTB tokenizer are programs "
+    "in Java (part of pycocoevalcap), and java is not there; install a Java runtime, then djsb run --again this job"
+)
+
+
 class Evaluate(Component[EvaluateKeys]):
     """Gives for each checkpoint Bleu_1 … CIDEr and `avg_score`, their mean."""
 
@@ -252,6 +259,7 @@ class Evaluate(Component[EvaluateKeys]):
     gives = ("results",)
     read_keys = ("extra_configs.ckpt_paths",)
     tracks = True
+    version = 2  # METEOR where there is Java
 
     def check(self, draft: Draft) -> Iterable[tuple[str, str]]:
         """The environment."""
@@ -271,10 +279,16 @@ class Evaluate(Component[EvaluateKeys]):
 
 
 def _judged(checkpoint: Path, context: Context) -> dict[str, float]:
-    """By task caption. Without Java METEOR is left out, and words are found without its tokenizer."""
+    """By task caption. Without Java METEOR is left out, and words are found without its tokenizer; the log says so."""
+    from engine.tasks.caption.scores import java_problem  # its libraries take time
+
+    java = java_problem() is None
+    if not java:
+        context.say(NO_METEOR)
     with own.opened(own.study_of(checkpoint, context.job), context) as (study, task):
         asked: Any = task
-        found: Mapping[str, float] = asked.ask(study.study, study.prepared, checkpoint, study.study.vlm.prompt)
+        settings = with_fields(study.study, {"vlm.java": java})
+        found: Mapping[str, float] = asked.ask(settings, study.prepared, checkpoint, study.study.vlm.prompt)
     return {NAMES[name.removesuffix("_non_ptb")]: value for name, value in found.items()
             if name.removesuffix("_non_ptb") in NAMES}  # fmt: skip
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from textual.widgets import Tree
+
+from app.tui.reading import pipelines as reading
+from app.tui.screens.pipelines import _add_pools
+from engine.base.errors import StudyError
 from engine.journal import jobs
 from engine.journal.store import Store
 from engine.pipeline.board import LONE, SINGLE, boards, short
 from engine.pipeline.start import start
 from engine.pools.control import is_control
+from tests.conftest import run_djsb
 from tests.engine.pipeline.made import job, jsonl, write
 
 
@@ -33,7 +40,8 @@ def ranked(folder: Path, **top: object) -> tuple[list[jobs.PoolScore], list[str]
 def test_single_runs_are_marked(tmp_path: Path) -> None:
     scores, _ = ranked(tmp_path)
     (board,) = boards(scores)
-    assert board.notes == (SINGLE, LONE) and len(board.rows) == 3
+    assert board.notes == (SINGLE, LONE)
+    assert [short(row.pool)[-1] for row in board.rows] == ["2", "1", "0"]  # best first
     assert all(row.verdict is None and row.deviations == {"score": None} for row in board.rows)
 
 
@@ -46,3 +54,31 @@ def test_seeds_and_a_control_give_intervals_and_the_control_is_not_ranked(tmp_pa
     assert [row.verdict for row in rest] == ["helps", "helps", "unclear"]
     assert all(row.ci_low is not None and row.ci_low <= (row.change or 0) for row in rest)
     assert "a_control" not in top[0].replace("test_seeds_and_a_control", "") and top[0].count("a_text_len_") == 2
+
+
+def test_the_leaderboard_and_the_ui_have_them(tmp_path: Path) -> None:
+    """With seeds and a control as a study's pools; with neither they are marked."""
+    ranked(tmp_path, seeds=3, control=True)
+    shown = run_djsb("rank", tmp_path / "work")
+    assert shown.returncode == 0, shown.stderr
+    lines = [line.split() for line in shown.stdout.splitlines() if "a_" in line]
+    assert [(line[0], line[-4:-3] == ["3"] or "3" in line) for line in lines] == [
+        (n, True) for n in ("1", "2", "3", "–")
+    ]
+    assert "▲ helps" in shown.stdout and "a_control" in shown.stdout and SINGLE not in shown.stdout
+    (table,) = json.loads(run_djsb("rank", tmp_path / "work", "--json").stdout)
+    assert [row["seeds"] for row in table["rows"]] == [3, 3, 3, 3] and table["rows"][0]["ci_low"] is not None
+    view = reading.opened(tmp_path / "work", StudyError("no study"))
+    with view.store:
+        tree: Tree[None] = Tree("pipelines")
+        _add_pools(tree.root, reading.light(view)["pipelines"][0])
+    (pools,) = tree.root.children
+    assert len(pools.children) == 4 and "helps" in str(pools.children[0].label)
+
+
+def test_the_leaderboard_marks_single_runs(tmp_path: Path) -> None:
+    ranked(tmp_path)
+    shown = run_djsb("rank", tmp_path / "work").stdout
+    assert SINGLE in shown and LONE in shown and "helps" not in shown
+    nothing = run_djsb("rank", tmp_path)
+    assert (nothing.returncode == 1 and "nothing was run" in nothing.stderr) or "no study" in nothing.stderr

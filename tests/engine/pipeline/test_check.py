@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+from engine.data.readers.pool_rows import write_rows_file
+from engine.journal import jobs
+from engine.journal.store import Store
 from engine.pipeline.configuration import PipelineError, read
 from engine.pipeline.start import checked
+from engine.pipeline.start import start as begin
 from tests.engine.pipeline.made import dup, job, jsonl, problems, write
 
 
@@ -108,3 +113,24 @@ def test_a_file_that_is_no_configuration_is_refused_in_one_line(tmp_path: Path, 
     with pytest.raises(PipelineError) as error:
         read(file, tmp_path)
     assert "\n" not in str(error.value) and str(file) in str(error.value)
+
+
+def test_a_pool_of_which_only_the_row_numbers_are_there_is_known(tmp_path: Path) -> None:
+    """It is read, and a job is run again when they change."""
+    rows = jsonl(tmp_path / "a.jsonl", [{"id": i, "text": str(i)} for i in range(10)])
+    write_rows_file(tmp_path / "pool.jsonl", rows, np.arange(4))
+    copy = dup(dataset_path="pool.jsonl")
+    assert problems(tmp_path, [copy]) == []
+    file = write(tmp_path, [copy])
+    states = []
+    for count in (4, 4, 6):
+        write_rows_file(tmp_path / "pool.jsonl", rows, np.arange(count))
+        ended = begin(file, tmp_path, tell=lambda _: None)
+        with Store(tmp_path / "work/.djsb/study.db", readonly=True) as store:
+            (row,) = jobs.jobs_of(store, ended.run)
+        (made,) = (tmp_path / "pools").rglob("pool_x2.jsonl")
+        states.append((bool(row.reused), len(made.read_text().splitlines())))
+    assert states == [(False, 8), (True, 8), (False, 12)]
+    (tmp_path / "pool.jsonl.rows").unlink()
+    (problem,) = problems(tmp_path, [copy])
+    assert "pool.jsonl is not there; check the path" in problem

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,9 @@ from PIL import Image
 from engine.pipeline.contract import ComponentError, Draft
 from engine.pipeline.hooks import CONVERT, EVALUATE_MODEL, POOLS, TRAIN
 from engine.pipeline.registry import component_of
+from engine.pipeline.work import own
+from engine.settings.study import Study
+from engine.tasks.caption.scores import caption_names, java_problem
 from tests.engine.pipeline.components.run import run_component
 from tests.engine.tasks.vlm.tiny_models import make_family
 
@@ -74,7 +81,35 @@ def test_pools_are_trained_by_lora_and_judged(tmp_path: Path) -> None:
     done = run_component(tmp_path, EVALUATE_MODEL, {**common, "ckpt_paths": made}, **more)
     (results,) = done.outputs
     assert [set(result) >= {"Bleu_1", "ROUGE_L", "CIDEr", "avg_score"} for result in results] == [True, True]
+    assert all(("METEOR" in result) is (java_problem() is None) for result in results)
     assert done.tracked["avg_score"] == max(result["avg_score"] for result in results)
+
+
+@pytest.mark.parametrize("java", [True, False])
+def test_meteor_is_judged_where_there_is_java_and_told_where_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, java: bool
+) -> None:
+    study = Study.model_validate({"name": "captions", "dataset": {"path": "a.jsonl"}, "ops": {}})
+
+    class Task:
+        def ask(self, study: Study, _prepared: Path, _checkpoint: Path, prompt: str) -> dict[str, float]:
+            assert prompt == study.vlm.prompt
+            return dict.fromkeys(caption_names(study.vlm.java), 0.5) | {"likelihood": 0.1}
+
+    @contextmanager
+    def opened(*_: object) -> Iterator[Any]:
+        yield SimpleNamespace(study=study, prepared=tmp_path), Task()
+
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/java" if java else None)
+    monkeypatch.setattr(own, "opened", opened)
+    monkeypatch.setattr(own, "study_of", lambda *_: tmp_path)
+    (tmp_path / own.NOTE).touch()
+    said: list[str] = []
+    keys = {"type": "internvl_coco_caption", "internvl_home": ".", "backend": "djsb", "ckpt_paths": str(tmp_path)}
+    (results,) = run_component(tmp_path, EVALUATE_MODEL, keys, say=said.append).outputs
+    assert len(results[0]) == (8 if java else 7) and ("METEOR" in results[0]) is java
+    assert "likelihood" not in results[0] and results[0]["avg_score"] == 0.5
+    assert any("java is not there; install a Java runtime" in line for line in said) is not java
 
 
 PROGRAM = """#!/bin/sh
