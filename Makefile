@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install test test-long check docs demo bench-data bench-apply bench-media bench-search bench-evidence bench-verdicts bench-mixtures bench-pack bench-agent bench-tui bench-cycles bench-demos bench-budgets bench-chaos bench-memory bench-forecast bench-gpu bench-cluster bench-instructions bench-t2v bench-distillation bench-peer wheel-test screenshots clean
+.PHONY: install test test-long check docs demo bench-data bench-overlap bench-apply bench-media bench-search bench-evidence bench-verdicts bench-mixtures bench-pack bench-agent bench-tui bench-cycles bench-demos bench-budgets bench-chaos bench-memory bench-forecast bench-gpu bench-cluster bench-instructions bench-t2v bench-distillation bench-peer wheel-test screenshots clean
 
 install: $(READY)
 $(READY): pyproject.toml constraints.txt
@@ -38,6 +38,9 @@ bench-data: $(READY)
 	$(BIN)/python benchmarks/data.py --write
 	$(BIN)/python benchmarks/headers.py --write
 	$(BIN)/python benchmarks/shards.py --write
+
+bench-overlap: $(READY)
+	$(BIN)/python benchmarks/overlap.py --write
 
 bench-media: $(READY)
 	$(BIN)/python benchmarks/media.py --write

@@ -118,7 +118,7 @@ def _check_overlap(opened: OpenStudy, found: Row, deep: bool) -> None:
     for told in every:
         pairs = [{**asdict(pair), "like": told.like(pair)} for pair in told.first]
         found["overlaps"].append({**told.to_json(), "first": pairs})
-        found["warnings" if told.warns else "findings"].append(f"{told.name or 'evaluation'}: {told.text}")
+        found["warnings" if told.warns else "findings"].append(f"evaluation: {told.text}")
 
 
 def _check_held_back(opened: OpenStudy, found: Row) -> None:

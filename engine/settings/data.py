@@ -206,8 +206,9 @@ class EvaluationSection(Section):
     )
     overlap: Literal["warn", "drop", "refuse"] = later(
         "warn",
-        description="training rows that are near-duplicates of evaluation rows: warn: they are told; drop: they are "
-        "not trained on; refuse: the study does not run (docs/guides/data.md)",
+        description="training rows that are near-duplicates of what models are judged by (evaluation rows, sets, "
+        "benchmarks): warn: they are told; drop: they are not trained on; refuse: the study does not run "
+        "(docs/guides/data.md)",
     )
 
     @field_validator("guards")

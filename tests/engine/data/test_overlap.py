@@ -228,7 +228,7 @@ def test_check_names_the_benchmark_and_the_place(tmp_path: Path) -> None:
     with (opened := open_study(tiny.study, 1)).store:
         _check_overlap(opened, found, False)
     assert found["overlap"] is None and found["problems"] == []
-    assert found["warnings"][0].startswith("mmbench: 2 of 3 images of mmbench have near-duplicates among 24")
+    assert found["warnings"][0].startswith("evaluation: 2 of 3 images of mmbench have near-duplicates among 24")
     [pair, _] = found["overlaps"][0]["first"]
     assert (pair["row"], pair["like"]) == (7, "mmbench: mmbench.tsv, line 2")
 
