@@ -14,7 +14,7 @@ COPY agent agent
 COPY engine engine
 COPY recipes recipes
 COPY prompts prompts
-RUN /opt/djsb/bin/pip install --no-cache-dir -c constraints.txt ".[agent,image-models,mcp,publish,t2v,text-models,tui,vlm]"
+RUN /opt/djsb/bin/pip install --no-cache-dir -c constraints.txt ".[all]"
 
 FROM python:3.11-slim
 COPY --from=build /opt/djsb /opt/djsb

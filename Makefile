@@ -103,7 +103,7 @@ screenshots: $(READY)
 	$(BIN)/python docs/images/make.py
 
 wheel-test: $(READY)
-	$(BIN)/python -m pytest tests/whole/test_wheel.py -m slow
+	$(BIN)/python -m pytest tests/whole/test_wheel.py -m "slow or long"
 
 clean:
 	rm -rf $(VENV) demo-study build dist site

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from app.text.printable import say
 from engine.base.errors import DjsbError
+from engine.base.installed import remedy
 from engine.base.secrets import redact
 
 INTERRUPTED = "interrupted; the same command goes on"
@@ -41,10 +42,14 @@ def guarded(program: Callable[[], object]) -> None:
         _fail(f"{error.filename or 'a file'}: {error.strerror or error}; {_remedy(error)}", 1)
     except MemoryError:
         _fail("out of memory; lower --workers, train.micro_batch or pools.size", 1)
+    except ModuleNotFoundError as error:
+        if command := remedy(error.name or ""):
+            _fail(f"this needs the package {error.name}: {command}", 1)
+        _crash(error)
     except Exception as error:  # the border itself: never a traceback on the screen
         if number := RUST.search(str(error)):
             _fail(f"{error}; {_remedy(OSError(int(number[1]), ''))}", 1)
-        _fail(f"internal error: {type(error).__name__}: {error} (traceback in {_crash_file()}); please report it", 1)
+        _crash(error)
 
 
 def _heed_signals() -> None:
@@ -76,6 +81,10 @@ def _remedy(error: OSError) -> str:
         errno.EACCES: "no permission: make it writable, or copy the study elsewhere",
         errno.ENOENT: "no such file: check the path",
     }.get(error.errno or 0, "check the path, the disk and the permissions")
+
+
+def _crash(error: Exception) -> None:
+    _fail(f"internal error: {type(error).__name__}: {error} (traceback in {_crash_file()}); please report it", 1)
 
 
 def _crash_file() -> str:

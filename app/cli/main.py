@@ -6,6 +6,7 @@ Exit codes: 0 done · 1 error · 2 wrong usage · 3 a decision is awaited · 4 t
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from app.cli import data, decisions, looks, pools, study
 from app.cli.shared import app, tell
 
 IN_HELP = (study, looks, decisions, data, pools)  # whose commands stand first
+NEED_ENGINE = {"init", "check", "plan", "pools", "auto", "run", "convert", "apply", "publish", "pool"}
 app.registered_commands.sort(key=lambda c: [m.__name__ for m in IN_HELP].index(getattr(c.callback, "__module__", "")))
 
 
@@ -27,12 +29,13 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def main(
+    context: typer.Context,
     _version_flag: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and leave")
     ] = False,
 ) -> None:
     """Options of every command."""
-    from engine.base import home, lifetime, scratch
+    from engine.base import home, installed, lifetime, scratch
     from engine.journal.store import Store
 
     Store.tell = staticmethod(tell)
@@ -40,6 +43,8 @@ def main(
     folder = scratch.of_process()
     if not home.is_writable():
         home.use_instead(folder)
+    if context.invoked_subcommand in NEED_ENGINE and "--help" not in sys.argv:
+        installed.need_engine(f"djsb {context.invoked_subcommand}")
 
 
 def run() -> None:

@@ -6,12 +6,12 @@ import os
 import platform
 import re
 import shutil
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from app.text.printable import say
 from engine.base.amounts import format_bytes
 from engine.base.errors import DjsbError
+from engine.base.installed import extras, getting, version_of, wrong
 from engine.journal.store import Row
 
 LEADING = ("torch", "transformers", "py-data-juicer", "diffusers", "peft", "textual", "ray")
@@ -29,7 +29,7 @@ def doctor(folder: Path) -> Row:
     folder: on the disk where studies are to lie. Problems keep djsb from working; what is missing leaves out a part.
     """
     found: Row = {"problems": [], "versions": _versions(), "devices": [], "extras": _extras()}
-    found["problems"] += [f"{wrong}; install djsb anew: pip install --force-reinstall djsb" for wrong in _wrong()]
+    found["problems"] += [f"{wrong}; install djsb anew: pip install --force-reinstall djsb" for wrong in wrong()]
     found["devices"] = _devices(found["problems"])
     found["machine"] = _machine(folder, found["problems"])
     found["programs"] = {name: shutil.which(name) for name in PROGRAMS}
@@ -41,41 +41,19 @@ def doctor(folder: Path) -> Row:
 
 
 def _versions() -> dict[str, str | None]:
-    named = {"djsb": _version("djsb"), "python": platform.python_version()}
-    return named | {name: _version(name) for name in LEADING}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _wrong(extra: str = "") -> list[str]:
-    """The packages that djsb itself, or one of its extras, asks for and that are missing or of another version."""
-    from packaging.requirements import Requirement
-
-    wrong = []
-    for need in map(Requirement, requires("djsb") or []):
-        always = need.marker is None or need.marker.evaluate({"extra": ""})
-        if always != (not extra) or (need.marker and not need.marker.evaluate({"extra": extra})):
-            continue
-        if need.name == "djsb":  # an extra that holds others
-            wrong += [w for other in sorted(need.extras) for w in _wrong(other)]
-        elif (there := _version(need.name)) is None:
-            wrong.append(f"{need.name} is missing")
-        elif not need.specifier.contains(there, prereleases=True):
-            wrong.append(f"{need.name} {there} is not {need.specifier}")
-    return wrong
+    named = {"djsb": version_of("djsb"), "python": platform.python_version()}
+    return named | {name: version_of(name) for name in LEADING}
 
 
 def _extras() -> dict[str, Row]:
-    """Of each extra: what it lacks, and the command that gets it."""
-    from importlib.metadata import metadata
-
-    names = [name for name in metadata("djsb").get_all("Provides-Extra") or [] if name != "dev"]
-    return {name: {"lacks": _wrong(name), "get": f"pip install 'djsb[{name}]'"} for name in sorted(names)}
+    """Of each extra: what it lacks, and the command that gets it. What the engine lacks is said once, by its own."""
+    engine = wrong("engine")
+    found = {}
+    for name in extras():
+        lacks = wrong(name)
+        own = [w for w in lacks if w not in engine or name == "engine"]
+        found[name] = {"lacks": own if own == lacks else ["the engine is missing", *own], "get": getting(name)}
+    return found
 
 
 def _devices(problems: list[str]) -> list[Row]:
@@ -124,14 +102,17 @@ def _machine(folder: Path, problems: list[str]) -> Row:
     }  # fmt: skip
 
 
-def _tasks(extras: dict[str, Row]) -> list[Row]:
+def _tasks(parts: dict[str, Row]) -> list[Row]:
     """Of each task, as it is installed: what it lacks, and the command that gets it."""
     from engine.tasks.registry import task_named, task_names
 
     found = []
     for name in task_names():
-        lacks = [w for extra in task_named(name).traits.extras for w in extras[extra]["lacks"]]
-        get = " ".join(extras[extra]["get"] for extra in task_named(name).traits.extras) if lacks else None
+        needs = {
+            extra: parts[extra]["lacks"] for extra in task_named(name).traits.extras or ("engine",) if extra in parts
+        }
+        lacks = list(dict.fromkeys(w for lacking in needs.values() for w in lacking))
+        get = getting(",".join(extra for extra, lacking in needs.items() if lacking)) if lacks else None
         found.append({"task": name, "lacks": lacks, "get": get})
     return found
 

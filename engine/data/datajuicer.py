@@ -5,7 +5,6 @@ Every process that builds OPs comes through `load_op` or `prepare`, spawned chil
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from typing import Any, NoReturn
 
-from engine.base import machine, plugins
+from engine.base import installed, machine, plugins
 from engine.base.errors import DjsbError, MachineError, OpError
 from engine.base.gpus import gpus
 from engine.base.parallel import workers_elsewhere
@@ -39,8 +38,11 @@ OFFLINE = {
 
 
 def version() -> str:
-    """The installed version of Data-Juicer; part of every statistic's cache key."""
-    return importlib.metadata.version("py-data-juicer")
+    """The version of Data-Juicer; part of every statistic's cache key.
+
+    Where it is not installed a study can only be looked at: its caches are of the version that djsb is bound to.
+    """
+    return installed.version_of("py-data-juicer") or installed.pin("py-data-juicer")
 
 
 def prepare() -> None:

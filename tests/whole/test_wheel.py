@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import Tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -118,3 +121,36 @@ def test_the_wheel_does_the_demo_beside_a_users_own_modules(installed: Path, hos
     done = run(hostile, installed / "djsb", "auto", "--demo", "--until", "probe", "--budget", "40s")
     assert done.returncode in (0, 4), done.stderr[-2000:]
     assert (hostile / "djsb-demo" / "report" / "report.html").exists()
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of programs of a venv that has pipx and uv, as pip gets them."""
+    venv = tmp_path_factory.mktemp("tools") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    subprocess.run([str(venv / "bin" / "pip"), "install", "-q", "pipx", "uv"], check=True)
+    return venv / "bin"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("tool", ["pipx", "uv"])
+def test_as_a_tool_it_looks_at_studies_without_torch_and_ray(
+    tool: str, tools: Path, wheel: Path, probed: Tiny, hostile: Path, tmp_path: Path
+) -> None:
+    places = {"PIPX_HOME": "pipx", "PIPX_BIN_DIR": "bin", "UV_TOOL_DIR": "uv", "UV_TOOL_BIN_DIR": "bin"}
+    env = os.environ | {name: str(tmp_path / place) for name, place in places.items()}
+    what = {
+        "pipx": ["install", f"{wheel}[tui]"],
+        "uv": ["tool", "install", f"djsb[tui] @ {wheel.as_uri()}", "--python", sys.executable],
+    }
+    done = subprocess.run([str(tools / tool), *what[tool]], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    djsb, report = tmp_path / "bin" / "djsb", tmp_path / "report"
+    ranked = run(hostile, djsb, "rank", probed.study, "--json")
+    assert ranked.returncode == 0, ranked.stderr
+    best = json.loads(ranked.stdout)[0]["pool"]
+    for look in (["status", probed.study], ["show", best, probed.study], ["report", probed.study, "--out", report]):
+        done = run(hostile, djsb, *look)
+        assert done.returncode == 0, (look, done.stderr)
+    done = run(hostile, djsb, "auto", probed.study)
+    assert done.returncode == 1 and "torch" in done.stderr and "pip install 'djsb[engine]'" in done.stderr

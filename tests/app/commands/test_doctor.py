@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from app.commands import doctor as at
 from app.commands.doctor import doctor
 from engine.tasks.registry import task_names
 from tests.conftest import run_djsb
@@ -36,7 +35,7 @@ def test_a_package_that_is_missing_or_of_another_version_is_named_with_its_remed
         "peft>=0.1; extra == 'vlm'",
         "djsb[vlm]; extra == 't2v'",
     ]
-    monkeypatch.setattr(at, "requires", lambda _name: needs)
+    monkeypatch.setattr("importlib.metadata.requires", lambda _name: needs)
     found = doctor(tmp_path)
     assert any(p.startswith("torch 2.") and "is not ==1.0" in p for p in found["problems"])
     assert len(found["problems"]) == 1
