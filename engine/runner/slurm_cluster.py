@@ -26,6 +26,7 @@ from pathlib import Path
 
 from engine.base.amounts import format_seconds
 from engine.base.errors import StudyError
+from engine.base.ids import content_id
 from engine.base.listening import listening
 from engine.journal.results import Allocated
 from engine.runner import slurm_jobs
@@ -85,12 +86,12 @@ class SlurmSlots(Slots):
         threading.Thread(target=self._poll, daemon=True).start()
 
     def _named(self) -> str:
-        """What the study's jobs are called by, whatever its folder is."""
+        """What the study's jobs are called by; those of a copy of its folder are called otherwise."""
         file = self._folder / "name"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(secrets.token_hex(6), encoding="utf-8")
-        return "".join(c for c in file.read_text(encoding="utf-8")[:12] if c.isalnum())
+        return content_id([file.read_text(encoding="utf-8")[:100], str(file.resolve())], 12)
 
     # -- jobs ----------------------------------------------------------------------------------
 

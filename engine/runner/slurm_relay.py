@@ -83,7 +83,8 @@ class Relay:
         self._lock = threading.Lock()
         self._links: list[Link] = []
         self._leaving = ""
-        for number, why in ((signal.SIGUSR2, "its job's time ends"), (signal.SIGTERM, "its job is taken away")):
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+            why = "its job is taken away" if number == signal.SIGTERM else "its job's time ends"
             signal.signal(number, lambda *_, why=why: threading.Thread(target=self._leave, args=(why,)).start())
         signal.signal(signal.SIGCONT, signal.SIG_IGN)
         slots = [threading.Thread(target=self._slot, args=(at,), daemon=True) for at in range(len(self._widths))]

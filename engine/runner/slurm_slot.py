@@ -204,6 +204,8 @@ class Job:
         self.failures = 0
         if self.id is not None and (self.run is None or (self.run.job, self.run.run) != (self.id, run)):
             self.run = self._owner.new_run(self, run)
+        if self.run is not None:
+            self.run.lost = None  # it was the connection alone
 
     def fate(self, run: Run | None, worked: float) -> tuple[str, bool]:
         """(What has become of it, whether that is no fault of its trials), once a slot's connection has ended.
