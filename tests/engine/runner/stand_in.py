@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 from engine.base.durable import written_whole
 
 STEPS, SECONDS, LOG = int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
-STUBBORN = LOG.with_name("stubborn")  # while it is there no training is broken off
+STUBBORN = LOG.with_name("stubborn")  # while it is there steps do not end
 LOCK, LEAVING = threading.Lock(), threading.Event()
 
 
@@ -37,8 +37,10 @@ def trial(job: dict[str, Any]) -> int | None:
     begin = int(Path(job["resume"]).read_text()) if job["resume"] else 0
     for step in range(begin + 1, STEPS + 1):
         time.sleep(SECONDS)
+        while STUBBORN.exists():
+            time.sleep(0.05)
         say("curve", trial=job["trial"], step=step, values={"loss": 1.0})
-        if LEAVING.is_set() and job["park"] and step < STEPS and not STUBBORN.exists():
+        if LEAVING.is_set() and job["park"] and step < STEPS:
             samples = job["samples"] * step // STEPS
             with written_whole(Path(f"{job['park']}-{samples}-{job['samples']}.safetensors")) as scratch:
                 scratch.write_text(str(step))
