@@ -17,6 +17,7 @@ from engine.base.ids import json_text
 from engine.data.columns import ColumnRun
 from engine.data.cuts import keeps, overlap
 from engine.evidence.answer import answer
+from engine.evidence.elsewhere import blind, elsewhere
 from engine.evidence.ranking import Ranked, rank
 from engine.evidence.sentences import effect_text
 from engine.journal import decisions, proposals, results, trials
@@ -31,13 +32,14 @@ SHOWN = 12  # pools of the leaderboard, best first
 LAST = 4  # and the worst
 
 
-def write_briefing(opened: OpenStudy, limit: float) -> str:
-    """The study as it stands. limit: device-seconds of its whole budget."""
+def write_briefing(opened: OpenStudy, limit: float, prior: bool = True) -> str:
+    """The study as it stands. limit: device-seconds of its whole budget. prior: with what other studies found."""
     ranked = [r for r in rank(opened) if r.effect.change is not None]
     parts = [
         "\n".join(["## Answer so far", *answer(opened).blind]),
         _study(opened), _budget(opened, limit), _leaderboard(ranked), _statistics(opened), _clusters(opened),
-        _overlaps(opened, ranked[:8]), _mappers(opened), _prompts(opened), _asked(opened),
+        _overlaps(opened, ranked[:8]), _mappers(opened), _prompts(opened),
+        _elsewhere(opened) if prior else "", _asked(opened),
     ]  # fmt: skip
     text = "\n\n".join(p for p in parts if p)
     return text if len(text) <= MAX else text[:MAX] + "\n[cut here: use the tools to look closer]"
@@ -173,6 +175,13 @@ def _prompts(opened: OpenStudy) -> str:
         points = ", ".join("–" if c is None or o is None else f"{c - o:+.2f}" for c, o in pairs)
         lines.append(f"{points}: {row.prompt}")
     return "\n".join(lines)
+
+
+def _elsewhere(opened: OpenStudy) -> str:
+    """What other studies of the same data found, in words of this study alone; nothing of their fresh seeds."""
+    lines = blind(elsewhere(opened), opened.columns)
+    head = "## Other studies of this data found (a prior to try here: no evidence of this study, not to be cited)"
+    return "\n".join([head, *lines]) if lines else ""
 
 
 def _asked(opened: OpenStudy) -> str:

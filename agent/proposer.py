@@ -132,7 +132,7 @@ class ModelProposer:
         """A stage in at most five sentences; those whose ids or numbers the briefing does not have are left out."""
         from agent.question import Question
 
-        briefing = write_briefing(study, self.limit)
+        briefing = write_briefing(study, self.limit, prior=False)  # a summary rests on this study alone
         question = Question(
             study, self.settings, "summarise", prompt("summarise", stage=stage, briefing=briefing), Summary, self.stop
         )

@@ -5,10 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from app.text.numbers import VERDICTS
 from app.text.printable import one_line, say, say_table
+from app.text.studies import MATCHES, side_text
 from engine.journal.store import Row
-from engine.records.leaderboard import bound_text
 from engine.study.view import view_study
 
 
@@ -21,17 +20,6 @@ def compare(a: Path, b: Path) -> Row:
         closing((right := view_study(b, untouched=True)).store),
     ):
         return side_by_side(left, right).to_json()
-
-
-def side_text(side: Row | None) -> list[str]:
-    """(change, bound or interval, verdict) of one study."""
-    if side is None or side["change"] is None:
-        return ["–", "–", "–" if side is None else side["verdict"]]
-    if side["bound"] is not None:
-        sure = bound_text(side["verdict"], side["bound"])
-    else:
-        sure = "–" if side["ci_low"] is None else f"[{side['ci_low']:+.1f}, {side['ci_high']:+.1f}]"
-    return [f"{side['change']:+.1f}", sure, f"{VERDICTS[side['verdict']]} {side['verdict']}"]
 
 
 def show_compare(found: Row) -> None:
@@ -51,6 +39,3 @@ def show_compare(found: Row) -> None:
             say(f"{one_line(p['label'])}: A {one_line(p['bounds'][0])}; B {one_line(p['bounds'][1])}")
     for line in found["differs"]:
         say(f"A → B: {one_line(line)}")
-
-
-MATCHES = {"same": "same bounds", "label": "other bounds", "only a": "A only", "only b": "B only"}

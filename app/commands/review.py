@@ -10,7 +10,7 @@ import yaml
 
 from app.commands.proposals import show_proposals
 from app.person import person
-from app.text.printable import say
+from app.text.printable import one_line, say
 from app.text.suggestion_file import read_suggestion
 from engine.base.errors import StudyError
 from engine.base.ids import by_beginning
@@ -23,13 +23,17 @@ from engine.study.view import view_study
 
 def review(folder: Path, proposal: str | None, every: bool, verdict: str | None, why: str) -> Row:
     """Decide on proposals, or list what waits. verdict: approve, reject or hold."""
+    from engine.evidence.elsewhere import elsewhere
     from engine.review.decisions import decide, waiting_proposals
 
     opened = view_study(folder)
     waiting = waiting_proposals(opened)
     if verdict is None:
         wanted = [w for w in waiting if not proposal or w.startswith(proposal)]
-        return {"decided": [], "waiting": proposal_rows(opened, wanted)}
+        return {
+            "decided": [], "waiting": proposal_rows(opened, wanted),
+            "elsewhere": [f.to_json() for f in elsewhere(opened)] if wanted else [],
+        }  # fmt: skip
     chosen = waiting if every else [_one_waiting(waiting, proposal or "")]
     if not chosen:
         raise StudyError("no proposal waits; djsb review lists them")
@@ -86,5 +90,7 @@ def show_review(found: Row) -> None:
         say(f"{found['verdict']}  {one}" + (f"  → {found['edited']}" if "edited" in found else ""))
     if not found["decided"]:
         show_proposals(found["waiting"])
+        for finding in found["elsewhere"]:
+            say(one_line(finding["text"]))
         if not found["waiting"]:
             say("nothing awaits a decision")

@@ -6,17 +6,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from app.text.numbers import VERDICTS
 from app.text.printable import one_line, say, say_table
+from app.text.studies import WORDS, best_text, time_text, trials_text
 from engine.base.amounts import format_seconds, parse_budget
 from engine.base.confine import inside
 from engine.base.errors import DjsbError, StudyError
-from engine.base.paths import DATABASE, STATE_FOLDER
+from engine.base.paths import DATABASE, STATE_FOLDER, studies_in
 from engine.journal import caches, costs, events, proposals, results, trials
 from engine.journal.store import Row
-from engine.records.leaderboard import bound_text
 from engine.study.lock import engine_pid
-from engine.study.neighbours import dataset_of, studies_in
+from engine.study.neighbours import dataset_of
 from engine.study.setting import shown
 from engine.study.view import NotStarted, StudyView, view_study
 
@@ -26,8 +25,6 @@ EMPTY: Row = {
     "problem": None,
 }  # fmt: skip
 COLUMNS = ("study", "state", "task", "data", "rows", "trials", "budget", "last run", "best pool")
-WORDS = {"running": "▶ running", "paused": "⏸ paused", "awaits": "◐ awaits you", "ended": "● ended",
-         "stopped": "■ stopped", "not started": "□ not started", "broken": "✗ broken"}  # fmt: skip
 
 
 def studies(folder: Path) -> list[Row]:
@@ -122,22 +119,6 @@ def _ranked(view: StudyView) -> Row:
     }  # fmt: skip
 
 
-def best_text(best: Row | None) -> str:
-    """`▲ +12.0 %, at least +3.1 %`."""
-    if best is None:
-        return "–"
-    sure = f", {bound_text(best['verdict'], best['bound'])}" if best["bound"] is not None else (
-        f" [{best['ci_low']:+.1f}, {best['ci_high']:+.1f}]" if best["ci_low"] is not None else "")  # fmt: skip
-    return f"{VERDICTS[best['verdict']]} {best['change']:+.1f} %{sure}"
-
-
-def trials_text(counts: dict[str, int]) -> str:
-    """`20 of 34, 1 failed`."""
-    all_ = sum(n for state, n in counts.items() if state != "CANCELLED")
-    failed = counts.get("FAIL", 0)
-    return f"{counts.get('COMPLETE', 0)} of {all_}" + (f", {failed} failed" if failed else "")
-
-
 def show_studies(found: list[Row]) -> None:
     """As people read it: a table, then what each study answers, or why it cannot be read."""
     say_table([_cells(r) for r in found], COLUMNS, ("data", "rows", "last run", "task"))
@@ -159,8 +140,3 @@ def _cells(r: Row) -> list[str]:
         f"{format_seconds(r['spent'])} of {format_seconds(r['limit'])}", time_text(r["last"]),
         one_line(f"{best_text(r['best'])}  {best['label']}"),
     ]  # fmt: skip
-
-
-def time_text(at: str | None) -> str:
-    """`2026-11-30 08:08`, UTC, of a stored time."""
-    return (at or "–")[:16].replace("T", " ")

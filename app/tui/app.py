@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import work
+from textual import events, work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.filter import Monochrome
@@ -32,6 +32,7 @@ from app.tui.screens.overview import Overview, board_of
 from app.tui.screens.pipelines import Pipelines
 from app.tui.screens.proposals import Proposals
 from app.tui.screens.recipes import Recipes
+from app.tui.screens.studies import Studies
 from app.tui.screens.system import System
 from app.tui.screens.trials import Trials
 from app.tui.shell import Source
@@ -50,6 +51,7 @@ KEYS: dict[str, tuple[str, type[Pane]]] = {
     "trials": ("5", Trials), "recipes": ("6", Recipes), "log": ("7", Log), "chat": ("8", Chat),
     "pipelines": ("9", Pipelines), "system": ("0", System),
 }  # fmt: skip
+BACK = Binding("escape", "back", "All studies", id="app.back", priority=True)  # where several studies are watched
 BINDINGS: dict[str, Any] = {}  # screen → its bindings; "": the app's, which hold on every screen
 EXITS = {0: "done", 1: "an error", 3: "a decision is awaited", 4: "the budget is spent", 130: "stopped"}
 
@@ -142,16 +144,20 @@ class DjsbApp(App[None]):
 
     # -- data ----------------------------------------------------------------------------------
 
-    def on_mount(self) -> None:
+    def on_mount(self, event: events.Mount) -> None:
         """Start listening; without a study, make one first."""
-        for text in self._said:
-            self.notify(text, severity="warning", timeout=10)
+        self.tell_settings()
         if self.has_study():
             self._listen()
         else:
             from app.tui.screens.wizard import Wizard
 
             self.push_screen(Wizard(self.folder))
+
+    def tell_settings(self) -> None:
+        """Say what is wrong with the person's own settings."""
+        for text in self._said:
+            self.notify(text, severity="warning", timeout=10)
 
     def has_study(self) -> bool:
         """Whether there is something to show."""
@@ -234,6 +240,10 @@ class DjsbApp(App[None]):
 
     def on_unmount(self) -> None:
         """Leave nothing behind; the engine goes on."""
+        self.leave_study()
+
+    def leave_study(self) -> None:
+        """End what reads the study, and remember what was there."""
         if self.feed:
             self.feed.close()
         shown = self.snapshot
@@ -420,3 +430,4 @@ def _no_budget(text: str) -> str | None:
 
 
 BINDINGS.update({"": DjsbApp.BINDINGS, **{mode: vars(pane).get("BINDINGS", []) for mode, (_, pane) in KEYS.items()}})
+BINDINGS["studies"] = [*Studies.BINDINGS, BACK]

@@ -25,7 +25,7 @@ from app.tui.reading.snapshot import Snapshot
 from engine.base.environment import passed
 from engine.base.errors import DjsbError, StoreError
 from engine.base.lifetime import end_with_owner
-from engine.base.paths import DATABASE, ENTRY, STATE_FOLDER
+from engine.base.paths import DATABASE, ENTRY, STATE_FOLDER, holds_studies
 from engine.base.secrets import secret_names
 from engine.journal.store import Store
 
@@ -68,6 +68,7 @@ class Feed:
 
     child: one that was started before. A child that dies is started again, a few times, and the snapshot says so.
     record: file that the child writes the snapshots to; why it stops doing so comes as the answer to question 0.
+    asked: the number of the last question that another feed was asked.
     """
 
     def __init__(
@@ -77,19 +78,20 @@ class Feed:
         answer: Callable[[int, Any], None],
         child: Child | None = None,
         record: Path | None = None,
+        asked: int = 0,
     ) -> None:
         self.folder, self.show, self.answer, self.record = folder, show, answer, record
         self._process, self._here = child or spawn(folder, record)
-        self._asked = self._deaths = 0
+        self.asked, self._deaths = asked, 0
         self._closed = threading.Event()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def ask(self, what: str, *arguments: Any) -> int:
         """Ask for details; the number under which the answer comes."""
-        self._asked += 1
+        self.asked += 1
         with contextlib.suppress(OSError):
-            self._here.send((self._asked, what, arguments))
-        return self._asked
+            self._here.send((self.asked, what, arguments))
+        return self.asked
 
     def close(self) -> None:
         """End the child at once; one that records may end its file first."""
@@ -152,9 +154,14 @@ def serve(folder: Path, descriptor: int, record: Path | None = None) -> None:
     pipe: Connection[Any, Any] = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is a key of the UI's
     Store.wait = PATIENCE
-    reader = _Reader(folder, pipe)
+    if record is None and holds_studies(folder):
+        from app.tui.reading.studies import StudiesReader
+
+        reader: _Reader | StudiesReader = StudiesReader(folder, pipe.send)
+    else:
+        reader = _Reader(folder, pipe)
     with contextlib.suppress(EOFError, OSError, BrokenPipeError):
-        if record:
+        if record and isinstance(reader, _Reader):
             reader.record_to(record, pipe.recv())
         while True:
             reader.turn()
@@ -162,7 +169,8 @@ def serve(folder: Path, descriptor: int, record: Path | None = None) -> None:
                 if (asked := pipe.recv()) is None:
                     break
                 reader.reply(asked)
-    reader.recorded(lambda r: r.close())
+    if isinstance(reader, _Reader):
+        reader.recorded(lambda r: r.close())
 
 
 class _Ranking:

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from engine.base.errors import DjsbError, StudyError
-from engine.base.paths import DATABASE, STATE_FOLDER, STUDY_FILE
+from engine.base.paths import DATABASE, STATE_FOLDER, STUDY_FILE, holds_studies
 from engine.journal.store import Store
 
 if TYPE_CHECKING:
@@ -55,6 +55,15 @@ def run_tui(folder: Path, bell: bool, record: Path | None = None, replay: Path |
         _new_file(record)
     if record and not terminal:
         _record_only(folder, record)
+        return
+    if holds_studies(folder):
+        from app.tui.feed import spawn
+        from app.tui.several import StudiesApp
+
+        reader = spawn(folder)
+        Store.tell, Store.wait = staticmethod(lambda _: None), 2.0
+        gc.set_threshold(50_000, 50, 1000)
+        _run(StudiesApp(folder, bell, reader))
         return
     child = None
     if (folder / STATE_FOLDER / DATABASE).exists() or (folder / STUDY_FILE).exists():

@@ -57,7 +57,7 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """As commands print it."""
-        return {**asdict(self), "pool": self.pool.to_json()}
+        return {**asdict(self), "pool": self.pool.to_json(), "text": self.text}
 
 
 def elsewhere(view: StudyView) -> list[Finding]:

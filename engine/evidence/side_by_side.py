@@ -129,7 +129,8 @@ def _cautions(a: StudyView, b: StudyView) -> tuple[str, ...]:
     if a.study.model != b.study.model:
         found.append("other models: an effect on one may not hold on the other")
     if _length(a) != _length(b):
-        found.append("other lengths of training: see rows and share of the training beside each change")
+        own = [f"{view.study.train.epochs:g} epochs of {_rows(view)} rows" for view in (a, b)]
+        found.append(f"other lengths of training: {own[0]}, and {own[1]}")
     return tuple(found)
 
 

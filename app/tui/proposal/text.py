@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from engine.journal.store import Row
 
 MOST = 8  # pools of a proposal that are compared with the best recipe
+OTHERS = 3  # findings of other studies that are shown
 
 
 def best_pool(s: Snapshot) -> tuple[str, str] | None:
@@ -27,8 +28,11 @@ def best_pool(s: Snapshot) -> tuple[str, str] | None:
     return (first["pool"], f"the best so far, {percent(first['change'])} %") if first else None
 
 
-def detail(p: Row, s: Snapshot, best: Row | None) -> Text:
-    """One proposal in full. best: the best recipe's pool with `content`, `label` and `why`, once it is known."""
+def detail(p: Row, s: Snapshot, best: Row | None, elsewhere: Sequence[Row] = ()) -> Text:
+    """One proposal in full. best: the best recipe's pool with `content`, `label` and `why`, once it is known.
+
+    elsewhere: what other studies of the same data found.
+    """
     content = p["content"]
     text = Text(f"{p['id']} · {p['kind']} by {p['origin']}\n", "bold")
     text = Text.assemble(text, one_line(content["reason"]), "\n")
@@ -42,6 +46,8 @@ def detail(p: Row, s: Snapshot, best: Row | None) -> Text:
         if d["proposal"] == p["id"]:
             text.append(f"{d['verdict']} by {printable(d['who'])}: {printable(d['why'])} ({d['at'][:19]})\n")
     text.append_text(_differences(content.get("pools", ()), best))
+    for line in _of_others(content.get("pools", ()), elsewhere):
+        text.append(f"{one_line(line)}\n", "faint")
     for prompt in ((content.get("suggestion") or {}).get("experiment") or {}).get("prompts", ()):
         text.append(f"  prompt: {one_line(prompt)}\n")
     for line in _before_and_after(content.get("pools", ()), s):
@@ -53,6 +59,13 @@ def detail(p: Row, s: Snapshot, best: Row | None) -> Text:
     if content.get("cites"):
         text.append(f"rests on {', '.join(content['cites'])}\n", "faint")
     return text.append(f"if rejected: {one_line(str(content.get('fallback', '')))}\n", "faint")
+
+
+def _of_others(requests: Sequence[Row], elsewhere: Sequence[Row]) -> list[str]:
+    """What other studies found of the statistics that these pools are cut by: shown, and counted nowhere."""
+    layers = [layer for r in requests for layer in r["pool"]["layers"]]
+    named = {part["statistic"] for layer in layers for part in layer["slices"]}
+    return [f["text"] for f in elsewhere if named & set(f["statistics"])][:OTHERS]
 
 
 def _before_and_after(requests: Sequence[Row], s: Snapshot) -> list[str]:

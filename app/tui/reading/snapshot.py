@@ -65,6 +65,7 @@ class Snapshot:
     board: tuple[Row, ...] | None = None
     buckets: tuple[str, ...] = ()
     pipelines: tuple[Row, ...] = ()  # of `djsb run`, the latest first
+    studies: tuple[Row, ...] = ()  # of a folder that holds several
     problem: str = ""
     replay: str = ""  # of a recording: when this was, and how it is played
 
@@ -412,6 +413,13 @@ def _system(view: OpenStudy | PipelineView) -> Row:
     return system(view)
 
 
+def _elsewhere(view: OpenStudy) -> list[Row]:
+    """What other studies of the same data found: the sentence, and the statistics that it is about."""
+    from engine.evidence.elsewhere import elsewhere
+
+    return [{"text": f.text, "statistics": sorted(f.statistics), "verdict": f.verdict} for f in elsewhere(view)]
+
+
 def _drafting(name: str) -> Callable[..., Any]:
     """A question of the proposal form; what answers it is imported in the feed's process only."""
 
@@ -432,6 +440,7 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "log": worker_log,
     "job": _job,
     "system": _system,
+    "elsewhere": _elsewhere,
     "choices": _drafting("choices"),
     "tried": _drafting("tried"),
     "pool": _drafting("pool"),

@@ -65,8 +65,9 @@ bounds, repetition or size. s starts the engine, which runs what was approved.
         self.only_waiting = False
         self.best: Row | None = None
         self._best_id: str | None = None
-        self._asked = -1
+        self._asked = self._asked_elsewhere = -1
         self._at: str | None = None
+        self.elsewhere: list[Row] = []
 
     def content(self) -> ComposeResult:
         """The queue, what is marked, and the row under the cursor in full."""
@@ -102,6 +103,12 @@ bounds, repetition or size. s starts the engine, which runs what was approved.
         text = Text(f"{len(marked)} marked, {len(waiting)} to decide", "bold")
         line.update(Text.assemble(text, "; together ", left_after(waiting, s)) if waiting else text)
 
+    def on_screen_resume(self) -> None:
+        """What other studies of the same data found is read whenever the screen comes up."""
+        super().on_screen_resume()
+        if self.ui.feed:
+            self._asked_elsewhere = self.ui.feed.ask("elsewhere")
+
     def _ask_best(self, s: Snapshot) -> None:
         """The best recipe's pool is asked for when it is another one."""
         found = best_pool(s)
@@ -112,7 +119,10 @@ bounds, repetition or size. s starts the engine, which runs what was approved.
             self.best["why"] = found[1]
 
     def answered(self, number: int, content: Any) -> None:
-        """The best recipe's pool has come."""
+        """The best recipe's pool has come, or what other studies found."""
+        if number == self._asked_elsewhere and isinstance(content, list):
+            self.elsewhere = content
+            self._detail()
         if number == self._asked and content and not isinstance(content, DjsbError) and self.ui.snapshot:
             found = best_pool(self.ui.snapshot)
             self.best = {**content, "why": found[1] if found else ""}
@@ -136,7 +146,9 @@ bounds, repetition or size. s starts the engine, which runs what was approved.
     def _detail(self) -> None:
         if self.ui.snapshot:
             p = self.current
-            self.query_one("#proposal", Static).update(detail(p, self.ui.snapshot, self.best) if p else NOTHING)
+            self.query_one("#proposal", Static).update(
+                detail(p, self.ui.snapshot, self.best, self.elsewhere) if p else NOTHING
+            )
 
     def chosen(self, statuses: tuple[str, ...]) -> list[str]:
         """Ids of what is marked, or else of the row under the cursor, that have one of these statuses."""

@@ -96,6 +96,8 @@ the power of all, the hottest. Trials that train in one pack share a worker, and
             table.put(
                 [(t["id"], _cells(t, t.get("usage") or trials.get(t["id"]) or {}, names, kept, room)) for t in rows]
             )
+        said = "Trials, the latest first: highest / mean" if trials else "No trial was measured yet"
+        self.query_one("#kept-title", Static).update(Text(said, "title"))
         live = self.query_one("#live", KeyedTable)
         live.styles.height = min(9, 1 + len(s.running))
         live.display = bool(s.running)

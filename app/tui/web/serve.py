@@ -16,7 +16,7 @@ from pathlib import Path
 
 from engine.base.errors import DjsbError, StudyError
 from engine.base.listening import listening
-from engine.base.paths import ENTRY
+from engine.base.paths import ENTRY, holds_studies
 from engine.study.view import view_study
 
 HOST, PORT = "127.0.0.1", 8321
@@ -38,7 +38,8 @@ def serve_tui(
 
         Recording(replay)
     else:
-        view_study(folder).store.close()
+        if not holds_studies(folder):
+            view_study(folder).store.close()
     options = [*(["--bell"] if bell else []), *(["--replay", str(replay.resolve())] if replay else [])]
     command = [sys.executable, str(ENTRY), "tui", str(folder.resolve()), *options]
     with _at(host or HOST, PORT if port is None else port, allow_remote) as at:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from app.commands.studies import best_text, full, light, listed, show_studies, studies
+from app.commands.studies import full, light, listed, show_studies, studies
+from app.text.studies import best_text
 from engine.journal import connect
 from engine.journal.store import Store
 from tests.conftest import Tiny

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.briefing import write_briefing
 from app.commands.compare import compare, show_compare
 from engine.evidence.elsewhere import blind, elsewhere, on
 from engine.evidence.ranking import rank
 from engine.evidence.side_by_side import pairs
+from engine.study.opened import open_recorded
 from engine.study.view import view_study
 from tests.conftest import Tiny
 
@@ -103,3 +105,8 @@ def test_what_another_study_of_the_same_data_found_is_told_and_counts_nowhere(pr
         assert any("helps" in line for line in blind(found, names)) and "tiny" not in " ".join(blind(found, names))
         assert blind(found, []) == []
         assert [r.entry() for r in rank(view)] == before
+    with (opened := open_recorded(probed.study)).store:
+        _, _, told = write_briefing(opened, 1e4).partition("## Other studies of this data found")
+        section = told.split("\n\n")[0]
+        assert "Other studies" not in write_briefing(opened, 1e4, prior=False)
+        assert "helps" in section and "same task" in section and "tiny" not in section and "ignore" not in section
