@@ -18,6 +18,7 @@ from engine.settings.study import Study
 from engine.study.opened import OpenStudy
 
 BUILT_IN: dict[str, Callable[[str], Proposer]] = dict(zip(STRATEGIES, (Race, Paper, Mixtures), strict=True))
+BUILT_IN["paper"] = Paper  # as djsb propose names the grid
 
 
 def proposer(study: Study, stage: str) -> Proposer:

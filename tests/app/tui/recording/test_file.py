@@ -35,7 +35,7 @@ from tests.app.tui.sample import PIPELINES
 from tests.conftest import DJSB, Tiny, fuzz, run_djsb, the_error
 
 KEY = "sk-not-for-anyone-else-0123456789"
-OUR_OWN = {"folder", "replay"}
+OUR_OWN = {"folder", "replay", "studies"}
 IDS = {"id", "pool", "proposal"}  # columns that are refused where they hold anything else
 
 
