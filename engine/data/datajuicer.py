@@ -175,6 +175,26 @@ PREPARE: dict[str, Callable[[], None]] = {
 }  # fmt: skip
 
 
+class _Later(types.ModuleType):
+    """Data-Juicer's executors, imported when one is asked for: an OP needs two of their modules, and none of Ray."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or self.__spec__ is None or self.__spec__.loader is None:
+            raise AttributeError(name)
+        self.__spec__.loader.exec_module(self)
+        return getattr(self, name)
+
+
+def _core_later() -> None:
+    """Spare a process that builds OPs a third of Data-Juicer's imports."""
+    name = "data_juicer.core"
+    if name in sys.modules or (spec := importlib.util.find_spec(name)) is None:
+        return
+    module = _Later(name)
+    module.__spec__, module.__file__, module.__path__ = spec, spec.origin, spec.submodule_search_locations or []
+    sys.modules[name] = module
+
+
 def operator(name: str) -> Any:
     """The class of an OP; a plug-in's is imported and registered at Data-Juicer.
 
@@ -208,6 +228,7 @@ def load_op(name: str, params: dict[str, Any]) -> Any:
     prepare()
     from data_juicer.ops import load_ops
 
+    _core_later()
     local_only()
     PREPARE.get(name, lambda: None)()
     operator(name)

@@ -11,6 +11,7 @@ import yaml
 from engine.base.errors import DjsbError, OpError, StudyError
 from engine.base.ids import json_text
 from engine.data.apply_recipe import apply_recipe
+from engine.data.catalogue import find_op
 from engine.data.recipes import read_recipe
 from engine.pipeline.contract import Component, ComponentError, Context, Done
 from engine.pipeline.hooks import PROCESS
@@ -93,6 +94,8 @@ def by_data_juicer(keys: DjConfigs, export: Path, context: Context) -> None:
 
     os.environ["HF_DATASETS_CACHE"] = str(context.scratch / "cache")
     datajuicer.prepare()
+    for name in (name for entry in keys.process for name in entry if find_op(name)):
+        datajuicer.operator(name)  # plug-ins are registered
     from data_juicer.config import init_configs
     from data_juicer.core import DefaultExecutor
 

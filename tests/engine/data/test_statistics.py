@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -206,3 +208,20 @@ def test_several_values_are_not_lost_where_the_catalogue_says_one() -> None:
     assert np.array_equal(column[0, 2:5], [1, np.nan, 3], equal_nan=True)
     with pytest.raises(OpError, match="text_length_filter gives several values of text_len in a row"):
         stat_files.write(run, column, 2, np.array([[1, 2, 3], [1, 2, 4.0]]))
+
+
+def test_an_op_is_built_without_ray_and_executors_are_there_when_asked_for() -> None:
+    code = """
+import sys
+from engine.data import datajuicer
+op = datajuicer.load_op("text_length_filter", {})
+assert op.compute_stats_batched({"text": ["abc"], "__dj__stats__": [{}]})["__dj__stats__"] == [{"text_len": 3}]
+assert not {"ray", "data_juicer.core.executor"} & set(sys.modules)
+from data_juicer.core import DefaultExecutor, NestedDataset
+from data_juicer.core.data import NestedDataset as same
+assert same is NestedDataset and DefaultExecutor.run
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -43,6 +43,10 @@ def test_single_runs_are_marked(tmp_path: Path) -> None:
     assert board.notes == (SINGLE, LONE)
     assert [short(row.pool)[-1] for row in board.rows] == ["2", "1", "0"]  # best first
     assert all(row.verdict is None and row.deviations == {"score": None} for row in board.rows)
+    shown = run_djsb("rank", tmp_path / "work").stdout
+    assert SINGLE in shown and LONE in shown and "helps" not in shown
+    nothing = run_djsb("rank", tmp_path)
+    assert nothing.returncode == 1 and "does not exist yet" in nothing.stderr
 
 
 def test_seeds_and_a_control_give_intervals_and_the_control_is_not_ranked(tmp_path: Path) -> None:
@@ -54,11 +58,6 @@ def test_seeds_and_a_control_give_intervals_and_the_control_is_not_ranked(tmp_pa
     assert [row.verdict for row in rest] == ["helps", "helps", "unclear"]
     assert all(row.ci_low is not None and row.ci_low <= (row.change or 0) for row in rest)
     assert "a_control" not in top[0].replace("test_seeds_and_a_control", "") and top[0].count("a_text_len_") == 2
-
-
-def test_the_leaderboard_and_the_ui_have_them(tmp_path: Path) -> None:
-    """With seeds and a control as a study's pools; with neither they are marked."""
-    ranked(tmp_path, seeds=3, control=True)
     shown = run_djsb("rank", tmp_path / "work")
     assert shown.returncode == 0, shown.stderr
     lines = [line.split() for line in shown.stdout.splitlines() if "a_" in line]
@@ -74,11 +73,3 @@ def test_the_leaderboard_and_the_ui_have_them(tmp_path: Path) -> None:
         _add_pools(tree.root, reading.light(view)["pipelines"][0])
     (pools,) = tree.root.children
     assert len(pools.children) == 4 and "helps" in str(pools.children[0].label)
-
-
-def test_the_leaderboard_marks_single_runs(tmp_path: Path) -> None:
-    ranked(tmp_path)
-    shown = run_djsb("rank", tmp_path / "work").stdout
-    assert SINGLE in shown and LONE in shown and "helps" not in shown
-    nothing = run_djsb("rank", tmp_path)
-    assert (nothing.returncode == 1 and "nothing was run" in nothing.stderr) or "no study" in nothing.stderr
