@@ -19,7 +19,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import AuthenticationError
 from pathlib import Path
@@ -61,6 +61,7 @@ class SlurmSlots(Slots):
         self._key = secrets.token_bytes(32)
         self._news: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._runs: list[Run] = []
+        self._submitted: dict[str, str] = {}  # id → device, of all jobs of this run
         self._lock = threading.Lock()
         self._guard: subprocess.Popen[bytes] | None = None
         self._said: set[str] = set()
@@ -109,7 +110,7 @@ class SlurmSlots(Slots):
             for slot in job.slots:
                 slot.refuse(str(error))
             return
-        self._accepted, job.since = True, time.monotonic()
+        self._accepted, job.since, self._submitted[job.id] = True, time.monotonic(), job.device
         self._news.put(f"{job.device}: job {job.id} is submitted")
 
     def _tidy(self) -> None:
@@ -186,6 +187,8 @@ class SlurmSlots(Slots):
                 self._tell_once(str(error))
                 continue
             self._take_in(seen)
+            own = {job.id for job in self.jobs}
+            self.cancel([name for name in self._submitted if name not in own and name in seen and seen[name].waits])
             for job in self.jobs:
                 self._look_at(job, seen)
 
@@ -302,8 +305,8 @@ class SlurmSlots(Slots):
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        with self._lock:
-            jobs = {run.job for run in self._runs if run.final is None} | {job.id for job in self.jobs if job.id}
+        seen = self.look()
+        jobs = {name for name in self._submitted if name not in seen or seen[name].is_there}
         for slot in self:
             slot.kill()
             assert isinstance(slot, SlurmSlot)
@@ -316,18 +319,28 @@ class SlurmSlots(Slots):
         self._tidy()
         return list(self._told())
 
+    def _find_others(self, seen: Mapping[str, Seen]) -> None:
+        """Runs of which no slot came: a job that was queued again after it was left, or cancelled as it began."""
+        known = {(run.job, run.run) for run in self._runs}
+        for name, device in self._submitted.items():
+            if (last := seen.get(name)) and last.seconds and not last.waits and (name, last.run) not in known:
+                run = Run(name, last.run, device, self.settings.devices, time.monotonic())
+                run.see(last, self.settings.gpus > 0)
+                self._runs.append(run)
+
     def _settle(self, jobs: set[str]) -> None:
         """Wait until the jobs have ended, and take what they took from the accounting, or the queue."""
-        deadline = time.monotonic() + ENDING
+        deadline, seen = time.monotonic() + ENDING, self.look()
         while jobs and time.monotonic() < deadline:
-            seen = self.look()
             self._take_in(seen)
             if not any(name in seen and seen[name].is_there for name in jobs):
                 break
             time.sleep(0.5)
+            seen = self.look()
         else:
             if jobs:
                 self._news.put(f"jobs do not end: {', '.join(sorted(jobs))}; end them: scancel JOB")
+        self._find_others(seen)
         for run in self._runs:
             with suppress(SlurmError):
                 if (accounted := self._queue.accounted(run.job).get(run.run)) is not None:
