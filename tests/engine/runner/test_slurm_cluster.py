@@ -166,8 +166,9 @@ def test_a_job_that_is_lost_is_no_trials_fault_and_nothing_of_it_is_left(slots: 
     assert answer(slot) == Ready()
     below = psutil.Process(int(local.ids[0])).children(recursive=True)
     local.cancelled.append(local.ids[0])
+    workers = [process for process in below if "stand_in.py" in " ".join(process.cmdline())]
     for process in [psutil.Process(int(local.ids[0])), *below]:
-        if "stand_in.py" not in " ".join(process.cmdline()):
+        if process not in workers:
             process.kill()
     assert answer(slot) == Gone()
     assert slot.taken and slot.died() == f"job {local.ids[0]} ended: CANCELLED"
