@@ -33,10 +33,10 @@ VALUES: dict[Any, str] = {
 # where a section is explained
 SEE = {
     "target": "statistics.md", "dataset": "data.md", "evaluation": "statistics.md",
-    "model": "tasks.md", "lora": "tasks.md", "vlm": "tasks.md#vlm",
-    "video": "tasks.md#t2v",
-    "distill": "tasks.md#consistency-distillation-with-rewards",
-    "command": "tasks.md#command", "train": "tasks.md#precision-and-memory",
+    "model": "tasks.md", "lora": "tasks.md", "vlm": "tasks/vlm.md",
+    "video": "tasks/t2v.md",
+    "distill": "tasks/t2v.md#consistency-distillation-with-rewards",
+    "command": "tasks/command.md", "train": "tasks.md#precision-and-memory",
     "scores": "ops.md#scores-by-a-language-model", "search": "search.md", "mixtures": "mixtures.md",
     "scale": "transfer.md", "confirm": "statistics.md", "cycles": "cycles.md", "cache": "media.md#what-is-kept-of-them",
     "executor": "data.md#on-a-ray-cluster", "executor.slurm": "slurm.md", "agent": "agent.md#the-language-model",
@@ -55,7 +55,7 @@ def table(head: str, rows: list[tuple[str, ...]]) -> str:
 
 def prose(text: str) -> str:
     """A help text with its documents as links, and places to fill in as code."""
-    text = re.sub(r"docs/guides/(\w+\.md)(#[\w-]+)?", r"[\1](../guides/\1\2)", text)
+    text = re.sub(r"docs/guides/([\w/]+\.md)(#[\w-]+)?", r"[\1](../guides/\1\2)", text)
     return re.sub(r"(?<!`)(\[\{.*?\}\]|\{(?:[^{}]|\{[^{}]*\})*\}|\[[^\]]*\](?!\())", r"`\1`", text)
 
 

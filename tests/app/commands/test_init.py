@@ -104,7 +104,7 @@ def test_every_demo_template_is_a_study(name: str) -> None:
 
 
 def test_the_command_of_the_docs_is_one() -> None:
-    text = (ROOT / "docs" / "guides" / "tasks.md").read_text()
+    text = (ROOT / "docs" / "guides" / "tasks" / "command.md").read_text()
     blocks = [yaml.safe_load(part.split("```")[0]) for part in text.split("```yaml\n")[1:]]
     asked = [b for b in blocks if "command" in b]
     assert asked

@@ -261,11 +261,12 @@ def test_the_list_of_tasks_needs_no_task(tree: Path) -> None:
 
 def test_every_task_is_in_the_docs() -> None:
     guide = (ROOT / "docs" / "guides" / "tasks.md").read_text()
-    rows = dict(re.findall(r"^\| `(\w+)` \|(.*)$", guide.split("What all of them share")[0], re.MULTILINE))
+    listed = guide.split("What all of them share")[0]
+    rows = dict(re.findall(r"^\| \[?`(\w+)`(?:\]\(tasks/\w+\.md\))? \|(.*)$", listed, re.MULTILINE))
     assert sorted({*rows} - {"null"}) == task_names()
     for name in task_names():
         traits, cells = task_named(name).traits, [cell.strip() for cell in rows[name].split("|")]
-        assert f"\n## {name}\n" in guide
+        assert f"[`{name}`](tasks/{name}.md)" in guide and (ROOT / "docs/guides/tasks" / f"{name}.md").exists()
         assert cells[3] == (", ".join(f"`{preset}`" for preset in traits.presets) if name != "command" else "–")
         assert cells[4] == ("yes" if traits.demo else "–")
         assert all(field.removeprefix("dataset.") in cells[2] for field in traits.needs)
