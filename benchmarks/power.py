@@ -57,7 +57,7 @@ def sizes(told: str, effort: str, screen: tuple[int, int], confirm: tuple[int, i
 
 DESIGNS = (
     sizes("low, no screening, 2 × 5", "low", (0, 4), (2, 5)),
-    sizes("low, no screening, 2 × 7", "low", (0, 4), (2, 7)),
+    sizes("low, no screening, 2 × 8", "low", (0, 4), (2, 8)),
     sizes("low, 8 → 4 seeds → 2 × 10", "low", (8, 4), (2, 10)),
     sizes("low, 10 → 4 seeds → 3 × 16", "low", (10, 4), (3, 16)),
     sizes("low, 12 → 4 seeds → 2 × 24", "low", (12, 4), (2, 24)),
