@@ -11,8 +11,9 @@ from engine.data.addressed import picture_addresses
 from engine.journal import caches
 from engine.journal.store import Row
 from engine.review.guard import check_guard
-from engine.study.opened import Notice, OpenStudy, held, open_study
+from engine.study.opened import OpenStudy, held, open_study
 from engine.study.plugged import plugins_of
+from engine.study.rows import Notice
 from engine.study.sample import Seen
 from engine.tasks.contract import Remarks
 from engine.track.targets import lacking

@@ -14,7 +14,8 @@ from engine.data.tars import media_root
 from engine.data.writing import export_rows
 from engine.evidence.recipe_file import find_pool
 from engine.journal.metrics import Measured, every
-from engine.study.opened import Notice, held, open_study
+from engine.study.opened import held, open_study
+from engine.study.rows import Notice
 from engine.study.view import view_study
 
 

@@ -28,7 +28,7 @@ from engine.data.readers.webdataset import KEY, KINDS
 from engine.data.sift import MAX_BAD
 from engine.settings.study import Study, study_yaml, with_fields
 from engine.study.file import read_study
-from engine.study.opened import silent
+from engine.study.rows import silent
 from engine.tasks.registry import fitting_study, task_named, task_names
 
 LOOK = 200  # rows that are looked at

@@ -7,7 +7,8 @@ from pathlib import Path
 from app.text.printable import say, say_table
 from engine.base.amounts import format_bytes, format_seconds
 from engine.journal.store import Row
-from engine.study.opened import Notice, held, open_study
+from engine.study.opened import held, open_study
+from engine.study.rows import Notice
 
 
 def plan(folder: Path, workers: int | None, notice: Notice, budget: str | None = None) -> Row:

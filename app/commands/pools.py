@@ -10,7 +10,8 @@ from engine.data.cuts import keeps
 from engine.journal import caches, setups
 from engine.journal.store import Row
 from engine.study.designed import as_designed
-from engine.study.opened import Notice, held, open_study
+from engine.study.opened import held, open_study
+from engine.study.rows import Notice
 
 
 def pools(folder: Path, workers: int | None, notice: Notice) -> Row:

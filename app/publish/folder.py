@@ -24,7 +24,8 @@ from engine.data.output import planned
 from engine.data.tars import media_root
 from engine.data.writing import export_rows
 from engine.journal.store import Row
-from engine.study.opened import Notice, OpenStudy, held, open_study
+from engine.study.opened import OpenStudy, held, open_study
+from engine.study.rows import Notice
 
 SIZES = (
     (1_000, "n<1K"),

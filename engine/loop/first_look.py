@@ -11,7 +11,8 @@ from engine.journal import results
 from engine.loop import fitting
 from engine.runner.scheduler import scheduler
 from engine.search.designer import SAFE, Designer
-from engine.study.opened import Notice, OpenStudy, open_study
+from engine.study.opened import OpenStudy, open_study
+from engine.study.rows import Notice
 from engine.study.sample import look_at
 from engine.tasks.contract import Outside
 

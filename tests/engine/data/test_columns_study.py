@@ -22,7 +22,8 @@ from engine.data.scan import kinds_file
 from engine.journal import caches
 from engine.settings.data import DatasetSection
 from engine.study.inputs import inputs_of
-from engine.study.opened import OpenStudy, open_study, silent
+from engine.study.opened import OpenStudy, open_study
+from engine.study.rows import silent
 from tests.conftest import TEXT_ONLY, Tiny, write_jsonl
 from tests.engine.data.test_columns import COLUMNS, dataset, rows
 

@@ -14,7 +14,8 @@ from app.commands.check import check
 from engine.base.errors import DataError
 from engine.data.apply_recipe import apply_recipe
 from engine.data.imagehash import AHash, DHash, PHash
-from engine.study.opened import OpenStudy, open_study, silent
+from engine.study.opened import OpenStudy, open_study
+from engine.study.rows import silent
 from tests.conftest import TEXT_ONLY, Tiny
 from tests.engine.data.test_recipes import dj_process, write_jsonl
 

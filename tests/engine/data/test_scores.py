@@ -23,7 +23,8 @@ from engine.data.recipes import recipe_yaml
 from engine.journal import pools
 from engine.settings.data import DatasetSection, ScoreFileSection
 from engine.study.inputs import inputs_of
-from engine.study.opened import OpenStudy, open_study, silent
+from engine.study.opened import OpenStudy, open_study
+from engine.study.rows import silent
 from tests.conftest import TEXT_ONLY, Tiny, write_jsonl
 
 N = 240

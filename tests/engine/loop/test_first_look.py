@@ -15,7 +15,8 @@ from engine.journal import results
 from engine.journal.results import Calibration
 from engine.loop import first_look
 from engine.runner.accounts import Accounts
-from engine.study.opened import OpenStudy, open_study, silent
+from engine.study.opened import OpenStudy, open_study
+from engine.study.rows import silent
 from tests.conftest import SETTINGS, Tiny
 
 SETTING = {name: value for name, value in SETTINGS.items() if name != "search"}

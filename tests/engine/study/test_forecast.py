@@ -15,7 +15,8 @@ from app.commands.plan import plan, show_plan
 from engine.base.errors import MachineError
 from engine.loop.run import run_loop
 from engine.study import forecast, sample
-from engine.study.opened import OpenStudy, open_study, silent
+from engine.study.opened import OpenStudy, open_study
+from engine.study.rows import silent
 from engine.tasks.shared.images import Squares
 from engine.tasks.shared.packed import open_media
 from tests.conftest import Row, Tiny, make_tiny, run_djsb, write_jsonl

@@ -28,7 +28,8 @@ from transformers import (
 
 from app.commands.check import check
 from engine.base.errors import DataError, StudyError
-from engine.study.opened import OpenStudy, open_study, silent
+from engine.study.opened import OpenStudy, open_study
+from engine.study.rows import silent
 from engine.tasks.caption.task import CaptionTask
 from engine.tasks.contract import Job, Report, Task
 from engine.tasks.registry import fitting_study
