@@ -19,7 +19,7 @@ from app.report.pipelines import only_pipelines, pipelines
 from app.text.contents import changed
 from app.text.lineage import flops_text, line_text, moves_text, stability_text
 from app.text.mappers_and_prompts import compared
-from app.text.numbers import chance, common_notes, folded
+from app.text.numbers import chance, common_notes, folded, measured
 from engine.base.amounts import format_seconds
 from engine.base.confine import inside
 from engine.base.durable import replaced
@@ -30,7 +30,7 @@ from engine.evidence.mapped import judged
 from engine.evidence.ranking import RECIPES, Ranked, degenerate, rank
 from engine.evidence.sentences import change_text, insights
 from engine.evidence.stability import stability
-from engine.journal import events, metrics, results, setups, trials
+from engine.journal import events, metrics, results, setups, trials, usage
 from engine.journal.store import Row
 from engine.proposals.kinds import prompt as prompting
 from engine.proposals.kinds.transfer import scaling
@@ -46,6 +46,7 @@ FIGURES = (
     "leaderboard", "buckets", "statistics", "metrics", "lattice", "mixtures", "repetition", "confirmation", "budget",
     "curves",
 )  # fmt: skip
+TAKEN = {"cpu": "CPU %", "memory": "memory", "gpu": "GPU %", "gpu_memory": "GPU memory", "gpu_power": "power"}
 THUMBNAIL = 128  # pixels of the longer side
 NAMED = 3  # pools that the summary names of each kind
 
@@ -186,6 +187,7 @@ def gather(opened: StudyView) -> Row:
         "answer": told,
         "contents": report_data.kept_and_dropped(opened, told, ranked),
         "spent": report_data.spent(opened),
+        "usage": usage.over_trials(store, setup),
         "progress": report_data.progress(opened),
         "decisions": report_data.decided(opened),
         "insights": {stage: [asdict(s) for s in lines] for stage, lines in insights(opened).items()},
@@ -319,6 +321,9 @@ def _cost(content: Row) -> list[str]:
         limit = f" of {format_seconds(spent.limit)}" if spent.limit else ""
         done = sum(p["trials"].get("COMPLETE", 0) for p in content["progress"])
         lines.append(f"{done} trials took {format_seconds(spent.total)}{limit} of device time.")
+    taken = [f"{said} {measured(name, u, True)}" for name, said in TAKEN.items() if (u := content["usage"].get(name))]
+    if taken:
+        lines.append(f"Their workers took, at most / on average: {', '.join(taken)}.")
     open_ = {s: sum(p["trials"].get(s, 0) for p in content["progress"]) for s in ("RUNNING", "WAITING")}
     if sum(open_.values()):
         lines.append(f"The study has not ended: {open_['RUNNING']} trials run and {open_['WAITING']} wait.")

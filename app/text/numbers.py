@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from engine.base.amounts import format_bytes
 from engine.journal.store import Row
 
 VERDICTS = {"helps": "▲", "hurts": "▼", "unclear": "·", "degenerate": "×"}
@@ -32,3 +34,18 @@ def common_notes(rows: Sequence[Row]) -> list[str]:
 def folded(r: Row) -> bool:
     """What tables fold away: left out, or dropped before anything could be said of it."""
     return r["verdict"] == "degenerate" or (bool(r.get("dropped")) and r["verdict"] not in ("helps", "hurts"))
+
+
+def measured(measure: str, value: Any, kept: bool) -> str:
+    """`812 MB`, or `900 MB / 812 MB` of the highest and the mean; what is written is a sum."""
+    if isinstance(value, Mapping):
+        if kept and measure != "written":
+            return f"{_number(measure, value['peak'])} / {_number(measure, value['mean'])}"
+        value = value["peak" if kept else "latest"]
+    return "–" if value is None else _number(measure, value)
+
+
+def _number(measure: str, value: float) -> str:
+    if measure in ("memory", "written", "gpu_memory"):
+        return format_bytes(value)
+    return f"{value:.0f} W" if measure == "gpu_power" else f"{value:.0f}"

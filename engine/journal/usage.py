@@ -61,3 +61,13 @@ def latest(store: Store, setup: str, most: int) -> list[Usage]:
             (setup, most),
         )
     ]  # fmt: skip
+
+
+def over_trials(store: Store, setup: str) -> dict[str, dict[str, float]]:
+    """Measure → the highest value of any trial of a setup, and the mean over all the time that they were measured."""
+    rows = store.query(
+        "SELECT u.name, max(u.peak) AS peak, sum(u.mean * u.seconds) / sum(u.seconds) AS mean FROM usage u "
+        "JOIN trials t ON t.id = u.trial WHERE t.setup = ? GROUP BY u.name",
+        (setup,),
+    )
+    return {row["name"]: {"peak": row["peak"], "mean": row["mean"]} for row in rows}

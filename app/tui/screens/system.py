@@ -9,11 +9,12 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.widgets import Static
 
+from app.text.numbers import measured
 from app.text.printable import printable
 from app.tui.reading.snapshot import Snapshot
 from app.tui.screens.base import Pane
 from app.tui.screens.trials import STATES
-from app.tui.widgets.marks import cut, measured, meter
+from app.tui.widgets.marks import cut, meter
 from app.tui.widgets.table import KeyedTable
 from engine.base.amounts import format_bytes
 from engine.base.errors import DjsbError

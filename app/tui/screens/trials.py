@@ -12,11 +12,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import DataTable, Input, Static
 
+from app.text.numbers import measured
 from app.text.printable import printable
 from app.tui.proposal.text import bounds
 from app.tui.reading.snapshot import Snapshot
 from app.tui.screens.base import Pane
-from app.tui.widgets.marks import cut, measured
+from app.tui.widgets.marks import cut
 from app.tui.widgets.table import KeyedTable
 from app.tui.widgets.windows import Compare, LogTail
 from engine.base.errors import DjsbError

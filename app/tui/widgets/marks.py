@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
 from app.tui.preferences.themes import STEPS
-from engine.base.amounts import format_bytes
 from engine.journal.store import Row
 
 VERDICTS = {"helps": "▲", "hurts": "▼", "unclear": "·", "degenerate": "×"}
@@ -107,18 +105,3 @@ def meter(share: float, width: int = 20) -> str:
     """`████████░░░░` for a share of 0 … 1."""
     full = round(max(0.0, min(1.0, share)) * width)
     return "█" * full + "░" * (width - full)
-
-
-def measured(measure: str, value: Any, kept: bool) -> str:
-    """`812 MB`, or `900 MB / 812 MB` of the highest and the mean; what is written is a sum."""
-    if isinstance(value, Mapping):
-        if kept and measure != "written":
-            return f"{_number(measure, value['peak'])} / {_number(measure, value['mean'])}"
-        value = value["peak" if kept else "latest"]
-    return "–" if value is None else _number(measure, value)
-
-
-def _number(measure: str, value: float) -> str:
-    if measure in ("memory", "written", "gpu_memory"):
-        return format_bytes(value)
-    return f"{value:.0f} W" if measure == "gpu_power" else f"{value:.0f}"
