@@ -39,10 +39,10 @@ def dry_run(file: Path, root: Path) -> Row:
 
 
 def _node(number: int, node: Node, found: Checked) -> Row:
-    times = found.configuration.seeds if node.repeated else 1
+    times, given = found.configuration.seeds if node.repeated else 1, plugin_of(node.component)
     return {
         "number": number, "job": node.job.key, "phase": node.job.phase, "hook": node.job.hook,
-        "component": node.component.name, "plugin": plugin_of(node.component), "after": list(node.after),
+        "component": node.component.name, "plugin": str(given) if given else None, "after": list(node.after),
         "inputs": {key: f"{s.job.key}.{'.'.join([output_names(s.job, _of(found, s.job.key))[s.place], *s.rest])}"
                    for key, s in node.inputs.items()},
         "reads": list(node.reads), "writes": list(node.writes),

@@ -103,6 +103,8 @@ def test_a_pipeline_uses_its_component_op_and_reader(site: Path, tmp_path: Path)
     file = tmp_path / "pipeline.yaml"
     file.write_text(yaml.safe_dump({"work_dir": "work", "execution_job_configs": jobs}))
     env = {"PYTHONPATH": str(site)}
+    plain = json.loads(run_djsb("run", file, "--dry-run", "--json", cwd=tmp_path, env=env).stdout)
+    assert [job["plugin"] for job in plain["jobs"]] == [None, "component letter_counts of djsb-example 1.0"]
     dry = run_djsb("run", file, "--dry-run", cwd=tmp_path, env=env)
     assert dry.returncode == 0 and "plug-in: component letter_counts of djsb-example 1.0" in dry.stdout, dry.stdout
     done = run_djsb("run", file, "--json", cwd=tmp_path, env=env)
