@@ -138,7 +138,8 @@ class Texts:
     """Shingles of texts, to look others up in.
 
     flat, starts: as of `each_once`. keys, owners: hashes of each text's rarest shingles in order, and its number.
-    similarity: from which on texts are alike. within: a text is alike, too, that holds such a share of an indexed one.
+    similarity: from which on texts are alike. within: a text is alike, too, that holds such a share of an indexed one
+    of so many shingles or more; 0: it is not.
     """
 
     flat: Hashes
@@ -146,10 +147,10 @@ class Texts:
     keys: Hashes
     owners: NDArray[np.int64]
     similarity: float
-    within: bool = False
+    within: int = 0
 
     @staticmethod
-    def of(flat: Hashes, starts: Starts, similarity: float, within: bool = False) -> Texts:
+    def of(flat: Hashes, starts: Starts, similarity: float, within: int = 0) -> Texts:
         """An index of these texts."""
         sizes = np.diff(starts)
         owners = np.repeat(np.arange(len(sizes)), sizes)
@@ -192,7 +193,8 @@ class Texts:
         own = self.flat[places]
         shared = text[np.minimum(np.searchsorted(text, own), len(text) - 1)] == own
         both = np.add.reduceat(shared.astype(np.int64), ends - sizes)
-        alike = both / (sizes if self.within else len(text) + sizes - both)
+        holds = (sizes >= self.within) & bool(self.within)
+        alike = both / np.where(holds, sizes, len(text) + sizes - both)
         good = alike >= self.similarity
         return np.full(int(good.sum()), number), others[good], alike[good]
 

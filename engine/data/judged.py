@@ -29,6 +29,7 @@ from engine.settings.data import DedupSection
 By = Literal["images", "videos", "text"]
 CHUNK = {"text": 5_000, "images": 500, "videos": 500}
 META = "meta.json"
+LONG = 13  # what GPT-3's authors took for an overlap
 Value = str | bytes | Path  # a text, or where an image or video is
 Numbered = tuple[int, Value]
 Sketches = tuple[NDArray[Any], NDArray[Any]]  # of texts as `shingles`, of images hashes and colours
@@ -98,7 +99,8 @@ class Listed:
 class Judged:
     """What models are judged by. name: of a benchmark; empty for the rows of evaluation.path. unit: what is counted.
 
-    by: what it is compared by. within: a training text that holds nearly all of one of its texts is like it, too.
+    by: what it is compared by. within: a training text that holds nearly all of one of its texts is like it, too, where
+    that has LONG tokens: shorter ones are what any text on the matter may say.
     """
 
     name: str
@@ -110,7 +112,7 @@ class Judged:
     def key(self, section: DedupSection) -> list[Any]:
         """What its index hangs on."""
         text = [section.similarity, section.window, section.tokens, self.within] if self.by == "text" else []
-        return [1, self.by, self.held.key, *text]
+        return [2, self.by, self.held.key, *text]
 
     def read(self) -> tuple[dict[str, Any], list[Part | list[Numbered]]]:
         """(the count of its items and the place of each, their values part by part)."""
@@ -205,11 +207,12 @@ def _joined(arrays: Sequence[NDArray[Any]], width: int | None = None) -> NDArray
 
 def open_index(folder: Path, by: By, section: DedupSection, within: bool) -> Index:
     """The index in a folder; it is opened once a process."""
-    return _opened(folder, folder.stat().st_mtime_ns, by, section.similarity, within)
+    least = max(1, LONG - section.window + 1) if within else 0
+    return _opened(folder, folder.stat().st_mtime_ns, by, section.similarity, least)
 
 
 @lru_cache(maxsize=64)
-def _opened(folder: Path, _changed: int, by: By, similarity: float, within: bool) -> Index:
+def _opened(folder: Path, _changed: int, by: By, similarity: float, within: int) -> Index:
     arrays = {file.stem: np.load(file, mmap_mode="r") for file in folder.glob("*.npy")}
     numbers, kinds = arrays.pop("numbers"), arrays.pop("kinds")
     if by == "text":

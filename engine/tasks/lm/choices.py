@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 
 from engine.base.errors import DataError
 from engine.data.fingerprints import content_hash
-from engine.data.judged import Item, Judged, Listed
+from engine.data.judged import LONG, Item, Judged, Listed
 from engine.data.readers.contract import BROKEN, Row
 from engine.data.readers.json_rows import entries
 from engine.data.sift import MAX_BAD, Sifted, Unusable, sift
 from engine.tasks.shared.items import judged_items
 
-ALONE = 13  # words of a question that is known by itself: what GPT-3's authors took for an overlap
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -80,7 +79,7 @@ def judged(name: str, file: Path, max_bad: float) -> Judged:
 
 def _texts(question: Question) -> Iterator[str]:
     yield f"{question.stem} {question.choices[question.answer]}"
-    if len(question.stem.split()) >= ALONE:
+    if len(question.stem.split()) >= LONG:
         yield question.stem
 
 

@@ -30,7 +30,7 @@ PLAIN = DedupSection()
 LONG = "the old tower of the town stands near a river and people come to see it every summer of the year"
 
 
-def index(*texts: str, section: DedupSection = PLAIN, within: bool = False) -> Texts:
+def index(*texts: str, section: DedupSection = PLAIN, within: int = 0) -> Texts:
     return Texts.of(*each_once(*shingles(texts, section)), section.similarity, within)
 
 
@@ -61,8 +61,8 @@ def test_the_similarity_is_exact_among_many_texts() -> None:
     asked = [" ".join([*text.split()[:10], "x", "y"]) for text in texts[:100]] + texts[100:150] + ["w1", ""]
     section = DedupSection(window=2, similarity=0.6)
     sets, own = ([set(shingles([t], section)[0].tolist()) for t in some] for some in (texts, asked))
-    for within in (False, True):
-        both = {(a, b): len(x & y) / (len(y) if within else len(x | y))
+    for within in (0, 1, 9):
+        both = {(a, b): len(x & y) / (len(y) if within and len(y) >= within else len(x | y))
                 for a, x in enumerate(own) for b, y in enumerate(sets)}  # fmt: skip
         expected = [(a, b, alike) for (a, b), alike in both.items() if alike >= 0.6]
         assert like(index(*texts, section=section, within=within), *asked, section=section) == expected
@@ -186,13 +186,13 @@ def evaluation_set(tiny: Tiny) -> tuple[Row, str]:
 
 
 def choices(tiny: Tiny) -> tuple[Row, str]:
-    """Three questions: one stands with its answer in a long row, one that is long without it, one nowhere."""
+    """Three questions: one with its answer in a long row, a long one without it, and a short one in most rows."""
     long = "In which year after the great fire did the people of the old town build the bridge over the river"
-    asked = [("Which animal keeps the gate of the palace at night", ["a dog", "an owl"]), (long, ["1704", "1810"]),
-             ("Who was the first to climb the tower of the town in winter", ["Ann", "Bob"])]  # fmt: skip
+    asked = [("Which old animal keeps the gate of the palace at night", ["a dog", "an owl"]), (long, ["1704", "1810"]),
+             ("Who climbed the tower", ["Ann", "Bob"])]  # fmt: skip
     write_jsonl(tiny.root / "data" / "quiz.jsonl", [{"question": q, "choices": c, "answer": 1} for q, c in asked])
     texts = {7: f"Some words. {asked[0][0]} an owl and more words after that", 8: f"Quiz! {long} A. 1704 B. 1810 …"}
-    rows = [{**row, "text": texts.get(n, f"{row['text']} {n} and nothing of the tower of the town")}
+    rows = [{**row, "text": texts.get(n, f"{row['text']} {n} and of the tower: Who climbed the tower Bob")}
             for n, row in enumerate(tiny.rows)]  # fmt: skip
     write_jsonl(tiny.train_file, rows)
     evaluation = {"path": None, "label": None, "benchmarks": {"quiz": "../data/quiz.jsonl"}}
