@@ -29,8 +29,14 @@ def notebook() -> str:
 
 
 def on_page_content(html: str, **_: object) -> str:
-    """Called with each page's body: names of options and fields stay whole at the end of a line."""
-    return re.sub(r"<code>([^<\s]{1,26})</code>", r'<code class="whole">\1</code>', html)
+    """Called with each page's body: names of options and fields stay whole, or break after a dot or an underscore."""
+
+    def name(code: re.Match[str]) -> str:
+        kind = ' class="whole"' if len(code[1]) <= 26 else ""
+        parts = re.sub(r"([._/])(?=.)", r"\1<wbr>", code[1])
+        return f"<code{kind}>{parts}</code>"
+
+    return re.sub(r"<code>([^<\s&]{1,60})</code>", name, html)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

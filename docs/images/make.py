@@ -17,11 +17,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from textual.widgets import DataTable
-
 from app.report.page import write_report
 from app.tui.app import KEYS, DjsbApp
 from app.tui.feed import spawn
+from app.tui.widgets.table import KeyedTable
 
 SIZE = (132, 38)
 SCREENS = {"tui-overview": ("overview", "djsb-dark"), "tui-trials": ("trials", "djsb-light"),
@@ -66,7 +65,7 @@ async def screens(folder: Path, out: Path) -> None:
             await pilot.press(KEYS[mode][0])
             for _ in range(600):  # until what is read of the study is there
                 await pilot.pause(0.2)
-                if any(table.row_count for table in app.screen.query(DataTable)):
+                if any(table.row_count for table in app.screen.query(KeyedTable)):
                     break
             await pilot.pause(2)
             (out / f"{name}.svg").write_text(app.export_screenshot(), encoding="utf-8")
