@@ -99,7 +99,7 @@ class SlurmSlot(Slot):
             self._link, self.leaving = link, ""
             if self._wanted:
                 self._launch(link)
-        with suppress(OSError, EOFError):
+        with suppress(OSError, EOFError, struct.error):
             while True:
                 frame = link.receive()
                 letter, life = struct.unpack_from(HEAD, frame)

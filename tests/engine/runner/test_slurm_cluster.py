@@ -24,6 +24,7 @@ from engine.runner.messages import Done, Gone, Message, Note, Ready
 from engine.runner.scheduler import Scheduler, scheduler
 from engine.runner.slurm_cluster import SlurmSlots
 from engine.runner.slurm_queue import Seen, SlurmQueue, seconds_of
+from engine.runner.slurm_relay import Relay
 from engine.runner.slurm_slot import SlurmSlot
 from engine.search.grid import Paper
 from engine.settings.running import ExecutorSection, SlurmSection
@@ -245,6 +246,14 @@ def test_what_a_study_asks_of_slurm_runs_nothing_and_says_what_it_is(
     assert "module load cuda" in slurm_jobs.parameters(asked, "name")["slurm_setup"]  # type: ignore[operator]
 
 
+def test_each_slot_has_its_share_of_the_gpus_that_are_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+    relay = Relay([], b"", "", [2, 2])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,GPU-6,7")
+    assert [relay._granted(at)["CUDA_VISIBLE_DEVICES"] for at in (0, 1)] == ["4,5", "GPU-6,7"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert relay._granted(1) == {}
+
+
 def test_slurms_times_are_read() -> None:
     assert [seconds_of(t) for t in ("1-02:03:04", "02:03:04", "03:04", "INVALID")] == [93784.0, 7384.0, 184.0, 0.0]
 
@@ -412,6 +421,26 @@ def test_a_job_is_left_before_its_time_ends_and_jobs_end_with_a_killed_engine(
         assert slots._guard is not None and slots._guard.stdin is not None
         slots._guard.stdin.close()  # as when the engine is killed
         until(lambda: "djsb-" not in slurm("squeue", "--noheader", "--states=R,PD,CG", "--format=%j"))
+    finally:
+        slots.close()
+
+
+@needs_slurm
+def test_slots_of_a_job_share_the_gpus_that_slurm_grants(
+    real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, tmp_path, 1, 0.0)
+    asked = executor(gpus=4, partition="high")
+    slots = SlurmSlots(asked, None, tmp_path / "state" / "logs", new_events(), 2, False, SlurmQueue())
+    try:
+        assert [slot.device for slot in slots] == ["slurm0/gpu0-1", "slurm0/gpu2-3"]
+        for slot, granted in zip(slots, ("0,1", "2,3"), strict=True):
+            assert isinstance(slot, SlurmSlot)
+            slot.start()
+            assert answer(slot) == Ready()
+            slot.send({"do": "environment", "names": ["CUDA_VISIBLE_DEVICES"]})
+            assert answer(slot) == Note(text=granted) and answer(slot) == Done()
+        assert [bill.taken.devices for bill in slots.bills()] == [4]
     finally:
         slots.close()
 
