@@ -14,7 +14,8 @@ from app.cli.shared import HERE, Aggregate, Folder, Json, app, put, tell
 def rank(
     folder: Folder = HERE,
     results: Annotated[
-        Path | None, typer.Option("--from", help="CSV file with columns pool, seed, metric, value; needs no study")
+        str | None,
+        typer.Option("--from", help="results of elsewhere: CSV file, mlflow:EXPERIMENT or wandb:RUNS.jsonl"),
     ] = None,
     aggregate: Annotated[
         Aggregate | None,
@@ -28,6 +29,21 @@ def rank(
     ] = None,
     confidence: Annotated[
         float | None, typer.Option("--confidence", help="with --from: of all intervals together; 0.95 by default")
+    ] = None,
+    pool: Annotated[
+        str | None, typer.Option("--pool", help="with --from: its column of pools; pool by default")
+    ] = None,
+    seed: Annotated[
+        str | None, typer.Option("--seed", help="with --from: its column of seeds; seed by default")
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="with --from: a column that counts, where it has several")
+    ] = None,
+    control: Annotated[
+        str | None, typer.Option("--control", help="with --from: what the others are compared with; control by default")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option("--where", help="with --from: COLUMN=VALUE, only those that hold it; repeatable")
     ] = None,
     cycle: Annotated[
         int | None, typer.Option("--cycle", min=1, help="of a study with cycles: which; the last by default")
@@ -43,11 +59,13 @@ def rank(
     Of the folder of a pipeline: the pools that its jobs ranked."""
     from app.commands import rank as look
     from app.commands import rank_file as recorded
+    from engine.track.recorded.contract import Choice
 
     if results is None:
-        if aggregate or lower or higher or confidence is not None:
+        if any((aggregate, lower, higher, pool, seed, metric, control, where)) or confidence is not None:
             raise typer.BadParameter(
-                "--aggregate, --lower, --higher and --confidence go with --from; a study has its own"
+                "--aggregate, --lower, --higher, --confidence, --pool, --seed, --metric, --control and --where go with "
+                "--from; a study has its own"
             )
         ranking = look.rank(folder, cycle, tell, settings)
         if json:
@@ -58,7 +76,13 @@ def rank(
         if confidence is not None and not 0.5 < confidence < 1:
             raise typer.BadParameter("--confidence lies between 0.5 and 1, e.g. 0.95")
         level = 0.95 if confidence is None else confidence
-        found = recorded.rank(results, aggregate or "mean-of-changes", lower or [], level, higher or [], tell)
+        if wrong := [text for text in where or () if "=" not in text]:
+            raise typer.BadParameter(f"--where {wrong[0]}: write COLUMN=VALUE")
+        kept = {name: value for name, _, value in (text.partition("=") for text in where or ())}
+        choice = Choice(pool, seed, control, tuple(metric or ()), kept)
+        found = recorded.rank(
+            results, aggregate or "mean-of-changes", lower or [], level, higher or [], tell, choice, folder
+        )
         put(found, json, look.show_rank)
 
 

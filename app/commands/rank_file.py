@@ -1,13 +1,11 @@
-"""Results recorded elsewhere, ranked as a study's: a CSV file with a pool, a seed, a metric and its value a line."""
+"""Results recorded elsewhere, ranked as a study's: of a CSV file, of MLflow or W&B."""
 
 from __future__ import annotations
 
-import csv
 import math
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO
 
 from engine.base.errors import DataError
 from engine.evidence.chances import chances, shrunken
@@ -16,29 +14,32 @@ from engine.evidence.comparison import Aggregate, numberless
 from engine.evidence.effects import effects
 from engine.journal.store import Row
 from engine.records.metric import Metric, direction
+from engine.track.recorded.contract import CONTROL, LENGTHS, Choice, Value
+from engine.track.recorded.opening import read
 
-COLUMNS = ("pool", "seed", "metric", "value")
-CONTROL = "control"
 LARGEST = 1e30  # values beyond it, or below its inverse, come from runs that went wrong
 Key = tuple[str, int, int]  # pool, samples, horizon
 Table = dict[Key, dict[int, dict[str, float | None]]]  # → seed → metric → value
 
 
 def rank(
-    file: Path,
+    file: Path | str,
     aggregate: Aggregate,
     lower: Sequence[str],
     confidence: float,
     higher: Sequence[str] = (),
     tell: Callable[[str], None] | None = None,
+    choice: Choice = Choice(),  # noqa: B008  # frozen
+    folder: Path = Path(),
 ) -> list[Row]:
-    """The leaderboard of a file's pools against the pool named control, best first.
+    """The leaderboard of the pools of a file, or `mlflow:…`, or `wandb:…`, against the pool named control, best first.
 
     lower, higher: metrics that are better when low, and when high whatever their names say. confidence: of all
-    intervals together. tell: is given the metrics' directions in words.
+    intervals together. tell: is given the metrics' directions in words. choice: which columns hold
+    what. folder: of the study whose MLflow store is meant where the environment names none.
     Raises: DataError.
     """
-    table = read_results(file)
+    table = _table(read(str(file), choice, folder, tell or (lambda _: None)))
     names = sorted({name for runs in table.values() for values in runs.values() for name in values})
     metrics = _with_directions(file, names, lower, higher)
     if tell:
@@ -72,7 +73,9 @@ def rank(
     ]  # fmt: skip
 
 
-def _with_directions(file: Path, names: Sequence[str], lower: Sequence[str], higher: Sequence[str]) -> list[Metric]:
+def _with_directions(
+    file: Path | str, names: Sequence[str], lower: Sequence[str], higher: Sequence[str]
+) -> list[Metric]:
     """The metrics. One that nothing is known of is better when high. Raises: DataError."""
     for option, given in (("--lower", lower), ("--higher", higher)):
         if unknown := [name for name in given if name not in names]:
@@ -108,55 +111,24 @@ def _left_out(table: Table, key: Key, metrics: Sequence[str]) -> list[str]:
     return found
 
 
-def read_results(file: Path) -> Table:
-    """The values of a CSV file with the columns pool, seed, metric and value, in any order, among others.
+def _table(values: Sequence[Value]) -> Table:
+    """Values by pool and seed.
 
-    An empty, NaN, infinite or absurd value is None. Where the control has several numbers of samples (columns
-    samples and horizon, as in `djsb export results`), they tell pools apart, each to be compared with its own control;
-    elsewhere both are 0.
-    Raises: DataError, which names the line.
+    An empty, NaN, infinite or absurd one is None. Where the control has several numbers of samples (columns samples and
+    horizon, as in `djsb export results`), they tell pools apart, each to be compared with its own control; elsewhere
+    both are 0.
+    Raises: DataError, which names the place.
     """
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            rows = _rows(file, text)
-    except OSError as error:
-        raise DataError(f"{file} cannot be read ({error.strerror}); give a CSV file: {','.join(COLUMNS)}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} is no CSV file in UTF-8 ({error}); save it as one") from error
-    if not rows:
-        raise DataError(f"{file} holds no results; add lines of {','.join(COLUMNS)}")
-    apart = len({(row["samples"], row["horizon"]) for _, row in rows if row["pool"] == CONTROL}) > 1
+    apart = len({(v.samples, v.horizon) for v in values if v.pool == CONTROL}) > 1
     found: Table = {}
-    for line, row in rows:
-        at = f"{file}, line {line}: {row['pool']}, seed {row['seed']}, {row['metric']}"
-        samples, horizon = (_whole(n, row[n] or "0", at) if apart else 0 for n in ("samples", "horizon"))
-        runs = found.setdefault((row["pool"], samples, horizon), {})
-        values = runs.setdefault(_whole("seed", row["seed"], at), {})
-        value = _value(row["value"], at)
-        if values.setdefault(row["metric"], value) != value:
-            raise DataError(f"{at} has two different values; keep one of them")
+    for v in values:
+        samples, horizon = (_whole(n, getattr(v, n) or "0", v.at) if apart else 0 for n in LENGTHS)
+        runs = found.setdefault((v.pool, samples, horizon), {})
+        at_seed = runs.setdefault(_whole("seed", v.seed, v.at), {})
+        value = _value(v.value, v.at)
+        if at_seed.setdefault(v.metric, value) != value:
+            raise DataError(f"{v.at} has two different values; keep one of them")
     return found
-
-
-def _rows(file: Path, text: TextIO) -> list[tuple[int, dict[str, str]]]:
-    """(line, column → field) of each line after the first."""
-    reader = csv.DictReader(text, restval="")
-    header = [name.strip() for name in reader.fieldnames or ()]
-    if any(header.count(name) != 1 for name in COLUMNS):
-        raise DataError(
-            f"{file} needs a first line that names the columns {','.join(COLUMNS)}, each once, with commas between; "
-            f"it begins with {','.join(header)[:80]!r}"
-        )
-    reader.fieldnames = header
-    rows = []
-    for fields in reader:
-        if None in fields:
-            raise DataError(f"{file}, line {reader.line_num}: more fields than columns; quote a field that has a comma")
-        row = {name: fields.get(name, "").strip() for name in (*COLUMNS, "samples", "horizon")}
-        if not row["pool"] or not row["metric"]:
-            raise DataError(f"{file}, line {reader.line_num}: the pool or the metric is empty; name both")
-        rows.append((reader.line_num, row))
-    return rows
 
 
 def _whole(name: str, text: str, at: str) -> int:

@@ -19,6 +19,7 @@ from engine.study.lock import engine_pid
 from engine.study.view import StudyView
 from engine.track.records import STATES, Point, Scalar, StudyRun, TrialRun
 
+SCORES = "eval/"  # how the names of scores begin
 SHOWN = 30  # pools of the table in the text
 COLUMNS = (
     "pool", "label", "kind", "size", "share", "verdict", "change", "ci_low", "ci_high", "std", "shrunk", "bound",
@@ -41,7 +42,7 @@ def trial_run(view: StudyView, trial: Trial) -> TrialRun:
     scores: dict[str, float] = {}
     if over:
         measured = metrics.of_trial(view.store, trial.id)
-        scores = {f"eval/{name}": value for name, value in measured.items() if value is not None}
+        scores = {f"{SCORES}{name}": value for name, value in measured.items() if value is not None}
         scores["cost/device_seconds"] = sum(c.seconds for c in costs.of_trial(view.store, trial.id))
         scores["cost/attempts"] = float(trial.attempts)
     began, ended = (seconds(t) if t else None for t in (trial.started, trial.finished if over else None))

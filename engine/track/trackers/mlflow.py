@@ -23,7 +23,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # what fails is t
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, RunTag, ViewType
 
 T = TypeVar("T")
 TRIAL, PARENT, NOTE = "djsb.trial", "mlflow.parentRunId", "mlflow.note.content"
@@ -50,7 +50,7 @@ class Mlflow:
         self._client = MlflowClient(uri)
         self._experiment = self._find(target.project)
         self._runs = {
-            key: run.info.run_id for run in self._every()
+            key: run.info.run_id for run in _every(self._client, self._experiment)
             if (key := run.data.tags.get(TRIAL) or _named_like(run.info.run_name))
         }  # fmt: skip
         self._has: dict[str, set[tuple[str, int]]] = {}
@@ -78,15 +78,6 @@ class Mlflow:
                 f"the store in {self._home} keeps artifacts at {place[:200]}, outside of the study; it was moved or "
                 f"comes from elsewhere: move {self._home} away, and djsb track makes a new one"
             )
-
-    def _every(self) -> Iterator[Any]:
-        token = None
-        while True:
-            page = self._client.search_runs([self._experiment], max_results=1000, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
 
     def write(self, run: TrialRun) -> int:
         """Log what its run lacks, then how it ended."""
@@ -160,6 +151,28 @@ class Mlflow:
 
     def close(self) -> None:
         """Every value is stored when it is given."""
+
+
+def runs_of(uri: str, experiment: str) -> list[Any] | tuple[str, ...]:
+    """All runs of an experiment, by its name or id; where there is none, the names of those that there are."""
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        there = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
+        found = next((one for one in there if one.experiment_id == experiment), None)
+        if found is None:
+            return tuple(one.name for one in there)
+    return list(_every(client, found.experiment_id))
+
+
+def _every(client: MlflowClient, experiment: str) -> Iterator[Any]:
+    token = None
+    while True:
+        page = client.search_runs([experiment], max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _named_like(name: str | None) -> str | None:
