@@ -41,7 +41,7 @@ SEE = {
     "scale": "transfer.md", "confirm": "statistics.md", "cycles": "cycles.md", "cache": "media.md#what-is-kept-of-them",
     "executor": "data.md#on-a-ray-cluster", "executor.slurm": "slurm.md", "agent": "agent.md#the-language-model",
     "guard": "agent.md#decisions",
-    "notify": "stopping.md#being-told",
+    "notify": "stopping.md#being-told", "track": "trackers.md",
 }  # fmt: skip
 BEGIN, END = "<!-- made by docs/reference/make.py -->\n", "<!-- its end -->"
 
@@ -135,6 +135,9 @@ def section(model: type[BaseModel], prefix: str) -> Iterator[str]:
     schema = model.model_json_schema()
     rows, inner = [], []
     for name, info in model.model_fields.items():
+        optional = [a for a in get_args(info.annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+        if optional:
+            inner += [(a, f"{prefix}{name}") for a in optional]
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             inner.append((info.annotation, f"{prefix}{name}"))
         else:

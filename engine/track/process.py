@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from engine.base.confine import inside
 from engine.base.errors import DjsbError
@@ -25,14 +25,23 @@ from engine.base.ids import json_text
 from engine.base.lifetime import end_with_owner
 from engine.base.paths import ENTRY, STATE_FOLDER
 from engine.base.secrets import redact
+from engine.settings.track import Kind
 from engine.track.contract import Target
 from engine.track.exporter import Exported, Exporter
 from engine.track.targets import environment
 
 POLL, LONGEST_POLL = 2.0, 60.0  # seconds between two looks; after faults up to the longer
-PATIENCE = 60.0  # seconds without a sign of life after which a tracker hangs
+PATIENCE = 120.0  # seconds without a sign of life after which a tracker hangs
 HURRY = 2.0  # the same, where a person has ended the run at once
 SHOWN = 300  # characters of a fault
+
+
+def launch(kind: Kind, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a tracker's process."""
+    return subprocess.Popen(
+        [sys.executable, str(ENTRY), "exporter"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+        env=environment(kind),
+    )  # fmt: skip
 
 
 class Child:
@@ -47,10 +56,7 @@ class Child:
         log.mkdir(exist_ok=True)
         self._log = inside(log, f"track-{target.kind}.log")
         with self._log.open("ab") as said:
-            self._process = subprocess.Popen(
-                [sys.executable, str(ENTRY), "exporter"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said,
-                env=environment(target.kind),
-            )  # fmt: skip
+            self._process = launch(target.kind, said)
         self._write(json_text({**asdict(target), "folder": str(target.folder)}) + "\n")
         self._reader = threading.Thread(target=self._listen, daemon=True)
         self._reader.start()

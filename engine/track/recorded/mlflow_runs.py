@@ -23,7 +23,9 @@ def read(experiment: str, choice: Choice, folder: Path, tell: Tell) -> list[Valu
     if problem := lacking("mlflow"):
         raise MachineError(problem)
     uri = os.environ.get(STORE) or _own(folder)
-    from engine.track.trackers.mlflow import MlflowException, runs_of  # start-up time: few commands need it
+    from mlflow.exceptions import MlflowException
+
+    from engine.track.trackers.mlflow import runs_of  # start-up time: few commands need it, and mlflow
 
     try:
         found = runs_of(uri, experiment)

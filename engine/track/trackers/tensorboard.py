@@ -24,7 +24,7 @@ BEGUN = hparams.SESSION_START_INFO_TAG
 class Tensorboard:
     """Event files in `track/tensorboard`. What they hold already is read of them when a trial is first written."""
 
-    live = True
+    live, writer = True, EventFileWriter
 
     def __init__(self, target: Target) -> None:
         self.folder = inside(target.own, "tensorboard")
@@ -63,7 +63,7 @@ class Tensorboard:
     def _append(self, name: str, events: list[Event]) -> None:
         if not events:
             return
-        writer = EventFileWriter(str(inside(self.folder, name)))
+        writer = self.writer(str(inside(self.folder, name)))
         for event in events:
             writer.add_event(event)
         writer.close()
