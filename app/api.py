@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from engine.base.errors import Awaited
 from engine.base.errors import DjsbError as Error
+from engine.base.installed import need_engine
 from engine.journal.store import Row
 from engine.records.answer import Answer as AnswerRecord
 from engine.records.leaderboard import Entry
@@ -60,6 +61,7 @@ def init(
     evaluation: rows to judge on, never trained on. split, eval_split: of data that have several. force: replace a
     study.yaml that is there. Raises: Error.
     """
+    need_engine("djsb.init")
     from app.commands.init import write_study
 
     rows = None if evaluation is None else Path(evaluation)
@@ -166,6 +168,7 @@ class Study:
         budget: device time in all, e.g. "8gpu-hours". approve: hold: every proposal waits for a person. Progress goes
         to standard error. An interrupt lets running trials finish, a second one ends them. Raises: Error.
         """
+        need_engine("study.run")
         from app.commands import auto
 
         try:
