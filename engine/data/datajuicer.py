@@ -181,6 +181,7 @@ class _Later(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or self.__spec__ is None or self.__spec__.loader is None:
             raise AttributeError(name)
+        object.__setattr__(self, "__class__", types.ModuleType)  # from here on it is as any module
         self.__spec__.loader.exec_module(self)
         return getattr(self, name)
 
