@@ -10,7 +10,7 @@ from engine.base.ids import some
 from engine.base.paths import DATABASE, STATE_FOLDER, STUDY_FILE
 from engine.journal import events, jobs
 from engine.journal.store import Row, Store
-from engine.study.view import view_study
+from engine.study.view import store_to_read, view_study
 
 
 def log(folder: Path, last: int, job: str | None = None) -> list[Row]:
@@ -24,9 +24,9 @@ def log(folder: Path, last: int, job: str | None = None) -> list[Row]:
 
 def _store(folder: Path) -> Store:
     """The database of a study, or of a folder that holds pipelines only."""
-    file = folder / STATE_FOLDER / DATABASE
-    alone = file.exists() and not (folder / STUDY_FILE).exists()
-    return Store(file, readonly=True) if alone else view_study(folder).store
+    state = folder / STATE_FOLDER
+    alone = (state / DATABASE).exists() and not (folder / STUDY_FILE).exists()
+    return store_to_read(state) if alone else view_study(folder).store
 
 
 def _lines(store: Store, job: str, last: int) -> list[Row]:

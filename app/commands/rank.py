@@ -56,13 +56,13 @@ def rank(folder: Path, cycle: int | None, tell: Callable[[str], None], settings:
 def pipeline_boards(folder: Path) -> list[Row]:
     """What pipelines ranked in a folder, the latest run first, each with a title."""
     from engine.journal import jobs
-    from engine.journal.store import Store
     from engine.pipeline.board import last_boards
+    from engine.study.view import store_to_read
 
-    file = folder / STATE_FOLDER / DATABASE
-    if not file.exists():
+    state = folder / STATE_FOLDER
+    if not (state / DATABASE).exists():
         return []
-    with Store(file, readonly=True) as store:
+    with store_to_read(state) as store:
         return [
             {"run": run.run, "title": " / ".join([run.project, run.experiment, *_which(board)]), **asdict(board)}
             for run in jobs.runs(store) for board in last_boards(jobs.scores(store, run.run))

@@ -13,6 +13,7 @@ from engine.journal.jobs import JobRow
 from engine.journal.store import Row, Store
 from engine.pipeline import values
 from engine.pipeline.board import Board, boards, short
+from engine.study.view import store_to_read
 
 SHOWN = 200  # characters of an output
 MOST = 500  # jobs of a run
@@ -35,10 +36,10 @@ def pipelines(store: Store) -> list[Row]:
 
 def only_pipelines(folder: Path) -> list[Row]:
     """The pipelines of a folder that holds no study; empty where it does, or has neither."""
-    file = folder / STATE_FOLDER / DATABASE
-    if (folder / STUDY_FILE).exists() or not file.exists():
+    state = folder / STATE_FOLDER
+    if (folder / STUDY_FILE).exists() or not (state / DATABASE).exists():
         return []
-    with Store(file, readonly=True) as store:
+    with store_to_read(state) as store:
         return pipelines(store)
 
 

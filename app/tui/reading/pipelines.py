@@ -13,6 +13,7 @@ from engine.base.paths import DATABASE, STATE_FOLDER
 from engine.journal import jobs
 from engine.journal.store import Row, Store
 from engine.pipeline import values
+from engine.study.view import store_to_read
 
 SHOWN = 4_000  # characters of an output, of settings
 LINES = 200  # of a job's log
@@ -37,10 +38,10 @@ class PipelineView:
 
 def opened(folder: Path, error: DjsbError) -> PipelineView:
     """The pipelines of a folder without a study. Raises: the error where there are none."""
-    file = folder / STATE_FOLDER / DATABASE
-    if not file.exists():
+    state = folder / STATE_FOLDER
+    if not (state / DATABASE).exists():
         raise error
-    store = Store(file, readonly=True)
+    store = store_to_read(state)
     if not jobs.runs(store):
         store.close()
         raise error

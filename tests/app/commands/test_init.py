@@ -54,7 +54,7 @@ def test_a_task_that_the_data_cannot_serve_is_refused_with_the_reason(tmp_path: 
         write_study(tmp_path / "study", train, held, "clip", force=False)
     with pytest.raises(StudyError, match="task lm needs --eval: rows that are never trained on"):
         write_study(tmp_path / "study", train, None, "lm", force=False)
-    with pytest.raises(StudyError, match=r"unknown task 'llm'; caption, clip.* are known"):
+    with pytest.raises(StudyError, match=r"there is no task 'llm': caption, clip.* are built in"):
         write_study(tmp_path / "study", train, held, "llm", force=False)
     assert not (tmp_path / "study").exists()
 

@@ -210,7 +210,7 @@ def test_its_template_and_its_traits_make_a_study(tree: Path, study: Path) -> No
     (study.parent / "other" / "study.yaml").write_text(yaml.safe_dump({**raw, "task": "letter"}))
     unknown = djsb(tree, "check", "other")
     assert unknown.returncode != 0
-    assert "study.yaml: task: there is no task 'letter'; caption, clip, command, letters, lm" in unknown.stderr
+    assert "study.yaml: task: there is no task 'letter': caption, clip, command, letters, lm" in unknown.stderr
     (study.parent / "other" / "study.yaml").write_text(yaml.safe_dump({**raw, "lora": {"rank": 2}}))
     assert "task letters does not use lora; remove it" in djsb(tree, "check", "other").stderr
 
