@@ -58,8 +58,10 @@ def judged(op: str, params: Mapping[str, Any], columns: Mapping[str, Column]) ->
         sure &= ~(np.isnan(low) | doubtful | too)
         if get_op(op).named_by:  # Data-Juicer takes a field's 0 for no number
             sure &= np.abs(low) >= TINY
-            for bound in end:  # a text may have more decimals than are kept
-                sure &= (np.abs(low - bound) > HALF) | (np.abs(low) >= FINE)
+        for bound in end:
+            if get_op(op).named_by or round(bound, 10) != bound:  # a text, or a bound, of more decimals than are kept
+                for values in (low, high):
+                    sure &= (np.abs(values - bound) > HALF) | (np.abs(values) >= FINE)
         if statistics[name].number in ("float", "ratio") and min(map(abs, end)) < TINY:
             sure &= (abs(low) >= TINY) & (abs(high) >= TINY)  # what ten decimals take for 0 may be less or more
     return keep, sure

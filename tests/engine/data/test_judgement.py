@@ -82,6 +82,16 @@ def test_what_hangs_on_more_than_the_columns_is_left_to_the_op() -> None:
     assert judged(op, params, {"image_width": wide}) is None
 
 
+def test_a_bound_of_more_decimals_than_are_kept_leaves_what_rounding_may_move_to_the_op() -> None:
+    bound = 7037.32111667245
+    values = np.array([bound, bound + 1e-9, 3.0]).round(10)
+    keep, sure = judged("video_duration_filter", {"min_duration": 0, "max_duration": bound}, {
+        "video_duration": (values, values)
+    }) or (None, None)  # fmt: skip
+    assert keep is not None and sure is not None
+    assert sure.tolist() == [False, True, True] and keep.tolist()[1:] == [False, True]
+
+
 @pytest.mark.parametrize("name", [name for name, op in OPS.items() if not op.barred])
 def test_defaults_are_those_of_the_op(name: str) -> None:
     datajuicer.prepare()

@@ -13,7 +13,7 @@ from app.commands.export import results
 from app.commands.rank_file import rank
 from engine.base.errors import DataError
 from engine.track.recorded.contract import Choice
-from tests.conftest import Tiny, run_djsb, the_error
+from tests.conftest import Tiny, copied, run_djsb, the_error
 from tests.engine.track.test_export import export, target, uri_of
 
 RUNS = [
@@ -120,20 +120,23 @@ def test_a_file_that_holds_no_runs_is_refused(tmp_path: Path, text: str, says: s
     assert says in the_error(run_djsb("rank", "--from", f"wandb:{tmp_path / 'r.jsonl'}"))
 
 
-def test_what_was_exported_to_mlflow_is_ranked_as_the_results(stopped: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    export(target(stopped, "mlflow", store="files"))
-    (file := stopped.root / "r.csv").write_text(results(stopped.study, "csv"))
+def test_what_was_exported_to_mlflow_is_ranked_as_the_results(
+    probed: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = copied(probed, tmp_path / "copy")
+    export(target(study, "mlflow", store="files"))
+    (file := study.root / "r.csv").write_text(results(study.study, "csv"))
     expected = rank(file, "mean-of-changes", [], 0.95)
     choice = Choice()
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    found = rank("mlflow:tiny", "mean-of-changes", [], 0.95, choice=choice, folder=stopped.study)
+    found = rank("mlflow:tiny", "mean-of-changes", [], 0.95, choice=choice, folder=study.study)
     assert [(e["pool"], e["change"], e["seeds"]) for e in found] == [
         (e["pool"], pytest.approx(e["change"]), e["seeds"]) for e in expected
     ]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri_of(stopped, "files"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri_of(study, "files"))
     assert rank("mlflow:tiny", "mean-of-changes", [], 0.95, choice=choice) == found
     with pytest.raises(DataError, match=r"no experiment 'other' in MLflow; there are .*tiny"):
         rank("mlflow:other", "mean-of-changes", [], 0.95)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     with pytest.raises(DataError, match="set MLFLOW_TRACKING_URI"):
-        rank("mlflow:tiny", "mean-of-changes", [], 0.95, folder=stopped.root)
+        rank("mlflow:tiny", "mean-of-changes", [], 0.95, folder=study.root)
