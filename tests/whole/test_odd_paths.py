@@ -12,6 +12,7 @@ from tests.conftest import make_tiny, run_djsb
 ODD = "-a b'c\"d{e}:ü[1]*%s"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_study_in_an_odd_folder_runs_to_its_end(tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path / ODD)

@@ -91,6 +91,7 @@ with (o := open_study(Path(sys.argv[1]), 1)).store:
 """
 
 
+@pytest.mark.long
 def test_02_not_reproducible_is_what_our_pools_are_not(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows: list[Row] = [{"id": f"r{i}", "text": caption(rng, "red")} for i in range(300)]

@@ -115,6 +115,7 @@ def test_worker_and_feed_are_no_commands_of_a_person(installed: Path, hostile: P
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_wheel_does_the_demo_beside_a_users_own_modules(installed: Path, hostile: Path) -> None:

@@ -161,6 +161,7 @@ def test_a_model_is_asked_and_a_script_decides(probed: Tiny) -> None:
     assert "reject by person" in log
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("args", [("propose", "--by", "model"), ("chat", "--ask", "Why?")])
 def test_where_the_model_fails_nobody_proposes_in_its_place(probed: Tiny, args: tuple[str, ...]) -> None:
     more_seeds(probed)

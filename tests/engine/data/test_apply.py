@@ -47,6 +47,7 @@ def applied(recipe: str, data: Path, out: Path, **more: Any) -> Applied:
 # --- the same rows ---
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_text_filters_keep_what_dj_process_keeps(tmp_path: Path) -> None:
     """Bounds on values of the rows, open, reversed, one-sided and left to the OP; one OP twice."""

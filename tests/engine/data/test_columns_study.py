@@ -110,6 +110,7 @@ def test_commas_dots_and_blanks_are_names(tiny: Tiny) -> None:
             assert stat_files.verify(run, opened.state, opened.store, deep=True)[1] is None
 
 
+@pytest.mark.long
 def test_init_proposes_the_fields_and_the_study_keeps_what_it_cuts_after_export(tmp_path: Path) -> None:
     """From Parquet to the rows that an exported recipe keeps."""
     content = [{**row, "text_len": 7.5 + i % 9, "a\nb": i / 7} for i, row in enumerate(rows())]

@@ -127,6 +127,7 @@ def rows_kept(folder: Path, recipe: str, data: Path, **more: Any) -> list[int]:
     return [json.loads(line)["id"] for line in (folder / "out.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_deduplicators_of_a_recipe_keep_what_dj_process_keeps(tmp_path: Path) -> None:
     """After a filter that drops the first of some; texts too short for a shingle are all alike, as in Data-Juicer."""

@@ -97,6 +97,7 @@ def test_captions_are_made_of_images_alike_in_any_order(tmp_path: Path) -> None:
     assert run(again, [2]) == 1 and again.results(0)[2] == made[2]
 
 
+@pytest.mark.long
 def test_images_are_drawn_anew_from_their_captions(tmp_path: Path) -> None:
     data = written(tmp_path, ["a red thing", "a blue thing"])
     model = diffuser(tmp_path / "sd")
@@ -202,6 +203,7 @@ def test_a_recipe_with_mappers_is_applied_by_djsb_and_by_data_juicer_itself(tmp_
     assert [r["text"] for r in theirs] == [r["text"] for r in ours]
 
 
+@pytest.mark.long
 def test_new_images_of_an_applied_recipe_lie_beside_its_output(tmp_path: Path) -> None:
     data = written(tmp_path, ["a red thing"])
     step = MapperStep("image_diffusion_mapper", (("hf_diffusion", "sd"), ("strength", 0.04)))

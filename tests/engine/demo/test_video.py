@@ -58,6 +58,7 @@ def test_clean_clips_show_what_their_captions_say(world: DemoFiles) -> None:
     assert all(word in by_id[t["id"]]["text"] for t in clean for word in t["label"].split() if word != "moving")
 
 
+@pytest.mark.long
 def test_the_statistics_show_the_planted_defects(world: DemoFiles) -> None:
     rows, truth = lines(world.train)[:80], lines(world.truth)[:80]
     names = {"video_motion_score_filter": "video_motion_score", "video_duration_filter": "video_duration",

@@ -134,6 +134,7 @@ def test_ids_of_the_first_cycle_are_those_of_a_study_without_cycles(two_cycles: 
     assert not known & after
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_was_not_kept_is_trained_again_to_the_bit(two: Tiny, two_cycles: Tiny) -> None:
     """As when cycles are asked for after a study of one has ended."""
     first, second = the_lineage(two)
@@ -154,6 +155,7 @@ def test_a_checkpoint_that_was_not_kept_is_trained_again_to_the_bit(two: Tiny, t
     assert before.read_bytes() == after.read_bytes()
 
 
+@pytest.mark.long
 def test_a_person_may_have_a_cycle_start_from_another_checkpoint(two: Tiny, tmp_path: Path) -> None:
     first, second = the_lineage(two)
     file = tmp_path / "wanted.json"

@@ -57,6 +57,7 @@ def best(tiny: Tiny) -> str:
     return str(found[0]["pool"])
 
 
+@pytest.mark.long
 def test_a_recipe_is_compared_on_more_training_another_model_and_other_data(one: Tiny) -> None:
     pool = best(one)
     (one.study / "other").mkdir()

@@ -47,6 +47,7 @@ def varied(tmp_path: Path) -> Tiny:
     return made
 
 
+@pytest.mark.long
 def test_the_answer_says_that_all_data_are_better(varied: Tiny) -> None:
     with (opened := open_study(varied.study, 1)).store:
         assert run_loop(opened, workers=1).how == "done"

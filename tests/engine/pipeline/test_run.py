@@ -128,6 +128,7 @@ def spent(folder: Path) -> float:
         return costs.total(store)
 
 
+@pytest.mark.long
 def test_the_budget_ends_a_job_and_the_run_goes_on_with_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.pipeline.process.TICK", 0.1)
     write(tmp_path, CHAIN[:1])

@@ -88,6 +88,7 @@ def planted(ops: dict[str, Any], _iteration: int) -> float:
     return ((length - 140) / 200) ** 2 + float(ratio - 0.3) ** 2
 
 
+@pytest.mark.long
 def test_bayes_finds_the_planted_optimum_of_two_parameters(tmp_path: Path, play: Any) -> None:
     sweep = {"method": "bayes", "metric": {"name": "p.loss", "goal": "minimize"}, "sweep_max_count": 25,
              "parameters": TWO}  # fmt: skip

@@ -147,6 +147,7 @@ say(event="usage", seconds=1.0, values={"cpu": 9e3})"""
     assert not usage.of_trial(queued.store, first(queued))
 
 
+@pytest.mark.long
 def test_400_000_points_are_charged_in_full_and_cost_little(queued: OpenStudy, monkeypatch: pytest.MonkeyPatch) -> None:
     loud = first(queued)
     job = f"""

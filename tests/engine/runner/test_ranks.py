@@ -113,6 +113,7 @@ def test_a_rank_that_dies_is_told_in_a_line_and_the_trial_runs_again(tmp_path: P
     assert all(not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie" for pid in last)
 
 
+@pytest.mark.long
 def test_devices_that_wait_for_each_other_too_long_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DJSB_RANK_WAIT", "4")
     made = make_tiny(tmp_path, 120, 12)

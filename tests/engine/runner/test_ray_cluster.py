@@ -137,6 +137,7 @@ def test_an_address_without_a_cluster_is_told_at_once(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_lost_node_takes_only_its_own_slots(
     cluster: Cluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]

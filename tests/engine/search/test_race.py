@@ -186,6 +186,7 @@ def test_going_on_from_a_pause_is_the_same_as_starting_anew(raced: Tiny, tmp_pat
     assert rows(anew, sql) == rows(raced, sql)
 
 
+@pytest.mark.long
 def test_a_person_may_undo_a_drop(tiny: Tiny) -> None:
     tiny.set(RACE)
     with (opened := open_study(tiny.study)).store:

@@ -230,6 +230,7 @@ def test_it_trains_and_its_pools_are_ranked(tree: Path, study: Path) -> None:
     assert list((study / ".djsb" / "checkpoints").glob("*/table.pt"))
 
 
+@pytest.mark.long
 def test_the_gate_lets_through_what_it_runs_and_the_queue_keeps_it(tree: Path, study: Path) -> None:
     prompt = {"kind": "prompt", "prompts": ["What is it?"]}
     seeds = {"kind": "seeds", "pool": ranking(tree)[0]["pool"], "seeds": 2}

@@ -234,6 +234,7 @@ def wandb(folder: Path) -> tuple[Values, dict[str, dict[str, Any]]]:
     return found, told
 
 
+@pytest.mark.long
 def test_wandb_has_offline_runs_that_are_whole(stopped: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
     for _ in range(2):

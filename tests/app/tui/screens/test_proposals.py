@@ -117,6 +117,7 @@ async def test_a_proposal_is_written_in_the_form_and_queued(probed: Tiny) -> Non
     assert (kind, state) == ("combine", "queued")
 
 
+@pytest.mark.long
 async def test_other_kinds_have_other_fields_and_yaml_is_a_second_tab(probed: Tiny) -> None:
     app = DjsbApp(probed.study)
     async with app.run_test(size=SIZE) as pilot:

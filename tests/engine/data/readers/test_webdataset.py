@@ -290,6 +290,7 @@ def test_conversations_in_shards_have_a_text_and_the_fingerprint_of_their_shards
     assert data.fingerprint == open_reader(file).fingerprint  # type: ignore[attr-defined]
 
 
+@pytest.mark.long
 @fuzz
 @given(st.data())
 def test_bytes_in_a_shard_do_no_more_than_break_rows(

@@ -45,6 +45,7 @@ def test_a_java_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path
         caption_scores(SAID, TRUTH, java=True)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("java") is None, reason="no Java here")
 def test_java_adds_meteor_and_its_own_words() -> None:

@@ -267,6 +267,7 @@ def test_any_lines_give_the_metric_or_one_plain_line(tmp_path: Path, rows: list[
             assert "\n" not in str(error)
 
 
+@pytest.mark.long
 def test_all_that_it_started_ends_with_a_time_out(tiny: Tiny, tmp_path: Path) -> None:
     tiny.set(settings(tiny, SPAWNER, str(tmp_path / "pids"), "{pool}", "{seed}", timeout="3s"))
     with pytest.raises(TrialError, match=r"took longer than command\.timeout \(3 s\)"):
@@ -274,6 +275,7 @@ def test_all_that_it_started_ends_with_a_time_out(tiny: Tiny, tmp_path: Path) ->
     assert gone(wait_for(tmp_path / "pids"))
 
 
+@pytest.mark.long
 def test_all_that_it_started_ends_when_it_is_dropped(tiny: Tiny, tmp_path: Path) -> None:
     tiny.set(settings(tiny, SPAWNER, str(tmp_path / "pids"), "{pool}", "{seed}"))
     found, _ = run(tiny, tmp_path, [1, 2], dropped=lambda: {"t1"} if (tmp_path / "pids").exists() else set())

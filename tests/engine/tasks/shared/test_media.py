@@ -217,6 +217,7 @@ def scores(tiny: Tiny, form: Form | None) -> tuple[str, dict[str, Any]]:
         return opened.root, {f"{r['pool']} {r['name']}": r["value"] for r in rows}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_exact_packs_give_the_results_of_the_array_and_jpegs_are_another_study(tiny: Tiny) -> None:
     assert scores(tiny, "exact") == scores(tiny, None)

@@ -151,6 +151,7 @@ def test_each_term_reaches_the_student_and_falls(moving: Tiny, models: Path, ter
     assert after < before - 1e-4 and (before < 0.2 if term.startswith(("image", "video")) else before > 0)
 
 
+@pytest.mark.long
 def test_the_target_follows_the_student_and_the_teacher_stays(moving: Tiny, models: Path, tmp_path: Path) -> None:
     with (study := opened(moving, models, ema=0.75, image_weight=0, video_weight=0)).store:
         distillation = made(study)
@@ -176,6 +177,7 @@ def test_the_target_follows_the_student_and_the_teacher_stays(moving: Tiny, mode
         assert trial(study)["loss"] != scores["loss"]
 
 
+@pytest.mark.long
 def test_a_trial_is_paused_and_goes_on_bit_for_bit(moving: Tiny, models: Path, tmp_path: Path) -> None:
     state = tmp_path / "state.safetensors"
     with (study := opened(moving, models)).store:

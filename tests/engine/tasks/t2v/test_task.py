@@ -118,6 +118,7 @@ def test_pieces_of_a_batch_are_the_whole_batch(moving: Tiny) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+@pytest.mark.long
 def test_lora_on_a_latte_leaves_the_base_as_it_was_and_loads_with_plain_peft(moving: Tiny, tmp_path: Path) -> None:
     base = latte(tmp_path / "latte")
     before = load_file(base / "transformer" / "diffusion_pytorch_model.safetensors")

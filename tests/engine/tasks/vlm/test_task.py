@@ -157,6 +157,7 @@ def test_a_vlm_trial_is_repeatable_and_its_checkpoint_loads_without_djsb(shown: 
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_lora_trial_leaves_the_base_as_it_was_and_loads_with_plain_peft(shown: Tiny, tmp_path: Path) -> None:
     change = {**CAPTION, "lora": {"rank": 4}}
     study, scores, losses = run(shown, CaptionTask(), change, output=str(tmp_path / "out"))
@@ -176,6 +177,7 @@ def test_a_lora_trial_leaves_the_base_as_it_was_and_loads_with_plain_peft(shown:
     assert again[0] < losses[0]  # the next cycle goes on from the adapter
 
 
+@pytest.mark.long
 def test_a_part_and_its_rest_are_the_whole_training(shown: Tiny, tmp_path: Path) -> None:
     state = str(tmp_path / "state.safetensors")
     for task, change in ((VlmTask(), VLM), (CaptionTask(), {**CAPTION, "lora": {"rank": 4}})):
