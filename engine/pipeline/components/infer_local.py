@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from engine.pipeline.contract import Component, ComponentError, Context, Done, Draft, Takes
 from engine.pipeline.hooks import INFER
 from engine.pipeline.work.chat import Chat, infer
-from engine.pipeline.work.local_model import opened_model, reply
+from engine.pipeline.work.local_model import local_params, opened_model, reply
 
 OFFER = "use type huggingface, or type api with the address of a server"
 
@@ -58,7 +58,7 @@ class InferVllm(Component[Keys]):
 
         keys = settings.extra_configs
         folder = context.path(keys.model)
-        params = {"tensor_parallel_size": max(1, torch.cuda.device_count()), **keys.model_params}
+        params = {"tensor_parallel_size": max(1, torch.cuda.device_count()), **local_params(keys)}
         model = vllm.LLM(model=str(folder) if folder.is_dir() else keys.model, **params)
         sampling = vllm.SamplingParams(**keys.sampling_params)
         return Done([infer(keys, context, lambda m: str(model.chat(m, sampling)[0].outputs[0].text), 1)])

@@ -8,15 +8,19 @@ from engine.pipeline.contract import ComponentError, Context
 from engine.pipeline.work.chat import Asked, Messages
 
 
+def local_params(keys: Asked) -> dict[str, Any]:
+    """Parameters of a model here, without the one that would run a checkpoint's code."""
+    return {name: value for name, value in keys.model_params.items() if name != "trust_remote_code"}
+
+
 def opened_model(keys: Asked, context: Context) -> Any:
     """A pipeline of text generation. No code of a checkpoint is run. Raises: ComponentError."""
     from transformers import pipeline  # seconds to import
 
     folder = context.path(keys.model)
     name = str(folder) if folder.is_dir() else keys.model
-    params = {k: v for k, v in keys.model_params.items() if k != "trust_remote_code"}
     try:
-        return pipeline("text-generation", model=name, **params)
+        return pipeline("text-generation", model=name, **local_params(keys))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ComponentError(f"{context.job}: {name} is no model that opens ({reason}); check model") from error

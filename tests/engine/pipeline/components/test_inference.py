@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -97,6 +100,32 @@ def test_keys_stand_in_no_configuration_and_vllm_is_named_where_it_lacks() -> No
     assert told == [("extra_configs.model_params.api_key", "is a key in a file; remove it, and set OPENAI_API_KEY")]
     ((key, reason),) = vllm.check(Draft({}))
     assert (key, reason.split(";")[0]) == ("extra_configs.type", "the package vllm is not installed")
+
+
+def test_vllm_is_asked_as_its_interface_wants_and_runs_no_code_of_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    class LLM:  # vLLM's own takes these
+        def __init__(self, model: str, *, tensor_parallel_size: int = 1, **more: Any) -> None:
+            asked.append((model, tensor_parallel_size, more))
+
+        def chat(self, messages: Any, sampling_params: Any) -> list[Any]:
+            said = f"{messages[-1]['content']} at {sampling_params.temperature}"
+            return [SimpleNamespace(outputs=[SimpleNamespace(text=said)])]
+
+    played = ModuleType("vllm")
+    played.__spec__ = ModuleSpec("vllm", None)
+    played.LLM, played.SamplingParams = LLM, SimpleNamespace  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", played)
+    write(tmp_path / "d.jsonl", [{"query": "a"}, {"query": "b"}])
+    (made,) = run_component(tmp_path, INFER, {
+        "type": "vllm", "model": "org/model", "dataset_path": "d.jsonl", "export_path": "out",
+        "model_params": {"max_model_len": 64, "trust_remote_code": True}, "sampling_params": {"temperature": 0.5},
+    }).outputs  # fmt: skip
+    assert asked == [("org/model", 1, {"max_model_len": 64})]
+    assert [row["response"] for row in rows(made[0])] == ["a at 0.5", "b at 0.5"]
 
 
 def evaluate(root: Path, kind: str, **keys: Any) -> Any:
