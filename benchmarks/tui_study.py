@@ -33,7 +33,7 @@ from engine.study.lock import EngineLock
 from engine.study.opened import OpenStudy
 from engine.study.view import view_study
 
-CONTEXT = "bench0000000"
+CONTEXT = "be0c00000000"
 POOLS, SEEDS, POINTS = 1_000, 10, 50  # trials = pools × seeds, curve points = trials × points
 STATISTICS = 33
 SAMPLES = 4_800
@@ -116,7 +116,7 @@ def _trials(made: list[tuple[Pool, str, str, Slice | None]], rng: random.Random)
         yield {
             "id": f"{rng.getrandbits(48):012x}", "setup": CONTEXT, "pool": pool.id, "seed": seed, "init": None,
             "samples": SAMPLES, "horizon": SAMPLES, "stage": STAGES[0] if seed < 5 else STAGES[1],
-            "proposal": f"proposal{seed}", "state": state, "attempts": int(state != "WAITING"), "estimate": 3.0,
+            "proposal": f"{seed:012x}", "state": state, "attempts": int(state != "WAITING"), "estimate": 3.0,
             "seconds": rng.uniform(2, 4) if state == "COMPLETE" else None, "resumed": 0, "error": None,
             "device": None if state == "WAITING" else f"cpu{place % 2}",
             "started": None if state == "WAITING" else stamp(began),

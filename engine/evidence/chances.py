@@ -9,6 +9,7 @@ import numpy as np
 from engine.evidence.effects import Effect
 from engine.evidence.variance import Floats
 
+FEWEST, WORK = 4_000, 2_000_000  # Monte Carlo samples of many pools, and of all pools together
 DRAWN = 500  # Monte Carlo samples at once: memory stays small with many pools
 
 
@@ -44,14 +45,15 @@ def chances(effects: Sequence[Effect], k: int = 1, draws: int = 20_000, doubt: f
     Empirical Bayes: true changes are normal around a common mean, and their variance is that of the measured changes
     less their errors, which few pools leave open: each draw has its own, by the chi-square of what was measured. Errors
     are known as far as their degrees of freedom go, so draws are Student's t. The control's noise cancels.
-    draws: Monte Carlo samples, of a fixed seed. doubt: further variance in units of the pools' own spread, since the
-    end of a training may differ from its measured beginning.
+    draws: Monte Carlo samples, of a fixed seed; fewer of more than a hundred pools. doubt: further variance in units of
+    the pools' own spread, since the end of a training may differ from its measured beginning.
     """
     known, change, error = _known(effects)
     df = np.array([max(1.0, e.own_df) for e in known])
     whole = float(change.var(ddof=1)) if len(known) > 1 else 0.0
     if not known or whole <= error.mean():
         return {e.pool: min(1.0, k / len(known)) for e in known}
+    draws = min(draws, max(FEWEST, WORK // len(known)))
     k, rng, counts = min(k, len(known)), np.random.default_rng(0), np.zeros(len(known))
     for start in range(0, draws, DRAWN):
         n = min(DRAWN, draws - start)

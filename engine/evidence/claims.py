@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from engine.evidence.variance import Floats
 
 RESERVE = 1 / 8  # of the error, for seeds beyond the plan
+MANY = 100  # pools from which on their loads are grouped
 _GRID = np.linspace(-8, 8, 129)  # the control's noise in its standard deviations
 _WEIGHTS = np.exp(-(_GRID**2) / 2) / np.exp(-(_GRID**2) / 2).sum()
 
@@ -93,14 +94,18 @@ def normal_scores(t: Floats, df: Floats) -> Floats:
 
 
 def _inside(low: float, high: float, loads: Floats, families: NDArray[np.int64], copies: float) -> float:
-    """log P(no score of any family lies outside)."""
+    """log P(no score of any family lies outside). Of many pools those of one load, to two decimals, are one sum."""
     from scipy import special
 
+    times: Floats = np.full((len(loads), 1), copies)
+    if len(loads) > MANY:
+        alike, counts = np.unique(np.stack([families, np.minimum(loads.round(2), 0.99)]), axis=1, return_counts=True)
+        families, loads, times = alike[0].astype(np.int64), alike[1], copies * counts[:, None]
     rest, total = np.sqrt(1 - loads**2)[:, None], 0.0
     inside = special.ndtr((high - loads[:, None] * _GRID) / rest)
     if math.isfinite(low):
         inside -= special.ndtr((low - loads[:, None] * _GRID) / rest)
-    logs = copies * np.log(np.maximum(inside, 1e-300))
+    logs = times * np.log(np.maximum(inside, 1e-300))
     for family in np.unique(families):
         total += math.log(float(_WEIGHTS @ np.exp(logs[families == family].sum(0))) + 1e-300)
     return total
