@@ -97,10 +97,11 @@ def _inside(low: float, high: float, loads: Floats, families: NDArray[np.int64],
     """log P(no score of any family lies outside). Of many pools those of one load, to two decimals, are one sum."""
     from scipy import special
 
-    times: Floats = np.full((len(loads), 1), copies)
+    times: Floats = np.full((len(loads), 1), copies, np.float64)
     if len(loads) > MANY:
         alike, counts = np.unique(np.stack([families, np.minimum(loads.round(2), 0.99)]), axis=1, return_counts=True)
-        families, loads, times = alike[0].astype(np.int64), alike[1], copies * counts[:, None]
+        families, loads = alike[0].astype(np.int64), alike[1]
+        times = (copies * counts[:, None]).astype(np.float64)
     rest, total = np.sqrt(1 - loads**2)[:, None], 0.0
     inside = special.ndtr((high - loads[:, None] * _GRID) / rest)
     if math.isfinite(low):
