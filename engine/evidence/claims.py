@@ -93,23 +93,27 @@ def normal_scores(t: Floats, df: Floats) -> Floats:
     return np.where(np.isnan(z), -np.inf, np.sign(t) * z)
 
 
-def _inside(low: float, high: float, loads: Floats, families: NDArray[np.int64], copies: float) -> float:
-    """log P(no score of any family lies outside). Of many pools those of one load, to two decimals, are one sum."""
+def _inside(low: float, high: float, loads: Floats, families: NDArray[np.int64], times: Floats) -> float:
+    """log P(no score of any family lies outside). times: how many pools each stands for."""
     from scipy import special
 
-    times: Floats = np.full((len(loads), 1), copies, np.float64)
-    if len(loads) > MANY:
-        alike, counts = np.unique(np.stack([families, np.minimum(loads.round(2), 0.99)]), axis=1, return_counts=True)
-        families, loads = alike[0].astype(np.int64), alike[1]
-        times = (copies * counts[:, None]).astype(np.float64)
     rest, total = np.sqrt(1 - loads**2)[:, None], 0.0
     inside = special.ndtr((high - loads[:, None] * _GRID) / rest)
     if math.isfinite(low):
         inside -= special.ndtr((low - loads[:, None] * _GRID) / rest)
-    logs = times * np.log(np.maximum(inside, 1e-300))
+    logs = times[:, None] * np.log(np.maximum(inside, 1e-300))
     for family in np.unique(families):
         total += math.log(float(_WEIGHTS @ np.exp(logs[families == family].sum(0))) + 1e-300)
     return total
+
+
+def _grouped(loads: Floats, families: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
+    """(loads and families of groups, the group of each pool). Of many pools one load is as another to two decimals."""
+    if len(loads) <= MANY:
+        return loads, families, np.arange(len(loads))
+    pairs = np.stack([families, np.minimum(loads.round(2), 0.99)])
+    alike, places = np.unique(pairs, axis=1, return_inverse=True)
+    return alike[1], alike[0].astype(np.int64), places.ravel()
 
 
 def adjusted(z: Floats, loads: Floats, families: NDArray[np.int64], copies: float = 1.0) -> Floats:
@@ -119,13 +123,14 @@ def adjusted(z: Floats, loads: Floats, families: NDArray[np.int64], copies: floa
     of one number share a control. copies: how many pools each stands for.
     """
     found, highest = np.ones(len(z)), 0.0
-    order = np.argsort(-z, kind="stable")
-    for place, at in enumerate(order):
+    of_group, family_of, group = _grouped(loads, families)
+    left = copies * np.bincount(group, minlength=len(of_group)).astype(np.float64)
+    for at in np.argsort(-z, kind="stable"):
         if highest > 0.5 or z[at] == -np.inf:
             break
-        rest = order[place:]
-        highest = max(highest, -math.expm1(_inside(-math.inf, float(z[at]), loads[rest], families[rest], copies)))
+        highest = max(highest, -math.expm1(_inside(-math.inf, float(z[at]), of_group, family_of, left)))
         found[at] = highest
+        left[group[at]] -= copies
     return found
 
 
@@ -136,9 +141,11 @@ def reach(error: float, loads: Floats, families: NDArray[np.int64], copies: floa
     most = -float(special.ndtri(error / (sides * max(1.0, copies * len(loads)))))
     least = -float(special.ndtri(error / sides))
     goal = math.log1p(-error)
+    of_group, family_of, group = _grouped(loads, families)
+    times = copies * np.bincount(group, minlength=len(of_group)).astype(np.float64)
 
     def short(c: float) -> float:
-        return _inside(-c if sides == 2 else -math.inf, c, loads, families, copies) - goal
+        return _inside(-c if sides == 2 else -math.inf, c, of_group, family_of, times) - goal
 
     return most if short(most) <= 0 else least if short(least) >= 0 else float(optimize.brentq(short, least, most))
 

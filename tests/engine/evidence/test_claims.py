@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from engine.evidence import claims
 from engine.evidence.claims import Looks, adjusted, any_time, discoveries, halvings, normal_scores, reach
 from engine.evidence.effects import Effect, effects
 from engine.records.metric import Metric
@@ -172,3 +173,14 @@ def test_the_means_stand_beside_the_percent_and_a_control_near_zero_is_told() ->
         "score: the control's mean is within two standard errors of 0; see the values, not the percent",
     )
     assert judge(values + 100)[0].skipped == ()
+
+
+def test_loads_of_many_pools_are_grouped_and_p_is_hardly_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    loads, families = rng.uniform(0.4, 0.9995, 240), rng.integers(0, 2, 240)
+    z = rng.normal(0, 1, 240) + np.where(np.arange(240) < 10, 4.0, 0.0)
+    grouped, far = adjusted(z, loads, families), reach(0.05, loads, families)
+    monkeypatch.setattr(claims, "MANY", 1_000)
+    exact = adjusted(z, loads, families)
+    assert (exact < 0.05).sum() >= 3 and np.abs(grouped - exact)[exact < 0.5].max() < 0.005
+    assert far == pytest.approx(reach(0.05, loads, families), abs=0.005)
